@@ -1,0 +1,1 @@
+"""HTTP for training, jobs, models and keys."""

@@ -1,0 +1,1 @@
+"""HTTP for recommending: NumPy only, no TensorFlow, no pandas."""

@@ -1,0 +1,1 @@
+"""Events, CSV ingestion, NeuMF in TensorFlow, evaluation, publication."""

@@ -1,0 +1,1 @@
+"""What every function shares: errors, keys, the model's arithmetic, the artifact, the two ports."""

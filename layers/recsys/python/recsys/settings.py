@@ -1,0 +1,95 @@
+"""Settings, read from the environment once, at start. Nothing else reads `os.environ`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_type_hints
+
+from recsys.errors import RecsysError
+
+MIB = 1024 * 1024
+
+
+class InvalidSetting(RecsysError):
+    """An environment variable holds a value that does not fit."""
+
+    code = "invalid-setting"
+    title = "A setting is not valid"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One field per setting; field `x` is read from `RECSYS_X`. README.md lists them (a test compares)."""
+
+    backend: Literal["local", "aws"] = "local"
+    """Where objects and the registry live: files and SQLite, or S3 and DynamoDB."""
+    data_dir: Path = Path("recsys-data")
+    """`local`: the one directory that holds all state."""
+    bucket: str = ""
+    """`aws`: name of the bucket."""
+    table: str = ""
+    """`aws`: name of the DynamoDB table."""
+    max_request_bytes: int = 4 * MIB
+    """Largest upload through `POST /v1/train`; Lambda takes 6 MB a call, 4.4 MB of file after base64."""
+    max_upload_bytes: int = 1024 * MIB
+    """Largest file through `POST /v1/uploads` or a drop, as sent (compressed or not)."""
+    max_unpacked_bytes: int = 4096 * MIB
+    """Largest CSV after decompression."""
+    max_wait_s: int = 25
+    """Longest `Prefer: wait=N` honoured; API Gateway gives up after 29 s."""
+    key_cache_s: float = 4.0
+    """How long a key's record is trusted without asking the registry; a revoked key works at most this long."""
+    model_cache_bytes: int = 512 * MIB
+    """Memory for loaded models, least recently used go first."""
+    lease_s: int = 60
+    """How long a worker that stopped renewing keeps its job."""
+    max_attempts: int = 5
+    """How often a job is tried before it fails for good; equals the queue's maxReceiveCount."""
+    unproven_key_days: int = 7
+    """A key that never got a model goes after so many days."""
+    job_days: int = 90
+    """How long a finished job can be asked for."""
+    upload_days: int = 30
+    """`local`: uploads and receipts go after so many days; on AWS the bucket's lifecycle says so."""
+    train_budget_s: float = 600.0
+    """Training stops improving the model after so many seconds and publishes the best so far."""
+    seed: int = 0
+    """Seed of everything random in training."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Read `RECSYS_*`; `overrides` win over the environment.
+
+        Raises
+        ------
+        InvalidSetting
+            A value cannot be read as the setting's type, or is not one of its choices.
+        """
+        source = os.environ if environment is None else environment
+        types = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            text = source.get(f"RECSYS_{field.name.upper()}")
+            if text:
+                values[field.name] = _parse(field.name, types[field.name], text)
+        return cls(**{**values, **overrides})
+
+
+def _parse(name: str, kind: Any, text: str) -> Any:
+    variable = f"RECSYS_{name.upper()}"
+    if kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError as error:
+            raise InvalidSetting(f"{variable} must be a number. Received: {text!r}.") from error
+        if number < 0:
+            raise InvalidSetting(f"{variable} must not be negative. Received: {text!r}.")
+        return number
+    if kind in (str, Path):
+        return kind(text)
+    if text not in kind.__args__:
+        raise InvalidSetting(f"{variable} must be one of {', '.join(kind.__args__)}. Received: {text!r}.")
+    return text
