@@ -106,7 +106,7 @@ class RecsysError(Exception):
         self.retry_after_s = retry_after_s
 
     def to_problem(self) -> Problem:
-        """This error as a value that can be stored and sent."""
+        """The error as a value that can be stored and sent."""
         return Problem(self.problem_code, self.title, self.detail, self.hint, self.errors)
 
 

@@ -53,7 +53,7 @@ class KeyRecord:
     current_source: str | None = None
 
     def to_document(self) -> Document:
-        """This record as a flat document."""
+        """The record as a flat document."""
         return _to_document(self)
 
     @classmethod
@@ -104,7 +104,7 @@ class Job:
     problem: Problem | None = None
 
     def to_document(self) -> Document:
-        """This record as a flat document; the nested members become JSON text."""
+        """The record as a flat document; the nested members become JSON text."""
         return _to_document(self)
 
     @classmethod
@@ -151,7 +151,7 @@ class ModelVersion:
     metrics: dict[str, Any]
 
     def to_document(self) -> Document:
-        """This record as a flat document; `metrics` becomes JSON text."""
+        """The record as a flat document; `metrics` becomes JSON text."""
         return _to_document(self)
 
     @classmethod
