@@ -1,0 +1,288 @@
+"""From the bytes of a CSV to interactions, strictly: every line is read as it stands or counted as bad.
+
+pyarrow reads the file in blocks with every column as bytes, so that ids stay byte for byte (`007` is not `7`, `NA` is
+an id) and a wrong encoding costs a line, not the file. Memory grows with the number of rows, 20 bytes each, not
+with the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, BinaryIO, Final, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from recsys.errors import InvalidData
+from recsys_train.csv_fields import BLANK, ID_PROBLEMS, Column, id_problems, parse_scores, parse_times
+from recsys_train.csv_source import CsvSource, read_header
+from recsys_train.interactions import Interactions, distinct_pairs
+from recsys_train.report import MAX_BAD_SHARE, DataReport
+
+BLOCK_BYTES: Final = 8 * 1024 * 1024
+"""Also the longest line that can be read."""
+
+
+class UntrainableCsv(InvalidData):
+    """The file was read, and what it holds cannot be trained on; `report` says what was found."""
+
+    def __init__(self, detail: str, *, code: str, hint: str, report: DataReport) -> None:
+        super().__init__(detail, code=code, hint=hint, errors=report.listed)
+        self.report = report
+
+
+def read_interactions(
+    stream: BinaryIO, *, max_unpacked_bytes: int, on_progress: Callable[[int], None] = lambda _lines: None
+) -> tuple[Interactions, DataReport]:
+    """Read a CSV, plain or gzip.
+
+    Parameters
+    ----------
+    stream
+        The upload, read once from front to back.
+    on_progress
+        Told the number of lines read, after each block.
+
+    Raises
+    ------
+    InvalidData
+        The file cannot be read as a CSV with the columns `user_id` and `item_id`.
+    UntrainableCsv
+        More than 1% of its lines are bad, or fewer than 2 users or 2 items are left.
+    """
+    source = CsvSource(stream, max_unpacked_bytes=max_unpacked_bytes)
+    columns = read_header(source)
+    report = DataReport(
+        has_scores="interaction_score" in columns,
+        has_timestamps="timestamp" in columns,
+        ignored_columns=[name for name in columns if name not in _KNOWN_COLUMNS],
+    )
+    rows = _Rows()
+    for block in _read_blocks(source, columns, report):
+        rows.append(_check(block, report))
+        on_progress(report.lines)
+    _check_bad_share(report)
+    interactions = rows.finish()
+    report.users, report.items = interactions.n_users, interactions.n_items
+    report.interactions = len(interactions)
+    _check_size(report)
+    return interactions, report
+
+
+_KNOWN_COLUMNS: Final = ("user_id", "item_id", "interaction_score", "timestamp")
+
+
+@dataclass(slots=True)
+class _Block:
+    """Some records of the file: the known columns as bytes, and the line each record stands on."""
+
+    columns: dict[str, Column]
+    lines: NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class _GoodRows:
+    """What is left of a block after its bad records went; ids still as bytes."""
+
+    user_ids: Column
+    item_ids: Column
+    scores: NDArray[np.float32]
+    times: NDArray[np.int64]
+
+
+def _read_blocks(source: CsvSource, columns: list[str], report: DataReport) -> Iterator[_Block]:
+    """Read blocks; ragged records are counted here, since only the parser sees them."""
+    # Place-holders make columns that are not ours unique, whatever they are called.
+    names = [name if name in _KNOWN_COLUMNS else f"\0{place}" for place, name in enumerate(columns)]
+    known = [name for name in names if name in _KNOWN_COLUMNS]
+    ragged_lines: list[int] = []
+
+    def count_ragged(row: pyarrow.csv.InvalidRow) -> Literal["skip"]:
+        assert row.number is not None  # it is known where one thread reads
+        line = row.number + 1
+        report.add_bad_line(
+            line,
+            "ragged-line",
+            f"the line has {row.actual_columns} fields, the header {row.expected_columns}; "
+            "quote a field that holds a comma",
+            spans=1 + row.text.count("\n"),
+        )
+        report.lines += row.text.count("\n")
+        ragged_lines.append(line)
+        return "skip"
+
+    next_line = 2
+    try:
+        reader = pyarrow.csv.open_csv(
+            cast("IO[bytes]", source),
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
+            parse_options=pyarrow.csv.ParseOptions(
+                invalid_row_handler=count_ragged, ignore_empty_lines=False, newlines_in_values=True
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(known, pa.binary()),
+                include_columns=known,
+                strings_can_be_null=False,
+                check_utf8=False,
+            ),
+        )
+        for batch in reader:
+            n_records = batch.num_rows + len(ragged_lines)
+            lines = np.arange(next_line, next_line + n_records)
+            next_line += n_records
+            report.lines += n_records
+            yield _Block(
+                {name: Column.of(column) for name, column in zip(known, batch.columns, strict=True)},
+                np.setdiff1d(lines, ragged_lines, assume_unique=True),
+            )
+            ragged_lines.clear()
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" not in str(error):
+            raise _unreadable(error, next_line) from error
+    report.lines += len(ragged_lines)
+    report.lines_inside_quotes = max(0, source.line_breaks - (next_line + len(ragged_lines) - 1))
+
+
+def _unreadable(error: pa.ArrowInvalid, next_line: int) -> InvalidData:
+    if "straddling" in str(error):
+        return InvalidData(
+            f"Somewhere after line {next_line - 1:,} a line is longer than {BLOCK_BYTES:,} bytes: "
+            "a quote is never closed, or the file is no CSV.",
+            code="unclosed-quote",
+            hint="Look for a lone double quote; inside a quoted field a quote is written twice.",
+        )
+    return InvalidData(
+        f"The file cannot be read as a CSV after line {next_line - 1:,}: {error}.",
+        code="not-a-csv",
+        hint="Send comma-separated text in UTF-8.",
+    )
+
+
+def _check(block: _Block, report: DataReport) -> _GoodRows:
+    """Leave out the bad records of a block, counting each once, under the first thing that is wrong with it."""
+    n_records = len(block.lines)
+    user_ids, item_ids = block.columns["user_id"], block.columns["item_id"]
+    user_problems, item_problems = id_problems(user_ids), id_problems(item_ids)
+    scores = np.ones(n_records, dtype=np.float32)
+    times, bad_times = np.zeros(n_records, dtype=np.int64), np.zeros(n_records, dtype=np.bool_)
+    if report.has_scores:
+        scores = parse_scores(block.columns["interaction_score"])
+    if report.has_timestamps:
+        times, bad_times = parse_times(block.columns["timestamp"])
+
+    blank = (user_problems == BLANK) & (item_problems == BLANK)
+    bad = ~blank & ((user_problems != "") | (item_problems != "") | np.isnan(scores) | bad_times)
+    not_positive = ~blank & ~bad & (scores <= 0)
+    for record in np.flatnonzero(bad).tolist():
+        _add_bad_record(block, record, user_problems[record], item_problems[record], scores[record], report)
+    report.lines -= int(blank.sum())
+    report.not_positive += int(not_positive.sum())
+    good = ~blank & ~bad & ~not_positive
+    return _GoodRows(
+        Column(user_ids.distinct, user_ids.codes[good]),
+        Column(item_ids.distinct, item_ids.codes[good]),
+        scores[good],
+        times[good],
+    )
+
+
+def _add_bad_record(
+    block: _Block, record: int, user_problem: str, item_problem: str, score: np.float32, report: DataReport
+) -> None:
+    if user_problem or item_problem:
+        name, problem = ("user_id", user_problem) if user_problem else ("item_id", item_problem)
+        code, detail = f"{problem}-{name.replace('_', '-')}", ID_PROBLEMS[problem].format(name)
+    else:
+        name, expected = (
+            ("interaction_score", "a finite number")
+            if np.isnan(score)
+            else ("timestamp", "ISO 8601 (2026-11-22T20:31:05Z) or seconds since 1970")
+        )
+        shown = block.columns[name][record][:40].decode("utf-8", errors="replace")
+        code, detail = f"bad-{name.replace('_', '-')}", f"the {name} is {shown!r}, expected {expected}"
+    # A quote that is never closed swallows lines: they count, or a lost half of a file would pass as one bad line.
+    spans = 1 + sum(block.columns[column][record].count(b"\n") for column in ("user_id", "item_id"))
+    report.add_bad_line(int(block.lines[record]), code, detail, spans=spans)
+    report.lines += spans - 1
+
+
+class _IdIndex:
+    """Ids in order of first appearance."""
+
+    def __init__(self) -> None:
+        self._index: dict[bytes, int] = {}
+
+    def rows(self, ids: Column) -> NDArray[np.int32]:
+        """The rows of a block's ids, new ids added; ids that only bad records used stay out."""
+        codes, first = np.unique(ids.codes, return_index=True)
+        index = np.empty(len(ids.distinct), dtype=np.int32)
+        for code in codes[np.argsort(first)].tolist():
+            index[code] = self._index.setdefault(ids.distinct[code], len(self._index))
+        rows: NDArray[np.int32] = index[ids.codes]
+        return rows
+
+    def ids(self) -> list[str]:
+        """Every id as text; the place is the row."""
+        return [raw.decode("utf-8") for raw in self._index]
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Good rows of all blocks so far."""
+
+    users: list[NDArray[np.int32]] = field(default_factory=list)
+    items: list[NDArray[np.int32]] = field(default_factory=list)
+    scores: list[NDArray[np.float32]] = field(default_factory=list)
+    times: list[NDArray[np.int64]] = field(default_factory=list)
+    user_index: _IdIndex = field(default_factory=_IdIndex)
+    item_index: _IdIndex = field(default_factory=_IdIndex)
+
+    def append(self, rows: _GoodRows) -> None:
+        """Index the ids of a block and keep its numbers."""
+        self.users.append(self.user_index.rows(rows.user_ids))
+        self.items.append(self.item_index.rows(rows.item_ids))
+        self.scores.append(rows.scores)
+        self.times.append(rows.times)
+
+    def finish(self) -> Interactions:
+        """All rows as distinct pairs; there is at least one block."""
+        return distinct_pairs(
+            self.user_index.ids(),
+            self.item_index.ids(),
+            np.concatenate(self.users),
+            np.concatenate(self.items),
+            np.concatenate(self.scores),
+            np.concatenate(self.times),
+        )
+
+
+def _check_bad_share(report: DataReport) -> None:
+    if report.lines == 0:
+        raise UntrainableCsv(
+            "The file holds a header and no lines.",
+            code="no-rows",
+            hint="Send at least one line per interaction.",
+            report=report,
+        )
+    if report.has_too_many_bad_lines:
+        raise UntrainableCsv(
+            f"{report.bad_lines_text()}; at most {MAX_BAD_SHARE:.0%} may be.",
+            code="too-many-bad-lines",
+            hint=f"Mend the lines listed under errors (the first {len(report.listed)}) and send the file again.",
+            report=report,
+        )
+
+
+def _check_size(report: DataReport) -> None:
+    for count, what in ((report.users, "users"), (report.items, "items")):
+        if count < 2:
+            dropped = f" ({report.not_positive:,} lines have a score of 0 or less)" if report.not_positive else ""
+            raise UntrainableCsv(
+                f"The file has {count} {what if count != 1 else what[:-1]}; at least 2 are needed{dropped}.",
+                code=f"too-few-{what}",
+                hint="Send the interactions of more customers with more products.",
+                report=report,
+            )

@@ -1,0 +1,94 @@
+"""Interactions as arrays: who had what, when, how strongly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Int32s = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """Distinct (user, item) pairs in order of time, ties in order of the file.
+
+    `users` and `items` (n,) int32 are rows of `user_ids` and `item_ids`, which list ids in order of first appearance.
+    `scores` (n,) float32 is the sum of the pair's interaction scores, its number of rows where the file has none.
+    """
+
+    user_ids: list[str]
+    item_ids: list[str]
+    users: Int32s
+    items: Int32s
+    scores: NDArray[np.float32]
+
+    @property
+    def n_users(self) -> int:
+        """How many users there are, also those whose pairs were taken out by a split."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """How many items there are, also those whose pairs were taken out by a split."""
+        return len(self.item_ids)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
+        """The same users and items with only these pairs."""
+        return type(self)(self.user_ids, self.item_ids, self.users[rows], self.items[rows], self.scores[rows])
+
+    def items_by_user(self) -> tuple[NDArray[np.int64], Int32s]:
+        """`(starts, items)`: the items of user u are `items[starts[u] : starts[u + 1]]`, in rising order.
+
+        Shapes (n_users + 1,) int64 and (n,) int32.
+        """
+        starts = np.zeros(self.n_users + 1, dtype=np.int64)
+        np.cumsum(np.bincount(self.users, minlength=self.n_users), out=starts[1:])
+        return starts, self.items[np.lexsort((self.items, self.users))]
+
+    def users_per_item(self) -> NDArray[np.int64]:
+        """How many users had each item, (n_items,)."""
+        return np.bincount(self.items, minlength=self.n_items)
+
+    def split_last(self) -> tuple[Self, Self]:
+        """`(earlier, last)`: each user's last pair is taken out, for users with two or more (leave-one-out)."""
+        rows = np.arange(len(self))
+        last_row = np.full(self.n_users, -1)
+        last_row[self.users] = rows  # rows rise, so the last assignment of a user stays
+        counts = np.bincount(self.users, minlength=self.n_users)
+        held_out = (last_row[self.users] == rows) & (counts[self.users] >= 2)
+        return self[~held_out], self[held_out]
+
+
+def distinct_pairs(
+    user_ids: list[str],
+    item_ids: list[str],
+    users: Int32s,
+    items: Int32s,
+    scores: NDArray[np.float32],
+    times: NDArray[np.int64],
+) -> Interactions:
+    """Merge repeated pairs: the first time is kept, scores are added.
+
+    Parameters
+    ----------
+    users, items, scores, times
+        One entry per good row of the file, in its order.
+    """
+    rows = pd.DataFrame({"pair": users.astype(np.int64) * len(item_ids) + items, "time": times, "score": scores})
+    rows = rows.sort_values("time", kind="stable")
+    totals = rows.groupby("pair", sort=False)["score"].sum()  # in order of first appearance, which is order of time
+    pairs = totals.index.to_numpy()
+    return Interactions(
+        user_ids,
+        item_ids,
+        (pairs // len(item_ids)).astype(np.int32),
+        (pairs % len(item_ids)).astype(np.int32),
+        totals.to_numpy(dtype=np.float32),
+    )

@@ -1,0 +1,183 @@
+"""One training job from its file to its published version: claim, read, fit, write, upload, commit.
+
+Bad data fails the job and the message is done. Anything else that goes wrong is raised, so that the message comes back;
+the attempt after the last one fails the job too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys import artifact, object_names
+from recsys.clock import Clock, utc_now
+from recsys.errors import InvalidData, JobFinished, KeyNotFound, LeaseLost, ObjectNotFound, Problem, RecsysError
+from recsys.objects.port import ObjectStore
+from recsys.registry.port import Published, Registry
+from recsys.registry.records import Job, Lease, ModelVersion, Progress
+from recsys.settings import Settings
+from recsys_train.artifact_folder import write_artifact
+from recsys_train.fitting import Recipe, fit
+from recsys_train.ingestion import UntrainableCsv, read_interactions
+from recsys_train.lease import LeaseKeeper
+from recsys_train.report import DataReport
+
+Watcher = Callable[[Job, Progress], None]
+"""Told how far a job is, beside the registry: a terminal's progress bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What a training needs of the outside. `owner` names this worker: it may take up again what it left behind."""
+
+    store: ObjectStore
+    registry: Registry
+    settings: Settings
+    owner: str
+    clock: Clock = utc_now
+    watch: Watcher = lambda _job, _progress: None
+
+    def run(self, job_id: str, *, source_order: str) -> Job:
+        """Work on a job until it is final; a job that is final already is returned as it is.
+
+        Raises
+        ------
+        JobNotFound
+            No such job; the object that asked for it is none of ours.
+        JobBusy
+            Another worker is on it; if that one dies, ask again.
+        LeaseLost
+            Another worker took it over.
+        """
+        try:
+            lease = self.registry.claim_job(
+                job_id, owner=self.owner, source_order=source_order, lease_s=self.settings.lease_s
+            )
+        except JobFinished:
+            return self.registry.get_job(job_id)
+        try:
+            self._attempt(lease)
+        except InvalidData as error:
+            report = error.report.to_json() if isinstance(error, UntrainableCsv) else None
+            self.registry.fail_job(lease, error.to_problem(), report)
+        except LeaseLost:
+            self._remove_version(lease.job.key_id, lease.version)
+            raise
+        except Exception as error:
+            if lease.fence < self.settings.max_attempts:
+                raise
+            self.registry.fail_job(lease, _given_up(error, lease), None)
+        return self.registry.get_job(job_id)
+
+    def _attempt(self, lease: Lease) -> None:
+        if lease.fence > self.settings.max_attempts:  # the attempts before ended without a word: killed, out of memory
+            self.registry.fail_job(lease, _given_up(None, lease), None)
+            return
+        if self._is_outdated(lease):
+            self.registry.supersede_job(lease)
+            return
+        with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s) as keeper:
+
+            def on_progress(progress: Progress) -> None:
+                keeper.report(progress)
+                self.watch(lease.job, progress)
+
+            with tempfile.TemporaryDirectory(prefix="recsys-train-") as folder:
+                version, report = self._train(lease, Path(folder), on_progress)
+                on_progress(Progress("publishing"))
+                self._upload(lease, Path(folder), version.manifest_sha256)
+            keeper.check()
+            outcome = self.registry.publish_version(lease, version, report.to_json())
+        if outcome is Published.SUPERSEDED:
+            self._remove_version(lease.job.key_id, lease.version)
+        for fence in range(1, lease.fence):  # what attempts before this one left
+            self._remove_version(lease.job.key_id, f"{lease.job.job_id}.{fence}")
+
+    def _is_outdated(self, lease: Lease) -> bool:
+        try:
+            key = self.registry.get_key(lease.job.key_id)
+        except KeyNotFound:
+            key = None
+        if key is None or key.revoked_at is not None:
+            raise InvalidData(
+                f"There is no key {lease.job.key_id}, or it expired or was revoked.",
+                code="unknown-key",
+                hint="Drop the file into inbox/ itself, or POST it without a key, to get a new one.",
+            )
+        current = key.current_source
+        return current is not None and lease.job.source_order is not None and lease.job.source_order < current
+
+    def _train(
+        self, lease: Lease, folder: Path, on_progress: Callable[[Progress], None]
+    ) -> tuple[ModelVersion, DataReport]:
+        on_progress(Progress("reading"))
+        stream = self._open(lease.job)
+        try:
+            interactions, report = read_interactions(stream, max_unpacked_bytes=self.settings.max_unpacked_bytes)
+        finally:
+            stream.close()
+        recipe = Recipe()
+        fitted = fit(
+            interactions,
+            recipe,
+            seed=self.settings.seed,
+            budget_s=self.settings.train_budget_s,
+            on_progress=on_progress,
+        )
+        manifest_sha256, metrics = write_artifact(
+            folder, lease.version, interactions, report, fitted, recipe=recipe, seed=self.settings.seed
+        )
+        return (
+            ModelVersion(
+                lease.job.key_id, lease.version, lease.job.job_id, self.clock(), manifest_sha256, _summary(metrics)
+            ),
+            report,
+        )
+
+    def _open(self, job: Job) -> Any:
+        try:
+            size = self.store.info(job.object_name).size_bytes
+            if size > self.settings.max_upload_bytes:
+                raise InvalidData(
+                    f"The file has {size:,} bytes; at most {self.settings.max_upload_bytes:,} are taken.",
+                    code="upload-too-large",
+                    hint="Compress it with gzip or send fewer rows: the most recent ones count most.",
+                )
+            return self.store.open(job.object_name)
+        except ObjectNotFound as error:
+            raise InvalidData(
+                "The uploaded file is gone.", code="upload-missing", hint="Send the file again."
+            ) from error
+
+    def _upload(self, lease: Lease, folder: Path, manifest_sha256: str) -> None:
+        """Create the version's objects, the manifest last; then read them back as a server would."""
+        prefix = object_names.model_prefix(lease.job.key_id, lease.version)
+        for name in (*artifact.LISTED_FILES, artifact.MANIFEST):
+            with (folder / name).open("rb") as content:
+                self.store.create(prefix + name, content)
+        artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
+
+    def _remove_version(self, key_id: str, version: str) -> None:
+        for info in list(self.store.list(object_names.model_prefix(key_id, version))):
+            self.store.delete(info.name)
+
+
+def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What of the metrics goes into the registry: all but the data report, which the job keeps."""
+    return {name: value for name, value in metrics.items() if name not in ("data", "protocol", "format")}
+
+
+def _given_up(error: Exception | None, lease: Lease) -> Problem:
+    if error is None:
+        reason = "the worker was ended from outside, most likely for want of memory or time"
+    else:
+        reason = error.detail if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
+    return Problem(
+        "training-failed",
+        "The training did not come to an end",
+        f"Training was tried {lease.fence} times without success; the last time: {reason}.",
+        "Send the file again; if it fails again, send fewer rows or give the training more memory and time.",
+    )

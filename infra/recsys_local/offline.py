@@ -1,0 +1,82 @@
+"""Training and recommending without a service: from files to files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from recsys.errors import InvalidRequest
+from recsys.ranking import Recommendations, ServingModel, recommend
+from recsys.registry.records import Progress
+from recsys.settings import Settings
+
+FILE_VERSION = "local.1"
+
+
+def train_folder(
+    source: Path, folder: Path, settings: Settings, on_progress: Callable[[Progress], None]
+) -> dict[str, Any]:
+    """Train on a CSV and write the artifact into `folder`; returns the metrics.
+
+    Raises
+    ------
+    InvalidData
+        The CSV cannot be trained on; nothing was written.
+    """
+    # TensorFlow takes seconds to import: only who trains pays for it.
+    from recsys_train.artifact_folder import write_artifact  # noqa: PLC0415
+    from recsys_train.fitting import Recipe, fit  # noqa: PLC0415
+    from recsys_train.ingestion import read_interactions  # noqa: PLC0415
+
+    on_progress(Progress("reading"))
+    with source.open("rb") as stream:
+        interactions, report = read_interactions(stream, max_unpacked_bytes=settings.max_unpacked_bytes)
+    recipe = Recipe()
+    fitted = fit(interactions, recipe, seed=settings.seed, budget_s=settings.train_budget_s, on_progress=on_progress)
+    on_progress(Progress("publishing"))
+    folder.mkdir(parents=True, exist_ok=True)
+    _manifest_sha256, metrics = write_artifact(
+        folder, FILE_VERSION, interactions, report, fitted, recipe=recipe, seed=settings.seed
+    )
+    return metrics
+
+
+def read_user_ids(stream: TextIO) -> list[str]:
+    """The `user_id` column of a CSV, in its order.
+
+    Raises
+    ------
+    InvalidRequest
+        There is no such column.
+    """
+    rows = csv.reader(stream)
+    header = [name.strip().casefold() for name in next(rows, [])]
+    if "user_id" not in header:
+        raise InvalidRequest(
+            f"The first line names no column user_id. Received: {', '.join(header) or 'nothing'}.",
+            code="missing-column",
+            hint="Give a CSV whose first line is user_id and which has one user a line.",
+        )
+    place = header.index("user_id")
+    return [row[place] for row in rows if len(row) > place and row[place]]
+
+
+def recommend_all(model: ServingModel, user_ids: list[str], *, n: int) -> Iterator[Recommendations]:
+    """Recommendations for each user, in order."""
+    for user_id in user_ids:
+        yield recommend(model, user_id, n=n)
+
+
+def write_recommendations(path: Path, answers: Iterator[Recommendations]) -> int:
+    """Write `user_id,item_id,rank,score` to `path`; returns the number of rows below the header."""
+    n_rows = 0
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["user_id", "item_id", "rank", "score"])
+        for answer in answers:
+            for item in answer.items:
+                writer.writerow([answer.user_id, item.item_id, item.rank, f"{item.score:.6g}"])
+                n_rows += 1
+    return n_rows

@@ -1,0 +1,120 @@
+"""The worker process of the local service: trains on what appears in the data directory.
+
+It ends when its standard input does, which is when the process that started it ends, however that ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from recsys.clock import after, utc_now
+from recsys.errors import JobBusy, LeaseLost, RecsysError, Unavailable
+from recsys.object_names import INBOX, RECEIPTS, UPLOADS
+from recsys.objects.port import ObjectStore
+from recsys.registry.records import Job, JobState, Progress
+from recsys.settings import Settings
+from recsys_local.adapters import open_registry, open_store
+from recsys_local.progress import TrainingProgress
+from recsys_local.watcher import ObjectWatcher
+from recsys_train.events import ObjectCreated, process
+from recsys_train.pipeline import Trainer
+
+logger = logging.getLogger("recsys.worker")
+
+LOOK_EVERY_S = 0.5
+SWEEP_EVERY_S = 3600.0
+RETRY_AFTER_S = 5.0
+
+
+def main() -> None:
+    """Run until the parent process is gone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data-dir", type=Path, required=True)
+    data_dir: Path = parser.parse_args().data_dir
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    settings = Settings.from_environment(backend="local", data_dir=data_dir)
+    store = open_store(data_dir)
+    trainer = Trainer(store, open_registry(data_dir), settings, owner="local-worker", watch=_Terminal())
+    watcher = ObjectWatcher(store)
+    next_sweep = 0.0
+    while True:
+        for event in watcher.look():
+            _work(event, trainer, watcher)
+        if time.monotonic() >= next_sweep:
+            sweep_expired(store, keep_days=settings.upload_days)
+            next_sweep = time.monotonic() + SWEEP_EVERY_S
+        time.sleep(LOOK_EVERY_S)
+
+
+def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher) -> None:
+    try:
+        job = process(event, trainer)
+    except (JobBusy, LeaseLost, Unavailable) as error:
+        logger.warning("%s: %s Trying again.", event.name, error.detail)
+        time.sleep(RETRY_AFTER_S)
+        return
+    except Exception:
+        logger.exception("%s: the training failed. Trying again.", event.name)
+        time.sleep(RETRY_AFTER_S)
+        return
+    watcher.done(event)
+    if job is not None and job.receipted_at is None:
+        logger.info("%s: %s", event.name, _outcome(job))
+
+
+def _outcome(job: Job) -> str:
+    if job.state is JobState.SUCCEEDED:
+        return f"version {job.version} is live"
+    if job.problem is not None:
+        return f"{job.state}: {job.problem.detail}"
+    return str(job.state)
+
+
+def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
+    """Delete uploads, drops and receipts older than `keep_days`: what the bucket's lifecycle does on AWS."""
+    oldest_kept = after(utc_now(), -keep_days * 86_400)
+    for prefix in (UPLOADS, INBOX, RECEIPTS):
+        for info in list(store.list(prefix)):
+            if info.modified_at < oldest_kept:
+                store.delete(info.name)
+
+
+class _Terminal:
+    """Shows each job's progress in turn."""
+
+    def __init__(self) -> None:
+        self._job_id: str | None = None
+        self._display = contextlib.ExitStack()
+        self._show = TrainingProgress()
+
+    def __call__(self, job: Job, progress: Progress) -> None:
+        if job.job_id != self._job_id:
+            self._display.close()
+            self._job_id = job.job_id
+            self._show = self._display.enter_context(TrainingProgress(f"job {job.job_id[:6]}…"))
+        self._show(progress)
+        if progress.phase == "publishing":
+            self._display.close()
+            self._job_id = None
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except RecsysError as error:
+        sys.exit(f"{error.detail} {error.hint or ''}")
