@@ -40,3 +40,61 @@ check: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# -- deployment (AWS SAM and Serverless describe the same stack; README.md says how to deploy)
+
+.PHONY: tree package osls sam validate-stacks
+
+# Only here is uv needed; UPGRADE=--upgrade takes newer versions. A Lambda's lock is for its own Python and platform, and
+# takes the versions that locks/dev.txt tests.
+UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make locks" uv pip compile --quiet --generate-hashes --no-emit-index-url $(UPGRADE)
+UNIVERSAL = --universal --python-version 3.11
+ON_LAMBDA = --python-version 3.13 --python-platform x86_64-manylinux_2_28
+
+locks:
+	$(UV_COMPILE) $(UNIVERSAL) --extra api --extra recommend --extra train --extra local --extra dev pyproject.toml -o locks/dev.txt
+	$(UV_COMPILE) $(UNIVERSAL) locks/ministack.in -o locks/ministack.txt
+	$(UV_COMPILE) $(UNIVERSAL) locks/sam.in -o locks/sam.txt
+	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/build.in -o locks/build.txt
+	$(PYTHON) infra/deployment/requirements.py api recommend train local | $(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt - -o locks/local.txt
+	for name in api recommend train; do \
+	  $(PYTHON) infra/deployment/requirements.py $$name | $(UV_COMPILE) $(ON_LAMBDA) -c locks/dev.txt - -o locks/$$name.txt || exit 1; \
+	done
+	cd locks && npm install --package-lock-only --omit-lockfile-registry-resolved=true --ignore-scripts --no-audit --no-fund
+
+# Packaging needs pip and nothing else, so no `setup`: it must not touch .venv while something runs from there.
+PACKAGE_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+# What Lambda unpacks: NAME is api, recommend or shared. `sam build` comes here through functions/*/Makefile.
+tree:
+	@$(PACKAGE_PYTHON) infra/deployment/package.py tree $(NAME) "$(DIR)"
+
+# The zips that serverless.yml deploys.
+package:
+	@$(PACKAGE_PYTHON) infra/deployment/package.py zips .build/package
+
+sizes:
+	@$(PACKAGE_PYTHON) infra/deployment/package.py sizes
+
+osls: .build/node/.installed
+
+.build/node/.installed: locks/package.json locks/package-lock.json
+	@mkdir -p .build/node && cp locks/package.json locks/package-lock.json .build/node/
+	@cd .build/node && npm ci --omit-lockfile-registry-resolved=true --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+sam: .venv-sam/.installed
+
+# aws-sam-cli pins its own botocore, so it lives apart. --no-deps: the lock is complete, and pip misreads its extras.
+.venv-sam/.installed: locks/sam.txt
+	@echo "Installing the AWS SAM CLI into .venv-sam …"
+	@test -x .venv-sam/bin/python || $(PYTHON) -m venv .venv-sam
+	@.venv-sam/bin/python $(PIP_INSTALL) --no-deps -r locks/sam.txt
+	@touch $@
+
+# Needs no account. W3005: osls writes every dependency out, also those that a reference already makes.
+validate-stacks: setup sam osls package
+	$(BIN)/cfn-lint template.yaml
+	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 .venv-sam/bin/sam validate --lint
+	$(BIN)/python infra/deployment/serverless.py .build/serverless
+	$(BIN)/cfn-lint --ignore-checks W3005 -- .build/serverless/cloudformation-template-update-stack.json

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from recsys.clock import after, utc_now
 from recsys.errors import JobBusy, LeaseLost, RecsysError, Unavailable
-from recsys.object_names import INBOX, RECEIPTS, UPLOADS
+from recsys.object_names import RECEIPTS, UPLOADS
 from recsys.objects.port import ObjectStore
 from recsys.registry.records import Job, JobState, Progress
 from recsys.settings import Settings
@@ -79,9 +79,12 @@ def _outcome(job: Job) -> str:
 
 
 def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
-    """Delete uploads, drops and receipts older than `keep_days`: what the bucket's lifecycle does on AWS."""
+    """Delete uploads and receipts older than `keep_days`: what the bucket's lifecycle does on AWS.
+
+    Drops stay: they are files of the owner of the machine, and their own times say nothing.
+    """
     oldest_kept = after(utc_now(), -keep_days * 86_400)
-    for prefix in (UPLOADS, INBOX, RECEIPTS):
+    for prefix in (UPLOADS, RECEIPTS):
         for info in list(store.list(prefix)):
             if info.modified_at < oldest_kept:
                 store.delete(info.name)

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import tensorflow as tf
 
 from recsys.neumf import Dims, Floats, Network
 from recsys.registry.records import Progress
 from recsys_train.evaluation import Quality, evaluate
 from recsys_train.interactions import Interactions
 from recsys_train.network import NeuMF, Objective, initial_weights
+from recsys_train.tensorflow import tf
 
 OnProgress = Callable[[Progress], None]
 """Told how far a training is; what it raises ends the training."""

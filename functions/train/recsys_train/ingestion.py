@@ -7,6 +7,7 @@ with the file.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, BinaryIO, Final, Literal, cast
@@ -98,20 +99,11 @@ def _read_blocks(source: CsvSource, columns: list[str], report: DataReport) -> I
     # Place-holders make columns that are not ours unique, whatever they are called.
     names = [name if name in _KNOWN_COLUMNS else f"\0{place}" for place, name in enumerate(columns)]
     known = [name for name in names if name in _KNOWN_COLUMNS]
-    ragged_lines: list[int] = []
+    # The parser runs ahead of the blocks it hands out, in a thread of its own: what it meets waits here for its turn.
+    ragged: deque[pyarrow.csv.InvalidRow] = deque()
 
-    def count_ragged(row: pyarrow.csv.InvalidRow) -> Literal["skip"]:
-        assert row.number is not None  # it is known where one thread reads
-        line = row.number + 1
-        report.add_bad_line(
-            line,
-            "ragged-line",
-            f"the line has {row.actual_columns} fields, the header {row.expected_columns}; "
-            "quote a field that holds a comma",
-            spans=1 + row.text.count("\n"),
-        )
-        report.lines += row.text.count("\n")
-        ragged_lines.append(line)
+    def skip(row: pyarrow.csv.InvalidRow) -> Literal["skip"]:
+        ragged.append(row)
         return "skip"
 
     next_line = 2
@@ -120,7 +112,7 @@ def _read_blocks(source: CsvSource, columns: list[str], report: DataReport) -> I
             cast("IO[bytes]", source),
             read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
             parse_options=pyarrow.csv.ParseOptions(
-                invalid_row_handler=count_ragged, ignore_empty_lines=False, newlines_in_values=True
+                invalid_row_handler=skip, ignore_empty_lines=False, newlines_in_values=True
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(known, pa.binary()),
@@ -130,20 +122,46 @@ def _read_blocks(source: CsvSource, columns: list[str], report: DataReport) -> I
             ),
         )
         for batch in reader:
-            n_records = batch.num_rows + len(ragged_lines)
-            lines = np.arange(next_line, next_line + n_records)
-            next_line += n_records
-            report.lines += n_records
-            yield _Block(
-                {name: Column.of(column) for name, column in zip(known, batch.columns, strict=True)},
-                np.setdiff1d(lines, ragged_lines, assume_unique=True),
-            )
-            ragged_lines.clear()
+            lines = _lines_of_block(next_line, batch.num_rows, ragged, report)
+            next_line = int(lines[-1]) + 1 if len(lines) else next_line
+            yield _Block({name: Column.of(column) for name, column in zip(known, batch.columns, strict=True)}, lines)
     except pa.ArrowInvalid as error:
         if "Empty CSV file" not in str(error):
             raise _unreadable(error, next_line) from error
-    report.lines += len(ragged_lines)
-    report.lines_inside_quotes = max(0, source.line_breaks - (next_line + len(ragged_lines) - 1))
+    for row in ragged:
+        _add_ragged(row, report)
+        next_line += 1
+    report.lines_inside_quotes = max(0, source.line_breaks - (next_line - 1))
+
+
+def _lines_of_block(
+    first: int, n_records: int, ragged: deque[pyarrow.csv.InvalidRow], report: DataReport
+) -> NDArray[np.int64]:
+    """The lines that `n_records` good records from line `first` on stand on, ragged lines among them passed over."""
+    end = first + n_records
+    skipped = []
+    while ragged and _line(ragged[0]) < end:
+        skipped.append(_line(ragged[0]))
+        _add_ragged(ragged.popleft(), report)
+        end += 1
+    report.lines += n_records
+    return np.setdiff1d(np.arange(first, end), skipped, assume_unique=True)
+
+
+def _line(row: pyarrow.csv.InvalidRow) -> int:
+    assert row.number is not None  # it is known where one thread reads
+    return row.number + 1  # the header was read before
+
+
+def _add_ragged(row: pyarrow.csv.InvalidRow, report: DataReport) -> None:
+    report.add_bad_line(
+        _line(row),
+        "ragged-line",
+        f"the line has {row.actual_columns} fields, the header {row.expected_columns}; "
+        "quote a field that holds a comma",
+        spans=1 + row.text.count("\n"),
+    )
+    report.lines += 1 + row.text.count("\n")
 
 
 def _unreadable(error: pa.ArrowInvalid, next_line: int) -> InvalidData:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from recsys.neumf import Dims, Floats
+from recsys_train.tensorflow import keras, tf
 
 TABLES: Final = ("gmf_user", "gmf_item", "mlp_user", "mlp_item")
 ADAM_BETA_1: Final = 0.9

@@ -1,7 +1,8 @@
 """API keys: `rk_<key_id>_<secret><checksum>`.
 
 The secret has 166 bits. The checksum (CRC32 in base62) tells a typo from an unknown key without a look-up. Only the
-SHA-256 of the whole key is stored: with that much entropy a slow hash would add cost and no safety.
+SHA-256 of the secret is stored: with that much entropy a slow hash would add cost and no safety. The key id is not part
+of what is hashed, so that a claim can set a secret before it learns whose it is.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class ApiKey:
         return key
 
     def sha256(self) -> str:
-        """What is stored: hex SHA-256 of the whole key."""
-        return hashlib.sha256(str(self).encode()).hexdigest()
+        """What is stored: hex SHA-256 of the secret."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()
 
     def matches(self, stored_sha256: str) -> bool:
         """Whether `stored_sha256` is this key's, compared in constant time."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from cachetools import TTLCache
 
 from recsys.api_key import ApiKey
@@ -18,13 +21,24 @@ class Authenticator:
     ----------
     cache_s
         How long a record is trusted without asking the registry again: a revoked key works, and a new version waits,
-        at most this long. 0 asks every time.
+        at most this long. 0 asks every time. With a cache, it is for the threads of one event loop only.
+    timer
+        Seconds that only rise, for the cache.
     """
 
-    def __init__(self, registry: Registry, *, cache_s: float = 0.0, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        cache_s: float = 0.0,
+        clock: Clock = utc_now,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._registry = registry
         self._clock = clock
-        self._records: TTLCache[str, KeyRecord] | None = TTLCache(maxsize=10_000, ttl=cache_s) if cache_s > 0 else None
+        self._records: TTLCache[str, KeyRecord] | None = (
+            TTLCache(maxsize=10_000, ttl=cache_s, timer=timer) if cache_s > 0 else None
+        )
 
     def authenticate(self, header: str | None) -> KeyRecord:
         """The record of the key in `header`.

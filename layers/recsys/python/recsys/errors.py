@@ -3,6 +3,7 @@
     RecsysError
     ├── InvalidRequest             the request cannot be understood
     │   ├── EmptyUpload            the body holds no bytes
+    │   ├── UnsupportedMediaType   the body is of a type that the route does not take
     │   └── IdempotencyMismatch    an Idempotency-Key came back with another body
     ├── PayloadTooLarge            the body is over the limit of this route
     ├── InvalidData                the CSV cannot be trained on
@@ -123,6 +124,13 @@ class EmptyUpload(InvalidRequest):
     code = "empty-upload"
     title = "The upload is empty"
     default_hint = "Send a CSV with the columns user_id,item_id and at least two users and two items."
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body is of a type that the route does not take."""
+
+    code = "unsupported-media-type"
+    title = "The body is of a type that this route does not take"
 
 
 class IdempotencyMismatch(InvalidRequest):

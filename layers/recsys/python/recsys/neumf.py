@@ -100,12 +100,14 @@ class Network:
 
     def logits(self, user_index: int) -> Floats:
         """Logits of one user for every item, (n_items,) float32."""
-        return self._gmf(user_index) + self._mlp(self.mlp_user[user_index] + self.mlp_item) + self.output_bias
+        hidden: Floats = self.mlp_user[user_index] + self.mlp_item
+        return self._gmf(user_index) + self._mlp(hidden) + self.output_bias
 
     def pair_logits(self, user_indices: NDArray[np.integer], item_indices: NDArray[np.integer]) -> Floats:
         """Logits of pairs, (n_pairs,) float32, for equally long index arrays."""
-        gmf = np.einsum("pd,pd->p", self.gmf_user[user_indices], self.gmf_item[item_indices])
-        return gmf + self._mlp(self.mlp_user[user_indices] + self.mlp_item[item_indices]) + self.output_bias
+        gmf: Floats = np.einsum("pd,pd->p", self.gmf_user[user_indices], self.gmf_item[item_indices])
+        hidden: Floats = self.mlp_user[user_indices] + self.mlp_item[item_indices]
+        return gmf + self._mlp(hidden) + self.output_bias
 
     def _gmf(self, user_index: int) -> Floats:
         product: Floats = self.gmf_item @ self.gmf_user[user_index]

@@ -32,14 +32,14 @@ class Settings:
     """`aws`: name of the bucket."""
     table: str = ""
     """`aws`: name of the DynamoDB table."""
-    max_request_bytes: int = 4 * MIB
-    """Largest upload through `POST /v1/train`; Lambda takes 6 MB a call, 4.4 MB of file after base64."""
+    max_request_bytes: int = 1024 * MIB
+    """Largest upload through `POST /v1/train`; `aws`: 4 MiB, since Lambda takes 6 MB a call, base64 included."""
     max_upload_bytes: int = 1024 * MIB
     """Largest file through `POST /v1/uploads` or a drop, as sent (compressed or not)."""
     max_unpacked_bytes: int = 4096 * MIB
     """Largest CSV after decompression."""
-    max_wait_s: int = 25
-    """Longest `Prefer: wait=N` honoured; API Gateway gives up after 29 s."""
+    max_wait_s: int = 300
+    """Longest `Prefer: wait=N` honoured; `aws`: 25, since API Gateway gives up after 30 s."""
     key_cache_s: float = 4.0
     """How long a key's record is trusted without asking the registry; a revoked key works at most this long."""
     model_cache_bytes: int = 512 * MIB
@@ -75,7 +75,16 @@ class Settings:
             text = source.get(f"RECSYS_{field.name.upper()}")
             if text:
                 values[field.name] = _parse(field.name, types[field.name], text)
-        return cls(**{**values, **overrides})
+        values |= overrides
+        return cls(**(_AWS_DEFAULTS if values.get("backend") == "aws" else {}) | values)
+
+
+_AWS_DEFAULTS: dict[str, Any] = {"max_request_bytes": 4 * MIB, "max_wait_s": 25}
+
+
+def set_default_environment(name: str, value: str) -> None:
+    """Set a variable that a library reads from the environment, unless it is set."""
+    os.environ.setdefault(name, value)
 
 
 def _parse(name: str, kind: Any, text: str) -> Any:

@@ -1,0 +1,58 @@
+"""Both functions' routes in one app, and the address that upload forms of the directory store point to."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of routes.
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+import recsys_api.app
+import recsys_recommend.app
+from recsys import object_names, problem
+from recsys.errors import InvalidRequest, JobNotFound
+from recsys.exchange import exchange_of
+from recsys.object_names import Upload
+from recsys.objects.port import ObjectStore
+from recsys.registry.port import Registry
+from recsys.registry.records import JobState
+from recsys.settings import Settings
+
+FORM_FRAMING_BYTES = 64 * 1024
+
+
+def create_app(registry: Registry, store: ObjectStore, settings: Settings) -> FastAPI:
+    """The whole service as one ASGI app."""
+    app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
+    problem.install(app)
+    app.include_router(recsys_api.app.create_router(registry, store, settings))
+    app.include_router(recsys_recommend.app.create_router(registry, store, settings))
+    app.include_router(_create_upload_router(registry, store, settings))
+    return app
+
+
+def _create_upload_router(registry: Registry, store: ObjectStore, settings: Settings) -> APIRouter:
+    """`POST /local/uploads`: what S3 does with a presigned POST. Whoever knows a queued job's id may send its file."""
+    router = APIRouter()
+
+    @router.post("/local/uploads", status_code=204, include_in_schema=False)
+    async def upload(request: Request) -> Response:
+        exchange = exchange_of(request.scope)
+        exchange.max_body_bytes, exchange.framing_bytes = settings.max_upload_bytes, FORM_FRAMING_BYTES
+        async with request.form(max_files=1, max_fields=1, max_part_size=1024) as form:
+            name, file = form.get("name"), form.get("file")
+            if not isinstance(name, str) or not isinstance(file, UploadFile):
+                raise InvalidRequest(
+                    "Expected the form's field name, then a file named file.",
+                    hint="Send every member of `fields` as POST /v1/uploads returned them, then file=@orders.csv.",
+                )
+            await run_in_threadpool(_check_announced, registry, name)
+            await run_in_threadpool(store.create, name, file.file)
+        return Response(status_code=204)
+
+    return router
+
+
+def _check_announced(registry: Registry, name: str) -> None:
+    source = object_names.parse_source(name)
+    job = registry.get_job(source.job_id) if isinstance(source, Upload) else None
+    if job is None or job.object_name != name or job.state is not JobState.QUEUED:
+        raise JobNotFound("No job waits for this file.", hint="POST /v1/uploads announces one.")

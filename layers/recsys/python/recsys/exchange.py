@@ -1,0 +1,162 @@
+"""One HTTP exchange: its id, the limit of its body, its line in the log, and an answer when the code below it failed.
+
+Plain ASGI, no framework. A line says which route, which status, how long and which key id; never a header, a key, a
+body or a path as it was sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from recsys.errors import PayloadTooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_logger: Final = logging.getLogger("recsys.http")
+_SCOPE_KEY: Final = "recsys.exchange"
+_DEFAULT_BODY_BYTES: Final = 2 * 1024 * 1024
+# A client that still sends misses an answer that comes before its last byte: so much is read and thrown away.
+_DISCARDED_BYTES: Final = 64 * 1024 * 1024
+_SECRET: Final = re.compile(r"rk_[0-9A-Za-z]+_[0-9A-Za-z]{6,}|ct_[0-9A-Za-z_-]{6,}")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of a request and its answer, for the log and for metrics.
+
+    `max_body_bytes` and `framing_bytes` (what may come on top, the text around a multipart file) can be raised by a
+    route before it reads the body. `route` is the path as the program knows it, `/v1/jobs/{job_id}`.
+    """
+
+    request_id: str
+    method: str
+    route: str = "(none)"
+    status: int | None = None
+    latency_ms: float = 0.0
+    key_id: str | None = None
+    job_id: str | None = None
+    problem: str | None = None
+    max_body_bytes: int = _DEFAULT_BODY_BYTES
+    framing_bytes: int = 0
+
+
+Observe = Callable[[Exchange], None]
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange that an ASGI scope belongs to."""
+    exchange = scope.get(_SCOPE_KEY)
+    if not isinstance(exchange, Exchange):
+        raise TypeError("The app has no ExchangeMiddleware: call recsys.problem.install(app).")
+    return exchange
+
+
+def redacted(text: str) -> str:
+    """`text` without what looks like an API key or a claim token."""
+    return _SECRET.sub("(secret)", text)
+
+
+class ExchangeMiddleware:
+    """Wraps an app; goes outside everything else.
+
+    Parameters
+    ----------
+    crashed
+        Gives the answer to an exception that nothing else handled.
+    observe
+        Is told of every exchange when it is over.
+    """
+
+    def __init__(self, app: AsgiApp, *, crashed: Callable[[Exchange], AsgiApp], observe: Observe | None = None) -> None:
+        self._app = app
+        self._crashed = crashed
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and the answer back."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = scope[_SCOPE_KEY] = Exchange(_request_id(scope), scope["method"])
+        send = _noting(exchange, send)
+        started = time.perf_counter()
+        try:
+            await self._app(scope, _limited(exchange, receive), send)
+        except Exception as error:  # noqa: BLE001 the last line: whatever it is, the caller gets an answer
+            _log_crash(exchange, error)
+            if exchange.status is None:
+                await self._crashed(exchange)(scope, receive, send)
+        finally:
+            exchange.latency_ms = round((time.perf_counter() - started) * 1000, 2)
+            exchange.route = getattr(scope.get("route"), "path", exchange.route)
+            self._finish(exchange)
+
+    def _finish(self, exchange: Exchange) -> None:
+        fields = ("request_id", "method", "route", "status", "latency_ms", "key_id", "job_id", "problem")
+        values = {name: value for name in fields if (value := getattr(exchange, name)) is not None}
+        _logger.info("%s %s %s", exchange.method, exchange.route, exchange.status, extra=values)
+        if self._observe is not None:
+            self._observe(exchange)
+
+
+def _request_id(scope: Scope) -> str:
+    """API Gateway's, so that its log and ours can be joined; otherwise a new one."""
+    context = scope.get("aws.event", {}).get("requestContext", {})
+    return str(context.get("requestId") or secrets.token_hex(8))
+
+
+def _noting(exchange: Exchange, send: Send) -> Send:
+    """Note the status on its way out, and add the request id."""
+
+    async def send_noted(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.status = message["status"]
+            headers = [*message.get("headers", ()), (b"x-request-id", exchange.request_id.encode())]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_noted
+
+
+def _limited(exchange: Exchange, receive: Receive) -> Receive:
+    """Raise `PayloadTooLarge` once the body is over the exchange's limit, which is looked up with every part."""
+    received = 0
+
+    async def receive_limited() -> Message:
+        nonlocal received
+        message = await receive()
+        if message["type"] == "http.request":
+            received += len(message.get("body", b""))
+            if received > exchange.max_body_bytes + exchange.framing_bytes:
+                await _discard(message, receive)
+                raise PayloadTooLarge(
+                    f"The body is over the limit of {exchange.max_body_bytes} bytes.",
+                    hint="Send less in one request; a large CSV goes to the address that POST /v1/uploads gives.",
+                )
+        return message
+
+    return receive_limited
+
+
+async def _discard(message: Message, receive: Receive) -> None:
+    discarded = 0
+    while message["type"] == "http.request" and message.get("more_body") and discarded < _DISCARDED_BYTES:
+        message = await receive()
+        discarded += len(message.get("body", b""))
+
+
+def _log_crash(exchange: Exchange, error: Exception) -> None:
+    # As text, since a message can quote a value; a formatter that prints exc_info would not pass it through `redacted`.
+    text = redacted("".join(traceback.format_exception(error)))
+    _logger.error("%s failed\n%s", exchange.method, text, extra={"request_id": exchange.request_id})

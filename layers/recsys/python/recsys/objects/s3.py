@@ -1,0 +1,185 @@
+"""The object store as an S3 bucket."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from botocore.exceptions import ClientError
+
+from recsys.aws import answering, error_code
+from recsys.clock import Timestamp, from_datetime
+from recsys.errors import ObjectExists, ObjectNotFound, Unavailable
+from recsys.objects.port import ObjectInfo, UploadForm
+from recsys.objects.valid_name import checked_name, checked_prefix
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from botocore.response import StreamingBody
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
+
+_ABSENT: Final = ("NoSuchKey", "404")
+_EXISTS: Final = "PreconditionFailed"
+_TRY_AGAIN: Final = "ConditionalRequestConflict"
+_CREATE_ATTEMPTS: Final = 5
+_WRITER: Final = "writer"
+_STREAM_BUFFER_BYTES: Final = 1 << 20
+
+
+class S3ObjectStore:
+    """An `ObjectStore` in a bucket. A stream that is written must be seekable: it is read once for the checksum."""
+
+    def __init__(self, client: S3Client, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
+        """See `ObjectStore.create`."""
+        checked_name(name)
+        # boto3 sends a request again when its answer got lost. Then S3 says that the object exists, and the mark says
+        # that it is the one this call wrote.
+        writer = secrets.token_hex(8)
+        with answering("PutObject"):
+            version_id = self._put_new(name, body, writer)
+        head = self._head_written(name, version_id)
+        if version_id is None and head["Metadata"].get(_WRITER) != writer:
+            raise ObjectExists(f"An object named {name!r} exists.")
+        return _describe(name, head)
+
+    def replace(self, name: str, body: bytes) -> ObjectInfo:
+        """See `ObjectStore.replace`."""
+        checked_name(name)
+        with answering("PutObject"):
+            reply = self._client.put_object(Bucket=self._bucket, Key=name, Body=body, ChecksumAlgorithm="SHA256")
+        return _describe(name, self._head_written(name, reply.get("VersionId")))
+
+    def read(self, name: str) -> bytes:
+        """See `ObjectStore.read`."""
+        with self.open(name) as stream:
+            return stream.read()
+
+    def open(self, name: str) -> BinaryIO:
+        """See `ObjectStore.open`; a read from it can raise `Unavailable` as well."""
+        checked_name(name)
+        with _reading("GetObject", name):
+            body = self._client.get_object(Bucket=self._bucket, Key=name)["Body"]
+        return io.BufferedReader(_ObjectStream(body), _STREAM_BUFFER_BYTES)
+
+    def info(self, name: str) -> ObjectInfo:
+        """See `ObjectStore.info`."""
+        return _describe(name, self._head(checked_name(name), None))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See `ObjectStore.list`."""
+        checked_prefix(prefix)
+        # Listing versions, since the plain listing leaves version ids out.
+        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix)
+        with answering("ListObjectVersions"):
+            for page in pages:
+                for entry in page.get("Versions", ()):
+                    if entry["IsLatest"]:
+                        version = _version(entry.get("VersionId"), entry["ETag"])
+                        yield ObjectInfo(entry["Key"], entry["Size"], version, _whole_seconds(entry["LastModified"]))
+
+    def delete(self, name: str) -> None:
+        """See `ObjectStore.delete`."""
+        checked_name(name)
+        with answering("DeleteObject"):
+            self._client.delete_object(Bucket=self._bucket, Key=name)
+
+    def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:
+        """See `ObjectStore.upload_form`: a presigned POST, since a presigned PUT would take any size."""
+        checked_name(name)
+        with answering("generate_presigned_post"):
+            form = self._client.generate_presigned_post(
+                self._bucket, name, Conditions=[["content-length-range", 0, max_bytes]], ExpiresIn=valid_s
+            )
+        return UploadForm(form["url"], form["fields"])
+
+    def _put_new(self, name: str, body: bytes | BinaryIO, writer: str) -> str | None:
+        """Put an object where there is none; its version id, None when there is one or the bucket keeps no versions."""
+        start = 0 if isinstance(body, bytes) else body.tell()
+        for _ in range(_CREATE_ATTEMPTS):
+            try:
+                reply = self._client.put_object(
+                    Bucket=self._bucket,
+                    Key=name,
+                    Body=body,
+                    IfNoneMatch="*",
+                    ChecksumAlgorithm="SHA256",
+                    Metadata={_WRITER: writer},
+                )
+                return reply.get("VersionId")
+            except ClientError as error:
+                if error_code(error) == _EXISTS:
+                    return None
+                # Another write of this name was under way. It may have failed, so S3 asks to try again.
+                if error_code(error) != _TRY_AGAIN:
+                    raise
+                if not isinstance(body, bytes):
+                    body.seek(start)
+        raise Unavailable(f"AWS refused PutObject {_CREATE_ATTEMPTS} times: {_TRY_AGAIN}.")
+
+    def _head_written(self, name: str, version_id: str | None) -> HeadObjectOutputTypeDef:
+        try:
+            return self._head(name, version_id)
+        except ObjectNotFound as error:
+            raise Unavailable(f"The object {name!r} was removed while it was written.") from error
+
+    def _head(self, name: str, version_id: str | None) -> HeadObjectOutputTypeDef:
+        of_version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
+        with _reading("HeadObject", name):
+            return self._client.head_object(Bucket=self._bucket, Key=name, **of_version)
+
+
+class _ObjectStream(io.RawIOBase):
+    """What S3 sends, its failures translated. It ends only when all of it came and fits its checksum."""
+
+    def __init__(self, body: StreamingBody) -> None:
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        with answering("GetObject"):
+            received = self._body.read(len(view))
+        view[: len(received)] = received
+        return len(received)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._body.close()
+        super().close()
+
+
+def _describe(name: str, head: HeadObjectOutputTypeDef) -> ObjectInfo:
+    version = _version(head.get("VersionId"), head["ETag"])
+    return ObjectInfo(name, head["ContentLength"], version, _whole_seconds(head["LastModified"]))
+
+
+def _whole_seconds(moment: datetime) -> Timestamp:
+    """A time as a header says it, to the second; a listing can be finer."""
+    return from_datetime(moment.replace(microsecond=0))
+
+
+def _version(version_id: str | None, etag: str) -> str:
+    """The version id; the ETag for an object without one (`null`: written while the bucket kept no versions)."""
+    return version_id if version_id and version_id != "null" else etag.strip('"')
+
+
+@contextmanager
+def _reading(operation: str, name: str) -> Iterator[None]:
+    with answering(operation):
+        try:
+            yield
+        except ClientError as error:
+            if error_code(error) not in _ABSENT:
+                raise
+            raise ObjectNotFound(f"There is no object named {name!r}.") from error

@@ -1,0 +1,128 @@
+"""The registry in one DynamoDB table: string keys `pk` and `sk`, time to live in `ttl`."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from botocore.exceptions import ClientError
+
+from recsys.aws import answering, error_code
+from recsys.clock import Clock, Timestamp, to_epoch_s, utc_now
+from recsys.errors import Unavailable
+from recsys.registry.records import Document
+from recsys.registry.rows import Address, Change, Row
+from recsys.registry.stored import StoredRegistry
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import DeleteTypeDef, PutTypeDef, TransactWriteItemTypeDef
+
+_MAX_PARTITION_BYTES: Final = 2048
+_MAX_SORT_BYTES: Final = 1024
+_WRITE_ATTEMPTS: Final = 6
+_FIRST_PAUSE_S: Final = 0.02
+_OWN_ATTRIBUTES: Final = ("pk", "sk", "etag", "ttl")
+_TRY_AGAIN: Final = frozenset(
+    {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
+)
+
+
+class DynamoRegistry(StoredRegistry):
+    """A `Registry` in a DynamoDB table."""
+
+    def __init__(self, client: DynamoDBClient, table: str, clock: Clock = utc_now) -> None:
+        super().__init__(DynamoRows(client, table), clock)
+
+
+class DynamoRows:
+    """`Rows` in a DynamoDB table; a document's members are the item's attributes."""
+
+    def __init__(self, client: DynamoDBClient, table: str, *, pause: Callable[[float], None] = time.sleep) -> None:
+        self._client = client
+        self._table = table
+        self._pause = pause
+
+    def get(self, address: Address) -> Row:
+        """See `Rows.get`."""
+        if len(address.partition.encode()) > _MAX_PARTITION_BYTES or len(address.sort.encode()) > _MAX_SORT_BYTES:
+            return Row(address)  # DynamoDB would call such a key an error; it just is not there
+        with answering("GetItem"):
+            reply = self._client.get_item(TableName=self._table, Key=_key(address), ConsistentRead=True)
+        item = reply.get("Item")
+        return _to_row(item) if item else Row(address)
+
+    def list(self, partition: str, sort_prefix: str) -> list[Row]:
+        """See `Rows.list`."""
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :partition AND begins_with(sk, :prefix)",
+            ExpressionAttributeValues={":partition": {"S": partition}, ":prefix": {"S": sort_prefix}},
+            ConsistentRead=True,
+        )
+        with answering("Query"):
+            return [_to_row(item) for page in pages for item in page["Items"]]
+
+    def write(self, changes: Sequence[Change]) -> bool:
+        """See `Rows.write`.
+
+        One change is a transaction too: boto3 gives a transaction a token, so when it sends it again because the
+        answer got lost, DynamoDB answers as it did before, and does not find the row changed.
+        """
+        actions = [_to_action(self._table, change) for change in changes]
+        for attempt in range(_WRITE_ATTEMPTS):
+            if attempt:
+                self._pause(random.uniform(0.5, 1.0) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311
+            with answering("TransactWriteItems"):
+                try:
+                    self._client.transact_write_items(TransactItems=actions)
+                    return True
+                except ClientError as error:
+                    reasons = _cancellation_reasons(error)
+                    if "ConditionalCheckFailed" in reasons:
+                        return False
+                    if not reasons or not reasons <= _TRY_AGAIN:
+                        raise
+        raise Unavailable(f"DynamoDB cancelled a transaction {_WRITE_ATTEMPTS} times: {', '.join(sorted(reasons))}.")
+
+
+def _to_action(table: str, change: Change) -> TransactWriteItemTypeDef:
+    action: dict[str, Any] = {"TableName": table, "ConditionExpression": "attribute_not_exists(pk)"}
+    if change.etag is not None:
+        action["ConditionExpression"] = "etag = :etag"
+        action["ExpressionAttributeValues"] = {":etag": {"S": change.etag}}
+    if change.document is None:
+        return {"Delete": cast("DeleteTypeDef", {**action, "Key": _key(change.address)})}
+    return {"Put": cast("PutTypeDef", {**action, "Item": _to_item(change.address, change.document)})}
+
+
+def _to_item(address: Address, document: Document) -> dict[str, Any]:
+    item = {name: {"S": value} if isinstance(value, str) else {"N": str(value)} for name, value in document.items()}
+    if "expires_at" in document:
+        # Rounded up, since DynamoDB must not remove it early.
+        item["ttl"] = {"N": str(to_epoch_s(Timestamp(str(document["expires_at"]))) + 1)}
+    return {**item, **_key(address), "etag": {"S": secrets.token_hex(8)}}
+
+
+def _to_row(item: dict[str, Any]) -> Row:
+    document: Document = {
+        name: value["S"] if "S" in value else int(value["N"])
+        for name, value in item.items()
+        if name not in _OWN_ATTRIBUTES
+    }
+    return Row(Address(item["pk"]["S"], item["sk"]["S"]), document, item["etag"]["S"])
+
+
+def _key(address: Address) -> dict[str, Any]:
+    return {"pk": {"S": address.partition}, "sk": {"S": address.sort}}
+
+
+def _cancellation_reasons(error: ClientError) -> set[str]:
+    """Codes of why a transaction was cancelled, `None` for an item that was not to blame; empty for other errors."""
+    if error_code(error) != "TransactionCanceledException":
+        return set()
+    reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
+    return {str(reason.get("Code")) for reason in reasons}

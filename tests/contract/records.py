@@ -1,0 +1,95 @@
+"""Records that the registry's tests start from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsys.clock import Timestamp
+from recsys.errors import FieldError, Problem
+from recsys.registry.port import Registry
+from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion, Progress
+
+NOW = Timestamp("2026-03-01T12:00:00.000000Z")
+MINUTE_LATER = Timestamp("2026-03-01T12:01:00.000000Z")
+HOUR_LATER = Timestamp("2026-03-01T13:00:00.000000Z")
+DAY_BEFORE = Timestamp("2026-02-28T12:00:00.000000Z")
+
+REPORT: dict[str, Any] = {
+    "rows": 12_345,
+    "share": 0.25,
+    "columns": ["user_id", "item_id"],
+    "name": "Größe “日本語” 🛒",
+    "nothing": None,
+    "nested": {"truth": True},
+}
+METRICS: dict[str, Any] = {"ndcg_at_20": 0.1113, "baselines": {"popularity": {"ndcg_at_20": 0.04}}, "n_users": 3}
+PROBLEM = Problem(
+    "invalid-data",
+    "The data cannot be trained on",
+    "Line 7 has no item_id. Received: 'ü'.",
+    "Give each line an item_id.",
+    (FieldError("missing", "item_id is empty", line=7), FieldError("bad", "no such column", pointer="/columns/0")),
+)
+PROGRESS = Progress("fitting", epoch=2, epochs=10, loss=0.3125, validation_ndcg=0.0625)
+
+FULL_KEY = KeyRecord(
+    key_id="fullKey",
+    created_at=DAY_BEFORE,
+    revision=7,
+    secret_sha256="a" * 64,
+    previous_sha256="b" * 64,
+    previous_expires_at=HOUR_LATER,
+    revoked_at=MINUTE_LATER,
+    expires_at=HOUR_LATER,
+    current_version="job.3",
+    current_manifest_sha256="c" * 64,
+    current_source="2026-02-28T12:00:00.000000Z#tie",
+)
+FULL_JOB = Job(
+    job_id="fullJob",
+    key_id="fullKey",
+    object_name="inbox/fullKey/größe 1+1.csv",
+    created_at=DAY_BEFORE,
+    updated_at=NOW,
+    state=JobState.RUNNING,
+    fence=3,
+    lease_owner="worker-1",
+    lease_until=MINUTE_LATER,
+    source_order="2026-02-28T12:00:00.000000Z#tie",
+    fingerprint="d" * 64,
+    receipt_name="receipts/fullKey/größe.json",
+    receipted_at=NOW,
+    expires_at=HOUR_LATER,
+    version="fullJob.3",
+    progress=PROGRESS,
+    report=REPORT,
+    metrics=METRICS,
+    problem=PROBLEM,
+)
+
+
+def a_key(key_id: str = "key1", **fields: Any) -> KeyRecord:
+    return KeyRecord(key_id=key_id, created_at=NOW, **{"secret_sha256": "1" * 64, **fields})
+
+
+def a_job(job_id: str = "job1", **fields: Any) -> Job:
+    values = {"key_id": "key1", "object_name": f"uploads/{job_id}.csv", "created_at": NOW, "updated_at": NOW}
+    return Job(job_id=job_id, **{**values, **fields})
+
+
+def a_version(lease: Lease, **fields: Any) -> ModelVersion:
+    values = {"created_at": NOW, "manifest_sha256": f"manifest of {lease.version}", "metrics": METRICS}
+    return ModelVersion(
+        **{"key_id": lease.job.key_id, "version": lease.version, "job_id": lease.job.job_id, **values, **fields}
+    )
+
+
+def claim(registry: Registry, job_id: str = "job1", *, owner: str = "worker-1", source: str = "2026-03-01#a") -> Lease:
+    """Claim a job for a minute."""
+    return registry.claim_job(job_id, owner=owner, source_order=source, lease_s=60.0)
+
+
+def claim_new(registry: Registry, job_id: str, source: str) -> Lease:
+    """Add a job of `key1` and claim it."""
+    registry.create_job(a_job(job_id))
+    return claim(registry, job_id, source=source)

@@ -1,0 +1,161 @@
+"""What only the directory adapter does: files that other programs see, and what a killed writer leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys.errors import ObjectExists, ObjectNotFound, Unavailable
+from recsys.objects.files import FileObjectStore
+
+KILLED_WRITER = """
+import io, os, signal, sys
+from pathlib import Path
+from recsys.objects.files import FileObjectStore
+
+class Killed(io.RawIOBase):
+    sent = 0
+    def read(self, size=-1):
+        self.sent += 1
+        if self.sent > 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return b"x" * 1_000_000
+
+FileObjectStore(Path(sys.argv[1])).create("uploads/job.csv", Killed())
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "objects"
+
+
+@pytest.fixture
+def store(root: Path) -> FileObjectStore:
+    return FileObjectStore(root)
+
+
+def _age(path: Path, seconds: float) -> None:
+    modified_s = path.stat().st_mtime - seconds
+    os.utime(path, (modified_s, modified_s))
+
+
+def test_objects_are_plain_files_and_plain_files_are_objects(store: FileObjectStore, root: Path) -> None:
+    store.create("models/k/v/metrics.json", b"{}")
+    assert (root / "models/k/v/metrics.json").read_bytes() == b"{}"
+
+    (root / "inbox").mkdir()
+    (root / "inbox/dropped.csv").write_bytes(b"u,i\n")
+    assert [info.name for info in store.list("inbox/")] == ["inbox/dropped.csv"]
+    assert store.read("inbox/dropped.csv") == b"u,i\n"
+
+
+def test_another_instance_sees_the_same_objects(store: FileObjectStore, root: Path) -> None:
+    created = store.create("a/b", b"x")
+    assert FileObjectStore(root).info("a/b") == created
+
+
+def test_modified_at_is_the_files_time(store: FileObjectStore, root: Path) -> None:
+    store.create("a/b", b"x")
+    os.utime(root / "a/b", ns=(0, 1_700_000_000_123_456_789))
+    # 1,700,000,000 s after 1970 is 2023-11-14 22:13:20 UTC.
+    assert store.info("a/b").modified_at == "2023-11-14T22:13:20.123456Z"
+
+
+def test_the_same_bytes_written_again_are_another_version(store: FileObjectStore) -> None:
+    versions = {store.replace("inbox/a.csv", b"same").version for _ in range(20)}
+    assert len(versions) == 20
+
+
+def test_a_file_from_the_future_gets_another_version_when_it_is_replaced(store: FileObjectStore, root: Path) -> None:
+    store.create("a/b", b"1")
+    os.utime(root / "a/b", ns=(0, 4_000_000_000_000_000_000))
+    before = store.info("a/b").version
+    assert store.replace("a/b", b"2").version != before
+
+
+def test_versions_survive_a_copy_of_the_directory(store: FileObjectStore, root: Path, tmp_path: Path) -> None:
+    store.create("models/k/v/model.h5", b"weights")
+    store.replace("receipts/r.json", b"{}")
+    shutil.copytree(root, tmp_path / "copy")  # keeps times, as `cp -p`, rsync -a and tar do
+    assert list(FileObjectStore(tmp_path / "copy").list("")) == list(store.list(""))
+
+
+def test_a_killed_writer_leaves_nothing_in_sight(store: FileObjectStore, root: Path) -> None:
+    writer = subprocess.run([sys.executable, "-c", KILLED_WRITER, root], check=False)
+    assert writer.returncode == -signal.SIGKILL
+    assert list(store.list("")) == []
+    assert len(list((root / ".tmp").iterdir())) == 1
+    store.create("uploads/job.csv", b"again")
+    assert store.read("uploads/job.csv") == b"again"
+
+
+def test_start_removes_what_was_left_over_an_hour_ago(store: FileObjectStore, root: Path) -> None:
+    for name, age_s in [("old", 3700.0), ("young", 3500.0)]:
+        (root / ".tmp" / name).write_bytes(b"part")
+        _age(root / ".tmp" / name, age_s)
+    FileObjectStore(root)
+    assert [entry.name for entry in (root / ".tmp").iterdir()] == ["young"]
+
+
+def test_nothing_temporary_is_left_after_a_write_that_worked_or_failed(store: FileObjectStore, root: Path) -> None:
+    store.create("a/b", b"1")
+    store.replace("a/b", b"2")
+    with pytest.raises(ObjectExists):
+        store.create("a/b", b"3")
+    assert list((root / ".tmp").iterdir()) == []
+
+
+def test_the_temporary_folder_can_go_while_the_service_runs(store: FileObjectStore, root: Path) -> None:
+    (root / ".tmp").rmdir()
+    store.create("a/b", b"1")
+    assert store.read("a/b") == b"1"
+
+
+def test_delete_takes_empty_folders_along_but_for_the_first_level(store: FileObjectStore, root: Path) -> None:
+    store.create("models/k/v1/model.h5", b"x")
+    store.create("models/k/v2/model.h5", b"x")
+    store.delete("models/k/v1/model.h5")
+    assert sorted(path.name for path in (root / "models/k").iterdir()) == ["v2"]
+    store.delete("models/k/v2/model.h5")
+    assert list((root / "models").iterdir()) == []
+    store.create("top", b"x")
+    store.delete("top")
+    assert sorted(path.name for path in root.iterdir()) == [".tmp", "models"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(store: FileObjectStore) -> None:
+    store.create("a/b", b"x")
+    with pytest.raises((ObjectExists, Unavailable), match=r"a/b/c"):
+        store.create("a/b/c", b"y")
+    with pytest.raises(ObjectNotFound):
+        store.read("a/b/c")
+    store.delete("a/b/c")
+    assert store.read("a/b") == b"x"
+
+
+def test_file_names_that_no_object_can_have_are_passed_over(store: FileObjectStore, root: Path) -> None:
+    (root / "inbox").mkdir()
+    (root / "inbox/back\\slash.csv").write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(root / "inbox") + b"/latin-\xe9.csv")).write_bytes(b"x")
+    (root / "inbox/good.csv").write_bytes(b"x")
+    assert [info.name for info in store.list("inbox/")] == ["inbox/good.csv"]
+
+
+def test_a_disk_that_fails_is_unavailable_and_says_why(
+    store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unavailable, match=r"create 'a/b': No space left on device"):
+        store.create("a/b", b"x")
+    assert list(store.list("")) == []
+    assert list((root / ".tmp").iterdir()) == []

@@ -1,0 +1,264 @@
+"""What every registry does with published versions, on every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from tests.contract.conftest import Bench, FixedClock
+from tests.contract.records import (
+    HOUR_LATER,
+    METRICS,
+    MINUTE_LATER,
+    NOW,
+    REPORT,
+    a_job,
+    a_key,
+    a_version,
+    claim,
+    claim_new,
+)
+
+from recsys.clock import Timestamp
+from recsys.errors import Unavailable, VersionNotFound
+from recsys.registry.port import Published, Registry
+from recsys.registry.records import JobState
+from recsys.registry.rows import Address, Change, Row, Rows
+
+
+class InterruptedRows:
+    """Rows where somebody else gets in between the read and the write, `times` times."""
+
+    def __init__(self, rows: Rows, interrupt: Callable[[], object], times: int = 1) -> None:
+        self._rows = rows
+        self._interrupt = interrupt
+        self._times_left = times
+
+    def get(self, address: Address) -> Row:
+        return self._rows.get(address)
+
+    def list(self, partition: str, sort_prefix: str) -> list[Row]:
+        return self._rows.list(partition, sort_prefix)
+
+    def write(self, changes: Sequence[Change]) -> bool:
+        if self._times_left:
+            self._times_left -= 1
+            self._interrupt()
+        return self._rows.write(changes)
+
+
+def test_publishing_makes_a_version_current_and_the_job_succeeded(registry: Registry, clock: FixedClock) -> None:
+    registry.create_key(a_key(revision=2, expires_at=HOUR_LATER))
+    lease = claim_new(registry, "job1", "2026-03-01#a")
+    clock.advance(60)
+    version = a_version(lease, created_at=clock.now)
+
+    assert registry.publish_version(lease, version, REPORT) is Published.CURRENT
+
+    assert registry.get_key("key1") == a_key(
+        revision=3,
+        expires_at=None,
+        current_version="job1.1",
+        current_manifest_sha256="manifest of job1.1",
+        current_source="2026-03-01#a",
+    )
+    assert registry.list_versions("key1") == [version]
+    assert registry.get_job("job1") == a_job(
+        state=JobState.SUCCEEDED,
+        fence=1,
+        source_order="2026-03-01#a",
+        updated_at=MINUTE_LATER,
+        version="job1.1",
+        metrics=METRICS,
+        report=REPORT,
+    )
+
+
+def test_a_key_with_a_model_does_not_expire(registry: Registry, clock: FixedClock) -> None:
+    registry.create_key(a_key(expires_at=HOUR_LATER))
+    lease = claim_new(registry, "job1", "2026-03-01#a")
+    registry.publish_version(lease, a_version(lease), REPORT)
+    clock.advance(10 * 365 * 86400)
+    assert registry.get_key("key1").current_version == "job1.1"
+
+
+def test_newer_data_replaces(registry: Registry) -> None:
+    registry.create_key(a_key())
+    old = claim_new(registry, "old", "2026-03-01#a")
+    new = claim_new(registry, "new", "2026-03-01#b")
+    assert registry.publish_version(old, a_version(old), REPORT) is Published.CURRENT
+    assert registry.publish_version(new, a_version(new), REPORT) is Published.CURRENT
+    key = registry.get_key("key1")
+    assert (key.current_version, key.current_source, key.revision) == ("new.1", "2026-03-01#b", 2)
+    assert {version.version for version in registry.list_versions("key1")} == {"old.1", "new.1"}
+
+
+@pytest.mark.parametrize("source", ["2026-03-01#a", "2026-03-01#b"], ids=["older", "equal"])
+def test_data_that_is_not_newer_is_superseded(registry: Registry, source: str) -> None:
+    registry.create_key(a_key())
+    new = claim_new(registry, "new", "2026-03-01#b")
+    late = claim_new(registry, "late", source)
+    registry.publish_version(new, a_version(new), REPORT)
+    key = registry.get_key("key1")
+
+    assert registry.publish_version(late, a_version(late), REPORT) is Published.SUPERSEDED
+
+    assert registry.get_key("key1") == key
+    assert [version.version for version in registry.list_versions("key1")] == ["new.1"]
+    job = registry.get_job("late")
+    assert (job.state, job.version, job.metrics, job.lease_owner) == (JobState.SUPERSEDED, None, None, None)
+
+
+def test_a_revoked_key_gets_no_version(registry: Registry) -> None:
+    registry.create_key(a_key())
+    lease = claim_new(registry, "job1", "2026-03-01#a")
+    registry.revoke_key("key1")
+    assert registry.publish_version(lease, a_version(lease), REPORT) is Published.SUPERSEDED
+    assert registry.get_key("key1") == a_key(revision=1, revoked_at=NOW)
+    assert registry.list_versions("key1") == []
+    assert registry.get_job("job1").state is JobState.SUPERSEDED
+
+
+def test_a_key_that_expired_or_never_was_gets_no_version(registry: Registry, clock: FixedClock) -> None:
+    registry.create_key(a_key(expires_at=MINUTE_LATER))
+    registry.create_job(a_job("orphan", key_id="never"))
+    orphan = claim(registry, "orphan")
+    lease = claim_new(registry, "job1", "2026-03-01#a")
+    clock.advance(60)
+    assert registry.publish_version(orphan, a_version(orphan), REPORT) is Published.SUPERSEDED
+    assert registry.publish_version(lease, a_version(lease), REPORT) is Published.SUPERSEDED
+    assert registry.get_job("orphan").state is JobState.SUPERSEDED
+    assert registry.get_job("job1").state is JobState.SUPERSEDED
+    assert registry.list_versions("key1") == registry.list_versions("never") == []
+
+
+def test_publishing_what_was_published_changes_nothing(registry: Registry, clock: FixedClock) -> None:
+    registry.create_key(a_key())
+    lease = claim_new(registry, "job1", "2026-03-01#a")
+    registry.publish_version(lease, a_version(lease), REPORT)
+    job, key = registry.get_job("job1"), registry.get_key("key1")
+    clock.advance(60)
+    assert registry.publish_version(lease, a_version(lease), REPORT) is Published.CURRENT
+    assert (registry.get_job("job1"), registry.get_key("key1")) == (job, key)
+    assert len(registry.list_versions("key1")) == 1
+
+
+def test_a_rotation_in_between_is_kept_and_the_publication_tried_again(bench: Bench) -> None:
+    bench.registry.create_key(a_key())
+    lease = claim_new(bench.registry, "job1", "2026-03-01#a")
+    rows = InterruptedRows(bench.rows, lambda: bench.registry.rotate_key("key1", "2" * 64, overlap_s=0))
+    assert bench.over(rows).publish_version(lease, a_version(lease), REPORT) is Published.CURRENT
+    key = bench.registry.get_key("key1")
+    assert (key.secret_sha256, key.current_version, key.revision) == ("2" * 64, "job1.1", 2)
+    assert bench.registry.get_job("job1").state is JobState.SUCCEEDED
+
+
+def test_a_publication_in_between_of_newer_data_supersedes(bench: Bench) -> None:
+    bench.registry.create_key(a_key())
+    old = claim_new(bench.registry, "old", "2026-03-01#a")
+    new = claim_new(bench.registry, "new", "2026-03-01#b")
+    rows = InterruptedRows(bench.rows, lambda: bench.registry.publish_version(new, a_version(new), REPORT))
+    assert bench.over(rows).publish_version(old, a_version(old), REPORT) is Published.SUPERSEDED
+    assert bench.registry.get_key("key1").current_version == "new.1"
+    assert [version.version for version in bench.registry.list_versions("key1")] == ["new.1"]
+
+
+def test_a_registry_that_changes_all_the_time_is_unavailable(bench: Bench) -> None:
+    bench.registry.create_key(a_key())
+    rows = InterruptedRows(bench.rows, lambda: bench.registry.rotate_key("key1", "2" * 64, overlap_s=0), times=1000)
+    with pytest.raises(Unavailable, match="50 times"):
+        bench.over(rows).revoke_key("key1")
+    assert bench.registry.get_key("key1").revoked_at is None
+
+
+# -- listing and activating
+
+
+def test_versions_come_newest_first_with_every_field(registry: Registry) -> None:
+    registry.create_key(a_key())
+    registry.create_key(a_key("key2"))
+    published = []
+    # Names and times in different orders: the time decides.
+    for number, (job_id, minute) in enumerate([("b", 1), ("c", 3), ("a", 5)]):
+        lease = claim_new(registry, job_id, f"2026-03-01#{number}")
+        created_at = Timestamp(f"2026-03-01T12:0{minute}:00.000000Z")
+        published.append(a_version(lease, created_at=created_at, metrics={"größe": [number, 0.5, None]}))
+        registry.publish_version(lease, published[-1], REPORT)
+    assert registry.list_versions("key1") == published[::-1]
+    assert registry.list_versions("key2") == []
+    assert registry.list_versions("key") == []
+
+
+def test_more_versions_than_a_page_are_all_listed(registry: Registry) -> None:
+    registry.create_key(a_key())
+    for number in range(6):
+        lease = claim_new(registry, f"job{number}", f"2026-03-01#{number}")
+        # DynamoDB's pages end after 1 MB.
+        version = a_version(lease, metrics={"text": "x" * 180_000})
+        assert registry.publish_version(lease, version, {}) is Published.CURRENT
+    assert [version.version for version in registry.list_versions("key1")] == [f"job{n}.1" for n in range(5, -1, -1)]
+
+
+def test_activating_rolls_back_and_forward(registry: Registry, clock: FixedClock) -> None:
+    registry.create_key(a_key())
+    for job_id, source in [("old", "2026-02-01#a"), ("new", "2026-02-02#a")]:
+        lease = claim_new(registry, job_id, source)
+        registry.publish_version(lease, a_version(lease), REPORT)
+    before = registry.get_key("key1")
+    clock.advance(60)
+
+    activated = registry.activate_version("key1", "old.1")
+
+    assert activated == replace(
+        before,
+        revision=3,
+        current_version="old.1",
+        current_manifest_sha256="manifest of old.1",
+        current_source=MINUTE_LATER,
+    )
+    assert registry.get_key("key1") == activated
+    assert len(registry.list_versions("key1")) == 2
+    assert registry.activate_version("key1", "new.1").current_version == "new.1"
+
+
+def test_a_version_that_was_never_published_cannot_be_activated(registry: Registry) -> None:
+    registry.create_key(a_key())
+    registry.create_key(a_key("key2"))
+    lease = claim_new(registry, "job1", "2026-03-01#a")
+    with pytest.raises(VersionNotFound):
+        registry.activate_version("key1", "job1.1")
+    registry.publish_version(lease, a_version(lease), REPORT)
+    with pytest.raises(VersionNotFound):
+        registry.activate_version("key2", "job1.1")
+
+
+@pytest.mark.parametrize(
+    ("source", "published", "current"),
+    [
+        ("2026-03-01T11:59:59.999999Z#a", Published.SUPERSEDED, "good.1"),
+        ("2026-03-01T12:00:00.000001Z#a", Published.CURRENT, "late.1"),
+    ],
+    ids=["arrived before", "arrived after"],
+)
+def test_only_data_that_arrives_after_an_activation_replaces_it(
+    registry: Registry, source: str, published: Published, current: str
+) -> None:
+    registry.create_key(a_key())
+    good = claim_new(registry, "good", "2026-02-01#a")
+    registry.publish_version(good, a_version(good), REPORT)
+    late = claim_new(registry, "late", source)
+    registry.activate_version("key1", "good.1")
+    assert registry.publish_version(late, a_version(late), REPORT) is published
+    assert registry.get_key("key1").current_version == current
+
+
+def test_activating_never_lets_older_data_in(registry: Registry) -> None:
+    """The clock that stamped the current data was an hour ahead of this one."""
+    registry.create_key(a_key())
+    ahead = claim_new(registry, "ahead", f"{HOUR_LATER}#a")
+    registry.publish_version(ahead, a_version(ahead), REPORT)
+    activated = registry.activate_version("key1", "ahead.1")
+    assert activated.current_source == f"{HOUR_LATER}#a"
+    older = claim_new(registry, "older", f"{MINUTE_LATER}#a")
+    assert registry.publish_version(older, a_version(older), REPORT) is Published.SUPERSEDED

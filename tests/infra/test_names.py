@@ -1,0 +1,100 @@
+"""Names and numbers: infra/names.yaml is the one place, template.yaml repeats it, the settings fit it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.infra.stack import Stack, names, read_sam
+
+from recsys.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    return read_sam("prod")
+
+
+def properties(stack: Stack, logical_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = stack.resources[logical_id]["Properties"]
+    return found
+
+
+@pytest.mark.parametrize("function", ["api", "recommend", "train"])
+def test_functions_are_as_named(stack: Stack, function: str) -> None:
+    wanted, found = names()["functions"][function], stack.functions[f"{function.title()}Function"]
+    assert found.name == f"recsys-prod-{wanted['name']}"
+    assert found.handler == wanted["handler"]
+    assert found.memory_mb == wanted["memory_mb"]
+    assert found.timeout_s == wanted["timeout_s"]
+    assert found.storage_mb == wanted.get("ephemeral_storage_mb")
+    assert found.architectures == [names()["architecture"]]
+    assert found.runtime == (None if function == "train" else names()["runtime"])
+    assert found.environment == {
+        "RECSYS_BACKEND": "aws",
+        "RECSYS_BUCKET": "<Bucket>",
+        "RECSYS_TABLE": "<Table>",
+        "POWERTOOLS_SERVICE_NAME": wanted["name"],
+        "POWERTOOLS_METRICS_NAMESPACE": names()["metrics"]["namespace"],
+        "LOG_LEVEL": "INFO",
+    }
+
+
+def test_log_groups_belong_to_the_functions_and_expire(stack: Stack) -> None:
+    groups = stack.of_type("AWS::Logs::LogGroup").values()
+    assert {group["LogGroupName"] for group in groups} == {f"/aws/lambda/{f.name}" for f in stack.functions.values()}
+    assert {group["RetentionInDays"] for group in groups} == {names()["logs"]["retention_days"]}
+
+
+def test_bucket_is_as_named(stack: Stack) -> None:
+    wanted, found = names()["bucket"], properties(stack, "Bucket")
+    assert found["BucketName"] == f"recsys-prod-{wanted['name']}-<AWS::AccountId>-<AWS::Region>"
+    rules = {rule.get("Prefix", rule["Id"]): rule for rule in found["LifecycleConfiguration"]["Rules"]}
+    assert rules["uploads/"]["ExpirationInDays"] == wanted["upload_days"]
+    assert rules["inbox/"]["ExpirationInDays"] == wanted["upload_days"]
+    assert rules["receipts/"]["ExpirationInDays"] == wanted["receipt_days"]
+    assert rules["old-versions-expire"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": wanted["noncurrent_days"]}
+    assert rules["unfinished-uploads-expire"]["AbortIncompleteMultipartUpload"] == {
+        "DaysAfterInitiation": wanted["abort_multipart_days"]
+    }
+
+
+def test_models_never_expire(stack: Stack) -> None:
+    rules = properties(stack, "Bucket")["LifecycleConfiguration"]["Rules"]
+    assert {rule.get("Prefix") for rule in rules if "ExpirationInDays" in rule} == {"uploads/", "inbox/", "receipts/"}
+
+
+def test_table_is_as_named(stack: Stack) -> None:
+    found = properties(stack, "Table")
+    assert found["TableName"] == f"recsys-prod-{names()['table']['name']}"
+    assert found["TimeToLiveSpecification"] == {"AttributeName": names()["table"]["ttl_attribute"], "Enabled": True}
+
+
+def test_queues_are_as_named(stack: Stack) -> None:
+    wanted, queue, failed = names()["queue"], properties(stack, "Queue"), properties(stack, "FailedQueue")
+    assert queue["QueueName"] == f"recsys-prod-{wanted['name']}"
+    assert queue["VisibilityTimeout"] == wanted["visibility_timeout_s"]
+    assert queue["MessageRetentionPeriod"] == wanted["retention_s"]
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": "<FailedQueue.Arn>",
+        "maxReceiveCount": wanted["max_receive_count"],
+    }
+    assert failed["QueueName"] == f"recsys-prod-{wanted['failed_name']}"
+    assert failed["MessageRetentionPeriod"] == wanted["failed_retention_s"]
+
+
+def test_trainings_at_once_are_as_named(stack: Stack) -> None:
+    assert [trigger.max_concurrency for trigger in stack.triggers] == [names()["functions"]["train"]["max_concurrency"]]
+
+
+def test_settings_fit_the_stack() -> None:
+    settings = Settings.from_environment({"RECSYS_BACKEND": "aws"})
+    queue, functions = names()["queue"], names()["functions"]
+    assert queue["max_receive_count"] == settings.max_attempts
+    assert names()["bucket"]["upload_days"] == settings.upload_days
+    # AWS: at least six times the function's timeout, or a message comes back while it is worked on.
+    assert queue["visibility_timeout_s"] >= 6 * functions["train"]["timeout_s"]
+    assert settings.train_budget_s < functions["train"]["timeout_s"]
+    assert settings.max_wait_s < functions["api"]["timeout_s"] < 30
+    # The queue keeps a message long enough for every attempt.
+    assert queue["retention_s"] > queue["max_receive_count"] * queue["visibility_timeout_s"]

@@ -1,0 +1,168 @@
+"""What Lambda unpacks: complete, small, and the same from the same files."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.infra.conftest import Once
+from tests.infra.stack import ROOT
+
+from deployment import package
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packages")]
+
+LAYER = ROOT / "layers" / "recsys" / "python"
+
+
+@pytest.fixture(scope="session")
+def trees(once: Once) -> dict[str, Path]:
+    """Both functions and the layer, built by the Makefiles that `sam build` calls."""
+    return {
+        name: once(f"tree-{name}", partial(_make_as_sam_does, ROOT / folder / "Makefile", target))
+        for name, folder, target in (
+            ("api", "functions/api", "build-ApiFunction"),
+            ("recommend", "functions/recommend", "build-RecommendFunction"),
+            ("shared", "layers/recsys", "build-SharedLayer"),
+        )
+    }
+
+
+@pytest.mark.parametrize("name", package.FUNCTIONS)
+def test_function_with_its_layer_is_under_120_mb(trees: dict[str, Path], name: str) -> None:
+    assert package.MAX_FUNCTION_MB == 120
+    assert 10 < package.size_mb(trees[name]) + package.size_mb(trees["shared"]) < package.MAX_FUNCTION_MB
+
+
+def test_layer_holds_the_shared_package_and_no_more(trees: dict[str, Path]) -> None:
+    assert [path.name for path in trees["shared"].iterdir()] == ["python"]
+    assert [path.name for path in (trees["shared"] / "python").iterdir()] == ["recsys"]
+    assert _sources(trees["shared"] / "python") == _sources(LAYER)
+
+
+@pytest.mark.parametrize("name", package.FUNCTIONS)
+def test_function_holds_its_own_sources(trees: dict[str, Path], name: str) -> None:
+    own = f"recsys_{name}"
+    assert _sources(trees[name] / own) == _sources(ROOT / "functions" / name / own)
+    assert not list(trees[name].glob("recsys")), "the shared package comes from the layer"
+
+
+@pytest.mark.parametrize("name", package.FUNCTIONS)
+def test_every_import_of_the_function_is_packaged(trees: dict[str, Path], name: str) -> None:
+    imported = _third_party_imports(trees[name] / f"recsys_{name}")
+    assert {module for module in imported if not _holds(trees[name], module)} == set()
+
+
+@pytest.mark.parametrize("name", package.FUNCTIONS)
+@pytest.mark.parametrize("unwanted", ["tensorflow", "pandas", "pyarrow", "pytest", "uvicorn"])
+def test_function_carries_no_training_and_no_tools(trees: dict[str, Path], name: str, unwanted: str) -> None:
+    assert not _holds(trees[name], unwanted)
+
+
+@pytest.mark.parametrize("name", package.FUNCTIONS)
+def test_function_is_imported_by_the_python_of_lambda(trees: dict[str, Path], name: str) -> None:
+    python = package.lambda_python()
+    if python is None:
+        pytest.skip("needs a Python 3.13, as on Lambda")
+    handler = trees[name] / f"recsys_{name}" / "handler.py"
+    module = f"recsys_{name}.handler" if handler.exists() else f"recsys_{name}"
+    done = subprocess.run(
+        # -S: nothing but the standard library and what is packaged.
+        [python, "-S", "-c", f"import recsys, fastapi, mangum, numpy, boto3, aws_lambda_powertools, {module}"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{trees[name]}:{trees['shared'] / 'python'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "RECSYS_BACKEND": "aws",
+            "RECSYS_BUCKET": "bucket",
+            "RECSYS_TABLE": "table",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", package.FUNCTIONS)
+def test_bytecode_is_of_the_python_of_lambda_or_absent(trees: dict[str, Path], name: str) -> None:
+    """Lambda can store none, so bytecode of another version would be dead weight."""
+    versions = {path.suffixes[-2] for path in trees[name].rglob("*.pyc")}
+    assert versions == ({".cpython-313"} if package.lambda_python() else set())
+
+
+def test_same_files_give_the_same_zip(tmp_path: Path) -> None:
+    for folder, order in (("one", ("a.py", "b.py")), ("two", ("b.py", "a.py"))):
+        (tmp_path / folder).mkdir()
+        for position, file in enumerate(order):
+            (tmp_path / folder / file).write_text(file)
+            os.utime(tmp_path / folder / file, (position, 1_000_000 * position))
+        package.build_zip(tmp_path / folder, tmp_path / f"{folder}.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+def test_sam_builds_a_function_as_we_package_it(trees: dict[str, Path], sam: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(sam), "build", "RecommendFunction", "--build-dir", str(tmp_path / "built")],
+        cwd=ROOT,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            "SAM_CLI_TELEMETRY": "0",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert _sources(tmp_path / "built" / "RecommendFunction") == _sources(trees["recommend"])
+
+
+def _make_as_sam_does(makefile: Path, target: str, artifacts_dir: Path) -> None:
+    """Run the target in a folder of its own, the Makefile named by its path."""
+    done = subprocess.run(
+        ["make", "--makefile", str(makefile), target],
+        cwd=artifacts_dir.parent,
+        env=os.environ | {"ARTIFACTS_DIR": str(artifacts_dir)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _sources(tree: Path) -> set[str]:
+    return {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+
+def _third_party_imports(source: Path) -> set[str]:
+    """Top-level modules that the function or the layer imports when it runs, the standard library and our own aside."""
+    found: set[str] = set()
+    for path in [*source.rglob("*.py"), *LAYER.rglob("*.py")]:
+        found |= _imports(ast.parse(path.read_text("utf-8")).body)
+    return {name for name in found if name not in sys.stdlib_module_names and not name.startswith("recsys")}
+
+
+def _imports(statements: list[ast.stmt]) -> set[str]:
+    """Modules imported by the statements and what they hold, `if TYPE_CHECKING:` aside."""
+    found: set[str] = set()
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
+            found.add(statement.module.partition(".")[0])
+        elif not (isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"):
+            found |= _imports(
+                [child for child in ast.walk(statement) if isinstance(child, ast.Import | ast.ImportFrom)]
+            )
+    return found
+
+
+def _holds(tree: Path, module: str) -> bool:
+    return any((tree / name).exists() for name in (module, f"{module}.py"))

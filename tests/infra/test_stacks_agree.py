@@ -1,0 +1,135 @@
+"""template.yaml and serverless.yml describe one and the same deployment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.infra.stack import Stack, read_compiled, read_sam, read_serverless
+
+NODE = (pytest.mark.node, pytest.mark.xdist_group("node"))
+COMPILED_ONLY = {
+    # What osls derives from the functions, and serverless.yml does not write out.
+    "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::Integration",
+    "AWS::ApiGatewayV2::Stage",
+    "AWS::Lambda::LayerVersion",
+    "AWS::Lambda::Permission",
+    "AWS::Logs::LogGroup",
+}
+
+
+@pytest.fixture
+def sam_stack() -> Stack:
+    return read_sam()
+
+
+@pytest.fixture(params=["written", pytest.param("compiled", marks=NODE)])
+def serverless_stack(request: pytest.FixtureRequest) -> Stack:
+    """serverless.yml as it is written, and as osls compiles it."""
+    if request.param == "written":
+        return read_serverless()
+    return read_compiled(request.getfixturevalue("compiled_stages")["dev"])
+
+
+def test_functions_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
+    assert set(sam_stack.functions) == {"ApiFunction", "RecommendFunction", "TrainFunction"}
+    assert serverless_stack.functions == sam_stack.functions
+
+
+def test_routes_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
+    assert serverless_stack.routes == sam_stack.routes
+
+
+def test_triggers_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
+    assert len(sam_stack.triggers) == 1
+    assert serverless_stack.triggers == sam_stack.triggers
+
+
+@pytest.mark.parametrize("role", ["ApiRole", "RecommendRole", "TrainRole"])
+def test_permissions_are_the_same(sam_stack: Stack, serverless_stack: Stack, role: str) -> None:
+    assert serverless_stack.statements(role) == sam_stack.statements(role)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "AWS::CloudWatch::Alarm",
+        "AWS::DynamoDB::Table",
+        "AWS::IAM::Role",
+        "AWS::S3::Bucket",
+        "AWS::S3::BucketPolicy",
+        "AWS::SQS::Queue",
+        "AWS::SQS::QueuePolicy",
+    ],
+)
+def test_resources_are_the_same(sam_stack: Stack, serverless_stack: Stack, kind: str) -> None:
+    assert sam_stack.of_type(kind)
+    assert serverless_stack.of_type(kind) == sam_stack.of_type(kind)
+
+
+def test_neither_has_a_kind_of_resource_that_is_not_compared(sam_stack: Stack) -> None:
+    written = {resource["Type"] for resource in read_serverless().resources.values()}
+    assert {resource["Type"] for resource in sam_stack.resources.values()} == written | COMPILED_ONLY
+
+
+def test_outputs_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
+    assert set(sam_stack.outputs) == {"ApiUrl", "BucketName", "TableName", "QueueUrl", "DlqUrl"}
+    assert {key: serverless_stack.outputs.get(key) for key in sam_stack.outputs} == sam_stack.outputs
+
+
+@pytest.mark.node
+@pytest.mark.xdist_group("node")
+@pytest.mark.parametrize("kind", sorted(COMPILED_ONLY))
+def test_derived_resources_are_the_same(sam_stack: Stack, compiled_stages: dict[str, Path], kind: str) -> None:
+    assert sam_stack.of_type(kind)
+    assert _comparable(read_compiled(compiled_stages["dev"]).of_type(kind)) == _comparable(sam_stack.of_type(kind))
+
+
+@pytest.mark.node
+@pytest.mark.xdist_group("node")
+def test_compiled_template_passes_cfn_lint(compiled_stages: dict[str, Path]) -> None:
+    # W3005: osls writes every dependency out, also those that a reference already makes.
+    lint = [
+        str(Path(sys.executable).with_name("cfn-lint")),
+        "--ignore-checks",
+        "W3005",
+        "--",
+        str(compiled_stages["dev"]),
+    ]
+    done = subprocess.run(lint, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.node
+@pytest.mark.xdist_group("node")
+def test_two_stages_share_no_name_when_compiled(compiled_stages: dict[str, Path]) -> None:
+    assert not _names(read_compiled(compiled_stages["dev"])) & _names(read_compiled(compiled_stages["prod"]))
+
+
+@pytest.mark.parametrize("read", [read_sam, read_serverless])
+def test_two_stages_share_no_name(read: Any) -> None:
+    development, production = _names(read("dev")), _names(read("prod"))
+    assert len(development) >= 9
+    assert not development & production
+
+
+def _names(stack: Stack) -> set[str]:
+    """Every name that must be unique in an account."""
+    named = ("BucketName", "TableName", "QueueName", "LogGroupName", "AlarmName", "LayerName", "RoleName")
+    properties = [resource["Properties"] for resource in stack.resources.values()]
+    return {entry[name] for entry in properties for name in named if name in entry} | {
+        function.name for function in stack.functions.values()
+    }
+
+
+def _comparable(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without what says where the code lies, and without a default that osls writes out."""
+    only_one_writes = ("Content", "ContentUri", "RetentionPolicy", "DefaultRouteSettings")
+    return {
+        key: {name: value for name, value in properties.items() if name not in only_one_writes}
+        for key, properties in resources.items()
+    }

@@ -1,0 +1,63 @@
+"""What the tools themselves say of template.yaml, with no account and no network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.infra.stack import ROOT, read_sam
+
+ROUTES = {
+    "POST /v1/train",
+    "POST /v1/uploads",
+    "GET /v1/jobs/{job_id}",
+    "GET /v1/models",
+    "POST /v1/models/{version}/activate",
+    "GET /v1/key",
+    "DELETE /v1/key",
+    "POST /v1/key/rotate",
+    "POST /v1/key/claim",
+    "GET /health/live",
+    "GET /health/ready",
+    "GET /openapi.json",
+    "GET /docs",
+    "$default",
+}
+
+
+def test_cfn_lint_finds_nothing() -> None:
+    command = [str(Path(sys.executable).with_name("cfn-lint")), "template.yaml"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("packages")
+def test_sam_validates_the_template_without_an_account(sam: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(sam), "validate", "--lint"],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "SAM_CLI_TELEMETRY": "0",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+            "HTTPS_PROXY": "http://127.0.0.1:9",  # nobody answers there
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_route_goes_to_its_function() -> None:
+    routes = read_sam().routes
+    assert {route for route, function in routes.items() if function == "ApiFunction"} == ROUTES
+    assert {route for route, function in routes.items() if function == "RecommendFunction"} == {
+        "POST /v1/recommendations"
+    }
+    assert set(routes.values()) == {"ApiFunction", "RecommendFunction"}

@@ -1,0 +1,214 @@
+"""The service in one process: both apps in one, on the local adapters, and a client that needs no socket."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from fastapi import FastAPI
+
+import recsys_api.app
+import recsys_recommend.app
+from recsys import artifact, object_names, problem
+from recsys.api_key import ApiKey
+from recsys.clock import Timestamp, after
+from recsys.identifiers import new_job_id
+from recsys.neumf import Network
+from recsys.objects.files import FileObjectStore
+from recsys.objects.port import ObjectStore
+from recsys.registry.port import Registry
+from recsys.registry.records import Job, KeyRecord, ModelVersion
+from recsys.registry.sqlite import SqliteRegistry
+from recsys.settings import Settings
+
+CSV = b"user_id,item_id\nu1,A\nu2,B\nu2,C\n"
+METRICS = {"ndcg_at_20": 0.25}
+REPORT = {"rows": 3}
+
+
+@dataclass
+class Now:
+    """A clock and a timer that stand still until they are moved."""
+
+    timestamp: Timestamp = Timestamp("2026-03-01T12:00:00.000000Z")
+    seconds: float = 1000.0
+
+    def clock(self) -> Timestamp:
+        return self.timestamp
+
+    def timer(self) -> float:
+        return self.seconds
+
+    def move(self, seconds: float) -> None:
+        self.timestamp = after(self.timestamp, seconds)
+        self.seconds += seconds
+
+
+class Client:
+    """Calls an ASGI app, whose event loop runs in a thread of its own."""
+
+    def __init__(self, app: Any, portal: BlockingPortal) -> None:
+        self._portal = portal
+        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def call() -> httpx.Response:
+            return await self._http.request(method, path, **options)
+
+        return self._portal.call(call)
+
+    def get(self, path: str, key: str | None = None) -> httpx.Response:
+        return self.request("GET", path, headers=key_header(key))
+
+    def post(self, path: str, key: str | None = None, *, json: Any = None) -> httpx.Response:
+        return self.request("POST", path, headers=key_header(key), **({} if json is None else {"json": json}))
+
+    def delete(self, path: str, key: str) -> httpx.Response:
+        return self.request("DELETE", path, headers=key_header(key))
+
+    def train(self, body: bytes = CSV, key: str | None = None, **headers: str) -> httpx.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.request(
+            "POST", "/v1/train", content=body, headers={"content-type": "text/csv", **key_header(key), **names}
+        )
+
+    def recommend(self, key: str | None, user_id: str = "u1", **body: Any) -> httpx.Response:
+        return self.post("/v1/recommendations", key, json={"user_id": user_id, **body})
+
+    def all_at_once(self, calls: list[Callable[[httpx.AsyncClient], Coroutine[Any, Any, Any]]]) -> list[Any]:
+        async def run() -> list[Any]:
+            return await asyncio.gather(*(call(self._http) for call in calls))
+
+        return self._portal.call(run)
+
+
+@dataclass
+class Service:
+    """What a test needs of the running service."""
+
+    client: Client
+    registry: SqliteRegistry
+    store: FileObjectStore
+    folder: Path
+    now: Now
+    counted: list[str] = field(default_factory=list)
+
+    def stored(self) -> list[str]:
+        return [info.name for info in self.store.list("")]
+
+    def new_key(self) -> ApiKey:
+        return new_key(self.registry, self.now.timestamp)
+
+    def published_key(self, *, version_name: str = "model") -> ApiKey:
+        api_key = self.new_key()
+        publish(self.registry, self.store, api_key.key_id, self.folder / version_name, self.now)
+        return api_key
+
+
+@contextmanager
+def running(folder: Path, **settings: Any) -> Iterator[Service]:
+    """Both apps in one, as the local server makes it, on a clock that stands still."""
+    now = Now()
+    registry = SqliteRegistry(folder / "registry.sqlite3", now.clock)
+    store = FileObjectStore(folder / "objects")
+    counted: list[str] = []
+    app = combined_app(registry, store, Settings(**settings), now, counted)
+    with start_blocking_portal() as portal:
+        yield Service(Client(app, portal), registry, store, folder, now, counted)
+    registry.close()
+
+
+def combined_app(registry: Registry, store: ObjectStore, settings: Settings, now: Now, counted: list[str]) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    problem.install(app)
+    app.include_router(recsys_api.app.create_router(registry, store, settings, clock=now.clock))
+    app.include_router(
+        recsys_recommend.app.create_router(
+            registry, store, settings, clock=now.clock, timer=now.timer, count=counted.append
+        )
+    )
+    return app
+
+
+def new_key(registry: Registry, now: Timestamp) -> ApiKey:
+    api_key = ApiKey.mint()
+    registry.create_key(KeyRecord(api_key.key_id, now, secret_sha256=api_key.sha256()))
+    return api_key
+
+
+def new_job(registry: Registry, key_id: str, now: Timestamp) -> Job:
+    job_id = new_job_id()
+    return registry.create_job(Job(job_id, key_id, object_names.upload(job_id, gzipped=False), now, now))
+
+
+def publish(
+    registry: Registry, store: ObjectStore, key_id: str, folder: Path, now: Now, *, job: Job | None = None
+) -> ModelVersion:
+    """Do what a training does, with a model that needs none.
+
+    Items A, B, C, D have logits 3, 2, 1, 0 for every user. u1 had A; u2 had B and C. Half of the users had A, half B,
+    all C, none D.
+    """
+    job = job or new_job(registry, key_id, now.timestamp)
+    # Later than what came before, or it would be superseded.
+    now.move(1)
+    lease = registry.claim_job(job.job_id, owner="test", source_order=f"{now.timestamp}#test", lease_s=60)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / artifact.MODEL).write_bytes(b"not read by serving")
+    artifact.write_mappings(folder, ["u1", "u2"], ["A", "B", "C", "D"])
+    artifact.write_serving(
+        folder,
+        small_network(),
+        seen_starts=np.array([0, 1, 3], dtype=np.int64),
+        seen_items=np.array([0, 1, 2], dtype=np.int32),
+        popularity=np.array([0.5, 0.5, 1.0, 0.0], dtype=np.float32),
+    )
+    artifact.write_metrics(folder, METRICS)
+    digest = artifact.write_manifest(folder, lease.version)
+    for path in sorted(folder.iterdir()):
+        store.create(object_names.model_prefix(key_id, lease.version) + path.name, path.read_bytes())
+    version = ModelVersion(key_id, lease.version, job.job_id, now.timestamp, digest, METRICS)
+    registry.publish_version(lease, version, REPORT)
+    return version
+
+
+def small_network() -> Network:
+    return Network(
+        gmf_user=np.ones((2, 1), dtype=np.float32),
+        gmf_item=np.array([[3], [2], [1], [0]], dtype=np.float32),
+        mlp_user=np.zeros((2, 1), dtype=np.float32),
+        mlp_item=np.zeros((4, 1), dtype=np.float32),
+        mlp_kernels=(),
+        mlp_biases=(),
+        output_mlp=np.zeros(1, dtype=np.float32),
+        output_bias=0.0,
+    )
+
+
+def key_header(key: object) -> dict[str, str]:
+    return {} if key is None else {"x-api-key": str(key)}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The document, after checking what every problem must have."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = response.json()
+    assert document["type"] == f"urn:recsys:problem:{code}", document
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    assert document["request_id"] == response.headers["x-request-id"]
+    return document

@@ -1,0 +1,39 @@
+"""Splits and look-ups over pairs, on a hand-made case."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys_train.interactions import Interactions
+
+
+def interactions(*pairs: tuple[int, int], n_users: int = 3, n_items: int = 4) -> Interactions:
+    users, items = np.array(pairs, dtype=np.int32).T
+    return Interactions(
+        [f"u{user}" for user in range(n_users)],
+        [f"i{item}" for item in range(n_items)],
+        users,
+        items,
+        np.ones(len(users), dtype=np.float32),
+    )
+
+
+def test_the_last_pair_of_each_user_with_two_or_more_is_held_out() -> None:
+    earlier, last = interactions((0, 1), (1, 2), (0, 3), (0, 2), (2, 0), (1, 0)).split_last()
+    assert list(zip(earlier.users.tolist(), earlier.items.tolist(), strict=True)) == [(0, 1), (1, 2), (0, 3), (2, 0)]
+    assert list(zip(last.users.tolist(), last.items.tolist(), strict=True)) == [(0, 2), (1, 0)]
+
+
+def test_nothing_is_held_out_where_every_user_has_one_pair() -> None:
+    earlier, last = interactions((0, 1), (1, 2), (2, 3)).split_last()
+    assert (len(earlier), len(last)) == (3, 0)
+
+
+def test_items_by_user_lists_each_users_items_in_rising_order() -> None:
+    starts, items = interactions((2, 3), (0, 2), (2, 1), (0, 0)).items_by_user()
+    assert starts.tolist() == [0, 2, 2, 4]
+    assert items.tolist() == [0, 2, 1, 3]
+
+
+def test_users_per_item_counts_items_nobody_had() -> None:
+    assert interactions((0, 1), (1, 1), (2, 3)).users_per_item().tolist() == [0, 2, 0, 1]
