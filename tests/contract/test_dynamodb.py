@@ -178,3 +178,9 @@ def test_reads_are_consistent(stubber: Stubber) -> None:
     stubber.add_response("get_item", {}, {"TableName": "table", "Key": key, "ConsistentRead": True})
     with pytest.raises(JobNotFound):
         DynamoRegistry(_client(stubber), "table").get_job("job1")
+
+
+@pytest.mark.parametrize("job_id", ["j" * 2049, "é" * 1025])
+def test_an_id_too_long_for_a_key_is_not_even_asked_for(stubber: Stubber, job_id: str) -> None:
+    with pytest.raises(JobNotFound):  # the stubber would refuse any call
+        DynamoRegistry(_client(stubber), "table").get_job(job_id)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,16 +69,32 @@ def test_modified_at_is_the_files_time(store: FileObjectStore, root: Path) -> No
     assert store.info("a/b").modified_at == "2023-11-14T22:13:20.123456Z"
 
 
-def test_the_same_bytes_written_again_are_another_version(store: FileObjectStore) -> None:
-    versions = {store.replace("inbox/a.csv", b"same").version for _ in range(20)}
-    assert len(versions) == 20
+def test_two_writes_in_the_same_moment_are_two_versions(
+    store: FileObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    first = store.replace("inbox/a.csv", b"same")
+    second = store.replace("inbox/a.csv", b"same")
+    assert first.modified_at == "2023-11-14T22:13:20.000000Z"
+    assert first.version != second.version == store.info("inbox/a.csv").version
 
 
-def test_a_file_from_the_future_gets_another_version_when_it_is_replaced(store: FileObjectStore, root: Path) -> None:
-    store.create("a/b", b"1")
-    os.utime(root / "a/b", ns=(0, 4_000_000_000_000_000_000))
-    before = store.info("a/b").version
-    assert store.replace("a/b", b"2").version != before
+def test_a_folder_that_is_taken_away_before_the_file_is_in_it_is_made_again(
+    store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, taken_away = os.link, list[Path]()
+
+    def link_too_late(source: Path, target: Path) -> None:
+        if not taken_away:
+            taken_away.append(target.parent)
+            target.parent.rmdir()
+            target.parent.parent.rmdir()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    store.create("models/k/v/model.h5", b"x")
+    assert taken_away == [root / "models/k/v"]
+    assert store.read("models/k/v/model.h5") == b"x"
 
 
 def test_versions_survive_a_copy_of_the_directory(store: FileObjectStore, root: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.contract.conftest import FixedClock
-from tests.contract.records import DAY_BEFORE, FULL_KEY, HOUR_LATER, NOW, a_key
+from tests.contract.records import DAY_BEFORE, FULL_KEY, HOUR_LATER, MINUTE_LATER, NOW, a_key
 
 from recsys.clock import Timestamp
 from recsys.errors import Gone, JobNotFound, KeyExists, KeyNotFound, VersionNotFound
@@ -141,6 +141,16 @@ def test_a_claim_token_works_once(registry: Registry) -> None:
     with pytest.raises(Gone):
         registry.claim_key(TOKEN, "9" * 64)
     assert registry.get_key("key1") == first
+
+
+def test_a_used_token_is_used_up_even_if_its_key_starts_anew(registry: Registry, clock: FixedClock) -> None:
+    registry.create_key(a_key(secret_sha256=None, expires_at=MINUTE_LATER))
+    registry.offer_claim(TOKEN, "key1", expires_at=HOUR_LATER)
+    registry.claim_key(TOKEN, SECRET)
+    clock.advance(60)
+    registry.create_key(a_key(secret_sha256=None))
+    with pytest.raises(Gone):
+        registry.claim_key(TOKEN, "9" * 64)
 
 
 def test_only_one_of_two_tokens_for_a_key_works(registry: Registry) -> None:

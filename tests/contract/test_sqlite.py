@@ -53,7 +53,10 @@ from recsys.registry.sqlite import SqliteRegistry
 
 registry = SqliteRegistry(Path(sys.argv[1]))
 registry.get_key("key1")
+inherited = registry._sqlite_rows._connection()
 child = os.fork()
+if child == 0 and registry._sqlite_rows._connection() is inherited:
+    os._exit(1)
 for number in range(50):
     registry.rotate_key("key1", "child" if child == 0 else "parent", overlap_s=0)
 if child == 0:

@@ -29,6 +29,7 @@ from recsys.registry.records import Job, KeyRecord, ModelVersion
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 
+START = Timestamp("2026-03-01T12:00:00.000000Z")
 CSV = b"user_id,item_id\nu1,A\nu2,B\nu2,C\n"
 METRICS = {"ndcg_at_20": 0.25}
 REPORT = {"rows": 3}
@@ -38,7 +39,7 @@ REPORT = {"rows": 3}
 class Now:
     """A clock and a timer that stand still until they are moved."""
 
-    timestamp: Timestamp = Timestamp("2026-03-01T12:00:00.000000Z")
+    timestamp: Timestamp = START
     seconds: float = 1000.0
 
     def clock(self) -> Timestamp:
@@ -75,9 +76,9 @@ class Client:
         return self.request("DELETE", path, headers=key_header(key))
 
     def train(self, body: bytes = CSV, key: str | None = None, **headers: str) -> httpx.Response:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        names = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
         return self.request(
-            "POST", "/v1/train", content=body, headers={"content-type": "text/csv", **key_header(key), **names}
+            "POST", "/v1/train", content=body, headers={"content-type": b"text/csv", **key_header(key), **names}
         )
 
     def recommend(self, key: str | None, user_id: str = "u1", **body: Any) -> httpx.Response:
@@ -193,8 +194,8 @@ def small_network() -> Network:
     )
 
 
-def key_header(key: object) -> dict[str, str]:
-    return {} if key is None else {"x-api-key": str(key)}
+def key_header(key: object) -> dict[str, bytes]:
+    return {} if key is None else {"x-api-key": str(key).encode("latin-1")}
 
 
 def sha256(content: bytes) -> str:

@@ -28,7 +28,7 @@ def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:
     JobNotFound
         There is none, or it is another key's; the message does not say which.
     """
-    missing = JobNotFound(f"This key has no job {job_id[:80]!a}.", hint="Use the job_id that POST /v1/train returned.")
+    missing = JobNotFound("This key has no such job.", hint="Use the job_id that POST /v1/train returned.")
     if not _JOB_ID.fullmatch(job_id):
         raise missing
     try:

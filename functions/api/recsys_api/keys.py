@@ -43,5 +43,5 @@ def activate(registry: Registry, key: KeyRecord, version: str) -> KeyRecord:
     VersionNotFound
     """
     if not _VERSION.fullmatch(version):
-        raise VersionNotFound(f"The key has no model version {version[:80]!a}.")
+        raise VersionNotFound("This key has no such model version.")
     return registry.activate_version(key.key_id, version)

@@ -79,7 +79,13 @@ def create_training_router(
         job = await jobs.wait_until_final(registry, accepted.job, timeout_s=wait_s)
         return _outcome(request, Accepted(job, accepted.api_key), {"Preference-Applied": f"wait={wait_s}"})
 
-    @router.post("/v1/uploads", status_code=201, response_model=UploadOffered, responses=documented(401, 413, 422, 503))
+    @router.post(
+        "/v1/uploads",
+        status_code=201,
+        response_model=UploadOffered,
+        responses=documented(401, 413, 422, 503),
+        openapi_extra=_KEY_IS_OPTIONAL,
+    )
     def offer_upload(
         key: Annotated[KeyRecord | None, Depends(optional_key_of)], body: UploadRequest | None = None
     ) -> Response:
@@ -117,7 +123,9 @@ def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> R
         case JobState.FAILED if job.problem is not None:
             # The key is told all the same: it takes the next, better file.
             status = 500 if job.problem.code == "internal-error" else 422
-            return respond(exchange_of(request.scope), job.problem, status, headers=headers, members=_members(accepted))
+            members = _members(accepted)
+            del members["status"]  # of the job: here the word means the HTTP status
+            return respond(exchange_of(request.scope), job.problem, status, headers=headers, members=members)
         case JobState.SUPERSEDED:
             return JSONResponse(_members(accepted), 200, headers)
         case _:

@@ -66,17 +66,22 @@ async def received(request: Request, *, max_bytes: int) -> AsyncIterator[NewFile
 async def _form(request: Request) -> AsyncIterator[FormData]:
     parser = MultiPartParser(request.headers, request.stream(), max_files=2, max_fields=2, max_part_size=1024)
     try:
-        form = await parser.parse()
+        yield await _parse(parser)
+    finally:
+        # Not form.close(): of a body that was cut off, the form does not know the file.
+        for file in parser._files_to_close_on_error:
+            file.close()
+
+
+async def _parse(parser: MultiPartParser) -> FormData:
+    try:
+        return await parser.parse()
     except MultiPartException as error:
         raise InvalidRequest(
             f"The multipart body cannot be read: {error.message}",
             code="invalid-multipart",
             hint=f"Send one part, named {_FILE}. {_HOW_TO_SEND}",
         ) from error
-    try:
-        yield form
-    finally:
-        await form.close()
 
 
 def _only_file(form: FormData) -> BinaryIO:

@@ -129,7 +129,9 @@ def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> 
     try:
         return _assemble(manifest["version"], mappings, arrays)
     except KeyError as error:
-        raise ArtifactDamaged(f"{SERVING} or {MAPPINGS} holds no {error}.") from error
+        raise ArtifactDamaged(f"{MANIFEST}, {SERVING} or {MAPPINGS} holds no {error}.") from error
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise _unfit() from error
 
 
 def _read(read: Callable[[str], bytes], name: str) -> bytes:
@@ -141,7 +143,10 @@ def _read(read: Callable[[str], bytes], name: str) -> bytes:
 
 def _read_listed(read: Callable[[str], bytes], manifest: dict[str, Any], name: str) -> bytes:
     content = _read(read, name)
-    expected = manifest.get("files", {}).get(name, {}).get("sha256")
+    try:
+        expected = manifest["files"][name]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise ArtifactDamaged(f"{MANIFEST} does not list {name}.") from error
     if hashlib.sha256(content).hexdigest() != expected:
         raise ArtifactDamaged(f"{name} is not the file that {MANIFEST} lists: the SHA-256 differs.")
     return content
@@ -161,7 +166,7 @@ def _read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:  # TypeError: it is one bare array
         raise ArtifactDamaged(f"{SERVING} cannot be read as arrays.") from error
 
 
@@ -172,7 +177,7 @@ def _assemble(version: str, mappings: dict[str, Any], arrays: dict[str, NDArray[
         **{name: arrays[name] for name in _PLAIN_ARRAYS},
         mlp_kernels=tuple(arrays[f"mlp_kernel_{layer}"] for layer in layers),
         mlp_biases=tuple(arrays[f"mlp_bias_{layer}"] for layer in layers),
-        output_bias=float(arrays["output_bias"][0]),
+        output_bias=float(arrays["output_bias"].item()),
     )
     model = ServingModel(
         version=version,
@@ -203,16 +208,21 @@ def _check_shapes(model: ServingModel) -> None:
     widths = [network.mlp_item.shape[-1], *(kernel.shape[-1] for kernel in network.mlp_kernels)]
     fits = (
         network.gmf_user.shape == (n_users, network.gmf_item.shape[-1])
-        and len(network.gmf_item) == len(network.mlp_item) == len(model.popularity) == n_items
+        and len(network.gmf_item) == len(network.mlp_item) == n_items
         and network.mlp_user.shape == (n_users, widths[0])
         and all(
             kernel.shape == shape and bias.shape == shape[1:]
             for kernel, bias, shape in zip(network.mlp_kernels, network.mlp_biases, pairwise(widths), strict=True)
         )
         and network.output_mlp.shape == (widths[-1],)
-        and len(model.seen_starts) == n_users + 1
-        and int(model.seen_starts[-1]) == len(model.seen_items)
+        and model.popularity.shape == (n_items,)
+        and model.seen_starts.shape == (n_users + 1,)
+        and model.seen_items.shape == (int(model.seen_starts[-1]),)
         and (len(model.seen_items) == 0 or 0 <= model.seen_items.min() <= model.seen_items.max() < n_items)
     )
     if not fits:
-        raise ArtifactDamaged(f"The arrays of {SERVING} and the ids of {MAPPINGS} do not fit together.")
+        raise _unfit()
+
+
+def _unfit() -> ArtifactDamaged:
+    return ArtifactDamaged(f"The arrays of {SERVING} and the ids of {MAPPINGS} do not fit together.")

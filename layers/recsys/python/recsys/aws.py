@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 _CONFIG: Final = Config(
     connect_timeout=2, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4}, tcp_keepalive=True
 )
-# Version 4 by name: without it, forms for some regions are signed with version 2.
-_S3_CONFIG: Final = _CONFIG.merge(Config(read_timeout=60, signature_version="s3v4"))
-_PATH_STYLE: Final = _S3_CONFIG.merge(Config(s3={"addressing_style": "path"}))
+# Both by name, since boto3's defaults would sign forms with version 2, and send them to the global host: that redirects
+# to the bucket's region, and the file is lost on the way.
+_S3_CONFIG: Final = _CONFIG.merge(Config(read_timeout=60, signature_version="s3v4", s3={"addressing_style": "virtual"}))
+# An emulator's host name has no subdomain for each bucket.
+_S3_EMULATOR_CONFIG: Final = _S3_CONFIG.merge(Config(s3={"addressing_style": "path"}))
 
 
 @cache
@@ -36,8 +38,7 @@ def s3_client() -> S3Client:
     client = Session().client("s3", config=_S3_CONFIG)
     if "amazonaws" in (urlsplit(client.meta.endpoint_url).hostname or ""):
         return client
-    # An emulator's host name has no subdomain for each bucket.
-    return Session().client("s3", config=_PATH_STYLE)
+    return Session().client("s3", config=_S3_EMULATOR_CONFIG)
 
 
 @cache

@@ -89,15 +89,15 @@ def respond(
 ) -> Response:
     """`problem` as an answer to this exchange; `members` are added to the document."""
     exchange.problem = problem.code
-    document = {**to_document(problem), "status": status, "request_id": exchange.request_id, **(members or {})}
+    document = to_document(problem, status=status, request_id=exchange.request_id) | dict(members or {})
     # ASCII: what a caller sent and gets back may be text that UTF-8 cannot say (half a surrogate pair).
     return Response(json.dumps(document), status, headers, MEDIA_TYPE)
 
 
-def to_document(problem: Problem) -> dict[str, Any]:
-    """`problem` in the words of RFC 9457, without what belongs to one request."""
+def to_document(problem: Problem, **members: Any) -> dict[str, Any]:
+    """`problem` in the words of RFC 9457, with the `members` that belong to one answer."""
     document = problem.to_json()
-    return {"type": f"urn:recsys:problem:{document.pop('code')}", **document}
+    return {"type": f"urn:recsys:problem:{document.pop('code')}", "title": document.pop("title")} | members | document
 
 
 def status_of(error: RecsysError) -> int:
@@ -132,11 +132,9 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     found: Sequence[Mapping[str, Any]] = error.errors()
     errors = tuple(_field_error(entry) for entry in found[:_MAX_ERRORS])
     hint = next((_HINTS[entry["type"]] for entry in found if entry["type"] in _HINTS), None)
-    detail = (
-        "The body is not JSON." if found[0]["type"] == "json_invalid" else f"{len(found)} of its values do not fit."
-    )
-    problem = InvalidRequest(detail, hint=hint, errors=errors).to_problem()
-    return respond(exchange_of(request.scope), problem, status_of(InvalidRequest(detail)))
+    more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
+    invalid = InvalidRequest(f"{errors[0].pointer or ''} {errors[0].detail}{more}".strip(), hint=hint, errors=errors)
+    return respond(exchange_of(request.scope), invalid.to_problem(), status_of(invalid))
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
@@ -146,8 +144,8 @@ def _field_error(entry: Mapping[str, Any]) -> FieldError:
     if place != "body":
         return FieldError(entry["type"], f"{place} {'.'.join(map(str, path))}: {message}")
     if entry["type"] == "json_invalid":
-        return FieldError(entry["type"], f"{entry['ctx']['error']} at character {path[0]}", pointer="")
-    if isinstance(entry["input"], str | int | float | None):
+        return FieldError(entry["type"], f"Not JSON: {entry['ctx']['error']} at character {path[0]}", pointer="")
+    if entry["type"] != "missing" and isinstance(entry["input"], str | int | float | None):
         message += f". Received: {redacted(ascii(entry['input']))[:_MAX_ECHO]}"
     return FieldError(entry["type"], message, pointer=_pointer(path))
 

@@ -107,7 +107,7 @@ def top_n(values: Floats, n: int, *, excluded: NDArray[np.int64]) -> NDArray[np.
     eligible = np.array(values, dtype=np.float32)
     eligible[excluded] = -np.inf
     n = min(n, len(eligible))
-    if n < len(eligible):
+    if 0 < n < len(eligible):
         threshold = np.partition(eligible, len(eligible) - n)[len(eligible) - n]
         candidates = np.flatnonzero(eligible >= threshold)
     else:

@@ -1,0 +1,232 @@
+"""Keys: what is shown, rotation, revocation, claims; and the versions of a key's model."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.http_fakes import METRICS, Service, assert_problem, publish
+
+from recsys.api_key import ApiKey, claim_token_sha256, new_claim_token
+from recsys.clock import after
+from recsys.registry.records import KeyRecord
+
+DAY_S = 86_400
+
+
+def test_a_key_is_described_without_its_secrets(service: Service) -> None:
+    answer = service.client.train().json()
+
+    described = service.client.get("/v1/key", answer["api_key"]).json()
+
+    assert described == {
+        "key_id": answer["key_id"],
+        "created_at": service.now.timestamp,
+        "current_version": None,
+        "expires_at": after(service.now.timestamp, 7 * DAY_S),
+        "previous_key_expires_at": None,
+    }
+
+
+def test_a_key_with_a_model_stays(service: Service) -> None:
+    described = service.client.get("/v1/key", str(service.published_key())).json()
+
+    assert described["current_version"]
+    assert described["expires_at"] is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        "",
+        "rk_",
+        "not a key",
+        "rk_abcdefghijkl_0123456789",
+        "Bearer x",
+        "\u00fc".encode().decode("latin-1"),
+        "x" * 8000,
+    ],
+)
+def test_what_is_no_key_is_refused(service: Service, broken: str | None) -> None:
+    response = service.client.get("/v1/key", broken)
+
+    document = assert_problem(response, 401, "invalid-api-key")
+    assert "X-API-Key" in document["hint"]
+    assert response.headers["www-authenticate"].startswith("ApiKey")
+
+
+def test_a_typo_is_told_from_an_unknown_key(service: Service) -> None:
+    key = str(service.new_key())
+    typo = key[:20] + ("a" if key[20] != "a" else "b") + key[21:]
+
+    assert "typo" in assert_problem(service.client.get("/v1/key", typo), 401, "invalid-api-key")["detail"]
+    assert (
+        "unknown" in assert_problem(service.client.get("/v1/key", str(ApiKey.mint())), 401, "invalid-api-key")["detail"]
+    )
+
+
+def test_another_secret_of_a_known_key_is_refused(service: Service) -> None:
+    forged = ApiKey.mint(service.new_key().key_id)
+
+    assert_problem(service.client.get("/v1/key", str(forged)), 401, "invalid-api-key")
+
+
+def test_a_key_of_a_drop_that_nobody_claimed_opens_nothing(service: Service) -> None:
+    service.registry.create_key(KeyRecord("dropDropDrop", service.now.timestamp))
+
+    assert_problem(service.client.get("/v1/key", str(ApiKey.mint("dropDropDrop"))), 401, "invalid-api-key")
+
+
+def test_a_rotated_key_overlaps_with_the_new_one_for_a_day(service: Service) -> None:
+    old = str(service.published_key())
+
+    response = service.client.post("/v1/key/rotate", old)
+    new = response.json()["api_key"]
+
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    assert ApiKey.parse(new).key_id == ApiKey.parse(old).key_id == response.json()["key_id"]
+    until = service.client.get("/v1/key", new).json()["previous_key_expires_at"]
+    assert until == after(service.now.timestamp, DAY_S)
+    assert service.client.get("/v1/key", old).status_code == 200
+    service.now.move(DAY_S)
+    assert_problem(service.client.get("/v1/key", old), 401, "invalid-api-key")
+    assert service.client.get("/v1/key", new).json()["previous_key_expires_at"] is None
+
+
+def test_a_rotation_without_overlap_ends_the_old_key_at_once(service: Service) -> None:
+    old = str(service.published_key())
+
+    new = service.client.post("/v1/key/rotate", old, json={"overlap_s": 0}).json()["api_key"]
+
+    assert_problem(service.client.get("/v1/key", old), 401, "invalid-api-key")
+    assert service.client.get("/v1/key", new).status_code == 200
+
+
+@pytest.mark.parametrize("overlap_s", [-1, 7 * DAY_S + 1, "60", 1.5, None, True, 10**400])
+def test_an_overlap_is_from_none_to_seven_days(service: Service, overlap_s: object) -> None:
+    old = str(service.published_key())
+
+    document = assert_problem(
+        service.client.post("/v1/key/rotate", old, json={"overlap_s": overlap_s}), 422, "invalid-request"
+    )
+
+    assert document["errors"][0]["pointer"] == "/overlap_s"
+    assert service.client.get("/v1/key", old).status_code == 200
+
+
+def test_an_overlap_may_be_seven_days(service: Service) -> None:
+    old = str(service.published_key())
+
+    assert service.client.post("/v1/key/rotate", old, json={"overlap_s": 7 * DAY_S}).status_code == 200
+
+
+def test_a_revoked_key_opens_nothing_any_more(service: Service) -> None:
+    key = str(service.published_key())
+
+    response = service.client.delete("/v1/key", key)
+
+    assert (response.status_code, response.content) == (204, b"")
+    for method, path in [("GET", "/v1/key"), ("GET", "/v1/models"), ("DELETE", "/v1/key"), ("POST", "/v1/uploads")]:
+        assert_problem(service.client.request(method, path, headers={"x-api-key": key}), 401, "invalid-api-key")
+    assert_problem(service.client.train(key=key), 401, "invalid-api-key")
+
+
+# -- claims
+
+
+def offered_claim(service: Service) -> str:
+    """The token in the receipt of a file that somebody new dropped."""
+    service.registry.create_key(KeyRecord("dropDropDrop", service.now.timestamp))
+    token = new_claim_token()
+    expires_at = after(service.now.timestamp, DAY_S)
+    service.registry.offer_claim(claim_token_sha256(token), "dropDropDrop", expires_at=expires_at)
+    return token
+
+
+def test_a_claim_token_becomes_a_key_that_works(service: Service) -> None:
+    response = service.client.post("/v1/key/claim", json={"claim_token": offered_claim(service)})
+
+    assert response.status_code == 201
+    assert response.headers["cache-control"] == "no-store"
+    assert response.json()["key_id"] == "dropDropDrop"
+    assert service.client.get("/v1/key", response.json()["api_key"]).json()["key_id"] == "dropDropDrop"
+
+
+def test_a_claim_token_works_once(service: Service) -> None:
+    token = offered_claim(service)
+    service.client.post("/v1/key/claim", json={"claim_token": token})
+
+    document = assert_problem(service.client.post("/v1/key/claim", json={"claim_token": token}), 410, "claim-gone")
+
+    assert "Drop the file again" in document["hint"]
+
+
+def test_a_claim_token_works_for_a_day(service: Service) -> None:
+    token = offered_claim(service)
+    service.now.move(DAY_S)
+
+    assert_problem(service.client.post("/v1/key/claim", json={"claim_token": token}), 410, "claim-gone")
+
+
+def test_an_unknown_claim_token_is_gone(service: Service) -> None:
+    assert_problem(service.client.post("/v1/key/claim", json={"claim_token": "ct_x"}), 410, "claim-gone")
+
+
+@pytest.mark.parametrize("body", [None, {}, {"claim_token": ""}, {"claim_token": "x" * 201}, {"claim_token": 5}])
+def test_a_claim_without_a_token_is_refused(service: Service, body: object) -> None:
+    assert_problem(service.client.post("/v1/key/claim", json=body), 422, "invalid-request")
+
+
+# -- versions
+
+
+def test_models_are_listed_newest_first_with_the_current_one_marked(service: Service) -> None:
+    api_key = service.new_key()
+    first = publish(service.registry, service.store, api_key.key_id, service.folder / "1", service.now)
+    second = publish(service.registry, service.store, api_key.key_id, service.folder / "2", service.now)
+
+    listed = service.client.get("/v1/models", str(api_key)).json()
+
+    assert listed["current_version"] == second.version
+    assert [(model["version"], model["current"]) for model in listed["models"]] == [
+        (second.version, True),
+        (first.version, False),
+    ]
+    assert listed["models"][0] == {
+        "version": second.version,
+        "job_id": second.job_id,
+        "created_at": second.created_at,
+        "current": True,
+        "metrics": METRICS,
+    }
+
+
+def test_a_key_without_models_lists_none(service: Service) -> None:
+    assert service.client.get("/v1/models", str(service.new_key())).json() == {"current_version": None, "models": []}
+
+
+def test_an_older_version_can_be_made_current_again(service: Service) -> None:
+    api_key = service.new_key()
+    first = publish(service.registry, service.store, api_key.key_id, service.folder / "1", service.now)
+    publish(service.registry, service.store, api_key.key_id, service.folder / "2", service.now)
+
+    response = service.client.post(f"/v1/models/{first.version}/activate", str(api_key))
+
+    assert (response.status_code, response.json()["current_version"]) == (200, first.version)
+    assert service.client.get("/v1/models", str(api_key)).json()["current_version"] == first.version
+
+
+@pytest.mark.parametrize("version", ["nothing", "0" * 22 + ".1", "x" * 3000, "%00.1"])
+def test_a_version_that_the_key_does_not_have_cannot_be_activated(service: Service, version: str) -> None:
+    response = service.client.post(f"/v1/models/{version}/activate", str(service.published_key()))
+
+    assert_problem(response, 404, "version-not-found")
+
+
+def test_the_version_of_another_key_cannot_be_activated(service: Service) -> None:
+    version = publish(
+        service.registry, service.store, service.new_key().key_id, service.folder / "theirs", service.now
+    ).version
+    mine = str(service.published_key())
+
+    assert_problem(service.client.post(f"/v1/models/{version}/activate", mine), 404, "version-not-found")

@@ -1,0 +1,171 @@
+"""`Prefer: wait=N`: reading the header, and what comes back when the job ends in time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.unit.http_fakes import METRICS, REPORT, Now, Service, assert_problem, new_job, publish, running
+
+from recsys.errors import FieldError, Problem, Unavailable
+from recsys.registry.records import Job, JobState
+from recsys.registry.sqlite import SqliteRegistry
+from recsys_api.jobs import wait_until_final
+from recsys_api.prefer import wait_s
+
+BAD_DATA = Problem(
+    "invalid-data",
+    "The data cannot be trained on",
+    "There is no column item_id.",
+    "Name the columns user_id,item_id.",
+    (FieldError("missing-column", "item_id", line=1),),
+)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], None),
+        (["wait=10"], 10),
+        (["respond-async, wait=10"], 10),
+        (["respond-async", "wait=10"], 10),
+        (["WAIT=10"], 10),
+        (["wait = 10"], 10),
+        (['wait="10"'], 10),
+        (['return="a, wait=3", wait=10'], 10),
+        (["wait=10; odd=1, x"], 10),
+        (["handling=lenient; wait=3, wait=10"], 10),
+        (["wait=10, wait=20"], 10),
+        (["wait=0"], 0),
+        (["wait"], None),
+        (["wait="], None),
+        (["wait=-1"], None),
+        (["wait=1.5"], None),
+        (["wait=soon"], None),
+        (["wait=" + "9" * 5000], None),
+        (["wait=９"], None),
+        ([";;,,=,"], None),
+        (["waiting=5"], None),
+    ],
+)
+def test_the_wait_in_a_prefer_header(headers: list[str], expected: int | None) -> None:
+    assert wait_s(headers) == expected
+
+
+@contextmanager
+def worker(service: Service, finish: Callable[[Job], None]) -> Iterator[None]:
+    """Runs `finish` on the first upload that appears."""
+
+    def work() -> None:
+        for _ in range(500):
+            names = [name for name in service.stored() if name.startswith("uploads/")]
+            if names:
+                finish(service.registry.get_job(names[0].removeprefix("uploads/").partition(".")[0]))
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_training_that_ends_within_the_wait_answers_with_its_metrics(service: Service) -> None:
+    def finish(job: Job) -> None:
+        publish(service.registry, service.store, job.key_id, service.folder / "model", service.now, job=job)
+
+    with worker(service, finish):
+        response = service.client.train(prefer="wait=20")
+
+    assert response.status_code == 201
+    assert response.headers["preference-applied"] == "wait=20"
+    answer = response.json()
+    assert answer["status"] == "succeeded"
+    assert (answer["metrics"], answer["report"]) == (METRICS, REPORT)
+    assert answer["model_version"] == f"{answer['job_id']}.1"
+    assert response.headers["location"] == f"/v1/jobs/{answer['job_id']}"
+    assert service.client.recommend(answer["api_key"]).status_code == 200
+
+
+def test_a_training_that_fails_within_the_wait_answers_with_its_problem_and_the_key(service: Service) -> None:
+    def finish(job: Job) -> None:
+        lease = service.registry.claim_job(job.job_id, owner="w", source_order="1#1", lease_s=60)
+        service.registry.fail_job(lease, BAD_DATA, None)
+
+    with worker(service, finish):
+        response = service.client.train(prefer="wait=20")
+
+    document = assert_problem(response, 422, "invalid-data")
+    assert document["detail"] == BAD_DATA.detail
+    assert document["hint"] == BAD_DATA.hint
+    assert document["errors"] == [{"code": "missing-column", "detail": "item_id", "line": 1}]
+    assert document["status"] == 422
+    assert service.client.get(f"/v1/jobs/{document['job_id']}", document["api_key"]).json()["status"] == "failed"
+
+
+def test_a_training_that_is_superseded_within_the_wait_answers_so(service: Service) -> None:
+    def finish(job: Job) -> None:
+        service.registry.supersede_job(
+            service.registry.claim_job(job.job_id, owner="w", source_order="1#1", lease_s=60)
+        )
+
+    with worker(service, finish):
+        response = service.client.train(prefer="wait=20")
+
+    assert response.status_code == 200
+    assert response.json()["status"] == "superseded"
+
+
+def test_a_wait_that_is_over_answers_as_without_it(tmp_path: Path) -> None:
+    with running(tmp_path, max_wait_s=1) as service:
+        response = service.client.train(prefer="wait=60")
+
+    assert response.status_code == 202
+    assert response.headers["preference-applied"] == "wait=1"
+    assert response.json()["status"] == "queued"
+
+
+def test_without_a_wait_no_preference_was_applied(service: Service) -> None:
+    assert "preference-applied" not in service.client.train(prefer="respond-async").headers
+
+
+def test_the_registry_is_asked_more_and_more_rarely(tmp_path: Path) -> None:
+    now = Now()
+    registry = SqliteRegistry(tmp_path / "r", now.clock)
+    job = new_job(registry, "key", now.timestamp)
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now.move(seconds)
+
+    waited = asyncio.run(wait_until_final(registry, job, timeout_s=3, sleep=sleep, timer=now.timer))
+    registry.close()
+
+    assert waited.state is JobState.QUEUED
+    assert pauses[0] == pytest.approx(0.1)
+    assert max(pauses) == pytest.approx(0.5)
+    assert sum(pauses) == pytest.approx(3)
+
+
+def test_a_registry_that_stops_answering_does_not_lose_the_accepted_job(tmp_path: Path) -> None:
+    now = Now()
+    registry = SqliteRegistry(tmp_path / "r", now.clock)
+    job = new_job(registry, "key", now.timestamp)
+
+    class Silent(SqliteRegistry):
+        def __init__(self) -> None: ...
+
+        def get_job(self, job_id: str) -> Job:
+            raise Unavailable("off")
+
+    async def sleep(seconds: float) -> None:
+        now.move(seconds)
+
+    assert asyncio.run(wait_until_final(Silent(), job, timeout_s=2, sleep=sleep, timer=now.timer)) == job
+    registry.close()
