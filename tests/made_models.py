@@ -15,9 +15,7 @@ from recsys.ranking import ServingModel
 def random_weights(dims: Dims, seed: int = 0) -> dict[str, Floats]:
     """Weights that let both paths matter: logits of a few units either way."""
     generator = np.random.default_rng(seed)
-    return {
-        name: generator.normal(0.0, 0.5, shape).astype(np.float32) for name, shape in dims.weight_shapes().items()
-    }
+    return {name: generator.normal(0.0, 0.5, shape).astype(np.float32) for name, shape in dims.weight_shapes().items()}
 
 
 def network_of(logits: Sequence[Sequence[float]]) -> Network:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
 from typing import IO
 
+from recsys import object_names
 from recsys.errors import RecsysError
 from recsys.objects.files import FileObjectStore
 from recsys.registry.sqlite import SqliteRegistry
@@ -20,9 +22,27 @@ class DataDirInUse(RecsysError):
     default_hint = "Stop the other service, or give this one another --data-dir."
 
 
+class DataDirUnusable(RecsysError):
+    """The data directory cannot be made or written."""
+
+    code = "data-dir-unusable"
+    title = "The data directory cannot be used"
+    default_hint = "Give a --data-dir that is a directory of yours, on a disk that can be written."
+
+
 def open_store(data_dir: Path, *, base_url: str = "") -> FileObjectStore:
     """The object store; `base_url` is where upload forms point to."""
     return FileObjectStore(data_dir, base_url=base_url)
+
+
+def open_own_store(data_dir: Path, *, base_url: str) -> FileObjectStore:
+    """The object store, for who holds the lock: what writers that were killed left goes, and the inbox is there."""
+    store = FileObjectStore(data_dir, base_url=base_url, stale_after_s=0.0)
+    for version_folder in (data_dir / object_names.MODELS).glob("*/*"):
+        with contextlib.suppress(OSError):  # it holds something, as it should
+            version_folder.rmdir()
+    (data_dir / object_names.INBOX).mkdir(exist_ok=True)
+    return store
 
 
 def open_registry(data_dir: Path) -> SqliteRegistry:
@@ -35,15 +55,20 @@ def lock_data_dir(data_dir: Path) -> IO[str]:
 
     Raises
     ------
-    DataDirInUse
+    DataDirInUse, DataDirUnusable
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    lock = (data_dir / "service.lock").open("a+")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "service.lock").open("a+")
+    except OSError as error:
+        raise DataDirUnusable(f"{data_dir} cannot be written: {error.strerror}.") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.seek(0)
-        raise DataDirInUse(f"{data_dir} is in use by process {lock.read().strip() or 'unknown'}.") from error
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise DataDirInUse(f"{data_dir} is in use by process {owner}.") from error
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()

@@ -1,6 +1,8 @@
 """Both functions' routes in one app, and the address that upload forms of the directory store point to."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
+import asyncio
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -8,8 +10,8 @@ from starlette.datastructures import UploadFile
 import recsys_api.app
 import recsys_recommend.app
 from recsys import object_names, problem
-from recsys.errors import InvalidRequest, JobNotFound
-from recsys.exchange import exchange_of
+from recsys.errors import InvalidRequest, JobNotFound, Unavailable
+from recsys.exchange import AsgiApp, Receive, Scope, Send, exchange_of
 from recsys.object_names import Upload
 from recsys.objects.port import ObjectStore
 from recsys.registry.port import Registry
@@ -27,6 +29,21 @@ def create_app(registry: Registry, store: ObjectStore, settings: Settings) -> Fa
     app.include_router(recsys_recommend.app.create_router(registry, store, settings))
     app.include_router(_create_upload_router(registry, store, settings))
     return app
+
+
+def ended_politely(app: AsgiApp) -> AsgiApp:
+    """`app`, where a request that the server cancels because it ends is answered, not logged as a failure."""
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            exchange = exchange_of(scope)
+            if exchange.status is None:
+                ending = Unavailable("The service is ending.", hint="Send the request again when it runs again.")
+                await problem.respond(exchange, ending.to_problem(), 503)(scope, receive, send)
+
+    return answering
 
 
 def _create_upload_router(registry: Registry, store: ObjectStore, settings: Settings) -> APIRouter:

@@ -34,7 +34,14 @@ def train_folder(
     with source.open("rb") as stream:
         interactions, report = read_interactions(stream, max_unpacked_bytes=settings.max_unpacked_bytes)
     recipe = Recipe()
-    fitted = fit(interactions, recipe, seed=settings.seed, budget_s=settings.train_budget_s, on_progress=on_progress)
+    fitted = fit(
+        interactions,
+        recipe,
+        seed=settings.seed,
+        budget_s=settings.train_budget_s,
+        on_progress=on_progress,
+        has_times=report.has_timestamps,
+    )
     on_progress(Progress("publishing"))
     folder.mkdir(parents=True, exist_ok=True)
     _manifest_sha256, metrics = write_artifact(

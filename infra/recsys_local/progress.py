@@ -13,6 +13,7 @@ from recsys.registry import records
 
 PHASES = {
     "reading": "Reading the CSV",
+    "choosing": "Choosing how to start",
     "fitting": "Fitting NeuMF",
     "evaluating": "Evaluating on held-out interactions",
     "refitting": "Fitting again on everything",
@@ -23,9 +24,9 @@ PHASES = {
 class TrainingProgress:
     """Shows what it is told, from `with` to its end; `label` stands in front of every line."""
 
-    def __init__(self, label: str = "", stream: TextIO = sys.stderr) -> None:
+    def __init__(self, label: str = "", stream: TextIO | None = None) -> None:
         self._label = f"{label}: " if label else ""
-        self._stream = stream
+        self._stream = stream or sys.stderr
         self._last_line = ""
         self._bar = Progress(
             SpinnerColumn(),
@@ -33,7 +34,7 @@ class TrainingProgress:
             BarColumn(),
             TextColumn("{task.fields[detail]}"),
             TimeElapsedColumn(),
-            console=Console(file=stream),
+            console=Console(file=self._stream),
         )
         self._tasks: dict[str, int] = {}
 

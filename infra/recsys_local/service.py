@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,22 +17,25 @@ from typing import Self
 import uvicorn
 
 from recsys.errors import RecsysError
+from recsys.object_names import INBOX
 from recsys.settings import Settings
-from recsys_local.adapters import lock_data_dir, open_registry, open_store
-from recsys_local.http import create_app
+from recsys_local.adapters import lock_data_dir, open_own_store, open_registry
+from recsys_local.http import create_app, ended_politely
 from recsys_local.sample import SampleRun
 
 logger = logging.getLogger("recsys.service")
 
 RESTART_AFTER_S = 1.0
+END_WITHIN_S = 2
+"""How long requests may go on after the service was told to end; who waits for a training may wait for minutes."""
 
 
-class AddressInUse(RecsysError):
-    """Another program listens on the port."""
+class CannotListen(RecsysError):
+    """Another program listens on the port, or the address is none of this machine's."""
 
-    code = "address-in-use"
-    title = "The port is taken"
-    default_hint = "Stop the other program or give this one another --port."
+    code = "cannot-listen"
+    title = "The address cannot be listened on"
+    default_hint = "Stop the program that has the port, or give another --port (or --host)."
 
 
 def run_service(host: str, port: int, data_dir: Path, *, sample: bool) -> None:
@@ -37,23 +43,39 @@ def run_service(host: str, port: int, data_dir: Path, *, sample: bool) -> None:
 
     Raises
     ------
-    DataDirInUse, AddressInUse, InvalidSetting
+    DataDirInUse, DataDirUnusable, CannotListen, InvalidSetting
     """
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
-    with lock_data_dir(data_dir), _listen(host, port) as listener:
-        bound_port = listener.getsockname()[1]
-        base_url = f"http://{host}:{bound_port}"
-        store, registry = open_store(data_dir, base_url=base_url), open_registry(data_dir)
+    with _until_interrupted(), lock_data_dir(data_dir), _listen(host, port) as listener:
+        base_url = _url_of(listener)
+        store, registry = open_own_store(data_dir, base_url=base_url), open_registry(data_dir)
         app = create_app(registry, store, settings)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        config = uvicorn.Config(
+            ended_politely(app),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=END_WITHIN_S,
+        )
         print(
             f"recsys serves on {base_url} (docs at {base_url}/docs), state in {data_dir}/. Ctrl-C ends it.", flush=True
         )
-        print(f"Copy a CSV into {data_dir}/inbox/ to train on it.", flush=True)
+        print(f"Copy a CSV into {data_dir / INBOX}/ to train on it.", flush=True)
         with WorkerProcess(data_dir):
             if sample:
                 SampleRun(store, registry, settings, base_url).start()
-            server.run(sockets=[listener])
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """Within, SIGTERM does what Ctrl-C does, and either ends the block without a word."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class WorkerProcess:
@@ -65,24 +87,29 @@ class WorkerProcess:
     def __init__(self, data_dir: Path) -> None:
         self._command = [sys.executable, "-m", "recsys_local.worker", "--data-dir", str(data_dir)]
         self._ending = threading.Event()
+        self._starting = threading.Lock()
         self._process = self._spawn()
         self._supervisor = threading.Thread(target=self._supervise, name="worker-supervisor", daemon=True)
 
-    @property
-    def pid(self) -> int:
-        """Process id of the present worker."""
-        return self._process.pid
-
     def _spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE)  # noqa: S603  # our own module
+        # A process group of its own: a terminal sends Ctrl-C to all of this one's, and the worker ends by its pipe.
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE, process_group=0)  # noqa: S603  # our own module
 
     def _supervise(self) -> None:
         while True:
             status = self._process.wait()
             if self._ending.wait(RESTART_AFTER_S):
                 return
-            logger.warning("The training worker ended with status %s; starting it again.", status)
-            self._process = self._spawn()
+            with self._starting:
+                if self._ending.is_set():
+                    return
+                logger.warning("The training worker ended with status %s; starting it again.", status)
+                self._close_pipe()
+                self._process = self._spawn()
+
+    def _close_pipe(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def __enter__(self) -> Self:
         self._supervisor.start()
@@ -91,10 +118,10 @@ class WorkerProcess:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._ending.set()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
+        with self._starting:
+            self._ending.set()
+        self._close_pipe()
+        self._process.kill()  # at any moment it is safe, and importing TensorFlow it would not look at its pipe
         self._supervisor.join()
 
 
@@ -103,7 +130,13 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except OSError as error:
         listener.close()
-        raise AddressInUse(f"{host}:{port} cannot be listened on: {error.strerror}.") from error
+        raise CannotListen(f"{host}:{port}: {error.strerror}.") from error
     return listener
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

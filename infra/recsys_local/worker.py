@@ -9,7 +9,9 @@ import argparse
 import contextlib
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -31,6 +33,9 @@ logger = logging.getLogger("recsys.worker")
 LOOK_EVERY_S = 0.5
 SWEEP_EVERY_S = 3600.0
 RETRY_AFTER_S = 5.0
+SCRATCH = ".scratch"
+"""In the data directory: the files of a version until they are uploaded."""
+_STDIN = 0
 
 
 def main() -> None:
@@ -40,6 +45,7 @@ def main() -> None:
     data_dir: Path = parser.parse_args().data_dir
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    _take_scratch(data_dir / SCRATCH)
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
     store = open_store(data_dir)
     trainer = Trainer(store, open_registry(data_dir), settings, owner="local-worker", watch=_Terminal())
@@ -109,8 +115,17 @@ class _Terminal:
             self._job_id = None
 
 
+def _take_scratch(folder: Path) -> None:
+    """Have temporary files in a folder that is emptied with every start: a worker that is killed cannot clean up."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(folder)
+
+
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin: its lock, held here, is wanted when the interpreter ends.
+    while os.read(_STDIN, 1024):
+        pass
     os._exit(0)
 
 

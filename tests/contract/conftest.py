@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.contract.records import NOW
-from tests.emulators import MINISTACK, Emulator
 
 from recsys.clock import Timestamp, after
 from recsys.objects.files import FileObjectStore
@@ -20,6 +18,8 @@ from recsys.registry.port import Registry
 from recsys.registry.rows import Rows
 from recsys.registry.sqlite import SqliteRows
 from recsys.registry.stored import StoredRegistry
+from tests.contract.records import NOW
+from tests.emulators import MINISTACK, Emulator
 
 # moto's server is not atomic under threads, so what is raced is raced here alone.
 ATOMIC = ["local", pytest.param("ministack", marks=MINISTACK)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.emulators import Emulator
 
 from recsys import aws
 from recsys.objects.s3 import S3ObjectStore
+from tests.emulators import Emulator
 
 
 @pytest.mark.parametrize(

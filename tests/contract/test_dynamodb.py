@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
-from tests.contract.conftest import FixedClock
-from tests.contract.records import HOUR_LATER, a_job, a_key
-from tests.emulators import MINISTACK, Emulator
 
 from recsys.errors import JobNotFound, KeyNotFound, Unavailable
 from recsys.registry.dynamodb import DynamoRegistry, DynamoRows
 from recsys.registry.rows import Address, Change
+from tests.contract.conftest import FixedClock
+from tests.contract.records import HOUR_LATER, a_job, a_key
+from tests.emulators import MINISTACK, Emulator
 
 ADDRESS = Address("p", "s")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
 from tests.emulators import MINISTACK, Emulator
 from tests.racing import race
 

@@ -8,11 +8,11 @@ from functools import partial
 
 import httpx
 import pytest
-from tests.racing import race
 
 from recsys.errors import InvalidRequest, ObjectExists, ObjectNotFound
 from recsys.objects.files import FileObjectStore
 from recsys.objects.port import ObjectInfo, ObjectStore
+from tests.racing import race
 
 STRANGE_NAMES = [
     "inbox/two words.csv",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.contract.conftest import FixedClock
-from tests.contract.records import DAY_BEFORE, FULL_KEY, HOUR_LATER, MINUTE_LATER, NOW, a_key
 
 from recsys.clock import Timestamp
 from recsys.errors import Gone, JobNotFound, KeyExists, KeyNotFound, VersionNotFound
 from recsys.registry.port import Registry
+from tests.contract.conftest import FixedClock
+from tests.contract.records import DAY_BEFORE, FULL_KEY, HOUR_LATER, MINUTE_LATER, NOW, a_key
 
 TOKEN = "e" * 64
 SECRET = "f" * 64

@@ -7,6 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from recsys.clock import Timestamp
+from recsys.errors import JobBusy, JobFinished, JobNotFound, LeaseLost, Problem
+from recsys.registry.port import Published, Registry
+from recsys.registry.records import Job, JobState, Lease, Progress
 from tests.contract.conftest import FixedClock
 from tests.contract.records import (
     FULL_JOB,
@@ -21,11 +26,6 @@ from tests.contract.records import (
     a_version,
     claim,
 )
-
-from recsys.clock import Timestamp
-from recsys.errors import JobBusy, JobFinished, JobNotFound, LeaseLost, Problem
-from recsys.registry.port import Published, Registry
-from recsys.registry.records import Job, JobState, Lease, Progress
 
 
 def test_every_field_of_a_job_comes_back(registry: Registry) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.contract.conftest import Bench
-from tests.contract.records import HOUR_LATER, REPORT, a_job, a_key, a_version, claim, claim_new
-from tests.racing import race
-
 from recsys.errors import Gone, JobBusy, KeyExists
 from recsys.registry.port import Published
 from recsys.registry.records import JobState, KeyRecord, Lease
+from tests.contract.conftest import Bench
+from tests.contract.records import HOUR_LATER, REPORT, a_job, a_key, a_version, claim, claim_new
+from tests.racing import race
 
 ROUNDS = 12
 

@@ -6,6 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+
+from recsys.clock import Timestamp
+from recsys.errors import Unavailable, VersionNotFound
+from recsys.registry.port import Published, Registry
+from recsys.registry.records import JobState
+from recsys.registry.rows import Address, Change, Row, Rows
 from tests.contract.conftest import Bench, FixedClock
 from tests.contract.records import (
     HOUR_LATER,
@@ -19,12 +25,6 @@ from tests.contract.records import (
     claim,
     claim_new,
 )
-
-from recsys.clock import Timestamp
-from recsys.errors import Unavailable, VersionNotFound
-from recsys.registry.port import Published, Registry
-from recsys.registry.records import JobState
-from recsys.registry.rows import Address, Change, Row, Rows
 
 
 class InterruptedRows:

@@ -10,13 +10,13 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.stub import Stubber
-from tests.emulators import MINISTACK, Emulator
 
 from recsys import aws
 from recsys.clock import Timestamp
 from recsys.errors import ObjectExists, ObjectNotFound, Unavailable
 from recsys.objects.port import ObjectInfo
 from recsys.objects.s3 import S3ObjectStore
+from tests.emulators import MINISTACK, Emulator
 
 
 class WrappedClient:

@@ -12,14 +12,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.contract.conftest import FixedClock
-from tests.contract.records import HOUR_LATER, a_job, a_key, claim
-from tests.racing import race
 
 from recsys.errors import KeyNotFound, Unavailable
 from recsys.registry.records import Lease
 from recsys.registry.rows import Address, Change
 from recsys.registry.sqlite import RegistryTooNew, SqliteRegistry, SqliteRows
+from tests.contract.conftest import FixedClock
+from tests.contract.records import HOUR_LATER, a_job, a_key, claim
+from tests.racing import race
 
 CLAIMER = """
 import sys

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.infra.stack import ROOT, names
 
 from recsys.settings import Settings
+from tests.infra.stack import ROOT, names
 
 TRAIN = ROOT / "functions" / "train" / "Dockerfile"
 LOCAL = ROOT / "infra" / "docker" / "Dockerfile"

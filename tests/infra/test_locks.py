@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tests.infra.stack import ROOT
 
 from deployment.requirements import requirements
+from tests.infra.stack import ROOT
 
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 DEPLOYED = {"api": ["api"], "recommend": ["recommend"], "train": ["train"]}

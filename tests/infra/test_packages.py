@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.infra.conftest import Once
-from tests.infra.stack import ROOT
 
 from deployment import package
+from tests.infra.conftest import Once
+from tests.infra.stack import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packages")]
 

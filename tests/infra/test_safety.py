@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 from tests.infra.stack import ROOT, Stack, read_sam
 
 ADAPTERS = (

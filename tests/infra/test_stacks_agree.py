@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.infra.stack import Stack, read_compiled, read_sam, read_serverless
 
 NODE = (pytest.mark.node, pytest.mark.xdist_group("node"))

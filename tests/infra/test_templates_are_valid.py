@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.infra.stack import ROOT, read_sam
 
 ROUTES = {

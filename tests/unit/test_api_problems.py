@@ -10,7 +10,6 @@ import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
-from tests.unit.http_fakes import Client, Service, assert_problem, publish, running
 
 from recsys import problem
 from recsys.api_key import ApiKey, claim_token_sha256, new_claim_token
@@ -34,6 +33,7 @@ from recsys.errors import (
 from recsys.exchange import redacted
 from recsys.registry.records import KeyRecord
 from recsys.registry.sqlite import SqliteRegistry
+from tests.unit.http_fakes import Client, Service, assert_problem, publish, running
 
 CANARY = str(ApiKey.mint())
 

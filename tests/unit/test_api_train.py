@@ -8,12 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.unit.http_fakes import CSV, Service, assert_problem, running
 
 from recsys.api_key import ApiKey
 from recsys.clock import after
 from recsys.errors import ObjectExists, Unavailable
 from recsys.objects.files import FileObjectStore
+from tests.unit.http_fakes import CSV, Service, assert_problem, running
 
 DAY_S = 86_400
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.http_fakes import METRICS, REPORT, Service, assert_problem, new_job, publish, running
 
 from recsys.errors import Problem
 from recsys.registry.records import Progress
+from tests.unit.http_fakes import METRICS, REPORT, Service, assert_problem, new_job, publish, running
 
 
 def test_an_upload_gets_a_key_a_job_and_a_form(service: Service) -> None:

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.unit.http_fakes import METRICS, REPORT, Now, Service, assert_problem, new_job, publish, running
 
 from recsys.errors import FieldError, Problem, Unavailable
 from recsys.registry.records import Job, JobState
 from recsys.registry.sqlite import SqliteRegistry
 from recsys_api.jobs import wait_until_final
 from recsys_api.prefer import wait_s
+from tests.unit.http_fakes import METRICS, REPORT, Now, Service, assert_problem, new_job, publish, running
 
 BAD_DATA = Problem(
     "invalid-data",

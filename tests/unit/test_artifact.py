@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.made_models import random_weights, serving_model, write_model
 
 from recsys import artifact
 from recsys.errors import ArtifactDamaged, ObjectNotFound
 from recsys.neumf import Dims, Network
 from recsys.ranking import ServingModel, recommend
+from tests.made_models import random_weights, serving_model, write_model
 
 DIMS = Dims(n_users=3, n_items=4, gmf_dim=2, mlp_dim=2, hidden_dims=(3, 2))
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -211,7 +211,15 @@ def test_another_format_is_refused(files: dict[str, bytes], format_number: objec
 
 @pytest.mark.parametrize(
     "manifest",
-    [b"", b"\xff\xfe", b"[]", b"null", b'{"format": 1}', b'{"format": 1, "files": []}', b'{"format": 1, "files": null}'],
+    [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"format": 1}',
+        b'{"format": 1, "files": []}',
+        b'{"format": 1, "files": null}',
+    ],
 )
 def test_a_manifest_that_is_none_is_refused(files: dict[str, bytes], manifest: bytes) -> None:
     with pytest.raises(ArtifactDamaged):

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tests.made_models import random_weights
 
 from recsys.neumf import Dims, Floats, Network, sigmoid
+from tests.made_models import random_weights
 
 ONE_LAYER = Dims(n_users=2, n_items=2, gmf_dim=2, mlp_dim=1, hidden_dims=(2,))
 TWO_LAYERS = Dims(n_users=2, n_items=2, gmf_dim=2, mlp_dim=1, hidden_dims=(2, 1))
 
 
-def arrays(**rows: list[list[float]] | list[float]) -> dict[str, Floats]:
+def arrays(**rows: Sequence[Sequence[float]] | Sequence[float]) -> dict[str, Floats]:
     return {name: np.array(values, dtype=np.float32) for name, values in rows.items()}
 
 
 EMBEDDINGS_AND_LAYER_1 = arrays(
     gmf_user=[[1, 2], [0, -1]],
-    gmf_item=[[3, -1], [0.5, 0.5]],
+    gmf_item=[[3.0, -1.0], [0.5, 0.5]],
     mlp_user=[[1], [-1]],
     mlp_item=[[2], [0]],
-    mlp_kernel_1=[[1, -1], [0.5, 1]],
+    mlp_kernel_1=[[1.0, -1.0], [0.5, 1.0]],
     mlp_bias_1=[0.5, -1],
     output_bias=[0.25],
 )

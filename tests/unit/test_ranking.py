@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.made_models import network_of, serving_model
 
 from recsys.ranking import Recommendations, ServingModel, Strategy, recommend, top_n
+from tests.made_models import network_of, serving_model
 
 NOTHING = np.array([], dtype=np.int64)
 

@@ -50,12 +50,16 @@ async def wait_until_final(
 ) -> Job:
     """The job when nothing about it will change any more, or as it is after `timeout_s`.
 
-    A registry that does not answer ends nothing: the job was accepted, and the caller must learn its key.
+    Neither a registry that does not answer nor a server that ends (it cancels what still waits) makes an error: the job
+    was accepted, and the caller must learn its key.
     """
     deadline = timer() + timeout_s
     pause_s = _FIRST_LOOK_S
     while not job.state.is_final and (left_s := deadline - timer()) > 0:
-        await sleep(min(pause_s, left_s))
+        try:
+            await sleep(min(pause_s, left_s))
+        except asyncio.CancelledError:
+            return job
         pause_s = min(pause_s * 1.5, _LAST_LOOK_S)
         try:
             job = await anyio.to_thread.run_sync(registry.get_job, job.job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,13 @@ def describe_metrics(fitted: Fitted, report: DataReport, *, recipe: Recipe, seed
         "protocol": {
             "split": "each user's last interaction held out, for users with two or more; ties in time in file order",
             "evaluated_users": fitted.evaluated_users,
+            "chosen_on": "other users' last interactions (the same users where fewer than 20 have one)",
             "hr_at_10, ndcg_at_10": "the held-out item among 99 the user never touched; a tie counts against the model",
             "recall_at_20, ndcg_at_20": "the held-out item among the whole catalogue without what the user had",
             "published_model": "the same recipe, trained again on all interactions",
         },
         "training": {
-            "epochs": fitted.epochs,
+            "chosen": asdict(fitted.choice),
             "fit_s": fitted.fit_s,
             "seed": seed,
             "recipe": recipe.to_json(),

@@ -40,9 +40,7 @@ class Quality:
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
-def evaluate(
-    score_items: ScoreItems, train: Interactions, held_out: Interactions, *, seed: int, max_users: int | None = None
-) -> Quality:
+def evaluate(score_items: ScoreItems, train: Interactions, held_out: Interactions, *, seed: int) -> Quality:
     """Rank each user's held-out item.
 
     Parameters
@@ -50,36 +48,43 @@ def evaluate(
     held_out
         One pair per user, as `Interactions.split_last` cuts it.
     seed
-        Of the sampled negatives, and of the users where `max_users` takes a part of them.
+        Of the sampled negatives.
 
     Returns
     -------
     Zeros where nothing is held out.
     """
     generator = np.random.default_rng(seed)
-    rows = np.arange(len(held_out))
-    if max_users is not None and len(rows) > max_users:
-        rows = np.sort(generator.choice(rows, max_users, replace=False))
+    n_users = len(held_out)
     starts, items = train.items_by_user()
-    sampled_ranks = np.empty(len(rows), dtype=np.int64)
-    full_ranks = np.empty(len(rows), dtype=np.int64)
-    for place, row in enumerate(rows.tolist()):
-        user, target = int(held_out.users[row]), int(held_out.items[row])
+    sampled_ranks = np.empty(n_users, dtype=np.int64)
+    full_ranks = np.empty(n_users, dtype=np.int64)
+    for place, (user, target) in enumerate(zip(held_out.users.tolist(), held_out.items.tolist(), strict=True)):
         values = score_items(user)
         rivals = np.ones(train.n_items, dtype=np.bool_)
         rivals[items[starts[user] : starts[user + 1]]] = False
         rivals[target] = False
         at_least = values >= values[target]
         full_ranks[place] = 1 + np.count_nonzero(at_least & rivals)
-        never_touched = np.flatnonzero(rivals)
-        negatives = generator.choice(never_touched, min(N_NEGATIVES, len(never_touched)), replace=False)
-        sampled_ranks[place] = 1 + np.count_nonzero(at_least[negatives])
+        sampled_ranks[place] = 1 + np.count_nonzero(at_least[_draw(rivals, generator)])
     return Quality(
         hr_at_10=_mean(sampled_ranks <= 10),
         ndcg_at_10=_mean(_ndcg(sampled_ranks, 10)),
         recall_at_20=_mean(full_ranks <= 20),
         ndcg_at_20=_mean(_ndcg(full_ranks, 20)),
     )
+
+
+def _draw(eligible: NDArray[np.bool_], generator: np.random.Generator) -> NDArray[np.int64]:
+    """`N_NEGATIVES` distinct indices where `eligible` is true, uniformly; all of them where there are fewer."""
+    draws = generator.integers(0, len(eligible), 4 * N_NEGATIVES)
+    _, first = np.unique(draws, return_index=True)
+    distinct = draws[np.sort(first)]
+    distinct = distinct[eligible[distinct]]
+    if len(distinct) >= N_NEGATIVES:
+        return distinct[:N_NEGATIVES]
+    indices = np.flatnonzero(eligible)
+    return generator.choice(indices, min(N_NEGATIVES, len(indices)), replace=False)
 
 
 def _ndcg(ranks: NDArray[np.int64], cut: int) -> NDArray[np.float64]:

@@ -63,16 +63,9 @@ def _announce_drop(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
             )
     else:
         key_id = drop.key_id
+    # It does not expire: the file stays, and a worker that starts again must know that it is done.
     return trainer.registry.create_job(
-        Job(
-            job_id,
-            key_id,
-            event.name,
-            created_at=now,
-            updated_at=now,
-            receipt_name=object_names.receipt(drop),
-            expires_at=_days(now, trainer.settings.job_days),
-        )
+        Job(job_id, key_id, event.name, created_at=now, updated_at=now, receipt_name=object_names.receipt(drop))
     )
 
 

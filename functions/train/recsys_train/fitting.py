@@ -1,10 +1,11 @@
-"""From interactions to a trained network: hold out, fit with early stopping, evaluate, fit again on everything."""
+"""From interactions to a trained network: hold out, choose, fit, measure, fit again on everything."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,31 +13,50 @@ import numpy as np
 from recsys.neumf import Dims, Floats, Network
 from recsys.registry.records import Progress
 from recsys_train.evaluation import Quality, evaluate
+from recsys_train.histories import Examples, final_histories, make_examples
 from recsys_train.interactions import Interactions
-from recsys_train.network import NeuMF, Objective, initial_weights
+from recsys_train.network import NeuMF, Objective, initial_weights, with_user_tables
 from recsys_train.tensorflow import tf
+from recsys_train.warm_start import (
+    MAX_EASE_ITEMS,
+    LinearModel,
+    balance,
+    calibrate,
+    ease,
+    reduce_rank,
+    spectral,
+    to_matrix,
+)
 
 OnProgress = Callable[[Progress], None]
 """Told how far a training is; what it raises ends the training."""
 
 VALIDATION_PAIRS: Final = 8_000_000
 """About how many user-item pairs one validation scores; it bounds the number of users asked."""
+BLOCKS_PER_CALL: Final = 64
+SAMPLED_EXAMPLES: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to train; the defaults suit a shop of any size up to millions of interactions."""
 
-    gmf_dim: int = 64
+    gmf_dim: int = 512
+    """At most; large catalogues get `large_gmf_dim`, small ones as many as they have items."""
+    large_gmf_dim: int = 256
     mlp_dim: int = 32
     hidden_dims: tuple[int, ...] = (32, 16)
+    ridges: tuple[float, ...] = (50.0, 200.0, 800.0)
+    """EASE's regularisation; validation chooses."""
+    decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """How fast a history is forgotten; validation chooses, 0 where the data has no times."""
     block: int = 512
     """Positives per step."""
-    negatives: int = 64
+    negatives: int = 128
     """Negatives a block shares."""
-    objective: Objective = field(default_factory=lambda: Objective(learning_rate=0.003, negative_weight=8.0, l2=0.0))
-    max_epochs: int = 20
-    patience: int = 2
+    objective: Objective = field(default_factory=lambda: Objective(learning_rate=0.0005, negative_weight=16.0))
+    max_epochs: int = 8
+    patience: int = 1
     """Epochs without a better validation NDCG before training stops."""
 
     def to_json(self) -> dict[str, Any]:
@@ -45,40 +65,61 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What validation chose."""
+
+    ridge: float
+    decay: float
+    epochs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Fitted:
-    """A network trained on all interactions, and how the same recipe did with each user's last one held out."""
+    """A network trained on all interactions, and how the same recipe did with each user's last one held out.
+
+    `quality` and `popularity` are means over the `evaluated_users`, who had no part in any choice.
+    """
 
     dims: Dims
     weights: dict[str, Floats]
     quality: Quality
     popularity: Quality
     evaluated_users: int
-    epochs: int
+    choice: Choice
     fit_s: float
 
 
-def fit(interactions: Interactions, recipe: Recipe, *, seed: int, budget_s: float, on_progress: OnProgress) -> Fitted:
+def fit(
+    interactions: Interactions,
+    recipe: Recipe,
+    *,
+    seed: int,
+    budget_s: float,
+    on_progress: OnProgress,
+    has_times: bool = True,
+) -> Fitted:
     """Train on `interactions`.
 
     Parameters
     ----------
     budget_s
         The search for the number of epochs ends after half of it, with the best so far; the rest is for the second fit.
+    has_times
+        Whether the order of the interactions is that of time. Without it histories are not forgotten.
     """
     started = time.monotonic()
     train, held_out = interactions.split_last()
-    dims = Dims(interactions.n_users, interactions.n_items, recipe.gmf_dim, recipe.mlp_dim, recipe.hidden_dims)
-    max_users = max(50, VALIDATION_PAIRS // interactions.n_items)
+    validation, test = _halves(held_out, max_first=max(50, VALIDATION_PAIRS // train.n_items), seed=seed)
+    decays = recipe.decays if has_times else (0.0,)
 
-    def validation_ndcg(weights: dict[str, Floats]) -> float:
-        network = Network.from_weights(dims, weights)
-        return evaluate(network.logits, train, held_out, seed=seed, max_users=max_users).ndcg_at_20
-
+    on_progress(Progress("choosing"))
+    choice = _choose(train, validation, recipe, decays)
     best = _Best()
     deadline = started + budget_s / 2
-    for epoch, loss, model in _epochs(train, dims, recipe, seed):
-        weights = model.weights()
-        ndcg = validation_ndcg(weights)
+    for epoch, loss, fitting in _epochs(train, recipe, choice, seed):
+        dims, weights = fitting.dims, fitting.weights()
+        network = Network.from_weights(dims, weights)
+        ndcg = evaluate(network.logits, train, validation, seed=seed).ndcg_at_20
         best.offer(epoch, ndcg, weights)
         on_progress(Progress("fitting", epoch, recipe.max_epochs, loss, ndcg))
         if epoch >= best.epoch + recipe.patience or epoch == recipe.max_epochs or time.monotonic() > deadline:
@@ -87,16 +128,72 @@ def fit(interactions: Interactions, recipe: Recipe, *, seed: int, budget_s: floa
     on_progress(Progress("evaluating"))
     network = Network.from_weights(dims, best.weights)
     share = train.users_per_item().astype(np.float32)
-    quality = evaluate(network.logits, train, held_out, seed=seed)
-    popularity = evaluate(lambda _user: share, train, held_out, seed=seed)
+    quality = evaluate(network.logits, train, test, seed=seed)
+    popularity = evaluate(lambda _user: share, train, test, seed=seed)
 
-    weights = best.weights
-    for epoch, loss, model in _epochs(interactions, dims, recipe, seed):
+    choice = Choice(choice.ridge, choice.decay, best.epoch)
+    for epoch, loss, fitting in _epochs(interactions, recipe, choice, seed):
         on_progress(Progress("refitting", epoch, best.epoch, loss))
         if epoch == best.epoch:
-            weights = model.weights()
+            weights = fitting.weights()
             break
-    return Fitted(dims, weights, quality, popularity, len(held_out), best.epoch, round(time.monotonic() - started, 3))
+    fit_s = round(time.monotonic() - started, 3)
+    return Fitted(dims, weights, quality, popularity, len(test), choice, fit_s)
+
+
+def _halves(held_out: Interactions, *, max_first: int, seed: int) -> tuple[Interactions, Interactions]:
+    """Users to choose by, and users to measure on; where there are too few to share, everybody is in both."""
+    if len(held_out) < 20:
+        return held_out, held_out
+    order = np.random.default_rng(seed).permutation(len(held_out))
+    n_first = min(len(held_out) // 2, max_first)
+    return held_out[np.sort(order[:n_first])], held_out[np.sort(order[n_first:])]
+
+
+def _choose(train: Interactions, validation: Interactions, recipe: Recipe, decays: tuple[float, ...]) -> Choice:
+    """The warm start's regularisation and how fast histories are forgotten, by validation NDCG of the linear model."""
+    matrix = to_matrix(train)
+    users = validation.users
+    row_of = dict(zip(users.tolist(), range(len(users)), strict=True))
+    histories = {decay: final_histories(train, decay)[users] for decay in decays}
+    best, best_ndcg = Choice(recipe.ridges[0], decays[0]), -1.0
+    for ridge, score in _linear_scorers(matrix, recipe):
+        for decay, rows in histories.items():
+            scores = score(rows)
+            ndcg = evaluate(partial(_row_of_user, scores, row_of), train, validation, seed=0).ndcg_at_20
+            if ndcg > best_ndcg:
+                best, best_ndcg = Choice(ridge, decay), ndcg
+    return best
+
+
+def _row_of_user(scores: Floats, row_of: dict[int, int], user: int) -> Floats:
+    row: Floats = scores[row_of[user]]
+    return row
+
+
+def _linear_scorers(matrix: Any, recipe: Recipe) -> Iterator[tuple[float, Callable[[Any], Floats]]]:
+    """The linear models to choose from: `(ridge, score)`, where `score(histories)` is (n, n_items)."""
+    if matrix.shape[1] > MAX_EASE_ITEMS:
+        model = spectral(matrix, recipe.large_gmf_dim, np.random.default_rng(0))
+        yield 0.0, lambda rows: (rows @ model.item_map) @ model.item_vectors.T
+        return
+    for ridge in recipe.ridges:
+        weights = ease(matrix, ridge)
+        yield ridge, partial(_product, weights)
+
+
+def _product(weights: Floats, rows: Any) -> Floats:
+    return np.asarray(rows @ weights)
+
+
+def _linear_model(
+    matrix: Any, histories: Any, ridge: float, recipe: Recipe, generator: np.random.Generator
+) -> LinearModel:
+    """The warm start: EASE cut down for these histories where the catalogue allows it, otherwise spectral."""
+    n_items = matrix.shape[1]
+    if n_items > MAX_EASE_ITEMS:
+        return spectral(matrix, recipe.large_gmf_dim, generator)
+    return reduce_rank(ease(matrix, ridge), histories, min(recipe.gmf_dim, n_items), generator)
 
 
 @dataclass(slots=True)
@@ -110,17 +207,72 @@ class _Best:
             self.epoch, self.ndcg, self.weights = epoch, ndcg, weights
 
 
-def _epochs(train: Interactions, dims: Dims, recipe: Recipe, seed: int) -> Any:
-    """Train without end, yielding `(epoch, mean loss, model)` after each pass over the positives."""
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """A network in training, and what makes embedding tables of it."""
+
+    model: NeuMF
+    histories: Floats
+
+    @property
+    def dims(self) -> Dims:
+        return self.model.dims
+
+    def weights(self) -> dict[str, Floats]:
+        """As `dims.weight_shapes()` names them."""
+        return with_user_tables(self.model.weights(), self.histories)
+
+
+def _epochs(train: Interactions, recipe: Recipe, choice: Choice, seed: int) -> Iterator[tuple[int, float, _Fitting]]:
+    """Start from the linear model and train without end: `(epoch, mean loss, network)` after each pass."""
     generator = np.random.default_rng(seed)
-    model = NeuMF(dims, initial_weights(dims, generator))
-    train_blocks = tf.function(model.train_blocks, reduce_retracing=True)
-    block = min(recipe.block, len(train))
-    n_blocks = len(train) // block
+    histories = final_histories(train, choice.decay)
+    linear = _linear_model(to_matrix(train), histories, choice.ridge, recipe, generator)
+    linear = balance(linear, histories @ linear.item_map)
+    examples = make_examples(train, choice.decay, linear.item_map)
+    slope, bias = _calibrate(examples, linear, recipe.objective.negative_weight, generator)
+    # The slope goes into the histories and the items alike.
+    linear = LinearModel(linear.item_map * np.float32(slope**0.5), linear.item_vectors * np.float32(slope**0.5))
+    examples = make_examples(train, choice.decay, linear.item_map)
+    vectors = np.asarray(histories @ linear.item_map, dtype=np.float32)
+    dims = Dims(train.n_users, train.n_items, vectors.shape[1], recipe.mlp_dim, recipe.hidden_dims)
+    rms = float(np.sqrt(np.mean(np.square(vectors)))) or 1.0
+    fitting = _Fitting(NeuMF(dims, initial_weights(dims, linear.item_vectors, bias, rms, generator)), vectors)
+    train_blocks = tf.function(fitting.model.train_blocks, reduce_retracing=True)
     epoch = 0
     while True:
         epoch += 1
-        order = generator.permutation(len(train))[: n_blocks * block].reshape(n_blocks, block)
-        negatives = generator.integers(0, dims.n_items, (n_blocks, recipe.negatives), dtype=np.int32)
-        loss = train_blocks(train.users[order], train.items[order], negatives, recipe.objective)
-        yield epoch, float(loss), model
+        losses = [
+            float(train_blocks(*blocks, recipe.objective)) for blocks in _blocks(examples, dims, recipe, generator)
+        ]
+        yield epoch, float(np.mean(losses)) if losses else 0.0, fitting
+
+
+def _calibrate(
+    examples: Examples, linear: LinearModel, negative_weight: float, generator: np.random.Generator
+) -> tuple[float, float]:
+    n_examples, n_items = len(examples.targets), len(linear.item_vectors)
+    if n_examples == 0:
+        return 1.0, 0.0
+    rows = generator.choice(n_examples, min(n_examples, SAMPLED_EXAMPLES), replace=False)
+    vectors = examples.encode(rows)
+    positives = np.einsum("nd,nd->n", vectors, linear.item_vectors[examples.targets[rows]])
+    negatives = np.einsum("nd,nd->n", vectors, linear.item_vectors[generator.integers(0, n_items, len(rows))])
+    return calibrate(positives, negatives, negative_weight)
+
+
+def _blocks(
+    examples: Examples, dims: Dims, recipe: Recipe, generator: np.random.Generator
+) -> Iterator[tuple[Floats, Any, Any]]:
+    """One pass over the examples in random order, some blocks at a time, each with its negatives."""
+    n_examples = len(examples.targets)
+    block = min(recipe.block, n_examples)
+    if block == 0:
+        return
+    n_blocks = n_examples // block
+    order = generator.permutation(n_examples)[: n_blocks * block].reshape(n_blocks, block)
+    for start in range(0, n_blocks, BLOCKS_PER_CALL):
+        rows = order[start : start + BLOCKS_PER_CALL]
+        histories = examples.encode(rows.ravel()).reshape(*rows.shape, dims.gmf_dim)
+        negatives = generator.integers(0, dims.n_items, (len(rows), recipe.negatives), dtype=np.int32)
+        yield histories, examples.targets[rows], negatives

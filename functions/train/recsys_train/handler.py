@@ -3,43 +3,61 @@
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from recsys import aws
 from recsys.clock import from_datetime
+from recsys.errors import RecsysError, Unavailable
+from recsys.exchange import redacted
 from recsys.objects.s3 import S3ObjectStore
 from recsys.registry.dynamodb import DynamoRegistry
 from recsys.settings import Settings
+from recsys.telemetry import LambdaTelemetry
 from recsys_train.events import ObjectCreated, process
 from recsys_train.pipeline import Trainer
 
-logger = Logger()
-metrics = Metrics()
-settings = Settings.from_environment(backend="aws")
-store = S3ObjectStore(aws.s3_client(), settings.bucket)
-registry = DynamoRegistry(aws.dynamodb_client(), settings.table)
-processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+MAX_PAUSE_S: Final = 3600
+
+logger: Final = logging.getLogger("recsys.train")
+telemetry: Final = LambdaTelemetry("train")
+settings: Final = Settings.from_environment(backend="aws")
+store: Final = S3ObjectStore(aws.s3_client(), settings.bucket)
+registry: Final = DynamoRegistry(aws.dynamodb_client(), settings.table)
+queue: Final = aws.sqs_client()
+processor: Final = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 
 
-@logger.inject_lambda_context
-@metrics.log_metrics
-def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Work on each message; those that must come back are named in `batchItemFailures`."""
-    trainer = Trainer(store, registry, settings, owner=context.aws_request_id)
+    trainer = Trainer(
+        store,
+        registry,
+        settings,
+        owner=context.aws_request_id,
+        time_left_s=lambda: context.get_remaining_time_in_millis() / 1000,
+    )
 
     def handle_record(record: SQSRecord) -> None:
-        for created in object_events(json.loads(record.body)):
-            _train(created, trainer)
+        try:
+            for created in object_events(json.loads(record.body)):
+                _train(created, trainer)
+        except Exception as error:
+            _log_failure(record, error)
+            _come_back_soon(record)
+            raise
 
     return dict(process_partial_response(event, handle_record, processor, context))
+
+
+handle: Final = telemetry.watch(_handle)
 
 
 def object_events(body: dict[str, Any]) -> list[ObjectCreated]:
@@ -64,7 +82,34 @@ def _object_created(record: dict[str, Any]) -> ObjectCreated:
 def _train(created: ObjectCreated, trainer: Trainer) -> None:
     job = process(created, trainer)
     if job is None:
-        logger.info("Object ignored", object_name=created.name)
+        logger.info("Object ignored", extra={"object_name": created.name})
         return
-    logger.info("Job ended", job_id=job.job_id, key_id=job.key_id, state=job.state, attempt=job.fence)
-    metrics.add_metric(name=f"Jobs{job.state.value.capitalize()}", unit=MetricUnit.Count, value=1)
+    ending = {"job_id": job.job_id, "key_id": job.key_id, "state": job.state.value, "attempt": job.fence}
+    logger.info("Job ended", extra=ending)
+    telemetry.count(f"Jobs{job.state.value.capitalize()}")
+
+
+def _log_failure(record: SQSRecord, error: Exception) -> None:
+    """Powertools names a failed message to SQS, and says why to nobody."""
+    telemetry.count("MessagesFailed")
+    where = {"message_id": record.message_id, "delivery": record.attributes.approximate_receive_count}
+    if isinstance(error, RecsysError):
+        logger.warning("A message comes back: %s", redacted(error.detail), extra=where)
+    else:
+        logger.error("A message failed\n%s", redacted("".join(traceback.format_exception(error))), extra=where)
+
+
+def _come_back_soon(record: SQSRecord) -> None:
+    """Show the message again once the lease of this attempt ran out, and later each time.
+
+    Left alone it comes back only after the queue's visibility timeout, which is long enough for the longest training.
+    """
+    delivery = int(record.attributes.approximate_receive_count or 1)
+    pause_s = min(MAX_PAUSE_S, 2 * settings.lease_s * 2 ** (delivery - 1))
+    try:
+        with aws.answering("ChangeMessageVisibility"):
+            queue.change_message_visibility(
+                QueueUrl=record.queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=pause_s
+            )
+    except Unavailable as error:
+        logger.warning("A message comes back late: %s", error.detail)

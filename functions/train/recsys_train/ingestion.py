@@ -1,8 +1,8 @@
 """From the bytes of a CSV to interactions, strictly: every line is read as it stands or counted as bad.
 
 pyarrow reads the file in blocks with every column as bytes, so that ids stay byte for byte (`007` is not `7`, `NA` is
-an id) and a wrong encoding costs a line, not the file. Memory grows with the number of rows, 20 bytes each, not
-with the file.
+an id) and a wrong encoding costs a line, not the file. Memory grows with the number of distinct pairs, 20 bytes each,
+not with the file: a small gzip can hold a billion rows.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from recsys.errors import InvalidData
 from recsys_train.csv_fields import BLANK, ID_PROBLEMS, Column, id_problems, parse_scores, parse_times
 from recsys_train.csv_source import CsvSource, read_header
-from recsys_train.interactions import Interactions, distinct_pairs
+from recsys_train.interactions import Interactions, Rows
 from recsys_train.report import MAX_BAD_SHARE, DataReport
 
 BLOCK_BYTES: Final = 8 * 1024 * 1024
 """Also the longest line that can be read."""
+MERGE_ROWS: Final = 4_000_000
+"""So many new rows are held, or as many as there are distinct ones, before those of one pair are merged."""
 
 
 class UntrainableCsv(InvalidData):
@@ -61,7 +63,7 @@ def read_interactions(
         has_timestamps="timestamp" in columns,
         ignored_columns=[name for name in columns if name not in _KNOWN_COLUMNS],
     )
-    rows = _Rows()
+    rows = _Collected()
     for block in _read_blocks(source, columns, report):
         rows.append(_check(block, report))
         on_progress(report.lines)
@@ -248,33 +250,33 @@ class _IdIndex:
 
 
 @dataclass(slots=True)
-class _Rows:
-    """Good rows of all blocks so far."""
+class _Collected:
+    """The good rows of all blocks so far; those of one pair are merged now and then."""
 
-    users: list[NDArray[np.int32]] = field(default_factory=list)
-    items: list[NDArray[np.int32]] = field(default_factory=list)
-    scores: list[NDArray[np.float32]] = field(default_factory=list)
-    times: list[NDArray[np.int64]] = field(default_factory=list)
+    parts: list[Rows] = field(default_factory=list)
+    n_rows: int = 0
+    merge_at: int = MERGE_ROWS
     user_index: _IdIndex = field(default_factory=_IdIndex)
     item_index: _IdIndex = field(default_factory=_IdIndex)
 
     def append(self, rows: _GoodRows) -> None:
         """Index the ids of a block and keep its numbers."""
-        self.users.append(self.user_index.rows(rows.user_ids))
-        self.items.append(self.item_index.rows(rows.item_ids))
-        self.scores.append(rows.scores)
-        self.times.append(rows.times)
+        users, items = self.user_index.rows(rows.user_ids), self.item_index.rows(rows.item_ids)
+        self.parts.append(Rows(users, items, rows.scores, rows.times))
+        self.n_rows += len(users)
+        if self.n_rows >= self.merge_at:
+            self._merge()
+
+    def _merge(self) -> Rows:
+        merged = Rows.joined(self.parts).distinct()
+        self.parts, self.n_rows = [merged], len(merged)
+        self.merge_at = self.n_rows + max(MERGE_ROWS, self.n_rows)
+        return merged
 
     def finish(self) -> Interactions:
         """All rows as distinct pairs; there is at least one block."""
-        return distinct_pairs(
-            self.user_index.ids(),
-            self.item_index.ids(),
-            np.concatenate(self.users),
-            np.concatenate(self.items),
-            np.concatenate(self.scores),
-            np.concatenate(self.times),
-        )
+        rows = self._merge()
+        return Interactions(self.user_index.ids(), self.item_index.ids(), rows.users, rows.items, rows.scores)
 
 
 def _check_bad_share(report: DataReport) -> None:

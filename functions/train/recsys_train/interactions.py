@@ -66,29 +66,34 @@ class Interactions:
         return self[~held_out], self[held_out]
 
 
-def distinct_pairs(
-    user_ids: list[str],
-    item_ids: list[str],
-    users: Int32s,
-    items: Int32s,
-    scores: NDArray[np.float32],
-    times: NDArray[np.int64],
-) -> Interactions:
-    """Merge repeated pairs: the first time is kept, scores are added.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Good rows of a file: the same (n,) of users and items int32, scores float32, times int64."""
 
-    Parameters
-    ----------
-    users, items, scores, times
-        One entry per good row of the file, in its order.
-    """
-    rows = pd.DataFrame({"pair": users.astype(np.int64) * len(item_ids) + items, "time": times, "score": scores})
-    rows = rows.sort_values("time", kind="stable")
-    totals = rows.groupby("pair", sort=False)["score"].sum()  # in order of first appearance, which is order of time
-    pairs = totals.index.to_numpy()
-    return Interactions(
-        user_ids,
-        item_ids,
-        (pairs // len(item_ids)).astype(np.int32),
-        (pairs % len(item_ids)).astype(np.int32),
-        totals.to_numpy(dtype=np.float32),
-    )
+    users: Int32s
+    items: Int32s
+    scores: NDArray[np.float32]
+    times: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        """The rows of all `parts` (one at least), in their order."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
+    def distinct(self) -> Self:
+        """One row for each pair, by time, ties in order of the rows: its first time, the sum of its scores.
+
+        Doing it to some of the rows before others are added changes nothing in the end.
+        """
+        order = np.argsort(self.times, kind="stable")
+        n_items = int(self.items.max(initial=0)) + 1
+        codes, pairs = pd.factorize((self.users.astype(np.int64) * n_items + self.items)[order])
+        times = np.empty(len(pairs), dtype=np.int64)
+        times[codes[::-1]] = self.times[order[::-1]]  # the last assignment of a pair stays: its first time
+        scores = np.bincount(codes, weights=self.scores[order], minlength=len(pairs))
+        return type(self)(
+            (pairs // n_items).astype(np.int32), (pairs % n_items).astype(np.int32), scores.astype(np.float32), times
+        )

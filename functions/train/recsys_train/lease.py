@@ -48,11 +48,12 @@ class LeaseKeeper:
 
     def _keep(self) -> None:
         ticks_per_renewal = max(1, int(self._lease_s / 3 / PROGRESS_EVERY_S))
-        tick = 0
+        tick, is_due = 0, False
         while not self._ended.wait(PROGRESS_EVERY_S):
             tick += 1
+            is_due = is_due or tick % ticks_per_renewal == 0
             progress = self._progress
-            if progress is self._written and tick % ticks_per_renewal:
+            if progress is self._written and not is_due:
                 continue
             try:
                 self._registry.renew_lease(self._lease, lease_s=self._lease_s, progress=progress)
@@ -60,8 +61,9 @@ class LeaseKeeper:
                 self._lost = error
                 return
             except Unavailable:
+                is_due = True
                 continue
-            self._written = progress
+            self._written, is_due = progress, False
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -6,17 +6,18 @@ the attempt after the last one fails the job too.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from recsys import artifact, object_names
 from recsys.clock import Clock, utc_now
 from recsys.errors import InvalidData, JobFinished, KeyNotFound, LeaseLost, ObjectNotFound, Problem, RecsysError
 from recsys.objects.port import ObjectStore
-from recsys.registry.port import Published, Registry
+from recsys.registry.port import Registry
 from recsys.registry.records import Job, Lease, ModelVersion, Progress
 from recsys.settings import Settings
 from recsys_train.artifact_folder import write_artifact
@@ -24,6 +25,9 @@ from recsys_train.fitting import Recipe, fit
 from recsys_train.ingestion import UntrainableCsv, read_interactions
 from recsys_train.lease import LeaseKeeper
 from recsys_train.report import DataReport
+
+_FITTING_SHARE: Final = 2 / 3
+"""Of the time that is left after reading; the rest is for evaluating, writing and uploading."""
 
 Watcher = Callable[[Job, Progress], None]
 """Told how far a job is, beside the registry: a terminal's progress bar."""
@@ -39,6 +43,8 @@ class Trainer:
     owner: str
     clock: Clock = utc_now
     watch: Watcher = lambda _job, _progress: None
+    time_left_s: Callable[[], float] = lambda: math.inf
+    """Seconds until the worker is ended from outside."""
 
     def run(self, job_id: str, *, source_order: str) -> Job:
         """Work on a job until it is final; a job that is final already is returned as it is.
@@ -57,7 +63,7 @@ class Trainer:
                 job_id, owner=self.owner, source_order=source_order, lease_s=self.settings.lease_s
             )
         except JobFinished:
-            return self.registry.get_job(job_id)
+            return self._finished(job_id)
         try:
             self._attempt(lease)
         except InvalidData as error:
@@ -70,7 +76,16 @@ class Trainer:
             if lease.fence < self.settings.max_attempts:
                 raise
             self.registry.fail_job(lease, _given_up(error, lease), None)
-        return self.registry.get_job(job_id)
+        return self._finished(job_id)
+
+    def _finished(self, job_id: str) -> Job:
+        """The job, final, after removing what its attempts left behind: everything but the version it published."""
+        job = self.registry.get_job(job_id)
+        for fence in range(1, job.fence + 1):
+            version = f"{job_id}.{fence}"
+            if version != job.version:
+                self._remove_version(job.key_id, version)
+        return job
 
     def _attempt(self, lease: Lease) -> None:
         if lease.fence > self.settings.max_attempts:  # the attempts before ended without a word: killed, out of memory
@@ -90,11 +105,7 @@ class Trainer:
                 on_progress(Progress("publishing"))
                 self._upload(lease, Path(folder), version.manifest_sha256)
             keeper.check()
-            outcome = self.registry.publish_version(lease, version, report.to_json())
-        if outcome is Published.SUPERSEDED:
-            self._remove_version(lease.job.key_id, lease.version)
-        for fence in range(1, lease.fence):  # what attempts before this one left
-            self._remove_version(lease.job.key_id, f"{lease.job.job_id}.{fence}")
+            self.registry.publish_version(lease, version, report.to_json())
 
     def _is_outdated(self, lease: Lease) -> bool:
         try:
@@ -124,8 +135,9 @@ class Trainer:
             interactions,
             recipe,
             seed=self.settings.seed,
-            budget_s=self.settings.train_budget_s,
+            budget_s=min(self.settings.train_budget_s, _FITTING_SHARE * self.time_left_s()),
             on_progress=on_progress,
+            has_times=report.has_timestamps,
         )
         manifest_sha256, metrics = write_artifact(
             folder, lease.version, interactions, report, fitted, recipe=recipe, seed=self.settings.seed

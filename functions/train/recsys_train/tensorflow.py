@@ -30,9 +30,14 @@ def _silent_stderr() -> Iterator[None]:
 
 set_default_environment("TF_CPP_MIN_LOG_LEVEL", "2")
 with _silent_stderr():
+    import absl.logging
     import keras
     import tensorflow as tf
 
     tf.constant(0)  # the first operation greets too
+
+# Each training makes its graph anew, which TensorFlow would warn about; and HDF5 is what we promise, whatever Keras says.
+tf.get_logger().setLevel("ERROR")
+absl.logging.set_verbosity(absl.logging.ERROR)
 
 __all__ = ["keras", "tf"]

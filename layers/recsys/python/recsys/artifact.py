@@ -177,7 +177,7 @@ def _assemble(version: str, mappings: dict[str, Any], arrays: dict[str, NDArray[
         **{name: arrays[name] for name in _PLAIN_ARRAYS},
         mlp_kernels=tuple(arrays[f"mlp_kernel_{layer}"] for layer in layers),
         mlp_biases=tuple(arrays[f"mlp_bias_{layer}"] for layer in layers),
-        output_bias=float(arrays["output_bias"].item()),
+        output_bias=float(arrays["output_bias"][0]),
     )
     model = ServingModel(
         version=version,

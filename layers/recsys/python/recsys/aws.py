@@ -20,6 +20,7 @@ from recsys.errors import Unavailable
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
 # A call inside a region connects in milliseconds: one that takes seconds is better tried again.
 _CONFIG: Final = Config(
@@ -45,6 +46,12 @@ def s3_client() -> S3Client:
 def dynamodb_client() -> DynamoDBClient:
     """The process's DynamoDB client; safe to share between threads."""
     return Session().client("dynamodb", config=_CONFIG)
+
+
+@cache
+def sqs_client() -> SQSClient:
+    """The process's SQS client; safe to share between threads."""
+    return Session().client("sqs", config=_CONFIG)
 
 
 def error_code(error: ClientError) -> str:

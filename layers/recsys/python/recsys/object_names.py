@@ -11,7 +11,7 @@ INBOX: Final = "inbox/"
 RECEIPTS: Final = "receipts/"
 MODELS: Final = "models/"
 
-_CSV: Final = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
+_CSV: Final = re.compile(r"\.csv(\.gz)?\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def parse_source(object_name: str) -> Upload | Drop | None:
         return Upload(name) if "/" not in name else None
     if folder == "inbox":
         key_id, slash, file_name = name.rpartition("/")
-        if "/" in key_id:
+        if "/" in key_id or (slash and not key_id):
             return None
         return Drop(key_id if slash else None, file_name)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -47,7 +48,8 @@ class Settings:
     lease_s: int = 60
     """How long a worker that stopped renewing keeps its job."""
     max_attempts: int = 5
-    """How often a job is tried before it fails for good; equals the queue's maxReceiveCount."""
+    """How often a job is tried before it fails for good; `aws`: 4, one less than the queue's maxReceiveCount, so that
+    a delivery is left to say that every attempt was killed."""
     unproven_key_days: int = 7
     """A key that never got a model goes after so many days."""
     job_days: int = 90
@@ -79,7 +81,7 @@ class Settings:
         return cls(**(_AWS_DEFAULTS if values.get("backend") == "aws" else {}) | values)
 
 
-_AWS_DEFAULTS: dict[str, Any] = {"max_request_bytes": 4 * MIB, "max_wait_s": 25}
+_AWS_DEFAULTS: dict[str, Any] = {"max_request_bytes": 4 * MIB, "max_wait_s": 25, "max_attempts": 4}
 
 
 def set_default_environment(name: str, value: str) -> None:
@@ -94,8 +96,8 @@ def _parse(name: str, kind: Any, text: str) -> Any:
             number = kind(text)
         except ValueError as error:
             raise InvalidSetting(f"{variable} must be a number. Received: {text!r}.") from error
-        if number < 0:
-            raise InvalidSetting(f"{variable} must not be negative. Received: {text!r}.")
+        if not 0 <= number < math.inf:
+            raise InvalidSetting(f"{variable} must be a finite number, not negative. Received: {text!r}.")
         return number
     if kind in (str, Path):
         return kind(text)

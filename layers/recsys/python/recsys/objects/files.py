@@ -37,15 +37,20 @@ class FileObjectStore:
         The directory; made when it is not there. It must be on a file system with hard links.
     base_url
         Where the server that takes `upload_form`'s form answers: it implements `POST {base_url}/local/uploads`.
+    stale_after_s
+        How old something in `.tmp` must be to count as left by a writer that was killed; 0 for who knows that nobody
+        else writes.
     """
 
-    def __init__(self, root: Path, *, base_url: str = "http://127.0.0.1:8000") -> None:
+    def __init__(
+        self, root: Path, *, base_url: str = "http://127.0.0.1:8000", stale_after_s: float = _STALE_AFTER_S
+    ) -> None:
         self._root = root
         self._temporary = root / RESERVED
         self._base_url = base_url.rstrip("/")
         with _answering("open", str(root)):
             self._temporary.mkdir(parents=True, exist_ok=True)
-            self._remove_stale()
+            self._remove_stale(stale_after_s)
 
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
         """See `ObjectStore.create`."""
@@ -159,9 +164,9 @@ class FileObjectStore:
                 return
             directory = directory.parent
 
-    def _remove_stale(self) -> None:
+    def _remove_stale(self, after_s: float) -> None:
         """Remove what writers that were killed left behind."""
-        oldest_s = time.time() - _STALE_AFTER_S
+        oldest_s = time.time() - after_s
         for entry in self._temporary.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat().st_mtime < oldest_s:

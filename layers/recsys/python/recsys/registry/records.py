@@ -64,7 +64,7 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a training is. `phase` is reading, fitting, refitting, evaluating or publishing."""
+    """How far a training is. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
 
     phase: str
     epoch: int | None = None

@@ -1,0 +1,359 @@
+"""From a file to recommendations through the three Lambda handlers, on moto and on MiniStack.
+
+The functions run in Lambda's runtime client; S3 tells SQS of objects by itself; see `lambda_flow`. The queue has the
+deployment's own visibility timeout of 90 minutes, so what comes back here in seconds was sent back by the function.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from recsys.registry.dynamodb import DynamoRegistry
+from tests.emulators import MINISTACK, Emulator
+from tests.integration.lambda_flow import (
+    EVENTS,
+    MAX_UPLOAD_BYTES,
+    Deployment,
+    deployed,
+    eventually,
+    items_of,
+    two_tastes_csv,
+)
+
+pytestmark = pytest.mark.slow
+
+CSV = two_tastes_csv()
+SMALL_CSV = two_tastes_csv(n_users=12, n_items=12, n_each=4)
+BAD_CSV = b"user_id,item_id\nu1,A\n,B\nu2\n"
+VERSION_FILES = {"manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz"}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Somebody whose model is trained."""
+
+    api_key: str
+    key_id: str
+    job_id: str
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("moto", marks=pytest.mark.xdist_group("lambda-flow")),
+        pytest.param("ministack", marks=MINISTACK),
+    ],
+)
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    emulator: Emulator = request.getfixturevalue(request.param)
+    with deployed(emulator, tmp_path_factory.mktemp(request.param)) as deployment:
+        # S3 sends a test event for each notification that is set up.
+        assert deployment.deliver_all()
+        assert deployment.rows() == []
+        yield deployment
+
+
+@pytest.fixture
+def service(stage: Deployment) -> Deployment:
+    """The deployment, without messages that a test before left."""
+    while (message := stage.receive()) is not None:
+        stage.discard(message)
+    return stage
+
+
+@pytest.fixture(scope="module")
+def shop(stage: Deployment) -> Shop:
+    accepted = stage.send_csv(CSV)
+    assert [delivery.came_back for delivery in stage.deliver_all()] == [False]
+    return Shop(accepted["api_key"], accepted["key_id"], accepted["job_id"])
+
+
+def code_of(problem: dict[str, Any]) -> str:
+    """The last word of a problem's type."""
+    return str(problem["type"]).rpartition(":")[2]
+
+
+def versions(service: Deployment, api_key: str) -> list[str]:
+    """Published versions, newest first."""
+    answer = service.request("GET", "/v1/models", api_key=api_key)
+    return [model["version"] for model in answer.json["models"]]
+
+
+# -- upload → queue → train → recommend
+
+
+def test_an_upload_becomes_a_model(service: Deployment, shop: Shop) -> None:
+    job = service.job(shop.job_id, shop.api_key)
+    assert (job["status"], job["model_version"], job["problem"]) == ("succeeded", f"{shop.job_id}.1", None)
+    assert (job["report"]["users"], job["report"]["items"], job["report"]["lines"]) == (60, 40, 480)
+    assert {"quality", "popularity_baseline"} <= set(job["metrics"])
+    prefix = f"models/{shop.key_id}/{shop.job_id}.1/"
+    assert {name.removeprefix(prefix) for name in service.object_names(f"models/{shop.key_id}/")} == VERSION_FILES
+
+
+def test_recommendations_are_personal_and_new_to_the_user(service: Deployment, shop: Shop) -> None:
+    of_the_users_taste = 0
+    for user in range(10):
+        answer = service.recommend(shop.api_key, f"u{user}", n=5)
+        assert (answer["strategy"], answer["model_version"]) == ("personal", f"{shop.job_id}.1")
+        items = [item["item_id"] for item in answer["items"]]
+        assert len(set(items)) == 5
+        assert not set(items) & items_of(CSV, f"u{user}")
+        of_the_users_taste += sum(int(item[1:]) % 2 == user % 2 for item in items)
+    assert of_the_users_taste > 40  # of 50; by chance it were 19, since the user had eight of the twenty
+
+
+def test_an_unknown_user_gets_popular_items(service: Deployment, shop: Shop) -> None:
+    answer = service.recommend(shop.api_key, "nobody", n=3)
+    assert (answer["strategy"], len(answer["items"])) == ("popular", 3)
+
+
+def test_a_key_works_when_its_first_model_is_published_and_not_before(service: Deployment) -> None:
+    api_key = service.send_csv(SMALL_CSV)["api_key"]
+    early = service.send_json("/v1/recommendations", {"user_id": "u1"}, api_key=api_key)
+    assert (early.status, code_of(early.json)) == (409, "model-not-ready")
+    assert early.headers["content-type"] == "application/problem+json"
+    assert int(early.headers["retry-after"]) > 0
+    service.deliver_all()
+    assert service.recommend(api_key, "u1")["strategy"] == "personal"
+
+
+def test_a_large_file_goes_to_the_store_by_a_presigned_form(service: Deployment) -> None:
+    offer = service.send_json("/v1/uploads", {}).json
+    assert service.deliver_all() == []
+    sent = httpx.post(offer["url"], data=offer["fields"], files={"file": SMALL_CSV}, trust_env=False)
+    assert sent.status_code == 204, sent.text
+    (delivery,) = service.deliver_all()
+    assert delivery.body["Records"][0]["eventName"] == "ObjectCreated:Post"
+    assert service.job(offer["job_id"], offer["api_key"])["status"] == "succeeded"
+    assert service.recommend(offer["api_key"], "u1")["strategy"] == "personal"
+
+
+def test_a_presigned_form_takes_no_more_than_it_says(service: Deployment, request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.params["stage"] == "moto":
+        pytest.skip("moto takes uploads that AWS refuses.")
+    offer = service.send_json("/v1/uploads", {}).json
+    assert offer["max_bytes"] == MAX_UPLOAD_BYTES
+    too_large = b"x" * (MAX_UPLOAD_BYTES + 1)
+    sent = httpx.post(offer["url"], data=offer["fields"], files={"file": too_large}, trust_env=False)
+    assert (sent.status_code, "EntityTooLarge" in sent.text) == (400, True)
+    assert service.deliver_all() == []
+    assert service.job(offer["job_id"], offer["api_key"])["status"] == "queued"
+
+
+def test_a_repeated_request_is_one_file_one_job_and_one_key(service: Deployment) -> None:
+    headers = {"idempotency-key": "a-request-that-is-sent-twice"}
+    first, second = (service.send_csv(SMALL_CSV, headers=headers) for _ in range(2))
+    assert first == second
+    assert len(service.deliver_all()) == 1
+    assert service.send_csv(SMALL_CSV, headers=headers) == first | {"status": "succeeded"}
+    assert service.deliver_all() == []
+
+
+# -- drop → train → recommend
+
+
+def test_a_drop_becomes_a_key_through_its_receipt_and_a_second_drop_its_next_version(service: Deployment) -> None:
+    service.drop("inbox/spring orders + more.csv", SMALL_CSV)
+    assert [delivery.came_back for delivery in service.deliver_all()] == [False]
+    receipt = service.receipt("receipts/spring orders + more.json")
+    assert (receipt["status"], receipt["file"]) == ("succeeded", "inbox/spring orders + more.csv")
+    api_key = service.claim(receipt)
+    assert service.recommend(api_key, "u1", n=2)["model_version"] == receipt["model_version"]
+    again = service.send_json("/v1/key/claim", {"claim_token": receipt["claim_token"]})
+    assert (again.status, code_of(again.json)) == (410, "claim-gone")
+
+    service.drop(f"inbox/{receipt['key_id']}/summer.csv", two_tastes_csv(n_users=12, n_items=12, n_each=4, shift=1))
+    service.deliver_all()
+    second = service.receipt(f"receipts/{receipt['key_id']}/summer.json")
+    assert (second["status"], second["key_id"]) == ("succeeded", receipt["key_id"])
+    assert "claim_token" not in second
+    assert versions(service, api_key) == [second["model_version"], receipt["model_version"]]
+    assert service.recommend(api_key, "u1")["model_version"] == second["model_version"]
+
+
+def test_what_is_no_csv_asks_for_no_training(service: Deployment) -> None:
+    before = service.rows()
+    service.drop("inbox/read me.txt", b"hello")
+    service.drop("uploads/nobody-announced-it.csv", SMALL_CSV)
+    assert [delivery.came_back for delivery in service.deliver_all()] == [False, False]
+    assert service.rows() == before
+
+
+def test_an_event_as_aws_documents_it_is_understood(service: Deployment) -> None:
+    service.drop("inbox/spring orders + more.csv", BAD_CSV)
+    own = service.receive()
+    assert own is not None
+    service.discard(own)
+    service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=(EVENTS / "s3_object_created.json").read_text())
+    assert [delivery.came_back for delivery in service.deliver_all()] == [False]
+    receipt = service.receipt("receipts/spring orders + more.json")
+    assert (receipt["status"], receipt["file"]) == ("failed", "inbox/spring orders + more.csv")
+
+
+# -- bad data
+
+
+def test_a_bad_upload_fails_its_job_and_its_message_is_done(service: Deployment) -> None:
+    accepted = service.send_csv(BAD_CSV)
+    assert [delivery.came_back for delivery in service.deliver_all()] == [False]
+    job = service.job(accepted["job_id"], accepted["api_key"])
+    assert job["status"] == "failed"
+    assert code_of(job["problem"]) == "too-many-bad-lines"
+    assert [error["line"] for error in job["problem"]["errors"]] == [3, 4]
+    assert service.object_names(f"models/{accepted['key_id']}/") == []
+    assert service.messages_left() == 0
+
+
+def test_a_bad_drop_gets_a_receipt_that_says_why_and_nothing_to_claim(service: Deployment) -> None:
+    service.drop("inbox/bad.csv", BAD_CSV)
+    assert [delivery.came_back for delivery in service.deliver_all()] == [False]
+    receipt = service.receipt("receipts/bad.json")
+    assert (receipt["status"], receipt["problem"]["code"]) == ("failed", "too-many-bad-lines")
+    assert "claim_token" not in receipt
+
+
+# -- events that repeat, and that come out of order
+
+
+def test_a_repeated_message_trains_once(service: Deployment) -> None:
+    accepted = service.send_csv(SMALL_CSV)
+    (delivery,) = service.deliver_all()
+    job = service.job(accepted["job_id"], accepted["api_key"])
+    objects = service.object_names(f"models/{accepted['key_id']}/")
+    service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=json.dumps(delivery.body))
+    assert [repeated.came_back for repeated in service.deliver_all()] == [False]
+    assert service.job(accepted["job_id"], accepted["api_key"]) == job
+    assert service.object_names(f"models/{accepted['key_id']}/") == objects
+    assert service.row(f"JOB#{accepted['job_id']}", "JOB")["fence"] == "1"
+
+
+def test_an_older_event_that_comes_late_is_superseded(service: Deployment, shop: Shop) -> None:
+    service.drop(f"inbox/{shop.key_id}/older.csv", SMALL_CSV)
+    older = service.receive()
+    service.drop(f"inbox/{shop.key_id}/newer.csv", CSV)
+    newer = service.receive()
+    assert older is not None
+    assert newer is not None
+    assert [service.deliver(message).came_back for message in (newer, older)] == [False, False]
+    assert service.receipt(f"receipts/{shop.key_id}/older.json")["status"] == "superseded"
+    newer_version = service.receipt(f"receipts/{shop.key_id}/newer.json")["model_version"]
+    assert service.recommend(shop.api_key, "u1")["model_version"] == newer_version
+    assert versions(service, shop.api_key)[0] == newer_version
+
+
+# -- what breaks on the way
+
+
+@pytest.mark.parametrize("store", ["DYNAMODB", "S3"])
+def test_while_a_store_is_down_the_message_comes_back_and_is_not_lost(service: Deployment, store: str) -> None:
+    accepted = service.send_csv(SMALL_CSV)
+    message = service.receive()
+    assert message is not None
+    with service.start("train", **{f"AWS_ENDPOINT_URL_{store}": "http://127.0.0.1:9"}) as cut_off:
+        assert service.deliver(message, cut_off).came_back
+    assert "A message comes back: AWS did not answer" in service.functions["train"].log.read_text()
+    assert service.job(accepted["job_id"], accepted["api_key"])["status"] in ("queued", "running")
+    deliveries = service.deliver_when_back()
+    assert deliveries[0].receive_count == 2
+    assert service.job(accepted["job_id"], accepted["api_key"])["status"] == "succeeded"
+    assert service.messages_left() == 0
+
+
+def test_after_a_function_was_killed_the_next_delivery_finishes_the_job(service: Deployment) -> None:
+    accepted = service.send_csv(CSV)
+    message = service.receive()
+    assert message is not None
+    with service.start("train") as killed:
+        killed.start(service.sqs_event(message))
+        eventually(lambda: service.job(accepted["job_id"], accepted["api_key"])["status"] == "running")
+    # The queue hides the message from now on until its visibility timeout has passed: here, at once.
+    _show(service, message)
+    service.deliver_when_back()
+    job = service.job(accepted["job_id"], accepted["api_key"])
+    fence = int(service.row(f"JOB#{accepted['job_id']}", "JOB")["fence"])
+    assert fence == 2
+    assert (job["status"], job["model_version"]) == ("succeeded", f"{accepted['job_id']}.2")
+    prefix = f"models/{accepted['key_id']}/{accepted['job_id']}.2/"
+    assert {name.removeprefix(prefix) for name in service.object_names(f"models/{accepted['key_id']}/")} == (
+        VERSION_FILES
+    )
+    assert versions(service, accepted["api_key"]) == [job["model_version"]]
+
+
+def test_a_job_whose_attempts_were_all_killed_is_ended_by_the_last_delivery(service: Deployment) -> None:
+    accepted = service.send_csv(SMALL_CSV)
+    registry = DynamoRegistry(service.emulator.dynamodb, service.table)
+    for _ in range(4):
+        message = service.receive()
+        assert message is not None
+        registry.claim_job(accepted["job_id"], owner="killed", source_order="2026", lease_s=0)
+        _show(service, message)
+    (delivery,) = service.deliver_all()
+    assert (delivery.receive_count, delivery.came_back) == (5, False)
+    job = service.job(accepted["job_id"], accepted["api_key"])
+    assert (job["status"], code_of(job["problem"])) == ("failed", "training-failed")
+
+
+def test_a_message_that_fails_five_times_goes_to_the_dead_letter_queue(service: Deployment) -> None:
+    body = f"no JSON {service.bucket}"
+    service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=body)
+    for count in range(1, 6):
+        message = service.receive()
+        assert message is not None
+        delivery = service.deliver(message)
+        assert (delivery.came_back, delivery.receive_count) == (True, count)
+        assert service.receive() is None  # it waits, so that what broke can mend
+        _show(service, message)
+    assert service.receive() is None
+    dead = service.receive(queue_url=service.failed_queue_url)
+    assert dead is not None
+    assert dead["Body"] == body
+
+
+def _show(service: Deployment, message: Any) -> None:
+    """Let the time pass until the message comes back."""
+    service.sqs.change_message_visibility(
+        QueueUrl=service.queue_url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+    )
+
+
+# -- keys
+
+
+def test_a_revoked_key_is_refused_everywhere(service: Deployment) -> None:
+    api_key = service.send_csv(SMALL_CSV)["api_key"]
+    assert service.request("DELETE", "/v1/key", api_key=api_key).status == 204
+    assert service.send_json("/v1/recommendations", {"user_id": "u1"}, api_key=api_key).status == 401
+    assert service.request("GET", "/v1/models", api_key=api_key).status == 401
+
+
+def test_no_secret_is_in_a_log_line_an_object_or_an_item(service: Deployment, shop: Shop) -> None:
+    service.drop("inbox/canary.csv", SMALL_CSV)
+    service.deliver_all()
+    token = service.receipt("receipts/canary.json")["claim_token"]
+    api_key = service.claim({"claim_token": token})
+    service.recommend(api_key, "u1")
+    service.send_json("/v1/recommendations", {"user_id": 1, "api_key": api_key}, api_key=api_key)
+    service.request("GET", f"/v1/{api_key}", api_key=f"{api_key}x", route="$default")
+    service.send_json("/v1/key/claim", {"claim_token": token})
+    service.send_json("/v1/key/rotate", {}, api_key=api_key)
+    assert {api_key, token, shop.api_key} <= service.secrets
+
+    logs = "".join(path.read_text() for path in service.folder.glob("*.log"))
+    assert shop.job_id in logs
+    rows = json.dumps(service.rows())
+    assert shop.key_id in rows
+    objects = {name: service.read(name) for name in service.object_names()}
+    receipts = {name for name in objects if name.startswith("receipts/")}
+    for secret in service.secrets:
+        assert secret not in logs
+        assert secret not in rows
+        holders = {name for name, content in objects.items() if secret.encode() in content}
+        assert holders <= (receipts if secret.startswith("ct_") else set())

@@ -1,0 +1,287 @@
+"""The whole flow as its user sees it, against a running service: a CSV becomes a key becomes recommendations."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.integration.live_service import (
+    LiveService,
+    eventually,
+    items_of,
+    multipart,
+    orders,
+    running_service,
+    with_key,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("live-flow")]
+
+CSV = orders()
+REVOKED_WITHIN_S = 5.0
+"""What the contract allows; the machine gets some more, for it may be busy."""
+SLACK_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    folder = tmp_path_factory.mktemp("live-flow")
+    with running_service(folder / "data", folder / "log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def trained(service: LiveService) -> dict[str, Any]:
+    """A key with a model of `CSV`; tests that change a key make their own."""
+    return service.trained(CSV)
+
+
+def dropped(service: LiveService, name: str, content: bytes) -> dict[str, Any]:
+    """Copy a file into the inbox as `cp` does; its receipt."""
+    (service.data_dir / "inbox" / name).parent.mkdir(exist_ok=True)
+    (service.data_dir / "inbox" / name).write_bytes(content)
+    receipt = service.data_dir / "receipts" / f"{name.removesuffix('.gz').removesuffix('.csv')}.json"
+    eventually(receipt.exists, f"there is no receipt {receipt}", timeout_s=120)
+    document: dict[str, Any] = json.loads(receipt.read_text())
+    return document
+
+
+def claimed(service: LiveService, receipt: dict[str, Any]) -> str:
+    response = service.client.post("/v1/key/claim", json={"claim_token": receipt["claim_token"]})
+    assert response.status_code == 201, response.text
+    return str(response.json()["api_key"])
+
+
+# -- over HTTP
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_line_answers_with_a_key_and_metrics(service: LiveService, tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_bytes(CSV)
+    command = ["curl", "-sS", "-i", "-F", "file=@orders.csv", "-H", "Prefer: wait=60", f"{service.base_url}/v1/train"]
+    command[1:1] = ["--noproxy", "*"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True).stdout
+    head, _, body = answer.replace("\r\n", "\n").partition("\n\n")
+    document = json.loads(body)
+    assert head.startswith("HTTP/1.1 201 ")
+    assert document["api_key"].startswith(f"rk_{document['key_id']}_")
+    assert document["metrics"]["quality"].keys() == document["metrics"]["popularity_baseline"].keys()
+
+
+def test_a_waiting_request_is_told_what_was_read(trained: dict[str, Any]) -> None:
+    report = trained["report"]
+    assert (report["users"], report["items"], report["lines"], report["bad_lines"]) == (60, 40, 600, 0)
+
+
+def test_a_request_that_does_not_wait_is_told_where_to_look(service: LiveService) -> None:
+    response = service.train(CSV, wait_s=0)
+    body = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/v1/jobs/{body['job_id']}"
+    assert int(response.headers["retry-after"]) > 0
+    assert service.finished_job(body["api_key"], body["job_id"])["status"] == "succeeded"
+
+
+def test_recommended_items_were_never_bought_by_the_user(service: LiveService, trained: dict[str, Any]) -> None:
+    for user_id in ("u0", "u1", "u59"):
+        recommended = service.items(trained["api_key"], user_id, n=1000)
+        assert len(recommended) == 40 - 10
+        assert not items_of(CSV, user_id) & set(recommended)
+
+
+def test_users_are_recommended_the_half_that_they_buy_from(service: LiveService, trained: dict[str, Any]) -> None:
+    for user_id, half in (("u0", range(20)), ("u1", range(20, 40))):
+        recommended = service.items(trained["api_key"], user_id, n=10)
+        assert sum(item in {f"i{place}" for place in half} for item in recommended) >= 8
+
+
+def test_answers_are_ranked_and_scored(service: LiveService, trained: dict[str, Any]) -> None:
+    answer = service.recommend(trained["api_key"], "u0", n=5).json()
+    scores = [item["score"] for item in answer["items"]]
+    assert answer["strategy"] == "personal"
+    assert answer["model_version"] == trained["model_version"]
+    assert [item["rank"] for item in answer["items"]] == [1, 2, 3, 4, 5]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+
+
+def test_an_unknown_user_gets_popular_items(service: LiveService, trained: dict[str, Any]) -> None:
+    answer = service.recommend(trained["api_key"], "nobody-knows-me", n=7).json()
+    assert (answer["strategy"], len(answer["items"])) == ("popular", 7)
+
+
+def test_a_gzip_file_is_trained_on(service: LiveService) -> None:
+    body = service.trained(gzip.compress(CSV))
+    assert body["report"]["lines"] == 600
+    assert (service.data_dir / "uploads" / f"{body['job_id']}.csv.gz").exists()
+
+
+def test_a_raw_body_is_trained_on(service: LiveService) -> None:
+    headers = {"Content-Type": "text/csv", "Prefer": "wait=120"}
+    response = service.client.post("/v1/train", content=CSV, headers=headers, timeout=130)
+    assert response.status_code == 201, response.text
+
+
+def test_the_same_idempotency_key_and_file_is_the_same_training(service: LiveService) -> None:
+    headers = {"Idempotency-Key": str(uuid4())}
+    first, second = (service.train(CSV, headers=headers).json() for _ in range(2))
+    assert (first["job_id"], first["api_key"]) == (second["job_id"], second["api_key"])
+    assert len(service.models(first["api_key"])["models"]) == 1
+
+
+def test_the_same_idempotency_key_with_another_file_is_refused(service: LiveService) -> None:
+    headers = {"Idempotency-Key": str(uuid4())}
+    service.train(CSV, headers=headers)
+    response = service.train(orders(seed=1), headers=headers)
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:recsys:problem:idempotency-mismatch"
+
+
+def test_an_upload_form_takes_a_file_that_is_trained_on(service: LiveService) -> None:
+    offer = service.client.post("/v1/uploads").json()
+    sent = service.client.post(offer["url"], data=offer["fields"], files=multipart(CSV))
+    assert sent.status_code == 204, sent.text
+    assert service.finished_job(offer["api_key"], offer["job_id"])["status"] == "succeeded"
+    assert service.items(offer["api_key"], "u0", n=3)
+
+
+def test_an_upload_form_works_once(service: LiveService) -> None:
+    offer = service.client.post("/v1/uploads").json()
+    service.client.post(offer["url"], data=offer["fields"], files=multipart(CSV))
+    again = service.client.post(offer["url"], data=offer["fields"], files=multipart(orders(seed=1)))
+    assert again.status_code in (404, 409), again.text
+    assert service.finished_job(offer["api_key"], offer["job_id"])["report"]["lines"] == 600
+
+
+def test_an_upload_form_of_a_gzip_file_takes_a_gzip_file(service: LiveService) -> None:
+    offer = service.client.post("/v1/uploads", json={"gzip": True}).json()
+    service.client.post(offer["url"], data=offer["fields"], files=multipart(gzip.compress(CSV), "orders.csv.gz"))
+    assert service.finished_job(offer["api_key"], offer["job_id"])["status"] == "succeeded"
+
+
+# -- through the inbox
+
+
+def test_a_drop_becomes_a_key_and_a_second_drop_its_next_version(service: LiveService) -> None:
+    receipt = dropped(service, "shop.csv", CSV)
+    assert receipt["status"] == "succeeded"
+    key = claimed(service, receipt)
+    assert not items_of(CSV, "u0") & set(service.items(key, "u0", n=1000))
+
+    second = dropped(service, f"{receipt['key_id']}/monday.csv", orders(n_users=80))
+    models = service.models(key)
+    assert second["key_id"] == receipt["key_id"]
+    assert models["current_version"] == second["model_version"]
+    assert [model["version"] for model in models["models"]] == [second["model_version"], receipt["model_version"]]
+
+
+def test_a_dropped_gzip_file_is_trained_on(service: LiveService) -> None:
+    assert dropped(service, "packed.csv.gz", gzip.compress(CSV))["status"] == "succeeded"
+
+
+def test_a_claim_token_works_once(service: LiveService) -> None:
+    receipt = dropped(service, "once.csv", CSV)
+    claimed(service, receipt)
+    again = service.client.post("/v1/key/claim", json={"claim_token": receipt["claim_token"]})
+    assert again.status_code == 410
+    assert again.json()["type"] == "urn:recsys:problem:claim-gone"
+
+
+def test_a_bad_drop_is_answered_by_a_receipt_with_the_mend_and_no_token(service: LiveService) -> None:
+    receipt = dropped(service, "bad.csv", b"customer;product\n1;2\n")
+    assert receipt["status"] == "failed"
+    assert receipt["problem"]["code"] == "missing-column"
+    assert "commas" in receipt["problem"]["detail"]
+    assert "claim_token" not in receipt
+
+
+def test_a_drop_for_a_key_that_is_not_there_says_so(service: LiveService) -> None:
+    receipt = dropped(service, "noSuchKey123/orders.csv", CSV)
+    assert (receipt["status"], receipt["problem"]["code"]) == ("failed", "unknown-key")
+
+
+def test_a_file_that_is_no_csv_is_left_alone(service: LiveService) -> None:
+    (service.data_dir / "inbox" / "notes.txt").write_text("hello")
+    dropped(service, "after-notes.csv", CSV)
+    assert (service.data_dir / "inbox" / "notes.txt").read_text() == "hello"
+    assert not (service.data_dir / "receipts" / "notes.json").exists()
+
+
+# -- versions and keys
+
+
+def test_training_with_a_key_makes_its_next_version(service: LiveService) -> None:
+    first = service.trained(CSV)
+    second = service.trained(orders(shops="-new"), key=first["api_key"])
+    assert (second["key_id"], second["api_key"]) == (first["key_id"], None)
+    assert service.models(first["api_key"])["current_version"] == second["model_version"]
+
+
+def test_an_older_version_can_be_made_current_again(service: LiveService) -> None:
+    first = service.trained(CSV)
+    key = first["api_key"]
+    before = service.items(key, "u0")
+    second = service.trained(orders(shops="-new"), key=key)
+    eventually(lambda: service.items(key, "u0-new") and _version(service, key) == second["model_version"], "no switch")
+
+    answer = service.client.post(f"/v1/models/{first['model_version']}/activate", headers=with_key(key))
+    assert (answer.status_code, answer.json()["current_version"]) == (200, first["model_version"])
+    took_s = _seconds_until(lambda: _version(service, key) == first["model_version"])
+    assert took_s < REVOKED_WITHIN_S + SLACK_S
+    assert service.items(key, "u0") == before
+
+
+def test_a_rotated_key_works_on_for_the_overlap(service: LiveService) -> None:
+    old = service.trained(CSV)["api_key"]
+    new = service.client.post("/v1/key/rotate", headers=with_key(old)).json()["api_key"]
+    assert service.items(old, "u0") == service.items(new, "u0")
+
+
+def test_a_key_rotated_without_overlap_stops_within_five_seconds(service: LiveService) -> None:
+    old = service.trained(CSV)["api_key"]
+    service.items(old, "u0")  # now it is cached
+    new = service.client.post("/v1/key/rotate", json={"overlap_s": 0}, headers=with_key(old)).json()["api_key"]
+    assert service.recommend(new, "u0").status_code == 200
+    took_s = _seconds_until(lambda: service.recommend(old, "u0").status_code == 401)
+    assert took_s < REVOKED_WITHIN_S + SLACK_S
+    assert service.client.get("/v1/key", headers=with_key(old)).status_code == 401
+
+
+def test_a_revoked_key_stops_within_five_seconds(service: LiveService) -> None:
+    key = service.trained(CSV)["api_key"]
+    service.items(key, "u0")  # now it is cached
+    assert service.client.delete("/v1/key", headers=with_key(key)).status_code == 204
+    took_s = _seconds_until(lambda: service.recommend(key, "u0").status_code == 401)
+    assert took_s < REVOKED_WITHIN_S + SLACK_S
+
+
+def test_a_revoked_key_cannot_be_retrained(service: LiveService) -> None:
+    key = service.trained(CSV)["api_key"]
+    service.client.delete("/v1/key", headers=with_key(key))
+    response = service.train(CSV, key=key)
+    assert (response.status_code, response.json()["type"]) == (401, "urn:recsys:problem:invalid-api-key")
+
+
+def test_one_key_cannot_see_another_keys_job(service: LiveService, trained: dict[str, Any]) -> None:
+    other = service.trained(CSV)["api_key"]
+    response = service.client.get(f"/v1/jobs/{trained['job_id']}", headers=with_key(other))
+    assert (response.status_code, response.json()["type"]) == (404, "urn:recsys:problem:job-not-found")
+
+
+def _version(service: LiveService, key: str) -> str:
+    return str(service.recommend(key, "u0").json()["model_version"])
+
+
+def _seconds_until(look: Any) -> float:
+    started = time.monotonic()
+    eventually(look, "nothing changed", every_s=0.2)
+    return time.monotonic() - started

@@ -1,0 +1,151 @@
+"""TensorFlow's model and ours are one: `model.h5`, opened by Keras alone, against NumPy scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from recsys import artifact
+from recsys.neumf import Dims, Floats, Network, sigmoid
+from recsys.ranking import ServingModel, recommend
+from recsys_train.interactions import Interactions
+from tests.made_models import random_weights, serving_model, write_model
+from tests.tensorflow import TENSORFLOW
+
+pytestmark = list(TENSORFLOW)
+
+N_PAIRS = 1000
+TOLERANCE = 1e-5
+DIMS = Dims(n_users=300, n_items=200, gmf_dim=16, mlp_dim=8, hidden_dims=(16, 8))
+
+
+@dataclass(frozen=True)
+class Version:
+    """A published version as Keras reads it and as a server reads it."""
+
+    scores: Callable[[Any, Any], Floats]
+    logits: Callable[[Any, Any], Floats]
+    serving: ServingModel
+    seen: list[set[int]]
+
+
+def open_with_keras(path: Path) -> tuple[Callable[[Any, Any], Floats], Callable[[Any, Any], Floats]]:
+    """The model's scores and, before its sigmoid, its logits; both (n_pairs,)."""
+    import keras  # noqa: PLC0415  # alone: nothing of ours is registered
+
+    def asking(model: Any) -> Callable[[Any, Any], Floats]:
+        return lambda users, items: np.asarray(model([users, items]))[:, 0]
+
+    scoring = keras.models.load_model(path)
+    before_sigmoid = keras.models.load_model(path, compile=False)
+    before_sigmoid.get_layer("output").activation = keras.activations.linear
+    return asking(scoring), asking(before_sigmoid)
+
+
+def random_version(folder: Path) -> Version:
+    """Weights by chance, so that every path, layer and bias counts."""
+    from recsys_train.network import save_keras  # noqa: PLC0415
+
+    weights, generator = random_weights(DIMS), np.random.default_rng(1)
+    seen = [set(generator.choice(DIMS.n_items, int(generator.integers(0, 60))).tolist()) for _ in range(DIMS.n_users)]
+    write_model(folder, serving_model(Network.from_weights(DIMS, weights), seen=[sorted(items) for items in seen]))
+    save_keras(DIMS, weights, folder / artifact.MODEL)
+    artifact.write_manifest(folder, "job.1")
+    return Version(*open_with_keras(folder / artifact.MODEL), artifact.read_folder(folder), seen)
+
+
+def trained_version(folder: Path) -> Version:
+    """What a training publishes."""
+    from recsys_train.artifact_folder import write_artifact  # noqa: PLC0415
+    from recsys_train.fitting import Recipe, fit  # noqa: PLC0415
+    from recsys_train.report import DataReport  # noqa: PLC0415
+
+    generator = np.random.default_rng(2)
+    seen = [set(generator.choice(np.arange(user % 2, 40, 2), 8, replace=False).tolist()) for user in range(120)]
+    pairs = [(user, item) for user, items in enumerate(seen) for item in sorted(items)]
+    users, items = np.array(pairs, dtype=np.int32)[generator.permutation(len(pairs))].T
+    interactions = Interactions(
+        [f"u{user}" for user in range(120)],
+        [f"i{item}" for item in range(40)],
+        users,
+        items,
+        np.ones(len(users), dtype=np.float32),
+    )
+    recipe = Recipe(block=64, max_epochs=6, patience=6)  # enough steps to leave the initial weights
+    fitted = fit(interactions, recipe, seed=0, budget_s=600, on_progress=lambda _progress: None)
+    write_artifact(folder, "job.1", interactions, DataReport(), fitted, recipe=recipe, seed=0)
+    return Version(*open_with_keras(folder / artifact.MODEL), artifact.read_folder(folder), seen)
+
+
+@pytest.fixture(scope="module", params=[random_version, trained_version], ids=["random", "trained"])
+def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Version:
+    made: Version = request.param(tmp_path_factory.mktemp("version"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def pairs(version: Version) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    generator = np.random.default_rng(3)
+    network = version.serving.network
+    users = generator.integers(0, network.n_users, N_PAIRS, dtype=np.int32)
+    return users, generator.integers(0, network.n_items, N_PAIRS, dtype=np.int32)
+
+
+def test_logits_agree_on_a_thousand_random_pairs(
+    version: Version, pairs: tuple[NDArray[np.int32], NDArray[np.int32]]
+) -> None:
+    ours, keras_own = version.serving.network.pair_logits(*pairs), version.logits(*pairs)
+    assert np.abs(keras_own).max() > 0.5  # they are no constant
+    assert keras_own.std() > 0.05
+    assert np.abs(ours - keras_own).max() < TOLERANCE
+
+
+def test_logits_of_all_items_agree(version: Version) -> None:
+    n_items = version.serving.network.n_items
+    for user in (0, 7, version.serving.network.n_users - 1):
+        keras_own = version.logits(np.full(n_items, user), np.arange(n_items))
+        assert np.abs(version.serving.network.logits(user) - keras_own).max() < TOLERANCE
+
+
+def test_scores_agree(version: Version, pairs: tuple[NDArray[np.int32], NDArray[np.int32]]) -> None:
+    ours = sigmoid(version.serving.network.pair_logits(*pairs))
+    assert np.abs(ours - version.scores(*pairs)).max() < TOLERANCE
+
+
+def test_recommendations_equal_a_brute_force_ranking_of_keras_scores(version: Version) -> None:
+    generator = np.random.default_rng(4)
+    n_items = version.serving.network.n_items
+    for user in generator.choice(version.serving.network.n_users, 50, replace=False).tolist():
+        left_out = set(generator.choice(n_items, 5, replace=False).tolist())
+        logits = version.logits(np.full(n_items, user), np.arange(n_items)).astype(np.float64)
+        eligible = [item for item in range(n_items) if item not in version.seen[user] | left_out]
+        expected = sorted(eligible, key=lambda item: (-logits[item], item))[:10]
+
+        answer = recommend(version.serving, f"u{user}", n=10, exclude_items=[f"i{item}" for item in left_out])
+
+        got = [int(item.item_id[1:]) for item in answer.items]
+        assert len(got) == len(expected)
+        for mine, theirs in zip(got, expected, strict=True):
+            # The two may only differ in the order of items that lie within the tolerance of each other.
+            assert mine == theirs or abs(logits[mine] - logits[theirs]) < 2 * TOLERANCE
+        assert not set(got) & (version.seen[user] | left_out)
+        scores = version.scores(np.full(len(got), user), np.array(got))
+        assert [item.score for item in answer.items] == pytest.approx(scores.tolist(), abs=TOLERANCE)
+
+
+def test_the_file_holds_keras_layers_only(tmp_path: Path) -> None:
+    from recsys_train.network import save_keras  # noqa: PLC0415
+
+    save_keras(DIMS, random_weights(DIMS), tmp_path / "model.h5")
+    import keras  # noqa: PLC0415
+
+    model = keras.models.load_model(tmp_path / "model.h5", safe_mode=True)
+    assert [each.name for each in model.inputs] == ["user_index", "item_index"]
+    assert model.output_shape == (None, 1)
+    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}

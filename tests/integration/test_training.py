@@ -1,0 +1,329 @@
+"""Training for real, on small made data: what it learns, that it repeats, and that it comes to an end."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from recsys import artifact
+from recsys.neumf import Dims, Network
+from recsys.ranking import ServingModel, Strategy, recommend
+from recsys.registry.records import Progress
+from recsys_train.ingestion import read_interactions
+from recsys_train.interactions import Interactions
+from tests.made_models import random_weights
+from tests.tensorflow import TENSORFLOW
+
+if TYPE_CHECKING:
+    from recsys_train.fitting import Fitted
+
+pytestmark = list(TENSORFLOW)
+
+Pairs = Iterable[tuple[int, int]]
+N_USERS, N_ITEMS, HAD = 400, 80, 12
+
+
+def two_tastes() -> list[tuple[int, int]]:
+    """Even users buy even items, odd users odd ones, each 12 of 40, in no order: popularity cannot tell them apart."""
+    generator = np.random.default_rng(7)
+    pairs = [
+        (user, int(item))
+        for user in range(N_USERS)
+        for item in generator.choice(np.arange(user % 2, N_ITEMS, 2), HAD, replace=False)
+    ]
+    return [pairs[place] for place in generator.permutation(len(pairs))]
+
+
+def read(pairs: Pairs) -> Interactions:
+    content = "user_id,item_id\n" + "".join(f"u{user},i{item}\n" for user, item in pairs)
+    return read_interactions(io.BytesIO(content.encode()), max_unpacked_bytes=10**8)[0]
+
+
+def fit(
+    interactions: Interactions,
+    *,
+    has_times: bool = True,
+    seed: int = 0,
+    budget_s: float = 600.0,
+    told: list[Progress] | None = None,
+    **recipe: Any,
+) -> Fitted:
+    from recsys_train import fitting  # noqa: PLC0415
+
+    return fitting.fit(
+        interactions,
+        fitting.Recipe(**recipe),
+        seed=seed,
+        budget_s=budget_s,
+        has_times=has_times,
+        on_progress=(told if told is not None else []).append,
+    )
+
+
+def publish(interactions: Interactions, fitted: Fitted, folder: Path) -> ServingModel:
+    """Write the artifact and read it as a server does."""
+    from recsys_train.artifact_folder import write_artifact  # noqa: PLC0415
+    from recsys_train.fitting import Recipe  # noqa: PLC0415
+    from recsys_train.report import DataReport  # noqa: PLC0415
+
+    write_artifact(folder, "job.1", interactions, DataReport(), fitted, recipe=Recipe(), seed=0)
+    return artifact.read_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def tastes() -> Interactions:
+    return read(two_tastes())
+
+
+@pytest.fixture(scope="module")
+def told() -> list[Progress]:
+    """What the training of `fitted` reported."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def fitted(tastes: Interactions, told: list[Progress]) -> Fitted:
+    return fit(tastes, told=told)
+
+
+# -- what it learns
+
+
+def test_it_ranks_far_better_than_popularity_where_tastes_differ(fitted: Fitted) -> None:
+    # The held-out item is one of 29 of the user's taste that are left: ranking those first at random gives Recall@20
+    # 20 / 29 = 0.69, not knowing the taste about half of it.
+    assert fitted.quality.recall_at_20 > 0.6
+    assert fitted.popularity.recall_at_20 < 0.4
+    assert fitted.quality.ndcg_at_20 > 1.4 * fitted.popularity.ndcg_at_20
+    assert fitted.quality.hr_at_10 > fitted.popularity.hr_at_10
+    assert fitted.evaluated_users == N_USERS // 2  # the others were asked which settings to choose
+
+
+def test_recommendations_follow_the_users_taste(tastes: Interactions, fitted: Fitted, tmp_path: Path) -> None:
+    model = publish(tastes, fitted, tmp_path)
+    had = {(f"u{user}", f"i{item}") for user, item in two_tastes()}
+    hits = 0
+    for user in range(N_USERS):
+        answer = recommend(model, f"u{user}", n=10)
+        assert answer.strategy is Strategy.PERSONAL
+        assert not {(f"u{user}", item.item_id) for item in answer.items} & had
+        hits += sum(int(item.item_id[1:]) % 2 == user % 2 for item in answer.items)
+    assert hits / (10 * N_USERS) > 0.9
+
+
+def test_progress_goes_from_choosing_to_refitting_with_numbers(fitted: Fitted, told: list[Progress]) -> None:
+    phases = [progress.phase for progress in told]
+    n_fitting, n_refitting = phases.count("fitting"), fitted.choice.epochs
+    assert phases == ["choosing", *["fitting"] * n_fitting, "evaluating", *["refitting"] * n_refitting]
+    epochs = [progress.epoch for progress in told if progress.epoch is not None]
+    assert epochs == [*range(1, n_fitting + 1), *range(1, n_refitting + 1)]
+    assert all(progress.loss is not None and progress.loss > 0 for progress in told if progress.epoch)
+
+
+def test_it_stops_after_an_epoch_without_a_better_validation(fitted: Fitted, told: list[Progress]) -> None:
+    values = [progress.validation_ndcg for progress in told if progress.phase == "fitting"]
+    best = max(value for value in values if value is not None)
+    assert fitted.choice.epochs == values.index(best) + 1
+    assert len(values) == min(fitted.choice.epochs + 1, 8)
+
+
+def test_metrics_stand_beside_those_of_popularity(tastes: Interactions, fitted: Fitted, tmp_path: Path) -> None:
+    publish(tastes, fitted, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["quality"] == fitted.quality.to_json()
+    assert metrics["popularity_baseline"] == fitted.popularity.to_json()
+    assert metrics["lift_over_popularity"] == pytest.approx(
+        fitted.quality.ndcg_at_20 / fitted.popularity.ndcg_at_20, abs=0.001
+    )
+    assert metrics["verdict"] == "The model ranks better than plain popularity."
+    assert metrics["protocol"]["evaluated_users"] == N_USERS // 2
+
+
+def test_popularity_is_the_share_of_users_who_had_the_item(
+    tastes: Interactions, fitted: Fitted, tmp_path: Path
+) -> None:
+    model = publish(tastes, fitted, tmp_path)
+    for item in (0, 1, 79):
+        share = sum(each == item for _user, each in two_tastes()) / N_USERS
+        assert model.popularity[model.items[f"i{item}"]] == pytest.approx(share)
+
+
+# -- that it repeats
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(tastes: Interactions, fitted: Fitted) -> None:
+    again = fit(tastes)
+    assert again.choice == fitted.choice
+    assert again.quality == fitted.quality
+    assert {name: array.tobytes() for name, array in again.weights.items()} == {
+        name: array.tobytes() for name, array in fitted.weights.items()
+    }
+
+
+def test_another_seed_gives_other_weights() -> None:
+    interactions = read([(0, 0), (0, 1), (1, 1), (1, 2)])
+    first, second = (fit(interactions, seed=seed, max_epochs=1) for seed in (1, 2))
+    assert first.weights["mlp_item"].tobytes() != second.weights["mlp_item"].tobytes()
+
+
+def test_global_random_state_is_neither_used_nor_changed() -> None:
+    interactions = read([(0, 0), (0, 1), (1, 1), (1, 2)])
+    np.random.seed(1)  # noqa: NPY002
+    before = str(np.random.get_state(legacy=False))  # noqa: NPY002
+    first = fit(interactions, max_epochs=1)
+    assert str(np.random.get_state(legacy=False)) == before  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    assert fit(interactions, max_epochs=1).weights["mlp_item"].tobytes() == first.weights["mlp_item"].tobytes()
+
+
+# -- that it comes to an end
+
+
+@pytest.mark.parametrize("has_times", [True, False], ids=["with-times", "without"])
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        pytest.param([(0, 0), (1, 1)], id="nothing-to-hold-out"),
+        pytest.param([(0, 0), (0, 1), (1, 0), (1, 1)], id="everybody-had-everything"),
+        pytest.param(
+            [(user, 0) for user in range(6)] + [(0, item) for item in range(1, 8)],
+            id="an-item-that-everybody-had-and-a-user-who-had-everything",
+        ),
+        pytest.param([(row % 7, row % 5) for row in range(20)], id="twenty-rows"),
+    ],
+)
+def test_tiny_data_trains_and_recommends(pairs: list[tuple[int, int]], has_times: bool, tmp_path: Path) -> None:
+    interactions = read(pairs)
+    fitted = fit(interactions, has_times=has_times, max_epochs=1)
+    assert all(np.isfinite(array).all() for array in fitted.weights.values())
+    model = publish(interactions, fitted, tmp_path)
+    items = {item for _user, item in pairs}
+    for user in {user for user, _item in pairs}:
+        had = {item for each, item in pairs if each == user}
+        answer = recommend(model, f"u{user}", n=100)
+        assert {item.item_id for item in answer.items} == {f"i{item}" for item in items - had}
+    assert len(recommend(model, "a stranger", n=100).items) == len(items)
+
+
+@pytest.mark.parametrize("pairs", [[(0, 0), (1, 1)], [(user, user % 3) for user in range(9)]])
+def test_where_nothing_can_be_held_out_the_quality_is_zero(pairs: list[tuple[int, int]]) -> None:
+    fitted = fit(read(pairs), max_epochs=1)
+    assert fitted.evaluated_users == 0
+    assert set(fitted.quality.to_json().values()) == {0.0}
+
+
+def test_without_a_budget_one_epoch_is_still_a_model(tastes: Interactions, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    fitted = fit(tastes, budget_s=0.0, told=told)
+    assert [progress.phase for progress in told] == ["choosing", "fitting", "evaluating", "refitting"]
+    assert fitted.choice.epochs == 1
+    assert len(recommend(publish(tastes, fitted, tmp_path), "u0", n=5).items) == 5
+
+
+def test_max_epochs_ends_the_training(tastes: Interactions) -> None:
+    told: list[Progress] = []
+    assert fit(tastes, told=told, max_epochs=2, patience=50).choice.epochs <= 2
+    assert [progress.phase for progress in told].count("fitting") == 2
+
+
+def test_what_a_report_raises_ends_the_training(tastes: Interactions) -> None:
+    from recsys_train import fitting  # noqa: PLC0415
+
+    def lose_the_lease(_progress: Progress) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fitting.fit(tastes, fitting.Recipe(), seed=0, budget_s=600, on_progress=lose_the_lease)
+
+
+# -- one step of it
+
+DIMS = Dims(n_users=3, n_items=7, gmf_dim=4, mlp_dim=3, hidden_dims=(6, 4))
+HISTORIES = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+ITEMS = np.array([1, 1, 6], dtype=np.int32)
+NEGATIVES = np.array([2, 2, 5, 0], dtype=np.int32)
+
+
+def trainable_weights() -> dict[str, Any]:
+    """Weights by chance, with encoders in the place of the user tables."""
+    generator = np.random.default_rng(2)
+    weights = {name: array for name, array in random_weights(DIMS).items() if name not in ("gmf_user", "mlp_user")}
+    weights["gmf_encoder"] = generator.normal(size=(4, 4)).astype(np.float32)
+    weights["mlp_encoder"] = generator.normal(size=(4, 3)).astype(np.float32)
+    return weights
+
+
+def network_of_histories(weights: dict[str, Any]) -> Network:
+    """The served network of users with `HISTORIES`."""
+    users = {name: HISTORIES @ weights[name.replace("user", "encoder")] for name in ("gmf_user", "mlp_user")}
+    return Network.from_weights(DIMS, weights | users)
+
+
+def take_steps(n_steps: int, *, learning_rate: float, negative_weight: float) -> tuple[list[float], dict[str, Any]]:
+    """The loss before each step on one block, and the weights after the last."""
+    from recsys_train.network import NeuMF, Objective  # noqa: PLC0415
+    from recsys_train.tensorflow import tf  # noqa: PLC0415
+
+    model = NeuMF(DIMS, trainable_weights())
+    train = tf.function(model.train_blocks)
+    objective = Objective(learning_rate, negative_weight)
+    losses = [float(train(HISTORIES[None], ITEMS[None], NEGATIVES[None], objective)) for _ in range(n_steps)]
+    return losses, model.weights()
+
+
+def test_the_loss_of_a_block_is_weighted_binary_cross_entropy() -> None:
+    (loss,), _weights = take_steps(1, learning_rate=0.1, negative_weight=8)
+    network, users = network_of_histories(trainable_weights()), np.arange(3)
+    positive = network.pair_logits(users, ITEMS).astype(np.float64)
+    negative = network.pair_logits(np.repeat(users, 4), np.tile(NEGATIVES, 3)).astype(np.float64)
+    expected = np.mean(-np.log(1 / (1 + np.exp(-positive)))) + 8 * np.mean(-np.log(1 - 1 / (1 + np.exp(-negative))))
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_steps_lower_the_loss_and_widen_the_gap_between_positives_and_negatives() -> None:
+    losses, weights = take_steps(5, learning_rate=0.01, negative_weight=1)
+    assert losses == sorted(losses, reverse=True)
+
+    def gap(network: Network) -> float:
+        positive = network.pair_logits(np.arange(3), ITEMS)
+        negative = network.pair_logits(np.repeat(np.arange(3), 4), np.tile(NEGATIVES, 3))
+        return float(positive.mean() - negative.mean())
+
+    assert gap(network_of_histories(weights)) > gap(network_of_histories(trainable_weights()))
+
+
+def test_items_that_a_block_does_not_touch_stay_as_they_are() -> None:
+    _losses, after = take_steps(1, learning_rate=0.01, negative_weight=1)
+    before = trainable_weights()
+    for table in ("gmf_item", "mlp_item"):
+        assert np.flatnonzero((after[table] != before[table]).any(axis=1)).tolist() == [0, 1, 2, 5, 6]
+
+
+def test_the_first_step_of_adam_moves_each_weight_by_the_learning_rate() -> None:
+    # Kingma & Ba 2015, §2.1: with both moments corrected for their bias the first step is rate * g / (|g| + epsilon').
+    _losses, after = take_steps(1, learning_rate=0.01, negative_weight=1)
+    moved = np.abs(after["output_bias"] - trainable_weights()["output_bias"])
+    assert moved.tolist() == [pytest.approx(0.01, rel=1e-3)]
+
+
+# -- from one form of the weights to another
+
+
+def test_a_network_starts_with_the_scores_of_the_linear_model_it_is_given() -> None:
+    from recsys_train.network import initial_weights, with_user_tables  # noqa: PLC0415
+
+    generator = np.random.default_rng(0)
+    items = generator.normal(size=(7, 4)).astype(np.float32)
+    weights = with_user_tables(initial_weights(DIMS, items, -2.0, 1.0, generator), HISTORIES)
+    assert {name: array.shape for name, array in weights.items()} == DIMS.weight_shapes()
+    network = Network.from_weights(DIMS, weights)
+    for user in range(3):
+        linear = items @ HISTORIES[user] - 2.0
+        assert np.abs(network.logits(user) - linear).max() < 0.5  # the MLP begins near nothing
+        assert np.corrcoef(network.logits(user), linear)[0, 1] > 0.98

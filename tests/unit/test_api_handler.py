@@ -1,0 +1,129 @@
+"""Both HTTP functions' Lambda handlers, driven by API Gateway's events on the local adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from recsys.settings import Settings
+from recsys.telemetry import LambdaHandler
+from tests.unit.http_fakes import CSV, Service
+from tests.unit.lambda_events import Context, event, imported, unconfigured_logging
+
+Build = Callable[[str], LambdaHandler]
+Captured = pytest.CaptureFixture[str]
+SETTINGS = Settings(backend="aws", max_request_bytes=4 * 1024 * 1024)
+
+
+@pytest.fixture
+def event_loop() -> Iterator[None]:
+    """Mangum runs the app on the thread's own loop."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture
+def build(service: Service, monkeypatch: pytest.MonkeyPatch, event_loop: None) -> Iterator[Build]:
+    """Makes the handler of the function `api` or `recommend`.
+
+    In the test itself, for the logger keeps the standard output that it finds.
+    """
+    modules = {name: imported(f"recsys_{name}.handler", monkeypatch) for name in ("api", "recommend")}
+    with unconfigured_logging():
+        yield lambda name: modules[name].build_handler(service.registry, service.store, SETTINGS)
+
+
+def printed(capsys: Captured) -> list[dict[str, Any]]:
+    """The JSON lines that went to standard output."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["api_gateway_v2_train_multipart", "api_gateway_v2_train_csv"])
+def test_an_upload_through_api_gateway_is_stored(build: Build, service: Service, name: str) -> None:
+    response = build("api")(event(name), Context())
+
+    assert response["statusCode"] == 202
+    assert response["isBase64Encoded"] is False
+    answer = json.loads(response["body"])
+    assert response["headers"]["location"] == f"/v1/jobs/{answer['job_id']}"
+    assert service.store.read(f"uploads/{answer['job_id']}.csv") == CSV
+
+
+def test_a_problem_is_sent_as_text(build: Build) -> None:
+    response = build("api")(event("api_gateway_v2_unknown_path"), Context())
+
+    assert response["statusCode"] == 404
+    assert response["isBase64Encoded"] is False
+    assert response["headers"]["content-type"] == "application/problem+json"
+    assert json.loads(response["body"])["type"] == "urn:recsys:problem:not-found"
+
+
+def test_the_request_id_is_the_one_of_api_gateway(build: Build, service: Service) -> None:
+    response = build("api")(event("api_gateway_v2_job", key=service.new_key()), Context())
+
+    assert json.loads(response["body"])["request_id"] == response["headers"]["x-request-id"] == "JKJaXmPLvHcESHA="
+
+
+def test_recommendations_through_api_gateway(build: Build, service: Service) -> None:
+    response = build("recommend")(event("api_gateway_v2_recommendations", key=service.published_key()), Context())
+
+    assert response["statusCode"] == 200
+    assert [item["item_id"] for item in json.loads(response["body"])["items"]] == ["B", "C"]
+
+
+def test_a_second_call_is_answered_as_the_first(build: Build, service: Service) -> None:
+    """The environment is frozen in between, the event loop and the loaded model stay."""
+    handle, call = build("recommend"), event("api_gateway_v2_recommendations", key=service.published_key())
+
+    assert handle(call, Context())["body"] == handle(call, Context())["body"]
+
+
+def test_a_call_is_logged_as_one_line_with_both_ids(build: Build, service: Service, capsys: Captured) -> None:
+    key = service.published_key()
+    capsys.readouterr()
+
+    build("recommend")(event("api_gateway_v2_recommendations", key=key), Context())
+
+    (line,) = [line for line in printed(capsys) if line.get("route") and "level" in line]
+    assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/recommendations", 200)
+    assert line["key_id"] == key.key_id
+    assert line["request_id"] == "JKJaXmPLvHcESHA="
+    assert line["function_request_id"] == Context().aws_request_id
+    assert line["service"] == "recommend"
+    assert line["latency_ms"] > 0
+
+
+def test_a_call_is_measured_in_the_embedded_metric_format(build: Build, service: Service, capsys: Captured) -> None:
+    key = service.published_key()
+    capsys.readouterr()
+
+    build("recommend")(event("api_gateway_v2_recommendations", key=key), Context())
+
+    (line,) = [line for line in printed(capsys) if "_aws" in line]
+    (described,) = line["_aws"]["CloudWatchMetrics"]
+    assert described["Namespace"] == "recsys"
+    assert {metric["Name"] for metric in described["Metrics"]} == {"Latency", "ServerError", "ModelLoaded"}
+    assert (line["service"], line["route"]) == ("recommend", "POST /v1/recommendations")
+    assert line["ServerError"] == [0.0]
+
+
+def test_nothing_that_lambda_prints_holds_a_key(build: Build, service: Service, capsys: Captured) -> None:
+    key = service.published_key()
+
+    trained = json.loads(build("api")(event("api_gateway_v2_train_csv"), Context())["body"])
+    build("api")(event("api_gateway_v2_train_csv", key=key), Context())
+    build("api")(event("api_gateway_v2_job", key=key), Context())
+    build("recommend")(event("api_gateway_v2_recommendations", key=key), Context())
+    build("recommend")(event("api_gateway_v2_recommendations", key=f"{key}x", body="{"), Context())
+
+    output = "".join(capsys.readouterr())
+    assert output
+    for secret in (str(key), key.secret, trained["api_key"]):
+        assert secret not in output

@@ -1,0 +1,139 @@
+"""Ranking metrics, on cases small enough to count by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from recsys.neumf import Floats
+from recsys_train.evaluation import Quality, evaluate
+from recsys_train.interactions import Interactions
+
+
+def interactions(pairs: list[tuple[int, int]], *, n_users: int, n_items: int) -> Interactions:
+    users, items = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+    return Interactions(
+        [f"u{user}" for user in range(n_users)],
+        [f"i{item}" for item in range(n_items)],
+        users,
+        items,
+        np.ones(len(users), dtype=np.float32),
+    )
+
+
+def quality_of(
+    values: list[list[float]],
+    train: list[tuple[int, int]],
+    held_out: list[tuple[int, int]],
+    *,
+    seed: int = 0,
+) -> Quality:
+    scores: Floats = np.array(values, dtype=np.float32)
+    n_users, n_items = scores.shape
+    return evaluate(
+        lambda user: scores[user],
+        interactions(train, n_users=n_users, n_items=n_items),
+        interactions(held_out, n_users=n_users, n_items=n_items),
+        seed=seed,
+    )
+
+
+def ndcg(rank: int) -> float:
+    return 1 / math.log2(rank + 1)
+
+
+@pytest.mark.parametrize(
+    ("rank", "hr_at_10", "recall_at_20"),
+    [(1, 1, 1), (2, 1, 1), (10, 1, 1), (11, 0, 1), (20, 0, 1), (21, 0, 0), (60, 0, 0)],
+)
+def test_the_held_out_item_counts_by_its_rank(rank: int, hr_at_10: float, recall_at_20: float) -> None:
+    values = [float(-item) for item in range(60)]  # item k is ranked k + 1
+    quality = quality_of([values], [], [(0, rank - 1)])  # 59 others: all of them are the "99" negatives
+    assert quality.hr_at_10 == hr_at_10
+    assert quality.recall_at_20 == recall_at_20
+    assert quality.ndcg_at_10 == pytest.approx(ndcg(rank) if rank <= 10 else 0)
+    assert quality.ndcg_at_20 == pytest.approx(ndcg(rank) if rank <= 20 else 0)
+
+
+def test_items_the_user_had_in_training_are_no_rivals() -> None:
+    quality = quality_of([[9.0, 8.0, 7.0, 1.0, 0.0]], [(0, 0), (0, 1)], [(0, 3)])
+    assert quality.ndcg_at_20 == pytest.approx(ndcg(2))
+
+
+def test_items_another_user_had_are_rivals() -> None:
+    quality = quality_of([[9.0, 8.0, 1.0], [0.0, 0.0, 0.0]], [(0, 0), (1, 1)], [(0, 2)])
+    assert quality.ndcg_at_20 == pytest.approx(ndcg(2))
+
+
+def test_a_tie_counts_against_the_model() -> None:
+    quality = quality_of([[1.0] * 5], [], [(0, 2)])
+    assert quality.ndcg_at_20 == pytest.approx(ndcg(5))
+    assert quality_of([[1.0] * 30], [], [(0, 2)]).recall_at_20 == 0
+
+
+def test_metrics_are_means_over_users_with_a_held_out_item() -> None:
+    quality = quality_of([[3.0, 2.0, 1.0]] * 4, [(3, 0)], [(0, 0), (1, 1), (2, 2)])
+    assert quality.ndcg_at_20 == pytest.approx((ndcg(1) + ndcg(2) + ndcg(3)) / 3)
+
+
+def test_only_99_sampled_negatives_stand_against_the_held_out_item() -> None:
+    values = [[float(item) for item in range(2000)]] * 200
+    quality = quality_of(values, [], [(user, 1989) for user in range(200)])  # 10 better ones in the whole catalogue
+    # Hypergeometric: 99 of 1,999 with 10 better ones hold 0.495 of them on average; rank 1 has probability 0.60.
+    assert quality.hr_at_10 == 1
+    assert quality.ndcg_at_10 == pytest.approx(0.83, abs=0.05)
+    assert quality.ndcg_at_20 == pytest.approx(ndcg(11))
+
+
+def test_a_user_who_had_everything_else_has_no_rivals() -> None:
+    quality = quality_of([[1.0, 2.0, 3.0]], [(0, 1), (0, 2)], [(0, 0)])
+    assert quality == Quality(1.0, 1.0, 1.0, 1.0)
+
+
+def test_nothing_held_out_is_zero() -> None:
+    assert quality_of([[1.0, 2.0]], [(0, 0)], []) == Quality(0.0, 0.0, 0.0, 0.0)
+
+
+def test_the_same_seed_takes_the_same_negatives() -> None:
+    values = np.random.default_rng(0).normal(size=(50, 500)).tolist()
+    held_out = [(user, user) for user in range(50)]
+    assert quality_of(values, [], held_out) == quality_of(values, [], held_out)
+    assert quality_of(values, [], held_out).hr_at_10 != quality_of(values, [], held_out, seed=1).hr_at_10
+
+
+def test_each_user_is_asked_once() -> None:
+    asked: list[int] = []
+
+    def score(user: int) -> Floats:
+        asked.append(user)
+        return np.zeros(5, dtype=np.float32)
+
+    pairs = interactions([(user, 0) for user in range(7)], n_users=9, n_items=5)
+    evaluate(score, interactions([], n_users=9, n_items=5), pairs, seed=0)
+    assert asked == list(range(7))
+
+
+@pytest.mark.parametrize("n_items", [5, 100, 101, 150, 400, 3000])
+def test_negatives_are_distinct_and_never_what_the_user_touched(n_items: int) -> None:
+    # What the user had scores above the held-out item, the rest below: a rival that counts must be one of the rest.
+    values = [10.0, 10.0, 5.0] + [1.0] * (n_items - 3)
+    quality = quality_of(
+        [values] * 20, [(user, item) for user in range(20) for item in (0, 1)], [(user, 2) for user in range(20)]
+    )
+    assert quality == Quality(1.0, 1.0, 1.0, 1.0)
+    # And when all the rest score above it, its rank says how many stood against it.
+    values = [0.0, 0.0, 5.0] + [9.0] * (n_items - 3)
+    quality = quality_of([values], [(0, 0), (0, 1)], [(0, 2)])
+    assert quality.hr_at_10 == (1.0 if n_items - 3 < 10 else 0.0)
+    assert quality.ndcg_at_10 == pytest.approx(ndcg(n_items - 2) if n_items - 3 < 10 else 0.0)
+
+
+def test_quality_is_rounded_for_people() -> None:
+    assert Quality(1 / 3, 0.0, 1.0, 0.12345678).to_json() == {
+        "hr_at_10": 0.333333,
+        "ndcg_at_10": 0.0,
+        "recall_at_20": 1.0,
+        "ndcg_at_20": 0.123457,
+    }

@@ -1,0 +1,106 @@
+"""Settings: one variable each, read strictly."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from recsys.settings import InvalidSetting, Settings, set_default_environment
+
+MIB = 2**20
+
+
+def test_nothing_set_means_this_machine_and_its_defaults() -> None:
+    settings = Settings.from_environment({})
+    assert settings == Settings()
+    assert (settings.backend, settings.data_dir) == ("local", Path("recsys-data"))
+    assert (settings.max_request_bytes, settings.max_wait_s) == (1024 * MIB, 300)
+
+
+def test_each_setting_is_read_from_its_variable() -> None:
+    values = {
+        "RECSYS_BACKEND": "aws",
+        "RECSYS_DATA_DIR": "/var/lib/recsys",
+        "RECSYS_BUCKET": "shop-bucket",
+        "RECSYS_TABLE": "shop-table",
+        "RECSYS_MAX_REQUEST_BYTES": "11",
+        "RECSYS_MAX_UPLOAD_BYTES": "12",
+        "RECSYS_MAX_UNPACKED_BYTES": "13",
+        "RECSYS_MAX_WAIT_S": "14",
+        "RECSYS_KEY_CACHE_S": "1.5",
+        "RECSYS_MODEL_CACHE_BYTES": "15",
+        "RECSYS_LEASE_S": "16",
+        "RECSYS_MAX_ATTEMPTS": "17",
+        "RECSYS_UNPROVEN_KEY_DAYS": "18",
+        "RECSYS_JOB_DAYS": "19",
+        "RECSYS_UPLOAD_DAYS": "20",
+        "RECSYS_TRAIN_BUDGET_S": "2.5",
+        "RECSYS_SEED": "21",
+    }
+    assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
+    expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
+    expected += [15, 16, 17, 18, 19, 20, 2.5, 21]
+    settings = Settings.from_environment(values)
+    assert [getattr(settings, field.name) for field in fields(Settings)] == expected
+
+
+def test_the_process_environment_is_what_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_SEED", "5")
+    assert Settings.from_environment().seed == 5
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert Settings.from_environment({"RECSYS_SEED": "", "RECSYS_BUCKET": ""}) == Settings()
+
+
+def test_overrides_win() -> None:
+    assert Settings.from_environment({"RECSYS_SEED": "5"}, seed=6).seed == 6
+
+
+@pytest.mark.parametrize("environment", [{"RECSYS_BACKEND": "aws"}, {}])
+def test_on_aws_limits_are_those_of_lambda_and_api_gateway(environment: dict[str, str]) -> None:
+    settings = Settings.from_environment(environment, backend="aws")
+    assert (settings.max_request_bytes, settings.max_wait_s) == (4 * MIB, 25)
+
+
+def test_on_aws_a_limit_that_was_set_is_kept() -> None:
+    settings = Settings.from_environment({"RECSYS_MAX_WAIT_S": "7", "RECSYS_BACKEND": "aws"})
+    assert (settings.max_request_bytes, settings.max_wait_s) == (4 * MIB, 7)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("RECSYS_BACKEND", "azure"),
+        ("RECSYS_BACKEND", "AWS"),
+        ("RECSYS_SEED", "one"),
+        ("RECSYS_SEED", "1.5"),
+        ("RECSYS_SEED", "-1"),
+        ("RECSYS_LEASE_S", "60s"),
+        ("RECSYS_KEY_CACHE_S", "-0.5"),
+        ("RECSYS_KEY_CACHE_S", "nan"),
+        ("RECSYS_TRAIN_BUDGET_S", "inf"),
+        ("RECSYS_TRAIN_BUDGET_S", "1,5"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(variable: str, text: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        Settings.from_environment({variable: text})
+    assert variable in caught.value.detail
+    assert repr(text) in caught.value.detail
+
+
+def test_settings_do_not_change_while_the_service_runs() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().seed = 1  # type: ignore[misc]
+
+
+def test_a_default_for_a_library_does_not_overwrite_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_LIBRARYS_LEVEL", "0")
+    set_default_environment("SOME_LIBRARYS_LEVEL", "2")
+    monkeypatch.delenv("ANOTHER_LIBRARYS_LEVEL", raising=False)
+    set_default_environment("ANOTHER_LIBRARYS_LEVEL", "2")
+    assert (os.environ["SOME_LIBRARYS_LEVEL"], os.environ.pop("ANOTHER_LIBRARYS_LEVEL")) == ("0", "2")
