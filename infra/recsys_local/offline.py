@@ -58,8 +58,11 @@ def read_user_ids(stream: TextIO) -> list[str]:
     InvalidRequest
         There is no such column.
     """
-    rows = csv.reader(stream)
-    header = [name.strip().casefold() for name in next(rows, [])]
+    try:
+        rows = list(csv.reader(stream))
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("The file of users is not UTF-8 text.", hint="Save it as CSV in UTF-8.") from error
+    header = [name.strip().casefold() for name in (rows[0] if rows else [])]
     if "user_id" not in header:
         raise InvalidRequest(
             f"The first line names no column user_id. Received: {', '.join(header) or 'nothing'}.",
@@ -67,7 +70,7 @@ def read_user_ids(stream: TextIO) -> list[str]:
             hint="Give a CSV whose first line is user_id and which has one user a line.",
         )
     place = header.index("user_id")
-    return [row[place] for row in rows if len(row) > place and row[place]]
+    return [row[place] for row in rows[1:] if len(row) > place and row[place]]
 
 
 def recommend_all(model: ServingModel, user_ids: list[str], *, n: int) -> Iterator[Recommendations]:

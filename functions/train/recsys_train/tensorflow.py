@@ -36,7 +36,8 @@ with _silent_stderr():
 
     tf.constant(0)  # the first operation greets too
 
-# Each training makes its graph anew, which TensorFlow would warn about; and HDF5 is what we promise, whatever Keras says.
+# Each training makes its graph anew, which TensorFlow would warn about; and HDF5 is what we promise, whatever Keras
+# says of it.
 tf.get_logger().setLevel("ERROR")
 absl.logging.set_verbosity(absl.logging.ERROR)
 
