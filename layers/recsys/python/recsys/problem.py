@@ -67,6 +67,7 @@ _HINTS: Final = {
     "model_attributes_type": "Send a JSON object with Content-Type: application/json.",
     "json_invalid": "Send a JSON object, as GET /docs shows it.",
 }
+_DEFAULT_HINT: Final = "GET /docs shows this route's fields and what each takes."
 
 
 def install(app: FastAPI, *, observe: Observe | None = None) -> None:
@@ -131,7 +132,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found: Sequence[Mapping[str, Any]] = error.errors()
     errors = tuple(_field_error(entry) for entry in found[:_MAX_ERRORS])
-    hint = next((_HINTS[entry["type"]] for entry in found if entry["type"] in _HINTS), None)
+    hint = next((_HINTS[entry["type"]] for entry in found if entry["type"] in _HINTS), _DEFAULT_HINT)
     more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
     invalid = InvalidRequest(f"{errors[0].pointer or ''} {errors[0].detail}{more}".strip(), hint=hint, errors=errors)
     return respond(exchange_of(request.scope), invalid.to_problem(), status_of(invalid))

@@ -1,0 +1,460 @@
+"""Everything of the issue's list "Bad input, and what it gets", against a running service.
+
+Each has a status, a problem with a mend, and leaves nothing behind that should not be there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from recsys.api_key import ApiKey
+from tests.integration.live_service import LiveService, eventually, multipart, orders, running_service, with_key
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("live-bad-input")]
+
+CSV = orders()
+GOOD_LINES = b"".join(b"u%d,i%d\n" % (line % 50, line % 37) for line in range(200))
+HEADER = b"user_id,item_id\n"
+
+MAX_UNPACKED_BYTES = 512 * 1024**2
+"""So that the test is quick; unlike the rule, the bound that is asked of memory does not depend on it."""
+MAX_RSS_BYTES = 2.5 * 1024**3
+"""Of one process; TensorFlow with a small model has 0.7 GiB."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running service with one good key, and one of every kind that is not."""
+
+    service: LiveService
+    key: str
+    key_id: str
+    revoked_key: str
+    queued_key: str
+    secrets: list[str]
+    """Every key and claim token that this module got to see."""
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("live-bad-input")
+    environment = {"RECSYS_MAX_UNPACKED_BYTES": str(MAX_UNPACKED_BYTES), "RECSYS_MAX_REQUEST_BYTES": str(64 * 1024**2)}
+    with running_service(folder / "data", folder / "log", environment=environment) as service:
+        good, revoked = service.trained(CSV), service.trained(CSV)["api_key"]
+        service.client.delete("/v1/key", headers=with_key(revoked))
+        eventually(lambda: service.recommend(revoked, "u0").status_code == 401, "the revoked key works on")
+        queued = service.client.post("/v1/uploads").json()["api_key"]  # its file never comes
+        secrets = [good["api_key"], revoked, queued]
+        yield Live(service, good["api_key"], good["key_id"], revoked, queued, secrets)
+
+
+def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The answer is a whole problem with a mend."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert problem["type"] == f"urn:recsys:problem:{code}", problem
+    assert problem["status"] == status
+    for member in ("title", "detail", "hint", "request_id"):
+        assert isinstance(problem.get(member), str), f"no {member}: {problem}"
+        assert problem[member], f"empty {member}"
+    assert problem["request_id"] == response.headers["x-request-id"]
+    assert "Traceback" not in response.text
+    return problem
+
+
+# -- requests that are refused before anything is stored
+
+
+def empty_raw_body(service: LiveService) -> httpx.Response:
+    return service.client.post("/v1/train", content=b"", headers={"Content-Type": "text/csv"})
+
+
+def empty_file(service: LiveService) -> httpx.Response:
+    return service.train(b"")
+
+
+def no_body_at_all(service: LiveService) -> httpx.Response:
+    return service.client.post("/v1/train")
+
+
+def json_body(service: LiveService) -> httpx.Response:
+    return service.client.post("/v1/train", json={"file": "orders.csv"})
+
+
+def path_instead_of_file(service: LiveService) -> httpx.Response:
+    boundary = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\norders.csv\r\n--b--\r\n'
+    return service.client.post(
+        "/v1/train", content=boundary, headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+
+
+def other_part_name(service: LiveService) -> httpx.Response:
+    return service.client.post("/v1/train", files={"orders": ("orders.csv", CSV, "text/csv")})
+
+
+def over_the_limit(service: LiveService) -> httpx.Response:
+    return service.train(b"x" * (65 * 1024**2))
+
+
+def short_idempotency_key(service: LiveService) -> httpx.Response:
+    return service.train(CSV, headers={"Idempotency-Key": "1"})
+
+
+@pytest.mark.parametrize(
+    ("send", "status", "code"),
+    [
+        (empty_raw_body, 422, "empty-upload"),
+        (empty_file, 422, "empty-upload"),
+        (no_body_at_all, 415, "unsupported-media-type"),
+        (json_body, 415, "unsupported-media-type"),
+        (path_instead_of_file, 422, "invalid-multipart"),
+        (other_part_name, 422, "invalid-multipart"),
+        (over_the_limit, 413, "payload-too-large"),
+        (short_idempotency_key, 422, "invalid-idempotency-key"),
+    ],
+)
+def test_a_refused_request_stores_nothing(live: Live, send: Any, status: int, code: str) -> None:
+    before = live.service.files(".")
+    assert_problem(send(live.service), status, code)
+    assert live.service.files(".") == before
+
+
+def test_a_file_over_the_limit_is_told_of_the_upload_route(live: Live) -> None:
+    assert "/v1/uploads" in assert_problem(over_the_limit(live.service), 413, "payload-too-large")["hint"]
+
+
+# -- files that cannot be trained on
+
+
+def line_list(*lines: bytes) -> bytes:
+    """A file of 200 good lines with `lines`, more than 1% of all, in the middle (from line 102 on)."""
+    good = GOOD_LINES.splitlines(keepends=True)
+    return HEADER + b"".join(good[:100]) + b"".join(line + b"\n" for line in lines) + b"".join(good[100:])
+
+
+def scored(*lines: bytes) -> bytes:
+    header = b"user_id,item_id,interaction_score,timestamp\n"
+    good = [b"%s,1,1700000000\n" % line for line in GOOD_LINES.splitlines()]
+    return header + b"".join(good[:100]) + b"".join(line + b"\n" for line in lines) + b"".join(good[100:])
+
+
+BAD_FILES = {
+    "header only": (HEADER, "no-rows"),
+    "blank lines only": (HEADER + b"\n\n\n", "no-rows"),
+    "white space only": (b"  \n \n", "empty-file"),
+    "missing column": (b"user_id,product\nu1,p1\n", "missing-column"),
+    "no header": (GOOD_LINES, "missing-column"),
+    "semicolons": (b"user_id;item_id\nu1;i1\n", "missing-column"),
+    "duplicate header": (b"user_id,item_id,Item_ID\nu1,i1,i2\n", "duplicate-column"),
+    "binary junk": (bytes(range(256)) * 400, "not-a-csv"),
+    "a PNG": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40, "not-utf8"),
+    "UTF-16": ((HEADER + GOOD_LINES).decode().encode("utf-16"), "not-utf8"),
+    "a zip archive": (b"PK\x03\x04" + bytes(1000), "unsupported-compression"),
+    "truncated gzip": (gzip.compress(CSV)[:-20], "damaged-gzip"),
+    "gzip with a flipped bit": (gzip.compress(CSV)[:200] + b"\x00" + gzip.compress(CSV)[201:], "damaged-gzip"),
+    "empty gzip": (gzip.compress(b""), "empty-file"),
+    "one user": (HEADER + b"u1,i1\nu1,i2\n", "too-few-users"),
+    "one item": (HEADER + b"u1,i1\nu2,i1\n", "too-few-items"),
+    "a quote that is never closed": (HEADER + b'u1,"i1\n' + GOOD_LINES * 10, "too-many-bad-lines"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_an_untrainable_file_fails_with_a_problem_and_leaves_no_model(live: Live, name: str) -> None:
+    content, code = BAD_FILES[name]
+    assert_fails(live, content, code)
+
+
+BAD_LINES = {
+    "Latin-1 bytes": (line_list(*["ü1,i1".encode("latin-1")] * 5), "not-utf8-user-id"),
+    "too few fields": (line_list(*[b"u1"] * 5), "ragged-line"),
+    "too many fields": (line_list(*[b"u1,i1,what"] * 5), "ragged-line"),
+    "blank user id": (line_list(*[b",i1"] * 5), "blank-user-id"),
+    "blank item id": (line_list(*[b"u1,  "] * 5), "blank-item-id"),
+    "unparsable score": (scored(*[b"u1,i1,much,1700000000"] * 5), "bad-interaction-score"),
+    "infinite score": (scored(*[b"u1,i1,inf,1700000000"] * 5), "bad-interaction-score"),
+    "unparsable timestamp": (scored(*[b"u1,i1,1,yesterday"] * 5), "bad-timestamp"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_bad_lines_are_listed_with_their_number_and_reason(live: Live, name: str) -> None:
+    content, code = BAD_LINES[name]
+    problem = assert_fails(live, content, "too-many-bad-lines")
+    assert [(error["line"], error["code"]) for error in problem["errors"]] == [(line, code) for line in range(102, 107)]
+    assert all(error["detail"] for error in problem["errors"])
+
+
+def test_few_bad_lines_train_with_a_warning(live: Live) -> None:
+    body = live.service.trained(line_list(b"u1"))
+    live.secrets.append(body["api_key"])
+    assert (body["report"]["bad_lines"], body["report"]["bad_by_code"]) == (1, {"ragged-line": 1})
+    assert body["report"]["warnings"]
+
+
+def assert_fails(live: Live, content: bytes, code: str) -> dict[str, Any]:
+    """A training on `content` fails; its key can ask why and try again, and can do nothing else."""
+    problem = assert_problem(live.service.train(content), 422, code)
+    key = problem["api_key"]
+    live.secrets.append(key)
+    assert live.service.files(f"models/{problem['key_id']}") == []
+    job = live.service.job(key, problem["job_id"])
+    assert (job["status"], job["problem"]["type"]) == ("failed", f"urn:recsys:problem:{code}")
+    assert_problem(live.service.recommend(key, "u0"), 409, "model-not-ready")
+    assert live.service.models(key) == {"current_version": None, "models": []}
+    described = live.service.client.get("/v1/key", headers=with_key(key)).json()
+    assert described["expires_at"] is not None, "a key without a model must go by itself"
+    return problem
+
+
+def test_a_failed_retraining_leaves_the_model_as_it_is(live: Live) -> None:
+    before = live.service.items(live.key, "u0")
+    files = live.service.files(f"models/{live.key_id}")
+    problem = assert_problem(live.service.train(HEADER, key=live.key), 422, "no-rows")
+    assert problem["api_key"] is None
+    assert live.service.items(live.key, "u0") == before
+    assert live.service.files(f"models/{live.key_id}") == files
+
+
+def gzip_that_unpacks_to_20_gb(row: bytes) -> bytes:
+    """Members of a gzip file can stand one after the other, so one is made and repeated."""
+    member_bytes = 64 * 1024**2
+    member = gzip.compress(row * (member_bytes // len(row)), 9)
+    return gzip.compress(HEADER) + member * (20 * 10**9 // member_bytes)
+
+
+@pytest.mark.parametrize(
+    ("row", "code"), [(b"u1,i1\nu2,i2\n", "too-large-unpacked"), (bytes(1024), "unclosed-quote")], ids=["rows", "zeros"]
+)
+@pytest.mark.timeout(400)
+def test_a_small_gzip_that_unpacks_to_20_gb_is_refused_in_bounded_memory(live: Live, row: bytes, code: str) -> None:
+    bomb = gzip_that_unpacks_to_20_gb(row)
+    assert len(bomb) < 32 * 1024**2
+    largest = 0
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(live.service.train, bomb, wait_s=300)
+
+        def look() -> bool:
+            nonlocal largest
+            largest = max(largest, live.service.rss_bytes())
+            return answer.done()
+
+        eventually(look, "the training did not end", timeout_s=330)
+    problem = assert_problem(answer.result(), 422, code)
+    live.secrets.append(problem["api_key"])
+    assert largest < MAX_RSS_BYTES
+    assert live.service.files(f"models/{problem['key_id']}") == []
+    assert live.service.files(".tmp") == []
+    assert not list((live.service.data_dir / ".scratch").glob("recsys-train-*"))
+
+
+def test_a_bad_file_sent_to_an_upload_form_fails_its_job(live: Live) -> None:
+    offer = live.service.client.post("/v1/uploads").json()
+    live.secrets.append(offer["api_key"])
+    sent = live.service.client.post(offer["url"], data=offer["fields"], files=multipart(b""))
+    assert sent.status_code == 204
+    job = live.service.finished_job(offer["api_key"], offer["job_id"])
+    assert (job["status"], job["problem"]["type"]) == ("failed", "urn:recsys:problem:empty-file")
+
+
+def test_a_form_that_nobody_announced_is_refused_and_stores_nothing(live: Live) -> None:
+    before = live.service.files(".")
+    for name in ("uploads/0123456789012345678901.csv", "models/x/y/model.h5", "inbox/new.csv", "../../etc/passwd"):
+        sent = live.service.client.post("/local/uploads", data={"name": name}, files=multipart(CSV))
+        assert_problem(sent, 404, "job-not-found")
+    assert live.service.files(".") == before
+
+
+# -- keys
+
+
+def unknown_key(live: Live) -> str:
+    return str(ApiKey.mint())
+
+
+def wrong_secret(live: Live) -> str:
+    return str(ApiKey.mint(live.key_id))
+
+
+def truncated_key(live: Live) -> str:
+    return live.key[:-1]
+
+
+def mistyped_key(live: Live) -> str:
+    return live.key[:-8] + ("a" if live.key[-8] != "a" else "b") + live.key[-7:]
+
+
+def revoked_key(live: Live) -> str:
+    return live.revoked_key
+
+
+def blank_key(live: Live) -> str:
+    return ""
+
+
+def other_word(live: Live) -> str:
+    return "Bearer 1234"
+
+
+BAD_KEYS = [unknown_key, wrong_secret, truncated_key, mistyped_key, revoked_key, blank_key, other_word]
+ROUTES = [
+    ("POST", "/v1/recommendations", {"user_id": "u0"}),
+    ("GET", "/v1/jobs/0123456789012345678901", None),
+    ("GET", "/v1/models", None),
+    ("GET", "/v1/key", None),
+    ("POST", "/v1/key/rotate", None),
+    ("DELETE", "/v1/key", None),
+    ("POST", "/v1/uploads", None),
+]
+
+
+@pytest.mark.parametrize("bad_key", BAD_KEYS)
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
+def test_a_key_that_is_not_valid_opens_nothing(live: Live, bad_key: Any, method: str, path: str, body: Any) -> None:
+    response = live.service.client.request(method, path, json=body, headers=with_key(bad_key(live)))
+    assert_problem(response, 401, "invalid-api-key")
+    assert "WWW-Authenticate" in response.headers
+
+
+@pytest.mark.parametrize("bad_key", BAD_KEYS)
+def test_a_training_with_a_key_that_is_not_valid_stores_nothing(live: Live, bad_key: Any) -> None:
+    before = live.service.files(".")
+    assert_problem(live.service.train(CSV, key=bad_key(live)), 401, "invalid-api-key")
+    assert live.service.files(".") == before
+
+
+def test_nobody_gets_recommendations_without_a_key(live: Live) -> None:
+    assert_problem(live.service.recommend(None, "u0"), 401, "invalid-api-key")
+
+
+def test_a_problem_about_a_key_does_not_repeat_it(live: Live) -> None:
+    for bad_key in (unknown_key, wrong_secret, truncated_key, mistyped_key, revoked_key):
+        sent = bad_key(live)
+        assert sent.rpartition("_")[2][:20] not in live.service.recommend(sent, "u0").text
+
+
+def test_a_claim_token_that_was_never_issued_is_gone(live: Live) -> None:
+    response = live.service.client.post("/v1/key/claim", json={"claim_token": "ct_never-issued"})
+    assert_problem(response, 410, "claim-gone")
+
+
+# -- recommendations
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**9, 1.5, "10", None, True])
+def test_an_n_that_cannot_be_is_refused_with_its_place(live: Live, n: Any) -> None:
+    problem = assert_problem(live.service.recommend(live.key, "u0", n=n), 422, "invalid-request")
+    assert problem["errors"][0]["pointer"] == "/n"
+    assert problem["errors"][0]["detail"]
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**9])
+def test_an_n_out_of_bounds_is_told_the_bounds(live: Live, n: int) -> None:
+    problem = assert_problem(live.service.recommend(live.key, "u0", n=n), 422, "invalid-request")
+    assert re.search(r"1000|1\b", problem["errors"][0]["detail"])
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"user_id": "u0", "limit": 5}, "/limit"),
+        ({"user_id": "u0", "a/b": 5}, "/a~1b"),
+        ({"user_id": 17}, "/user_id"),
+        ({"user_id": ""}, "/user_id"),
+        ({}, "/user_id"),
+        ({"user_id": "u0", "exclude_items": "i1"}, "/exclude_items"),
+        ({"user_id": "u0", "exclude_seen": "yes"}, "/exclude_seen"),
+    ],
+)
+def test_a_field_that_is_unknown_or_wrong_is_named_by_its_pointer(live: Live, body: Any, pointer: str) -> None:
+    response = live.service.client.post("/v1/recommendations", json=body, headers=with_key(live.key))
+    assert assert_problem(response, 422, "invalid-request")["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'"u0"'])
+def test_a_body_that_is_no_json_object_is_refused(live: Live, content: bytes) -> None:
+    headers = {**with_key(live.key), "Content-Type": "application/json"}
+    response = live.service.client.post("/v1/recommendations", content=content, headers=headers)
+    assert_problem(response, 422, "invalid-request")
+
+
+def test_an_unknown_user_is_no_error(live: Live) -> None:
+    answer = live.service.recommend(live.key, "a stranger")
+    assert (answer.status_code, answer.json()["strategy"], len(answer.json()["items"])) == (200, "popular", 10)
+
+
+def test_a_model_that_is_not_ready_says_when_to_ask_again(live: Live) -> None:
+    response = live.service.recommend(live.queued_key, "u0")
+    assert_problem(response, 409, "model-not-ready")
+    assert int(response.headers["retry-after"]) > 0
+
+
+# -- places
+
+
+@pytest.mark.parametrize("job_id", ["0123456789012345678901", "short", "..%2F..%2Fetc", "x" * 500])
+def test_an_unknown_job_is_not_found(live: Live, job_id: str) -> None:
+    response = live.service.client.get(f"/v1/jobs/{job_id}", headers=with_key(live.key))
+    assert response.json()["type"] in ("urn:recsys:problem:job-not-found", "urn:recsys:problem:not-found")
+    assert_problem(response, 404, response.json()["type"].rpartition(":")[2])
+
+
+@pytest.mark.parametrize("version", ["0123456789012345678901.1", "latest", "..", "x" * 500])
+def test_an_unknown_version_cannot_be_made_current(live: Live, version: str) -> None:
+    response = live.service.client.post(f"/v1/models/{version}/activate", headers=with_key(live.key))
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_an_unknown_path_is_not_found(live: Live) -> None:
+    assert_problem(live.service.client.get("/v1/nothing"), 404, "not-found")
+
+
+def test_a_wrong_method_is_told_the_right_one(live: Live) -> None:
+    response = live.service.client.get("/v1/train")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+# -- and after all of it
+
+
+def test_the_service_is_well_after_all_of_it(live: Live) -> None:
+    assert live.service.client.get("/health/ready").status_code == 200
+    assert live.service.items(live.key, "u0")
+    assert "Traceback" not in live.service.output()
+    assert "starting it again" not in live.service.output(), "the worker ended"
+
+
+def test_no_key_or_token_is_in_the_output_or_in_any_file(live: Live) -> None:
+    """Canaries: every key of this module, and one claim token, which its receipt alone may hold."""
+    (live.service.data_dir / "inbox" / "canary.csv").write_bytes(CSV)
+    receipt = live.service.data_dir / "receipts" / "canary.json"
+    eventually(receipt.exists, "there is no receipt", timeout_s=120)
+    token = json.loads(receipt.read_text())["claim_token"]
+    live.service.client.post("/v1/key/claim", json={"claim_token": token + "x"})
+    rotated = live.service.client.post("/v1/key/rotate", headers=with_key(live.key)).json()["api_key"]
+    live.service.client.get(f"/v1/jobs/{rotated}", headers=with_key(rotated))
+    live.service.client.get(f"/v1/{token}")
+    searched = {path: path.read_bytes() for path in files_of(live.service)}
+    assert len(live.secrets) > 2
+    for secret in [*live.secrets, rotated]:
+        canary = secret.rpartition("_")[2][:28].encode()  # without the checksum: what would be enough to make the key
+        assert [str(path) for path, content in searched.items() if canary in content] == []
+    assert [path for path, content in searched.items() if token.encode() in content] == [receipt]
+
+
+def files_of(service: LiveService) -> list[Path]:
+    return [service.log, *(path for path in service.data_dir.rglob("*") if path.is_file())]
