@@ -41,6 +41,16 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# DATA=FOLDER also measures on the sets that may not be bundled; tests/benchmarks/README.md says what is measured.
+bench: setup
+	$(BIN)/python -m tests.benchmarks.quality online_retail $(if $(DATA),ml-100k gowalla --data $(DATA))
+
+openapi: setup
+	$(BIN)/python -m recsys_local.openapi
+
+clean:
+	rm -rf $(VENV) .venv-ministack .venv-sam .build .aws-sam .serverless .mypy_cache .ruff_cache .pytest_cache
+
 # -- deployment (AWS SAM and Serverless describe the same stack; README.md says how to deploy)
 
 .PHONY: tree package osls sam validate-stacks

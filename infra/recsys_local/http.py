@@ -69,7 +69,13 @@ def _create_upload_router(registry: Registry, store: ObjectStore, settings: Sett
 
 
 def _check_announced(registry: Registry, name: str) -> None:
+    unannounced = JobNotFound("No job waits for this file.", hint="POST /v1/uploads announces one.")
     source = object_names.parse_source(name)
-    job = registry.get_job(source.job_id) if isinstance(source, Upload) else None
-    if job is None or job.object_name != name or job.state is not JobState.QUEUED:
-        raise JobNotFound("No job waits for this file.", hint="POST /v1/uploads announces one.")
+    if not isinstance(source, Upload):
+        raise unannounced
+    try:
+        job = registry.get_job(source.job_id)
+    except JobNotFound:
+        raise unannounced from None
+    if job.object_name != name or job.state is not JobState.QUEUED:
+        raise unannounced

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import threading
 import zlib
 from collections import Counter
 from typing import BinaryIO, Final
@@ -38,6 +39,8 @@ class CsvSource(io.RawIOBase):
         self._left_bytes = max_unpacked_bytes
         self._max_bytes = max_unpacked_bytes
         self._pushed_back = b""
+        self._reading = threading.Lock()
+        self._stopped = False
         self.line_breaks = 0
 
     def readable(self) -> bool:
@@ -46,7 +49,19 @@ class CsvSource(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes; b"" at the end."""
-        wanted = 1024 * 1024 if size is None or size < 0 else size
+        with self._reading:
+            return b"" if self._stopped else self._read(1024 * 1024 if size is None or size < 0 else size)
+
+    def stop(self) -> None:
+        """Let no read go on after this: a parser that reads ahead in a thread may do so when it has given up.
+
+        Python code in such a thread when the interpreter ends makes it abort.
+        """
+        self._stopped = True
+        with self._reading:
+            return
+
+    def _read(self, wanted: int) -> bytes:
         if self._pushed_back:
             content, self._pushed_back = self._pushed_back[:wanted], self._pushed_back[wanted:]
             return content

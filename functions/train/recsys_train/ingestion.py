@@ -130,6 +130,8 @@ def _read_blocks(source: CsvSource, columns: list[str], report: DataReport) -> I
     except pa.ArrowInvalid as error:
         if "Empty CSV file" not in str(error):
             raise _unreadable(error, next_line) from error
+    finally:
+        source.stop()
     for row in ragged:
         _add_ragged(row, report)
         next_line += 1
@@ -237,9 +239,11 @@ class _IdIndex:
 
     def rows(self, ids: Column) -> NDArray[np.int32]:
         """The rows of a block's ids, new ids added; ids that only bad records used stay out."""
-        codes, first = np.unique(ids.codes, return_index=True)
+        first = np.full(len(ids.distinct), -1)
+        first[ids.codes[::-1]] = np.arange(len(ids.codes))[::-1]  # the last assignment of a code stays
+        used = np.flatnonzero(first >= 0)
         index = np.empty(len(ids.distinct), dtype=np.int32)
-        for code in codes[np.argsort(first)].tolist():
+        for code in used[np.argsort(first[used])].tolist():
             index[code] = self._index.setdefault(ids.distinct[code], len(self._index))
         rows: NDArray[np.int32] = index[ids.codes]
         return rows
