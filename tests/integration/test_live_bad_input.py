@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,16 @@ import httpx
 import pytest
 
 from recsys.api_key import ApiKey
-from tests.integration.live_service import LiveService, eventually, multipart, orders, running_service, with_key
+from tests.integration.live_service import (
+    RECSYS,
+    LiveService,
+    clean_environment,
+    eventually,
+    multipart,
+    orders,
+    running_service,
+    with_key,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("live-bad-input")]
 
@@ -257,6 +267,23 @@ def test_a_small_gzip_that_unpacks_to_20_gb_is_refused_in_bounded_memory(live: L
     assert live.service.files(f"models/{problem['key_id']}") == []
     assert live.service.files(".tmp") == []
     assert not list((live.service.data_dir / ".scratch").glob("recsys-train-*"))
+
+
+def test_the_command_line_ends_in_words_where_the_reader_was_ahead_of_the_error(tmp_path: Path) -> None:
+    """The CSV parser reads ahead in a thread; while it did, the interpreter's end was an abort."""
+    (tmp_path / "zeros.csv.gz").write_bytes(gzip_that_unpacks_to_20_gb(bytes(1024)))
+    ended = subprocess.run(
+        [RECSYS, "train", "zeros.csv.gz", "--out", "model"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("→ "), ended.stderr
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_bad_file_sent_to_an_upload_form_fails_its_job(live: Live) -> None:

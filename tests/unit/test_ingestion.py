@@ -8,6 +8,7 @@ import io
 import pytest
 
 from recsys.errors import FieldError, InvalidData
+from recsys_train import ingestion
 from recsys_train.ingestion import UntrainableCsv, read_interactions
 from recsys_train.interactions import Interactions
 from recsys_train.report import DataReport
@@ -222,3 +223,14 @@ def test_a_gzip_bomb_ends_at_the_limit() -> None:
     with pytest.raises(InvalidData) as caught:
         read(bomb, max_unpacked_bytes=1_000_000)
     assert caught.value.problem_code == "too-large-unpacked"
+
+
+def test_merging_rows_while_reading_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"u{line % 7},i{line % 5},{line % 3 + 1},{(line * 37) % 11}" for line in range(500)]
+    content = b"user_id,item_id,interaction_score,timestamp\n" + "\n".join(lines).encode()
+    monkeypatch.setattr(ingestion, "BLOCK_BYTES", 400)
+    at_the_end, _ = read(content)
+    monkeypatch.setattr(ingestion, "MERGE_ROWS", 10)
+    now_and_then, _ = read(content)
+    assert pairs(now_and_then) == pairs(at_the_end)
+    assert now_and_then.scores.tolist() == at_the_end.scores.tolist()

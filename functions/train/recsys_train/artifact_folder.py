@@ -62,7 +62,11 @@ def describe_metrics(fitted: Fitted, report: DataReport, *, recipe: Recipe, seed
             else "The model does not rank better than plain popularity on this data: more interactions are needed."
         ),
         "protocol": {
-            "split": "each user's last interaction held out, for users with two or more; ties in time in file order",
+            "split": (
+                "each user's last interaction held out, for users with two or more; ties in time in file order"
+                if report.has_timestamps
+                else "an interaction of each user with two or more held out at random, since the data has no timestamps"
+            ),
             "evaluated_users": fitted.evaluated_users,
             "chosen_on": "other users' last interactions (the same users where fewer than 20 have one)",
             "hr_at_10, ndcg_at_10": "the held-out item among 99 the user never touched; a tie counts against the model",

@@ -33,6 +33,9 @@ OnProgress = Callable[[Progress], None]
 
 VALIDATION_PAIRS: Final = 8_000_000
 """About how many user-item pairs one validation scores; it bounds the number of users asked."""
+MEASURED_PAIRS: Final = 40_000_000
+"""The same for the final measurement."""
+MIN_SHARED_USERS: Final = 20
 BLOCKS_PER_CALL: Final = 64
 SAMPLED_EXAMPLES: Final = 20_000
 
@@ -105,11 +108,17 @@ def fit(
     budget_s
         The search for the number of epochs ends after half of it, with the best so far; the rest is for the second fit.
     has_times
-        Whether the order of the interactions is that of time. Without it histories are not forgotten.
+        Whether the order of the interactions is that of time. Without it histories are not forgotten, and what is held
+        out is drawn: the last line of a user in a sorted file is no sample of anything.
     """
     started = time.monotonic()
-    train, held_out = interactions.split_last()
-    validation, test = _halves(held_out, max_first=max(50, VALIDATION_PAIRS // train.n_items), seed=seed)
+    train, held_out = interactions.split_last() if has_times else interactions.split_random(np.random.default_rng(seed))
+    validation, test = _share(
+        held_out,
+        n_validation=max(50, VALIDATION_PAIRS // train.n_items),
+        n_test=max(500, MEASURED_PAIRS // train.n_items),
+        seed=seed,
+    )
     decays = recipe.decays if has_times else (0.0,)
 
     on_progress(Progress("choosing"))
@@ -141,13 +150,16 @@ def fit(
     return Fitted(dims, weights, quality, popularity, len(test), choice, fit_s)
 
 
-def _halves(held_out: Interactions, *, max_first: int, seed: int) -> tuple[Interactions, Interactions]:
-    """Users to choose by, and users to measure on; where there are too few to share, everybody is in both."""
-    if len(held_out) < 20:
+def _share(held_out: Interactions, *, n_validation: int, n_test: int, seed: int) -> tuple[Interactions, Interactions]:
+    """At most so many users to choose by, and others to measure on; too few to share are used for both."""
+    if len(held_out) < MIN_SHARED_USERS:
         return held_out, held_out
     order = np.random.default_rng(seed).permutation(len(held_out))
-    n_first = min(len(held_out) // 2, max_first)
-    return held_out[np.sort(order[:n_first])], held_out[np.sort(order[n_first:])]
+    n_validation = min(len(held_out) // 2, n_validation)
+    return (
+        held_out[np.sort(order[:n_validation])],
+        held_out[np.sort(order[n_validation : n_validation + n_test])],
+    )
 
 
 def _choose(train: Interactions, validation: Interactions, recipe: Recipe, decays: tuple[float, ...]) -> Choice:

@@ -258,8 +258,8 @@ class _Collected:
     """The good rows of all blocks so far; those of one pair are merged now and then."""
 
     parts: list[Rows] = field(default_factory=list)
-    n_rows: int = 0
-    merge_at: int = MERGE_ROWS
+    n_merged: int = 0
+    n_new: int = 0
     user_index: _IdIndex = field(default_factory=_IdIndex)
     item_index: _IdIndex = field(default_factory=_IdIndex)
 
@@ -267,14 +267,13 @@ class _Collected:
         """Index the ids of a block and keep its numbers."""
         users, items = self.user_index.rows(rows.user_ids), self.item_index.rows(rows.item_ids)
         self.parts.append(Rows(users, items, rows.scores, rows.times))
-        self.n_rows += len(users)
-        if self.n_rows >= self.merge_at:
+        self.n_new += len(users)
+        if self.n_new >= max(MERGE_ROWS, self.n_merged):
             self._merge()
 
     def _merge(self) -> Rows:
         merged = Rows.joined(self.parts).distinct()
-        self.parts, self.n_rows = [merged], len(merged)
-        self.merge_at = self.n_rows + max(MERGE_ROWS, self.n_rows)
+        self.parts, self.n_merged, self.n_new = [merged], len(merged), 0
         return merged
 
     def finish(self) -> Interactions:

@@ -65,6 +65,17 @@ class Interactions:
         held_out = (last_row[self.users] == rows) & (counts[self.users] >= 2)
         return self[~held_out], self[held_out]
 
+    def split_random(self, generator: np.random.Generator) -> tuple[Self, Self]:
+        """As `split_last`, but each user's pair is drawn: for data whose order says nothing."""
+        order = generator.permutation(len(self))
+        _, last = self[order].split_last()
+        is_held_out = np.isin(self._pairs(), last._pairs())
+        return self[~is_held_out], self[is_held_out]
+
+    def _pairs(self) -> NDArray[np.int64]:
+        """One number per pair."""
+        return self.users.astype(np.int64) * self.n_items + self.items
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
