@@ -212,7 +212,7 @@ class ModelNotReady(Conflict):
 
     code = "model-not-ready"
     title = "The model is not ready"
-    default_hint = "Ask GET /v1/jobs/{job_id} how far its training is."
+    default_hint = "GET /v1/jobs/{job_id} says how far its training is; if it failed, POST a mended file with this key."
 
 
 class ObjectExists(Conflict):

@@ -55,6 +55,7 @@ STATUS_OF: Final[Mapping[type[RecsysError], int]] = {
 
 _logger: Final = logging.getLogger("recsys.http")
 _RETRY_AFTER_S: Final = {ModelNotReady: 5, Unavailable: 5, ArtifactDamaged: 30}
+_HINT_ROUTES: Final = "GET /docs lists the routes."
 _MAX_ERRORS: Final = 20
 _MAX_ECHO: Final = 80
 _METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
@@ -163,12 +164,12 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, RecsysError):
         return await _on_recsys_error(request, error.__cause__)
     if error.status_code == 404:
-        problem = NotFound("Nothing is at this path.", hint="GET /docs lists the routes.").to_problem()
+        problem = NotFound("Nothing is at this path.", hint=_HINT_ROUTES).to_problem()
         return respond(exchange, problem, 404)
     if error.status_code == 405:
         allowed = _allowed_methods(request)
         detail = f"This path takes {allowed}. Received: {request.method[:_MAX_ECHO]}."
-        problem = Problem("method-not-allowed", "This path does not take that method", detail)
+        problem = Problem("method-not-allowed", "This path does not take that method", detail, _HINT_ROUTES)
         return respond(exchange, problem, 405, headers={"Allow": allowed})
     if error.status_code == 400:
         errors = [FieldError("json_invalid", "not readable as UTF-8 JSON", pointer="")]
