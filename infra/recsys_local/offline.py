@@ -25,29 +25,10 @@ def train_folder(
     InvalidData
         The CSV cannot be trained on; nothing was written.
     """
-    # TensorFlow takes seconds to import: only who trains pays for it.
-    from recsys_train.artifact_folder import write_artifact  # noqa: PLC0415
-    from recsys_train.fitting import Recipe, fit  # noqa: PLC0415
-    from recsys_train.ingestion import read_interactions  # noqa: PLC0415
+    from recsys_train.build import build_version  # noqa: PLC0415  # TensorFlow takes seconds: only who trains pays
 
-    on_progress(Progress("reading"))
     with source.open("rb") as stream:
-        interactions, report = read_interactions(stream, max_unpacked_bytes=settings.max_unpacked_bytes)
-    recipe = Recipe()
-    fitted = fit(
-        interactions,
-        recipe,
-        seed=settings.seed,
-        budget_s=settings.train_budget_s,
-        on_progress=on_progress,
-        has_times=report.has_timestamps,
-    )
-    on_progress(Progress("publishing"))
-    folder.mkdir(parents=True, exist_ok=True)
-    _manifest_sha256, metrics = write_artifact(
-        folder, FILE_VERSION, interactions, report, fitted, recipe=recipe, seed=settings.seed
-    )
-    return metrics
+        return build_version(stream, folder, FILE_VERSION, settings, on_progress).metrics
 
 
 def read_user_ids(stream: TextIO) -> list[str]:

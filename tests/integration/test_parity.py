@@ -62,7 +62,7 @@ def random_version(folder: Path) -> Version:
 
 def trained_version(folder: Path) -> Version:
     """What a training publishes."""
-    from recsys_train.artifact_folder import write_artifact  # noqa: PLC0415
+    from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415
     from recsys_train.fitting import Recipe, fit  # noqa: PLC0415
     from recsys_train.report import DataReport  # noqa: PLC0415
 
@@ -79,7 +79,8 @@ def trained_version(folder: Path) -> Version:
     )
     recipe = Recipe(block=64, max_epochs=6, patience=6)  # enough steps to leave the initial weights
     fitted = fit(interactions, recipe, seed=0, budget_s=600, on_progress=lambda _progress: None)
-    write_artifact(folder, "job.1", interactions, DataReport(), fitted, recipe=recipe, seed=0)
+    metrics = describe_metrics(fitted, DataReport(), recipe=recipe, seed=0)
+    write_version(folder, "job.1", interactions, fitted, metrics)
     return Version(*open_with_keras(folder / artifact.MODEL), artifact.read_folder(folder), seen)
 
 

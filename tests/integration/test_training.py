@@ -68,11 +68,12 @@ def fit(
 
 def publish(interactions: Interactions, fitted: Fitted, folder: Path) -> ServingModel:
     """Write the artifact and read it as a server does."""
-    from recsys_train.artifact_folder import write_artifact  # noqa: PLC0415
+    from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415
     from recsys_train.fitting import Recipe  # noqa: PLC0415
     from recsys_train.report import DataReport  # noqa: PLC0415
 
-    write_artifact(folder, "job.1", interactions, DataReport(), fitted, recipe=Recipe(), seed=0)
+    metrics = describe_metrics(fitted, DataReport(), recipe=Recipe(), seed=0)
+    write_version(folder, "job.1", interactions, fitted, metrics)
     return artifact.read_folder(folder)
 
 

@@ -180,7 +180,7 @@ def fitted_before() -> dict[bytes, Fitted]:
 
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted_before: dict[bytes, Fitted]) -> Iterator[Workshop]:
-    from recsys_train import fitting, pipeline  # noqa: PLC0415
+    from recsys_train import build, fitting  # noqa: PLC0415
 
     workshop = Workshop(tmp_path, FaultyStore(tmp_path / "objects"))
     really_fit = fitting.fit
@@ -195,7 +195,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted_before: dic
             on_progress(Progress("fitting", 1, recipe.max_epochs, 0.5, 0.25))
         return fitted_before[data]
 
-    monkeypatch.setattr(pipeline, "fit", fit_once)
+    monkeypatch.setattr(build, "fit", fit_once)
     # Nobody renews behind a test's back: what a keeper does is in test_lease.py.
     monkeypatch.setattr(lease_module, "PROGRESS_EVERY_S", 3600.0)
     yield workshop

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO
 
 from recsys import artifact, object_names
 from recsys.clock import Clock, utc_now
@@ -20,14 +20,9 @@ from recsys.objects.port import ObjectStore
 from recsys.registry.port import Registry
 from recsys.registry.records import Job, Lease, ModelVersion, Progress
 from recsys.settings import Settings
-from recsys_train.artifact_folder import write_artifact
-from recsys_train.fitting import Recipe, fit
-from recsys_train.ingestion import UntrainableCsv, read_interactions
+from recsys_train.build import Built, build_version
+from recsys_train.ingestion import UntrainableCsv
 from recsys_train.lease import LeaseKeeper
-from recsys_train.report import DataReport
-
-_FITTING_SHARE: Final = 2 / 3
-"""Of the time that is left after reading; the rest is for evaluating, writing and uploading."""
 
 Watcher = Callable[[Job, Progress], None]
 """Told how far a job is, beside the registry: a terminal's progress bar."""
@@ -101,11 +96,10 @@ class Trainer:
                 self.watch(lease.job, progress)
 
             with tempfile.TemporaryDirectory(prefix="recsys-train-") as folder:
-                version, report = self._train(lease, Path(folder), on_progress)
-                on_progress(Progress("publishing"))
-                self._upload(lease, Path(folder), version.manifest_sha256)
+                built = self._train(lease, Path(folder), on_progress)
+                self._upload(lease, Path(folder), built.manifest_sha256)
             keeper.check()
-            self.registry.publish_version(lease, version, report.to_json())
+            self._publish(lease, built)
 
     def _is_outdated(self, lease: Lease) -> bool:
         try:
@@ -121,35 +115,16 @@ class Trainer:
         current = key.current_source
         return current is not None and lease.job.source_order is not None and lease.job.source_order < current
 
-    def _train(
-        self, lease: Lease, folder: Path, on_progress: Callable[[Progress], None]
-    ) -> tuple[ModelVersion, DataReport]:
-        on_progress(Progress("reading"))
+    def _train(self, lease: Lease, folder: Path, on_progress: Callable[[Progress], None]) -> Built:
         stream = self._open(lease.job)
         try:
-            interactions, report = read_interactions(stream, max_unpacked_bytes=self.settings.max_unpacked_bytes)
+            return build_version(
+                stream, folder, lease.version, self.settings, on_progress, time_left_s=self.time_left_s
+            )
         finally:
             stream.close()
-        recipe = Recipe()
-        fitted = fit(
-            interactions,
-            recipe,
-            seed=self.settings.seed,
-            budget_s=min(self.settings.train_budget_s, _FITTING_SHARE * self.time_left_s()),
-            on_progress=on_progress,
-            has_times=report.has_timestamps,
-        )
-        manifest_sha256, metrics = write_artifact(
-            folder, lease.version, interactions, report, fitted, recipe=recipe, seed=self.settings.seed
-        )
-        return (
-            ModelVersion(
-                lease.job.key_id, lease.version, lease.job.job_id, self.clock(), manifest_sha256, _summary(metrics)
-            ),
-            report,
-        )
 
-    def _open(self, job: Job) -> Any:
+    def _open(self, job: Job) -> BinaryIO:
         try:
             size = self.store.info(job.object_name).size_bytes
             if size > self.settings.max_upload_bytes:
@@ -171,6 +146,13 @@ class Trainer:
             with (folder / name).open("rb") as content:
                 self.store.create(prefix + name, content)
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
+
+    def _publish(self, lease: Lease, built: Built) -> None:
+        job = lease.job
+        version = ModelVersion(
+            job.key_id, lease.version, job.job_id, self.clock(), built.manifest_sha256, _summary(built.metrics)
+        )
+        self.registry.publish_version(lease, version, built.report.to_json())
 
     def _remove_version(self, key_id: str, version: str) -> None:
         for info in list(self.store.list(object_names.model_prefix(key_id, version))):

@@ -1,38 +1,82 @@
-"""A fitted network as the files of the artifact, in a folder."""
+"""From a CSV to the files of a version in a folder: read, fit, write. Whoever calls it publishes them, or not."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
 from recsys import artifact
 from recsys.neumf import Network
-from recsys_train.fitting import Fitted, Recipe
+from recsys.registry.records import Progress
+from recsys.settings import Settings
+from recsys_train.fitting import Fitted, OnProgress, Recipe, fit
+from recsys_train.ingestion import read_interactions
 from recsys_train.interactions import Interactions
 from recsys_train.network import save_keras
 from recsys_train.report import DataReport
 
+_FITTING_SHARE: Final = 2 / 3
+"""Of the time that is left after reading; the rest is for evaluating, writing and uploading."""
 
-def write_artifact(
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The files of a version are written. `metrics` is what `metrics.json` holds."""
+
+    manifest_sha256: str
+    metrics: dict[str, Any]
+    report: DataReport
+
+
+def build_version(
+    stream: BinaryIO,
     folder: Path,
     version: str,
-    interactions: Interactions,
-    report: DataReport,
-    fitted: Fitted,
+    settings: Settings,
+    on_progress: OnProgress,
     *,
-    recipe: Recipe,
-    seed: int,
-) -> tuple[str, dict[str, Any]]:
-    """Write every file of a version; `recsys.artifact` says which.
+    time_left_s: Callable[[], float] = lambda: math.inf,
+) -> Built:
+    """Train on a CSV and write every file of the artifact; `recsys.artifact` says which.
 
-    Returns
-    -------
-    The manifest's SHA-256, and the metrics as they stand in `metrics.json`.
+    Parameters
+    ----------
+    folder
+        Is made once the CSV was found fit to train on.
+    time_left_s
+        Seconds until the program is ended from outside.
+
+    Raises
+    ------
+    InvalidData
+        The CSV cannot be trained on; nothing was written.
     """
-    metrics = describe_metrics(fitted, report, recipe=recipe, seed=seed)
+    on_progress(Progress("reading"))
+    interactions, report = read_interactions(stream, max_unpacked_bytes=settings.max_unpacked_bytes)
+    recipe = Recipe()
+    fitted = fit(
+        interactions,
+        recipe,
+        seed=settings.seed,
+        budget_s=min(settings.train_budget_s, _FITTING_SHARE * time_left_s()),
+        on_progress=on_progress,
+        has_times=report.has_timestamps,
+    )
+    on_progress(Progress("publishing"))
+    metrics = describe_metrics(fitted, report, recipe=recipe, seed=settings.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Built(write_version(folder, version, interactions, fitted, metrics), metrics, report)
+
+
+def write_version(
+    folder: Path, version: str, interactions: Interactions, fitted: Fitted, metrics: dict[str, Any]
+) -> str:
+    """Write every file of a version into `folder`; returns the SHA-256 of its manifest."""
     starts, items = interactions.items_by_user()
     save_keras(fitted.dims, fitted.weights, folder / artifact.MODEL)
     artifact.write_mappings(folder, interactions.user_ids, interactions.item_ids)
@@ -44,7 +88,7 @@ def write_artifact(
         popularity=(interactions.users_per_item() / interactions.n_users).astype(np.float32),
     )
     artifact.write_metrics(folder, metrics)
-    return artifact.write_manifest(folder, version), metrics
+    return artifact.write_manifest(folder, version)
 
 
 def describe_metrics(fitted: Fitted, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
