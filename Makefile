@@ -12,6 +12,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: locks/dev.txt pyproject.toml
 	@echo "Installing pinned packages into $(VENV) (TensorFlow is large: a minute or two) …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recsys needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python $(PIP_INSTALL) -r locks/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Recommendations from a CSV."
 )
 
-DataDir = Annotated[Path, typer.Option(help="The directory that holds all state.")]
+DataDir = Annotated[Path, typer.Option(help="The directory that holds all state.", envvar="RECSYS_DATA_DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
@@ -30,14 +30,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    public_url: Annotated[
+        str, typer.Option(help="Where clients reach the service, for upload forms; else its own address.")
+    ] = "",
     data_dir: DataDir = Path("recsys-data"),
     sample: Annotated[bool, typer.Option(help="On first start, train on the bundled Online Retail sample.")] = False,
 ) -> None:
     """Run the whole service on this machine: HTTP, a training worker, a watched inbox."""
     from recsys_local.service import run_service  # noqa: PLC0415  # FastAPI is not needed by the other commands
 
+    if public_url and not public_url.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"Expected http://… or https://…. Received: {public_url}", param_hint="--public-url")
     with _errors_for_people():
-        run_service(host, port, data_dir, sample=sample)
+        run_service(host, port, data_dir, public_url=public_url, sample=sample)
 
 
 @app.command()

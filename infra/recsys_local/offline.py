@@ -27,8 +27,7 @@ def train_folder(
     """
     from recsys_train.build import build_version  # noqa: PLC0415  # TensorFlow takes seconds: only who trains pays
 
-    with source.open("rb") as stream:
-        return build_version(stream, folder, FILE_VERSION, settings, on_progress).metrics
+    return build_version(lambda: source.open("rb"), folder, FILE_VERSION, settings, on_progress).metrics
 
 
 def read_user_ids(stream: TextIO) -> list[str]:

@@ -49,12 +49,14 @@ class SampleRun:
     def run(self) -> None:
         """Do it, and return when it is printed."""
         api_key: ApiKey | None = None
-        job_id = self._started_job_id()
-        if job_id is None:
+        earlier = self._earlier_job()
+        if earlier is None:
             job_id, api_key = self._submit()
-        elif self.registry.get_job(job_id).state.is_final:
+        elif earlier.state is JobState.SUCCEEDED:
             self._print_key_line(None)
             return
+        else:
+            job_id = earlier.job_id
         job = self._wait(job_id)
         if job.state is JobState.SUCCEEDED:
             self._show(job, api_key)
@@ -65,22 +67,27 @@ class SampleRun:
     def _marker(self) -> Path:
         return self.settings.data_dir / MARKER
 
-    def _started_job_id(self) -> str | None:
+    def _earlier_job(self) -> Job | None:
+        """The job of an earlier start that succeeded or still can; None asks for a new one."""
         try:
-            job_id = str(json.loads(self._marker.read_text())["job_id"])
-            self.registry.get_job(job_id)
-        except (FileNotFoundError, JobNotFound):
+            job = self.registry.get_job(str(json.loads(self._marker.read_bytes())["job_id"]))
+        except (FileNotFoundError, JobNotFound, ValueError, KeyError, TypeError):  # absent, outlived, torn or not ours
             return None
-        return job_id
+        return None if job.state.is_final and job.state is not JobState.SUCCEEDED else job
+
+    def _mark(self, job_id: str) -> None:
+        temporary = self._marker.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"job_id": job_id}))
+        temporary.replace(self._marker)
 
     def _submit(self) -> tuple[str, ApiKey | None]:
         """Ask for it as `POST /v1/train` does."""
         content = (SAMPLE / "online_retail.csv.gz").read_bytes()
         file = NewFile(io.BytesIO(content), hashlib.sha256(content).hexdigest(), gzipped=True)
         accepted = Training(self.registry, self.store, self.settings).accept(file, key=None, idempotency_key=None)
-        self._marker.write_text(json.dumps({"job_id": accepted.job.job_id}))
         print("Training on the bundled sample, Online Retail (397,924 purchases): about a minute.", flush=True)
         self._print_key_line(accepted.api_key)
+        self._mark(accepted.job.job_id)  # only now: a key that was never shown could not be shown again
         return accepted.job.job_id, accepted.api_key
 
     def _print_key_line(self, api_key: ApiKey | None) -> None:

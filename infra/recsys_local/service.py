@@ -18,7 +18,7 @@ import uvicorn
 
 from recsys.errors import RecsysError
 from recsys.object_names import INBOX
-from recsys.settings import Settings
+from recsys.settings import InvalidSetting, Settings
 from recsys_local.adapters import lock_data_dir, open_own_store, open_registry
 from recsys_local.http import create_app, ended_politely
 from recsys_local.sample import SampleRun
@@ -38,17 +38,23 @@ class CannotListen(RecsysError):
     default_hint = "Stop the program that has the port, or give another --port (or --host)."
 
 
-def run_service(host: str, port: int, data_dir: Path, *, sample: bool) -> None:
-    """Serve until interrupted.
+def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", sample: bool) -> None:
+    """Serve until interrupted; upload forms point to `public_url`, or to the address on this machine.
 
     Raises
     ------
     DataDirInUse, DataDirUnusable, CannotListen, InvalidSetting
     """
-    settings = Settings.from_environment(backend="local", data_dir=data_dir)
+    settings = Settings.from_environment(data_dir=data_dir)
+    if settings.backend != "local":
+        raise InvalidSetting(
+            f"`recsys serve` keeps its state in a directory. Received: RECSYS_BACKEND={settings.backend}.",
+            hint="Unset RECSYS_BACKEND; `aws` is for the Lambda functions, which `sam deploy` sets up.",
+        )
     with _until_interrupted(), lock_data_dir(data_dir), _listen(host, port) as listener:
         base_url = _url_of(listener)
-        store, registry = open_own_store(data_dir, base_url=base_url), open_registry(data_dir)
+        store, registry = open_own_store(data_dir, base_url=public_url or base_url), open_registry(data_dir)
+        registry.remove_expired()
         app = create_app(registry, store, settings)
         config = uvicorn.Config(
             ended_politely(app),
@@ -57,6 +63,7 @@ def run_service(host: str, port: int, data_dir: Path, *, sample: bool) -> None:
             lifespan="off",
             timeout_graceful_shutdown=END_WITHIN_S,
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
         print(
             f"recsys serves on {base_url} (docs at {base_url}/docs), state in {data_dir}/. Ctrl-C ends it.", flush=True
         )
@@ -137,6 +144,13 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that requests are cancelled at the end: `ended_politely` answers them."""
+    return not str(record.msg).startswith("Cancel %s running task(s)")
+
+
 def _url_of(listener: socket.socket) -> str:
+    """The address at which this machine reaches the listener, also one on every interface."""
     host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # it is replaced, not listened on
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

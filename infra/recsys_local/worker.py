@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from recsys.clock import after, utc_now
@@ -48,21 +49,46 @@ def main() -> None:
     _take_scratch(data_dir / SCRATCH)
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
     store = open_store(data_dir)
-    trainer = Trainer(store, open_registry(data_dir), settings, owner="local-worker", watch=_Terminal())
+    registry, terminal = open_registry(data_dir), Terminal()
+    trainer = Trainer(store, registry, settings, owner="local-worker", watch=terminal)
     watcher = ObjectWatcher(store)
+    looking, sweeping = Complaints(), Complaints()
     next_sweep = 0.0
     while True:
-        for event in watcher.look():
-            _work(event, trainer, watcher)
+        with looking.said_once():
+            for event in watcher.look():
+                _work(event, trainer, watcher, terminal)
         if time.monotonic() >= next_sweep:
-            sweep_expired(store, keep_days=settings.upload_days)
             next_sweep = time.monotonic() + SWEEP_EVERY_S
+            with sweeping.said_once():
+                registry.remove_expired()
+                sweep_expired(store, keep_days=settings.upload_days)
         time.sleep(LOOK_EVERY_S)
 
 
-def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher) -> None:
+class Complaints:
+    """Lets the worker go on where a store or the registry does not answer, and says why, once."""
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+
+    @contextlib.contextmanager
+    def said_once(self) -> Iterator[None]:
+        """Log `Unavailable` raised within, unless it was the last thing that was said."""
+        try:
+            yield
+        except Unavailable as error:
+            if error.detail != self._last:
+                logger.warning("%s %s Trying again.", error.detail, error.hint or "")
+            self._last = error.detail
+        else:
+            self._last = None
+
+
+def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher, terminal: Terminal) -> None:
     try:
-        job = process(event, trainer)
+        with contextlib.closing(terminal):
+            job = process(event, trainer)
     except (JobBusy, LeaseLost, Unavailable) as error:
         logger.warning("%s: %s Trying again.", event.name, error.detail)
         time.sleep(RETRY_AFTER_S)
@@ -96,8 +122,8 @@ def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
                 store.delete(info.name)
 
 
-class _Terminal:
-    """Shows each job's progress in turn."""
+class Terminal:
+    """Shows each job's progress in turn, until it is closed."""
 
     def __init__(self) -> None:
         self._job_id: str | None = None
@@ -105,14 +131,17 @@ class _Terminal:
         self._show = TrainingProgress()
 
     def __call__(self, job: Job, progress: Progress) -> None:
+        """Show how far `job` is."""
         if job.job_id != self._job_id:
-            self._display.close()
+            self.close()
             self._job_id = job.job_id
             self._show = self._display.enter_context(TrainingProgress(f"job {job.job_id[:6]}…"))
         self._show(progress)
-        if progress.phase == "publishing":
-            self._display.close()
-            self._job_id = None
+
+    def close(self) -> None:
+        """End the display of the job, however the job ended."""
+        self._display.close()
+        self._job_id = None
 
 
 def _take_scratch(folder: Path) -> None:

@@ -57,6 +57,7 @@ FULL_JOB = Job(
     lease_until=MINUTE_LATER,
     source_order="2026-02-28T12:00:00.000000Z#tie",
     fingerprint="d" * 64,
+    object_version="version 1",
     receipt_name="receipts/fullKey/größe.json",
     receipted_at=NOW,
     expires_at=HOUR_LATER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -9,9 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from recsys.clock import after, utc_now
 from recsys.errors import ObjectExists, ObjectNotFound, Unavailable
 from recsys.objects.files import FileObjectStore
 
@@ -60,6 +63,46 @@ def test_objects_are_plain_files_and_plain_files_are_objects(store: FileObjectSt
 def test_another_instance_sees_the_same_objects(store: FileObjectStore, root: Path) -> None:
     created = store.create("a/b", b"x")
     assert FileObjectStore(root).info("a/b") == created
+
+
+def test_arrived_at_is_when_the_file_came_to_its_name_whatever_its_own_time(store: FileObjectStore, root: Path) -> None:
+    before = after(utc_now(), -1)
+    store.create("a/b", b"")
+    os.utime(root / "a/b", (1, 1))
+    assert before < store.info("a/b").arrived_at <= utc_now()
+
+
+def test_a_folder_that_may_not_be_opened_is_passed_over_and_named_once(
+    store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("inbox/a.csv", "inbox/locked/b.csv", "inbox/z.csv"):
+        store.create(name, b"")
+    _forbid(monkeypatch, root / "inbox/locked")
+    for _ in range(2):
+        assert [info.name for info in store.list("inbox/")] == ["inbox/a.csv", "inbox/z.csv"]
+    (said,) = caplog.messages
+    assert str(root / "inbox/locked") in said
+
+
+def test_a_folder_that_was_asked_for_and_may_not_be_opened_is_unavailable(
+    store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create("inbox/a.csv", b"")
+    _forbid(monkeypatch, root / "inbox")
+    with pytest.raises(Unavailable, match="Permission denied"):
+        list(store.list("inbox/"))
+
+
+def _forbid(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have the system refuse to open `folder`, which it would not refuse root."""
+    scandir = os.scandir
+
+    def refusing(path: str | os.PathLike[str]) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
 
 
 def test_modified_at_is_the_files_time(store: FileObjectStore, root: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from recsys.clock import Timestamp
-from recsys.errors import Unavailable, VersionNotFound
+from recsys.errors import KeyNotFound, Unavailable, VersionNotFound
 from recsys.registry.port import Published, Registry
 from recsys.registry.records import JobState
 from recsys.registry.rows import Address, Change, Row, Rows
@@ -81,6 +81,25 @@ def test_a_key_with_a_model_does_not_expire(registry: Registry, clock: FixedCloc
     registry.publish_version(lease, a_version(lease), REPORT)
     clock.advance(10 * 365 * 86400)
     assert registry.get_key("key1").current_version == "job1.1"
+
+
+@pytest.mark.parametrize("is_claimed_in_time", [True, False])
+def test_the_key_of_a_drop_stays_when_it_has_a_model_and_was_claimed(
+    registry: Registry, clock: FixedClock, is_claimed_in_time: bool
+) -> None:
+    registry.create_key(a_key(secret_sha256=None, expires_at=HOUR_LATER))
+    lease = claim_new(registry, "job1", "2026-03-01#a")
+    assert registry.publish_version(lease, a_version(lease), REPORT) is Published.CURRENT
+    assert registry.get_key("key1").expires_at == HOUR_LATER
+    registry.offer_claim("token", "key1", expires_at=HOUR_LATER)
+    if is_claimed_in_time:
+        assert registry.claim_key("token", "2" * 64).expires_at is None
+        clock.advance(10 * 365 * 86400)
+        assert registry.get_key("key1").current_version == "job1.1"
+    else:
+        clock.advance(3600)
+        with pytest.raises(KeyNotFound):
+            registry.get_key("key1")
 
 
 def test_newer_data_replaces(registry: Registry) -> None:

@@ -130,10 +130,9 @@ def test_list_goes_on_after_a_full_page() -> None:
     )
     with stubber:
         listed = list(store.list("inbox/"))
-    assert listed == [
-        ObjectInfo("inbox/1", 1, "v-inbox/1", Timestamp("2026-03-01T12:00:00.000000Z")),
-        ObjectInfo("inbox/2", 1, "v-inbox/2", Timestamp("2026-03-01T12:00:00.000000Z")),
-    ]
+    noon = Timestamp("2026-03-01T12:00:00.000000Z")
+    assert listed == [ObjectInfo(f"inbox/{n}", 1, f"v-inbox/{n}", modified_at=noon, arrived_at=noon) for n in (1, 2)]
+    assert {info.arrived_at for info in listed} == {noon}
 
 
 @pytest.mark.parametrize(

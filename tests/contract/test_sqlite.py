@@ -105,13 +105,15 @@ def test_what_was_written_is_there_after_kill_9(registry: SqliteRegistry, path: 
     assert SqliteRegistry(path, FixedClock()).get_key("key1").revoked_at is not None
 
 
-def test_start_removes_what_expired(registry: SqliteRegistry, path: Path) -> None:
+def test_what_expired_is_removed_when_asked_and_not_by_opening(registry: SqliteRegistry, path: Path) -> None:
     registry.create_key(a_key("gone", expires_at=HOUR_LATER))
     registry.create_key(a_key("kept"))
     registry.offer_claim("token", "kept", expires_at=HOUR_LATER)
     later = FixedClock()
     later.advance(3600)
-    SqliteRegistry(path, later)
+    reopened = SqliteRegistry(path, later)
+    assert registry.get_key("gone") == a_key("gone", expires_at=HOUR_LATER)  # with the clock of an hour ago
+    reopened.remove_expired()
     assert registry.get_key("kept") == a_key("kept")
     with pytest.raises(KeyNotFound):  # with the clock of an hour ago, only its removal makes it absent
         registry.get_key("gone")

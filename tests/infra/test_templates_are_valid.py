@@ -59,6 +59,6 @@ def test_every_route_goes_to_its_function() -> None:
     routes = read_sam().routes
     assert {route for route, function in routes.items() if function == "ApiFunction"} == ROUTES
     assert {route for route, function in routes.items() if function == "RecommendFunction"} == {
-        "POST /v1/recommendations"
+        "ANY /v1/recommendations"
     }
     assert set(routes.values()) == {"ApiFunction", "RecommendFunction"}

@@ -23,6 +23,7 @@ from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import unquote_plus
 
 import boto3
 import yaml
@@ -393,11 +394,24 @@ class Deployment:
         event["Records"][0] |= {
             "messageId": message["MessageId"],
             "receiptHandle": message["ReceiptHandle"],
-            "body": message["Body"],
+            "body": self._with_version_ids(message["Body"]),
             "attributes": message["Attributes"],
             "eventSourceARN": _queue_arn(self.sqs, self.queue_url),
         }
         return event
+
+    def _with_version_ids(self, body: str) -> str:
+        """The S3 event as AWS sends it for a bucket with versions; moto leaves `versionId` out."""
+        event = _parsed(body)
+        for created in (record["s3"]["object"] for record in event.get("Records", [])):
+            if "versionId" not in created:
+                name = unquote_plus(created["key"])
+                versions = self.emulator.s3.list_object_versions(Bucket=self.bucket, Prefix=name).get("Versions", [])
+                for version in versions:
+                    if (version["Key"], version["ETag"].strip('"')) == (name, created["eTag"]):
+                        created["versionId"] = version["VersionId"]
+                        break
+        return json.dumps(event) if event else body
 
     def messages_left(self) -> int:
         """How many messages are in the queue, hidden ones too."""

@@ -189,13 +189,13 @@ def with_key(key: str | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_service(
-    data_dir: Path, log: Path, *, environment: Mapping[str, str] | None = None
+    data_dir: Path, log: Path, *options: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[LiveService]:
-    """`recsys serve --port 0 --data-dir DATA_DIR`, ready to answer; all of it is gone at the end."""
+    """`recsys serve --port 0 --data-dir DATA_DIR [OPTIONS]`, ready to answer; all of it is gone at the end."""
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [RECSYS, "serve", "--port", "0", "--data-dir", data_dir],
+            [RECSYS, "serve", "--port", "0", "--data-dir", data_dir, *options],
             env=clean_environment(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -195,6 +195,7 @@ def test_an_event_as_aws_documents_it_is_understood(service: Deployment) -> None
     assert [delivery.came_back for delivery in service.deliver_all()] == [False]
     receipt = service.receipt("receipts/spring orders + more.json")
     assert (receipt["status"], receipt["file"]) == ("failed", "inbox/spring orders + more.csv")
+    assert receipt["problem"]["code"] == "upload-replaced"  # the version in the documentation is another one
 
 
 # -- bad data

@@ -49,7 +49,8 @@ def dropped(service: LiveService, name: str, content: bytes) -> dict[str, Any]:
     """Copy a file into the inbox as `cp` does; its receipt."""
     (service.data_dir / "inbox" / name).parent.mkdir(exist_ok=True)
     (service.data_dir / "inbox" / name).write_bytes(content)
-    receipt = service.data_dir / "receipts" / f"{name.removesuffix('.gz').removesuffix('.csv')}.json"
+    stem, _, gz = name.rpartition(".csv")
+    receipt = service.data_dir / "receipts" / f"{stem}{gz}.json"
     eventually(receipt.exists, f"there is no receipt {receipt}", timeout_s=120)
     document: dict[str, Any] = json.loads(receipt.read_text())
     return document
@@ -166,6 +167,15 @@ def test_an_upload_form_of_a_gzip_file_takes_a_gzip_file(service: LiveService) -
     offer = service.client.post("/v1/uploads", json={"gzip": True}).json()
     service.client.post(offer["url"], data=offer["fields"], files=multipart(gzip.compress(CSV), "orders.csv.gz"))
     assert service.finished_job(offer["api_key"], offer["job_id"])["status"] == "succeeded"
+
+
+def test_a_service_on_every_interface_is_reached_on_this_machine_and_its_forms_point_where_clients_are(
+    tmp_path: Path,
+) -> None:
+    options = ("--host", "0.0.0.0", "--public-url", "https://shop.example:8443")
+    with running_service(tmp_path / "data", tmp_path / "log", *options) as service:
+        assert service.base_url.startswith("http://127.0.0.1:")
+        assert service.client.post("/v1/uploads").json()["url"] == "https://shop.example:8443/local/uploads"
 
 
 # -- through the inbox

@@ -219,12 +219,24 @@ def test_where_nothing_can_be_held_out_the_quality_is_zero(pairs: list[tuple[int
     assert set(fitted.quality.to_json().values()) == {0.0}
 
 
-def test_without_a_budget_one_epoch_is_still_a_model(tastes: Interactions, tmp_path: Path) -> None:
+def test_without_a_budget_the_warm_start_is_still_a_model(tastes: Interactions, tmp_path: Path) -> None:
     told: list[Progress] = []
     fitted = fit(tastes, budget_s=0.0, told=told)
-    assert [progress.phase for progress in told] == ["choosing", "fitting", "evaluating", "refitting"]
-    assert fitted.choice.epochs == 1
+    assert [progress.phase for progress in told] == ["choosing", "evaluating"]
+    assert fitted.choice.epochs == 0
     assert len(recommend(publish(tastes, fitted, tmp_path), "u0", n=5).items) == 5
+
+
+def test_the_width_shrinks_where_the_tables_would_not_fit_into_memory() -> None:
+    from recsys_train.fitting import MAX_SERVING_BYTES, Recipe, _gmf_dim  # noqa: PLC0415
+
+    recipe = Recipe()
+    assert _gmf_dim(recipe, 5_000, 4_000) == 512
+    assert _gmf_dim(recipe, 5_000, 30) == 30
+    assert _gmf_dim(recipe, 10_000_000, 50_000) == 16
+    dim = _gmf_dim(recipe, 200_000, 50_000)
+    assert dim < 256
+    assert 4 * 250_000 * (dim + recipe.hidden_dims[0]) <= MAX_SERVING_BYTES
 
 
 def test_max_epochs_ends_the_training(tastes: Interactions) -> None:

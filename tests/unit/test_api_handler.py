@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -112,6 +113,41 @@ def test_a_call_is_measured_in_the_embedded_metric_format(build: Build, service:
     assert {metric["Name"] for metric in described["Metrics"]} == {"Latency", "ServerError", "ModelLoaded"}
     assert (line["service"], line["route"]) == ("recommend", "POST /v1/recommendations")
     assert line["ServerError"] == [0.0]
+
+
+@pytest.mark.parametrize(("method", "measured"), [("DELETE", "DELETE"), ("BREW1", "OTHER"), ("delete", "OTHER")])
+def test_a_method_that_a_caller_made_up_makes_no_metric(
+    build: Build, capsys: Captured, method: str, measured: str
+) -> None:
+    call = event("api_gateway_v2_recommendations")
+    call["requestContext"]["http"]["method"] = method
+
+    build("recommend")(call, Context())
+
+    (line,) = [line for line in printed(capsys) if "_aws" in line]
+    assert line["route"].split()[0] == measured
+
+
+def test_a_wrong_method_for_recommending_is_told_the_right_one(build: Build) -> None:
+    """API Gateway sends every method of that path to `recommend`."""
+    call = event("api_gateway_v2_recommendations", routeKey="ANY /v1/recommendations")
+    call["requestContext"]["http"]["method"] = "GET"
+
+    response = build("recommend")(call, Context())
+
+    assert (response["statusCode"], response["headers"]["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("name", ["api", "recommend"])
+def test_on_lambda_the_backend_is_aws_whatever_the_environment_says(
+    build: Build, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    module = importlib.import_module(f"recsys_{name}.handler")
+    monkeypatch.setenv("RECSYS_BACKEND", "local")
+
+    settings = importlib.reload(module)._settings
+
+    assert (settings.backend, settings.max_wait_s) == ("aws", 25)
 
 
 def test_nothing_that_lambda_prints_holds_a_key(build: Build, service: Service, capsys: Captured) -> None:

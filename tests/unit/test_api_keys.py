@@ -102,6 +102,34 @@ def test_a_rotation_without_overlap_ends_the_old_key_at_once(service: Service) -
     assert service.client.get("/v1/key", new).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/key/rotate"), ("DELETE", "/v1/key"), ("POST", "/v1/models/{version}/activate")],
+)
+def test_a_rotated_out_key_cannot_take_over(service: Service, method: str, path: str) -> None:
+    api_key = service.new_key()
+    first = publish(service.registry, service.store, api_key.key_id, service.folder / "1", service.now)
+    publish(service.registry, service.store, api_key.key_id, service.folder / "2", service.now)
+    new = service.client.post("/v1/key/rotate", str(api_key)).json()["api_key"]
+    before = service.registry.get_key(api_key.key_id)
+    path = path.format(version=first.version)
+
+    response = service.client.request(method, path, headers={"x-api-key": str(api_key)})
+
+    assert "new key" in assert_problem(response, 401, "invalid-api-key")["hint"]
+    assert service.registry.get_key(api_key.key_id) == before
+    assert service.client.request(method, path, headers={"x-api-key": new}).is_success
+
+
+def test_a_rotated_out_key_still_reads_trains_and_recommends_during_the_overlap(service: Service) -> None:
+    old = str(service.published_key())
+    service.client.post("/v1/key/rotate", old)
+
+    assert service.client.get("/v1/models", old).status_code == 200
+    assert service.client.train(key=old).status_code == 202
+    assert service.client.recommend(old).status_code == 200
+
+
 @pytest.mark.parametrize("overlap_s", [-1, 7 * DAY_S + 1, "60", 1.5, None, True, 10**400])
 def test_an_overlap_is_from_none_to_seven_days(service: Service, overlap_s: object) -> None:
     old = str(service.published_key())

@@ -30,7 +30,7 @@ from recsys.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from recsys.exchange import redacted
+from recsys.redaction import redacted
 from recsys.registry.records import KeyRecord
 from recsys.registry.sqlite import SqliteRegistry
 from tests.unit.http_fakes import Client, Service, assert_problem, publish, running

@@ -301,6 +301,20 @@ def test_a_repeat_after_the_upload_was_cleaned_up_stores_nothing(service: Servic
     assert service.stored() == []
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/key/rotate"), ("DELETE", "/v1/key")])
+def test_a_repeat_after_the_key_was_rotated_or_revoked_is_told_no_dead_key(
+    service: Service, method: str, path: str
+) -> None:
+    key = service.client.train(idempotency_key=REPEAT).json()["api_key"]
+    assert service.client.request(method, path, headers={"x-api-key": key}).is_success
+
+    response = service.client.train(idempotency_key=REPEAT)
+
+    assert "rotated to" in assert_problem(response, 409, "key-changed")["hint"]
+    assert key not in response.text
+    assert len(service.stored()) == 1
+
+
 @pytest.mark.parametrize("text", ["short", "x" * 15, "x" * 256, "with a space in the middle"])
 def test_an_idempotency_key_that_can_be_guessed_or_read_two_ways_is_refused(service: Service, text: str) -> None:
     assert_problem(service.client.train(idempotency_key=text), 422, "invalid-idempotency-key")

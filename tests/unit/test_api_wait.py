@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from recsys.errors import FieldError, Problem, Unavailable
+from recsys.objects.files import FileObjectStore
+from recsys.objects.port import ObjectInfo
 from recsys.registry.records import Job, JobState
 from recsys.registry.sqlite import SqliteRegistry
 from recsys_api.jobs import wait_until_final
@@ -128,6 +131,29 @@ def test_a_wait_that_is_over_answers_as_without_it(tmp_path: Path) -> None:
     assert response.status_code == 202
     assert response.headers["preference-applied"] == "wait=1"
     assert response.json()["status"] == "queued"
+
+
+def test_the_wait_counts_from_the_start_of_the_request(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """API Gateway's 30 seconds do, too."""
+    looks: list[str] = []
+    create, get_job = FileObjectStore.create, SqliteRegistry.get_job
+
+    def create_slowly(store: FileObjectStore, name: str, content: bytes | BinaryIO) -> ObjectInfo:
+        time.sleep(1.1)
+        return create(store, name, content)
+
+    def look(registry: SqliteRegistry, job_id: str) -> Job:
+        looks.append(job_id)
+        return get_job(registry, job_id)
+
+    monkeypatch.setattr(FileObjectStore, "create", create_slowly)
+    monkeypatch.setattr(SqliteRegistry, "get_job", look)
+
+    response = service.client.train(prefer="wait=1")
+
+    assert response.status_code == 202
+    assert response.headers["preference-applied"] == "wait=1"
+    assert looks == []
 
 
 def test_without_a_wait_no_preference_was_applied(service: Service) -> None:

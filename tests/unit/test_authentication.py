@@ -136,6 +136,21 @@ def test_after_a_rotation_both_secrets_work_until_the_overlap_ends(
         asking.authenticate(str(old))
 
 
+def test_where_the_current_secret_is_required_a_rotated_out_one_is_refused(
+    registry: SqliteRegistry, asking: Authenticator
+) -> None:
+    old = add_key(registry)
+    assert asking.authenticate(str(old), require_current=True).key_id == old.key_id
+    new = ApiKey.mint(old.key_id)
+    registry.rotate_key(old.key_id, new.sha256(), overlap_s=60)
+
+    with pytest.raises(InvalidApiKey) as caught:
+        asking.authenticate(str(old), require_current=True)
+
+    assert "Send the new key" in str(caught.value.hint)
+    assert asking.authenticate(str(new), require_current=True).key_id == old.key_id
+
+
 def test_a_cached_record_does_not_stretch_the_overlap(
     registry: SqliteRegistry, caching: Authenticator, time: Time
 ) -> None:

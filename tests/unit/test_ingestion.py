@@ -42,7 +42,7 @@ def lines_and_codes(errors: list[FieldError]) -> list[tuple[int | None, str]]:
         b'user_id,item_id\n"anna","tea"\n"ben","milk"\n',
         b"user_id,item_id\n\nanna,tea\n,\nben,milk\n\n",
         b"user_id,item_id\ranna,tea\rben,milk\r",
-        gzip.compress(b"user_id,item_id\nanna,tea\nben,milk\n"),
+        gzip.compress(b"user_id,item_id\nanna,tea\nben,milk\n", mtime=0),
         gzip.compress(b"user_id,item_id\nanna,tea\n") + gzip.compress(b"ben,milk\n"),
     ],
     ids=[
@@ -179,7 +179,7 @@ def test_scores_of_zero_and_less_are_left_out_with_a_warning() -> None:
     [
         (b"", "empty-file"),
         (b"\n\n", "empty-file"),
-        (gzip.compress(b""), "empty-file"),
+        (gzip.compress(b"", mtime=0), "empty-file"),
         (HEADER, "no-rows"),
         (b"user_id,item_id", "no-rows"),
         (b"user_id\na\n", "missing-column"),
@@ -191,8 +191,8 @@ def test_scores_of_zero_and_less_are_left_out_with_a_warning() -> None:
         (b"\x89PNG\r\n\x1a\n" + bytes(range(255, 0, -1)) * 9, "not-utf8"),
         ("user_id,item_id\na,b\n".encode("utf-16"), "not-utf8"),
         (b"PK\x03\x04 a zip", "unsupported-compression"),
-        (gzip.compress(HEADER + GOOD_LINES)[:-20], "damaged-gzip"),
-        (gzip.compress(HEADER + GOOD_LINES)[:15], "damaged-gzip"),
+        (gzip.compress(HEADER + GOOD_LINES, mtime=0)[:-20], "damaged-gzip"),
+        (gzip.compress(HEADER + GOOD_LINES, mtime=0)[:15], "damaged-gzip"),
         (b"\x1f\x8b no gzip", "damaged-gzip"),
         (HEADER + GOOD_LINES + b'a,"b\n' + GOOD_LINES * 2000, "unclosed-quote"),
         (HEADER + b"a,x\na,y\na,z\n", "too-few-users"),

@@ -17,15 +17,15 @@ def test_an_upload_is_recognised_under_the_name_it_was_given(gzipped: bool) -> N
     ("name", "drop"),
     [
         ("inbox/orders.csv", Drop(None, "orders")),
-        ("inbox/orders.csv.gz", Drop(None, "orders")),
+        ("inbox/orders.csv.gz", Drop(None, "orders", gzipped=True)),
         ("inbox/ORDERS.CSV", Drop(None, "ORDERS")),
-        ("inbox/Orders.Csv.GZ", Drop(None, "Orders")),
+        ("inbox/Orders.Csv.GZ", Drop(None, "Orders", gzipped=True)),
         ("inbox/orders.2026.csv", Drop(None, "orders.2026")),
         ("inbox/orders.csv.csv", Drop(None, "orders.csv")),
         ("inbox/größe 1+1 日本.csv", Drop(None, "größe 1+1 日本")),
         ("inbox/ .csv", Drop(None, " ")),
         ("inbox/key1/orders.csv", Drop("key1", "orders")),
-        ("inbox/key1/orders.csv.gz", Drop("key1", "orders")),
+        ("inbox/key1/orders.csv.gz", Drop("key1", "orders", gzipped=True)),
     ],
 )
 def test_drops_say_whose_they_are(name: str, drop: Drop) -> None:
@@ -73,6 +73,28 @@ def test_receipts_of_two_keys_and_of_a_stranger_lie_apart() -> None:
         "receipts/key1/orders.json",
         "receipts/key2/orders.json",
     ]
+
+
+def test_the_receipt_of_a_gzipped_drop_lies_beside_that_of_the_plain_one() -> None:
+    assert receipt(Drop(None, "orders", gzipped=True)) == "receipts/orders.gz.json"
+    assert receipt(Drop("key1", "orders", gzipped=True)) == "receipts/key1/orders.gz.json"
+
+
+def test_a_receipt_takes_the_whole_name_up_to_200_bytes() -> None:
+    assert receipt(Drop("key1", "x" * 195)) == f"receipts/key1/{'x' * 195}.json"
+
+
+@pytest.mark.parametrize("letter", ["x", "ö", "日", "🛒"])
+def test_a_longer_receipt_name_is_cut_and_still_one_of_its_own(letter: str) -> None:
+    n_letters = 250 // len(letter.encode())
+    names = [letter * n_letters, letter * (n_letters - 1) + "!", letter * (n_letters - 1)]
+    receipts = [receipt(Drop(None, name, gzipped)) for name in names for gzipped in (False, True)]
+    assert len(set(receipts)) == 6
+    for name in receipts:
+        part = name.removeprefix("receipts/")
+        assert part.startswith(letter)
+        assert part.endswith(".json")
+        assert len(part.encode()) <= 200
 
 
 def test_each_version_has_a_folder_of_its_own() -> None:

@@ -1,20 +1,25 @@
-"""`recsys train` and `recsys recommend`: from files to files."""
+"""The command line: what `recsys train` and `recommend` make of files, and how `recsys serve` starts."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from recsys.errors import InvalidRequest
+from recsys.objects.files import FileObjectStore
 from recsys.registry.records import Progress
+from recsys.registry.sqlite import SqliteRegistry
+from recsys.settings import Settings
 from recsys_local.cli import app
 from recsys_local.offline import read_user_ids, recommend_all, write_recommendations
 from recsys_local.progress import TrainingProgress
+from recsys_local.sample import MARKER, SampleRun
 from tests.made_models import network_of, serving_model, write_model
 from tests.tensorflow import TENSORFLOW
 
@@ -206,3 +211,71 @@ def test_a_file_that_is_no_csv_ends_the_command_with_the_mend(tmp_path: Path) ->
 
 def test_a_file_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:
     assert run("train", tmp_path / "none.csv", "--out", tmp_path / "model").exit_code == 2
+
+
+# -- the start of a service
+
+
+def test_the_data_directory_can_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "mine"))
+    findings = json.loads(run("doctor", "--port", "0", "--json").stdout)
+    assert f"{tmp_path / 'mine'} can be written" in [finding["what"] for finding in findings]
+
+
+def test_a_service_for_aws_is_refused_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_BACKEND", "aws")
+    result = run("serve", "--data-dir", tmp_path / "data", "--port", "0")
+    assert result.exit_code == 1
+    assert "RECSYS_BACKEND=aws" in result.stderr
+    assert "→ Unset RECSYS_BACKEND" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_public_url_must_be_one(tmp_path: Path) -> None:
+    assert run("serve", "--data-dir", tmp_path / "data", "--public-url", "shop.example").exit_code == 2
+
+
+# -- the sample
+
+
+@pytest.fixture
+def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SampleRun:
+    """A sample run that waits for nobody, since no worker is there."""
+    monkeypatch.setattr(SampleRun, "_wait", lambda self, job_id: self.registry.get_job(job_id))
+    settings = Settings(data_dir=tmp_path)
+    return SampleRun(FileObjectStore(tmp_path), SqliteRegistry(tmp_path / "registry.sqlite3"), settings, "http://here")
+
+
+def uploads(sample: SampleRun) -> list[str]:
+    return [info.name for info in sample.store.list("uploads/")]
+
+
+def test_the_sample_is_submitted_once(sample: SampleRun) -> None:
+    sample.run()
+    sample.run()
+    assert len(uploads(sample)) == 1
+
+
+def test_a_sample_that_failed_is_submitted_again(sample: SampleRun) -> None:
+    sample.run()
+    job_id = uploads(sample)[0].removeprefix("uploads/").removesuffix(".csv.gz")
+    lease = sample.registry.claim_job(job_id, owner="worker", source_order="1", lease_s=60)
+    sample.registry.fail_job(lease, InvalidRequest("No memory.").to_problem(), None)
+    sample.run()
+    assert len(uploads(sample)) == 2
+
+
+@pytest.mark.parametrize("torn", ["", '{"job', "[]", "{}", '{"job_id": "unknown"}'])
+def test_a_torn_marker_of_the_sample_counts_as_none(sample: SampleRun, torn: str) -> None:
+    (sample.settings.data_dir / MARKER).write_text(torn)
+    sample.run()
+    assert len(uploads(sample)) == 1
+
+
+def test_the_samples_key_is_shown_before_it_is_marked_as_started(
+    sample: SampleRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(SampleRun, "_mark", lambda *_: sys.exit("killed"))
+    with pytest.raises(SystemExit):
+        sample.run()
+    assert "Its API key, shown only now: rk_" in capsys.readouterr().out

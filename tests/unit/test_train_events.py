@@ -19,7 +19,8 @@ import pytest
 from recsys import artifact
 from recsys.api_key import ApiKey, claim_token_sha256
 from recsys.clock import Timestamp, after
-from recsys.errors import Gone, JobBusy, LeaseLost, RecsysError, Unavailable
+from recsys.errors import Gone, JobBusy, JobNotFound, KeyNotFound, LeaseLost, RecsysError, Unavailable
+from recsys.identifiers import job_id_of_object
 from recsys.objects.files import FileObjectStore
 from recsys.objects.port import ObjectInfo
 from recsys.ranking import ServingModel, Strategy, recommend
@@ -50,15 +51,23 @@ class Killed(BaseException):
 
 
 class FaultyStore(FileObjectStore):
-    """A store that does something else at a named step: `before["create"]` is called with the name, and may raise."""
+    """A store that does something else at a named step: `before["create"]` is called with the name, and may raise.
+
+    `opened` are the streams that were read from.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.before: dict[str, Callable[[str], None]] = {}
+        self.opened: list[BinaryIO] = []
 
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
         self.before.get("create", _nothing)(name)
         return super().create(name, body)
+
+    def open(self, name: str) -> BinaryIO:
+        self.opened.append(super().open(name))
+        return self.opened[-1]
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
         self.before.get("replace", _nothing)(name)
@@ -170,6 +179,10 @@ class Workshop:
     def receipt(self, name: str) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.store.read(name))
         return document
+
+    def claim(self, receipt_name: str) -> KeyRecord:
+        """Claim the key that a receipt offers, as the API does."""
+        return self.registry.claim_key(claim_token_sha256(self.receipt(receipt_name)["claim_token"]), "5" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +311,7 @@ def test_a_key_that_is_revoked_during_a_training_gets_no_version(workshop: Works
         (b"user_id,product\na,b\n", "missing-column"),
         (b"user_id,item_id\na,b\na,c\n", "too-few-users"),
         (BAD_CSV, "too-many-bad-lines"),
-        (gzip.compress(GOOD_CSV * 50)[:-20], "damaged-gzip"),
+        (gzip.compress(GOOD_CSV * 50, mtime=0)[:-20], "damaged-gzip"),
         (b"\x00\x01\x02", "not-a-csv"),
     ],
 )
@@ -355,6 +368,54 @@ def test_an_upload_that_nobody_announced_is_ignored(workshop: Workshop) -> None:
     assert workshop.objects("") == ["uploads/stranger.csv"]
 
 
+def test_an_upload_under_another_name_than_announced_leaves_the_job_alone(workshop: Workshop) -> None:
+    event = workshop.announce("job1", workshop.add_key().key_id)
+    assert workshop.process(workshop.put("uploads/job1.csv.gz", b"rubbish")) is None
+    assert workshop.registry.get_job("job1").state is JobState.QUEUED
+    assert workshop.finish(event).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("name", [f"inbox/{'x' * 252}.csv", "inbox/a\\b.csv", "inbox/a\nb.csv", "inbox/../b.csv"])
+def test_a_name_that_no_store_can_read_is_ignored(workshop: Workshop, name: str) -> None:
+    event = replace(workshop.put("inbox/orders.csv"), name=name)
+    assert workshop.process(event) is None
+    assert workshop.objects("") == ["inbox/orders.csv"]
+    with pytest.raises(JobNotFound):
+        workshop.registry.get_job(job_id_of_object(event.name, event.version))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("uploads/stranger.csv", "nobody announced"),
+        ("uploads/job1.csv.gz", "another name"),
+        ("inbox/read me.txt", "not that of a source"),
+        ("inbox/a\\b.csv", "cannot be part of a name"),
+    ],
+)
+def test_the_log_says_why_an_object_was_ignored(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture, name: str, reason: str
+) -> None:
+    caplog.set_level(logging.INFO, "recsys.train")
+    event = workshop.announce("job1", workshop.add_key().key_id)
+    assert workshop.process(replace(event, name=name)) is None
+    (record,) = [record for record in caplog.records if record.name == "recsys.train"]
+    assert reason in record.getMessage()
+    assert vars(record)["object_name"] == name
+
+
+def test_the_file_is_closed_before_the_fitting(workshop: Workshop) -> None:
+    closed: list[bool] = []
+
+    def look(_job: Job, progress: Progress) -> None:
+        if progress.phase == "fitting":
+            closed.extend(stream.closed for stream in workshop.store.opened)
+
+    workshop.finish(workshop.announce("job1", workshop.add_key().key_id), workshop.worker(watch=look))
+    assert closed
+    assert all(closed)
+
+
 @pytest.mark.parametrize(
     "name", ["models/key1/job1.1/serving.npz", "receipts/x.json", "inbox/x.txt", "inbox/a/b/c.csv"]
 )
@@ -401,6 +462,7 @@ def test_a_repeated_drop_event_changes_neither_key_nor_receipt(workshop: Worksho
 def test_a_drop_that_still_lies_there_after_a_year_is_not_trained_on_again(workshop: Workshop) -> None:
     event = workshop.put("inbox/orders.csv")
     job = workshop.finish(event)
+    workshop.claim("receipts/orders.json")
     workshop.finish(workshop.put(f"inbox/{job.key_id}/newer.csv"))
     current = workshop.load(job.key_id).version
     workshop.pass_s(400 * 86_400)
@@ -414,6 +476,106 @@ def test_two_strangers_get_two_keys(workshop: Workshop) -> None:
     jobs = [workshop.finish(workshop.put(f"inbox/shop{number}.csv")) for number in (1, 2)]
     jobs.append(workshop.finish(workshop.put("inbox/shop1.csv")))  # the name again, another file
     assert len({job.key_id for job in jobs}) == 3
+
+
+def test_a_drop_that_was_replaced_fails_and_the_newer_file_trains_by_itself(workshop: Workshop) -> None:
+    older = workshop.put("inbox/orders.csv", GOOD_CSV)
+    newer = workshop.put("inbox/orders.csv", GOOD_CSV + b"u1,i1\n")
+    job = workshop.finish(older)
+    assert job.problem is not None
+    assert (job.state, job.problem.code) == (JobState.FAILED, "upload-replaced")
+    trained = workshop.finish(newer)
+    assert (trained.state, trained.report and trained.report["lines"]) == (JobState.SUCCEEDED, 33)
+    assert workshop.receipt("receipts/orders.json")["job_id"] == trained.job_id
+    assert all(stream.closed for stream in workshop.store.opened)
+
+
+def test_two_strangers_files_of_one_name_can_both_be_claimed(workshop: Workshop) -> None:
+    first = workshop.finish(workshop.put("inbox/orders.csv"))
+    offered = workshop.receipt("receipts/orders.json")
+    second = workshop.finish(workshop.put("inbox/orders.csv"))
+    receipt = workshop.receipt("receipts/orders.json")
+    assert receipt["earlier"] == [
+        {name: offered[name] for name in ("job_id", "key_id", "claim_token", "claim_expires_at")}
+    ]
+    assert workshop.claim("receipts/orders.json").key_id == second.key_id
+    token = claim_token_sha256(receipt["earlier"][0]["claim_token"])
+    assert workshop.registry.claim_key(token, "6" * 64).key_id == first.key_id
+
+
+def test_a_receipt_keeps_ten_earlier_claims_until_they_expire(workshop: Workshop) -> None:
+    jobs = [workshop.finish(workshop.put("inbox/orders.csv")).job_id for _ in range(13)]
+    earlier = workshop.receipt("receipts/orders.json")["earlier"]
+    assert [claim["job_id"] for claim in earlier] == jobs[2:12]
+    workshop.pass_s(24 * 3600)
+    workshop.finish(workshop.put("inbox/orders.csv"))
+    assert "earlier" not in workshop.receipt("receipts/orders.json")
+
+
+@pytest.mark.parametrize(
+    "before", [b"\xff", b"", b"[1]", b"null", b'{"earlier": 1, "claim_token": 2}', b'{"earlier": [1]}']
+)
+def test_a_receipt_that_cannot_be_read_is_written_over(workshop: Workshop, before: bytes) -> None:
+    workshop.store.replace("receipts/orders.json", before)
+    workshop.finish(workshop.put("inbox/orders.csv"))
+    receipt = workshop.receipt("receipts/orders.json")
+    assert receipt["status"] == "succeeded"
+    assert "earlier" not in receipt
+
+
+def test_a_gzipped_drop_has_a_receipt_beside_that_of_the_plain_one(workshop: Workshop) -> None:
+    workshop.finish(workshop.put("inbox/orders.csv"))
+    workshop.finish(workshop.put("inbox/orders.csv.gz", gzip.compress(GOOD_CSV)))
+    assert workshop.objects("receipts/") == ["receipts/orders.gz.json", "receipts/orders.json"]
+
+
+def test_a_drop_with_the_longest_name_gets_a_receipt(workshop: Workshop) -> None:
+    job = workshop.finish(workshop.put(f"inbox/{'x' * 251}.csv"))
+    assert job.receipt_name is not None
+    assert workshop.receipt(job.receipt_name)["status"] == "succeeded"
+
+
+def test_the_key_of_a_drop_that_nobody_claims_goes_after_a_week(workshop: Workshop) -> None:
+    event = workshop.put("inbox/orders.csv")
+    job = workshop.finish(event)
+    assert workshop.registry.get_key(job.key_id).current_version == job.version
+    workshop.pass_s(7 * 86_400)
+    for _ in range(2):
+        with pytest.raises(KeyNotFound):
+            workshop.registry.get_key(job.key_id)
+        workshop.finish(event)  # found again after a restart
+
+
+def test_a_claimed_key_stays(workshop: Workshop) -> None:
+    job = workshop.finish(workshop.put("inbox/orders.csv"))
+    workshop.claim("receipts/orders.json")
+    workshop.pass_s(10 * 365 * 86_400)
+    assert workshop.registry.get_key(job.key_id).current_version == job.version
+
+
+def test_a_claim_is_offered_no_longer_than_its_key_lives(workshop: Workshop) -> None:
+    event = workshop.put("inbox/orders.csv")
+    dropped_at = workshop.now
+    workshop.store.before["replace"] = raising(Unavailable("The disk is full."))
+    with pytest.raises(Unavailable):
+        workshop.process(event)
+    workshop.store.before.clear()
+    workshop.pass_s(7 * 86_400 - 60)
+    workshop.finish(event)
+    assert workshop.receipt("receipts/orders.json")["claim_expires_at"] == after(dropped_at, 7 * 86_400)
+
+
+def test_a_receipt_that_comes_after_its_key_expired_offers_no_claim(workshop: Workshop) -> None:
+    event = workshop.put("inbox/orders.csv")
+    workshop.store.before["replace"] = raising(Unavailable("The disk is full."))
+    with pytest.raises(Unavailable):
+        workshop.process(event)
+    workshop.store.before.clear()
+    workshop.pass_s(7 * 86_400)
+    workshop.finish(event)
+    receipt = workshop.receipt("receipts/orders.json")
+    assert receipt["status"] == "succeeded"
+    assert "claim_token" not in receipt
 
 
 def test_a_drop_under_a_key_becomes_its_next_version(workshop: Workshop) -> None:

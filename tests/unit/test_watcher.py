@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
+import shutil
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from recsys.clock import Timestamp, after
+from recsys.clock import Timestamp, after, utc_now
+from recsys.errors import Unavailable
 from recsys.objects.files import FileObjectStore
 from tests.tensorflow import TENSORFLOW
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recsys_local.watcher import ObjectWatcher
     from recsys_train.events import ObjectCreated
 
 pytestmark = list(TENSORFLOW)  # the watcher's events live beside what trains on them
 
-NOW = Timestamp("2026-03-01T12:00:00.000000Z")
+TICK_S = 0.03
+"""What is written so long apart has different times, however coarse the kernel's clock."""
+
+
+def a_minute_from_now() -> Timestamp:
+    return after(utc_now(), 60)
 
 
 @dataclass
 class Directory:
-    """A data directory with a watcher on it, whose clock is moved by hand."""
+    """A data directory with a watcher on it, whose clock is moved by hand; at first, all that is written is settled."""
 
     root: Path
-    now: Timestamp = NOW
+    now: Timestamp = field(default_factory=a_minute_from_now)
 
     def watcher(self) -> ObjectWatcher:
         from recsys_local.watcher import ObjectWatcher  # noqa: PLC0415
@@ -116,12 +128,56 @@ def test_a_file_that_was_taken_away_is_forgotten(directory: Directory, watcher: 
     assert watcher.look() == watcher.look() == []
 
 
-def test_the_oldest_is_first_whatever_its_name_and_folder(directory: Directory, watcher: ObjectWatcher) -> None:
-    directory.write("inbox/a.csv", modified_s=1_000_000_003)
-    directory.write("uploads/b.csv", modified_s=1_000_000_001)
+def test_what_arrived_first_is_first_whatever_its_name_folder_and_own_time(
+    directory: Directory, watcher: ObjectWatcher
+) -> None:
+    directory.write("uploads/b.csv", modified_s=1_000_000_003)
+    time.sleep(TICK_S)
     directory.write("inbox/key1/c.csv.gz", modified_s=1_000_000_002)
+    time.sleep(TICK_S)
+    directory.write("inbox/a.csv", modified_s=1_000_000_001)
     watcher.look()
-    assert names(watcher.look()) == ["uploads/b.csv", "inbox/key1/c.csv.gz", "inbox/a.csv"]
+    events = watcher.look()
+    assert names(events) == ["uploads/b.csv", "inbox/key1/c.csv.gz", "inbox/a.csv"]
+    assert [event.order for event in events] == sorted(event.order for event in events)
+
+
+def test_a_drop_that_is_looked_at_late_is_older_than_the_upload_that_came_after_it(
+    directory: Directory, watcher: ObjectWatcher
+) -> None:
+    directory.write("inbox/key1/drop.csv")
+    time.sleep(TICK_S)
+    directory.write("uploads/job1.csv")
+    watcher.look()
+    (upload,) = (event for event in watcher.look() if event.name.startswith("uploads/"))
+    watcher.done(upload)
+    directory.now = after(directory.now, 3600)
+    (drop,) = watcher.look()
+    assert drop.order < upload.order
+
+
+def test_a_drop_is_not_taken_until_nobody_wrote_to_it_for_two_seconds(
+    directory: Directory, watcher: ObjectWatcher
+) -> None:
+    before = utc_now()
+    directory.write("inbox/orders.csv")
+    directory.now = after(before, 1.9)
+    assert watcher.look() == watcher.look() == []
+    directory.now = after(utc_now(), 2.0)
+    assert names(watcher.look()) == ["inbox/orders.csv"]
+
+
+def test_an_upload_need_not_settle(directory: Directory, watcher: ObjectWatcher) -> None:
+    directory.now = utc_now()
+    directory.write("uploads/job1.csv")
+    watcher.look()
+    assert names(watcher.look()) == ["uploads/job1.csv"]
+
+
+def test_a_drop_with_a_time_to_come_is_taken(directory: Directory, watcher: ObjectWatcher) -> None:
+    directory.write("inbox/orders.csv", modified_s=4_000_000_000)
+    watcher.look()
+    assert names(watcher.look()) == ["inbox/orders.csv"]
 
 
 def test_what_asks_for_no_training_is_passed_over(directory: Directory, watcher: ObjectWatcher) -> None:
@@ -134,21 +190,78 @@ def test_what_asks_for_no_training_is_passed_over(directory: Directory, watcher:
     assert watcher.look() == []
 
 
-def test_a_drop_counts_from_when_it_was_found_not_from_its_own_time(
-    directory: Directory, watcher: ObjectWatcher
+@pytest.mark.parametrize("put", [shutil.copy2, shutil.move], ids=["cp -p", "mv"])
+def test_a_drop_counts_from_when_it_arrived_not_from_its_own_time(
+    directory: Directory, watcher: ObjectWatcher, put: Callable[[Path, Path], object]
 ) -> None:
-    directory.write("inbox/key1/copied_with_its_old_time.csv", modified_s=1)
-    watcher.look()
-    directory.now = after(NOW, 5)
-    (event,) = watcher.look()
-    assert event.order == "2026-03-01T12:00:05.000000Z#inbox/key1/copied_with_its_old_time.csv"
-
-
-def test_an_upload_counts_from_when_it_was_written(directory: Directory, watcher: ObjectWatcher) -> None:
-    directory.write("uploads/job1.csv", modified_s=1_000_000_000)
+    directory.write("elsewhere/old.csv", modified_s=1)
+    (directory.root / "inbox").mkdir()
+    time.sleep(TICK_S)
+    before = utc_now()
+    time.sleep(TICK_S)
+    put(directory.root / "elsewhere/old.csv", directory.root / "inbox/old.csv")
     watcher.look()
     (event,) = watcher.look()
-    assert event.order == "2001-09-09T01:46:40.000000Z#uploads/job1.csv"
+    moment, _, name = event.order.partition("#")
+    assert before < moment <= utc_now()
+    assert name == "inbox/old.csv"
+
+
+@pytest.mark.parametrize("name", ["inbox/notes.txt", "inbox/orders.xlsx", "inbox/a/b/orders.csv"])
+def test_a_file_in_the_inbox_that_is_left_alone_is_named_once_with_the_mend(
+    directory: Directory, watcher: ObjectWatcher, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    directory.write(name)
+    for second in range(3):
+        watcher.look()
+        directory.write(name, modified_s=1_000_000_000 + second)
+    watcher.look()
+    watcher.look()
+    (said,) = caplog.messages
+    assert name in said
+    assert "inbox/NAME.csv" in said
+
+
+def test_hidden_files_and_other_folders_are_passed_over_without_a_word(
+    directory: Directory, watcher: ObjectWatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("inbox/.orders.csv.swp", "inbox/.git/config", "uploads/notes.txt", "receipts/orders.json"):
+        directory.write(name)
+    watcher.look()
+    watcher.look()
+    assert caplog.messages == []
+
+
+def test_a_store_that_does_not_answer_is_named_once_and_the_worker_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    from recsys_local.worker import Complaints  # noqa: PLC0415
+
+    complaints = Complaints()
+    for answers in (False, False, True, False):
+        with complaints.said_once():
+            if not answers:
+                raise Unavailable("The inbox cannot be read.")
+    assert len(caplog.messages) == 2
+
+
+def test_a_training_that_fails_leaves_no_display(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from recsys_local import worker  # noqa: PLC0415
+
+    closed: list[bool] = []
+    terminal = worker.Terminal()
+    monkeypatch.setattr(terminal, "close", lambda: closed.append(True))
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(worker, "process", failing)
+    monkeypatch.setattr(worker, "RETRY_AFTER_S", 0)
+    event: Any = SimpleNamespace(name="inbox/orders.csv")
+    nothing: Any = None
+    with caplog.at_level(logging.ERROR):
+        worker._work(event, nothing, nothing, terminal)
+    assert closed == [True]
 
 
 def test_after_a_restart_the_same_files_are_the_same_events(directory: Directory, watcher: ObjectWatcher) -> None:

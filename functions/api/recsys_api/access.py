@@ -18,11 +18,14 @@ _documented: Final = APIKeyHeader(
 )
 
 
-def required(authenticator: Authenticator) -> Callable[..., KeyRecord]:
-    """A dependency that gives the record of the request's key, or raises `InvalidApiKey`."""
+def required(authenticator: Authenticator, *, current: bool = False) -> Callable[..., KeyRecord]:
+    """A dependency that gives the record of the request's key, or raises `InvalidApiKey`.
+
+    With `current`, a key that was rotated out is refused although its overlap goes on.
+    """
 
     def authenticated(request: Request, _: Annotated[str | None, Security(_documented)]) -> KeyRecord:
-        record = authenticator.authenticate(request.headers.get(HEADER))
+        record = authenticator.authenticate(request.headers.get(HEADER), require_current=current)
         exchange_of(request.scope).key_id = record.key_id
         return record
 

@@ -28,7 +28,8 @@ def create_router(registry: Registry, store: ObjectStore, settings: Settings, *,
     router.include_router(
         create_training_router(registry, training, settings, key_of=key_of, optional_key_of=optional_key_of)
     )
-    router.include_router(create_key_router(registry, key_of=key_of, clock=clock))
+    current_key_of = access.required(authenticator, current=True)
+    router.include_router(create_key_router(registry, key_of=key_of, current_key_of=current_key_of, clock=clock))
     router.include_router(create_service_router(registry, store))
     return router
 

@@ -48,7 +48,7 @@ async def wait_until_final(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     timer: Callable[[], float] = time.monotonic,
 ) -> Job:
-    """The job when nothing about it will change any more, or as it is after `timeout_s`.
+    """The job when nothing about it will change any more, or as it is after `timeout_s` (at once if negative).
 
     Neither a registry that does not answer nor a server that ends (it cancels what still waits) makes an error: the job
     was accepted, and the caller must learn its key.

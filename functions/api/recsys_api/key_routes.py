@@ -14,10 +14,16 @@ from recsys_api import keys
 from recsys_api.wire import ActivatedBody, ClaimRequest, KeyBody, KeyIssued, ModelsBody, RotateRequest
 
 
-def create_key_router(registry: Registry, *, key_of: Callable[..., KeyRecord], clock: Clock) -> APIRouter:
-    """`/v1/key…` and `/v1/models…`."""
+def create_key_router(
+    registry: Registry,
+    *,
+    key_of: Callable[..., KeyRecord],
+    current_key_of: Callable[..., KeyRecord],
+    clock: Clock,
+) -> APIRouter:
+    """`/v1/key…` and `/v1/models…`; what changes a key for good takes `current_key_of`, not a rotated-out key."""
     router = APIRouter()
-    add_model_routes(router, registry, key_of)
+    add_model_routes(router, registry, key_of, current_key_of)
 
     @router.get("/v1/key", tags=["keys"], responses=documented(401, 503))
     def describe_key(key: Annotated[KeyRecord, Depends(key_of)]) -> KeyBody:
@@ -26,7 +32,7 @@ def create_key_router(registry: Registry, *, key_of: Callable[..., KeyRecord], c
 
     @router.post("/v1/key/rotate", tags=["keys"], responses=documented(401, 404, 413, 422, 503))
     def rotate_key(
-        response: Response, key: Annotated[KeyRecord, Depends(key_of)], body: RotateRequest | None = None
+        response: Response, key: Annotated[KeyRecord, Depends(current_key_of)], body: RotateRequest | None = None
     ) -> KeyIssued:
         """A new key for the same model; the one before works on for a while."""
         response.headers["Cache-Control"] = "no-store"
@@ -34,7 +40,7 @@ def create_key_router(registry: Registry, *, key_of: Callable[..., KeyRecord], c
         return KeyIssued(key_id=api_key.key_id, api_key=str(api_key))
 
     @router.delete("/v1/key", tags=["keys"], status_code=204, responses=documented(401, 404, 503))
-    def revoke_key(key: Annotated[KeyRecord, Depends(key_of)]) -> None:
+    def revoke_key(key: Annotated[KeyRecord, Depends(current_key_of)]) -> None:
         """Make this key invalid for good."""
         registry.revoke_key(key.key_id)
 
@@ -48,7 +54,12 @@ def create_key_router(registry: Registry, *, key_of: Callable[..., KeyRecord], c
     return router
 
 
-def add_model_routes(router: APIRouter, registry: Registry, key_of: Callable[..., KeyRecord]) -> None:
+def add_model_routes(
+    router: APIRouter,
+    registry: Registry,
+    key_of: Callable[..., KeyRecord],
+    current_key_of: Callable[..., KeyRecord],
+) -> None:
     """Add `GET /v1/models` and `POST /v1/models/{version}/activate`."""
 
     @router.get("/v1/models", tags=["models"], responses=documented(401, 503))
@@ -57,7 +68,7 @@ def add_model_routes(router: APIRouter, registry: Registry, key_of: Callable[...
         return ModelsBody.of(key, registry.list_versions(key.key_id))
 
     @router.post("/v1/models/{version}/activate", tags=["models"], responses=documented(401, 404, 503))
-    def activate_model(version: str, key: Annotated[KeyRecord, Depends(key_of)]) -> ActivatedBody:
+    def activate_model(version: str, key: Annotated[KeyRecord, Depends(current_key_of)]) -> ActivatedBody:
         """Make a version the one that answers: roll back, or forward again."""
         changed = keys.activate(registry, key, version)
         return ActivatedBody(key_id=changed.key_id, current_version=changed.current_version)

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 from recsys import object_names
 from recsys.api_key import ApiKey
 from recsys.clock import Clock, after, utc_now
-from recsys.errors import IdempotencyMismatch, InvalidRequest, JobNotFound, KeyExists, ObjectExists
+from recsys.errors import Conflict, IdempotencyMismatch, InvalidRequest, JobNotFound, KeyExists, ObjectExists
 from recsys.identifiers import job_id_of_request, new_job_id
 from recsys.objects.port import ObjectStore, UploadForm
 from recsys.registry.port import Registry
@@ -72,6 +72,8 @@ class Training:
         ------
         IdempotencyMismatch
             The idempotency key was used with another file; nothing was made.
+        Conflict
+            The key that the first request was given was rotated or revoked since; nothing was made.
         InvalidRequest
             The idempotency key has other characters than visible ASCII, or a length that is not allowed.
         """
@@ -118,6 +120,7 @@ class Training:
         except KeyExists:
             if not may_exist:
                 raise
+            _check_unchanged(self._registry.get_key(api_key.key_id), api_key)
         return api_key.key_id
 
     def _create_job(self, job_id: str, key_id: str, *, gzipped: bool, fingerprint: str | None) -> Job:
@@ -165,3 +168,13 @@ def check_idempotency_key(text: str, *, anonymous: bool) -> None:
 def _check_fingerprint(job: Job, file: NewFile) -> None:
     if job.fingerprint != file.sha256:
         raise IdempotencyMismatch("This Idempotency-Key came with another file before.")
+
+
+def _check_unchanged(record: KeyRecord, api_key: ApiKey) -> None:
+    """A repeated request derives the key it was given first, and must not be told one that opens nothing any more."""
+    if record.revoked_at is not None or record.secret_sha256 is None or not api_key.matches(record.secret_sha256):
+        raise Conflict(
+            "The key that this Idempotency-Key made was rotated or revoked since.",
+            code="key-changed",
+            hint="Use the key you rotated to, or a new Idempotency-Key for a new key.",
+        )

@@ -57,7 +57,7 @@ def create_training_router(
         responses={
             200: {"model": JobAccepted, "description": "It ended within the wait, superseded by newer data."},
             201: {"model": ModelTrained, "description": "It succeeded within the wait."},
-            **documented(401, 413, 415, 422, 503),
+            **documented(401, 409, 413, 415, 422, 503),
         },
         openapi_extra=_TRAIN_BODY | _KEY_IS_OPTIONAL,
     )
@@ -76,7 +76,8 @@ def create_training_router(
         if not wait_s:
             return _accepted(accepted, {})
         wait_s = min(wait_s, settings.max_wait_s)
-        job = await jobs.wait_until_final(registry, accepted.job, timeout_s=wait_s)
+        # Storing the file is part of the wait: API Gateway counts from the start of the request.
+        job = await jobs.wait_until_final(registry, accepted.job, timeout_s=wait_s - exchange.elapsed_s)
         return _outcome(request, Accepted(job, accepted.api_key), {"Preference-Applied": f"wait={wait_s}"})
 
     @router.post(

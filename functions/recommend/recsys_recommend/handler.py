@@ -26,7 +26,7 @@ def build_handler(registry: Registry, store: ObjectStore, settings: Settings) ->
     return telemetry.watch(Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES))
 
 
-_settings = Settings.from_environment()
+_settings = Settings.from_environment(backend="aws")
 handle = build_handler(
     DynamoRegistry(aws.dynamodb_client(), _settings.table),
     S3ObjectStore(aws.s3_client(), _settings.bucket),

@@ -34,7 +34,7 @@ class Built:
 
 
 def build_version(
-    stream: BinaryIO,
+    open_source: Callable[[], BinaryIO],
     folder: Path,
     version: str,
     settings: Settings,
@@ -46,6 +46,8 @@ def build_version(
 
     Parameters
     ----------
+    open_source
+        Opens the CSV, gzipped or not; it is closed once it was read.
     folder
         Is made once the CSV was found fit to train on.
     time_left_s
@@ -57,7 +59,8 @@ def build_version(
         The CSV cannot be trained on; nothing was written.
     """
     on_progress(Progress("reading"))
-    interactions, report = read_interactions(stream, max_unpacked_bytes=settings.max_unpacked_bytes)
+    with open_source() as stream:
+        interactions, report = read_interactions(stream, max_unpacked_bytes=settings.max_unpacked_bytes)
     recipe = Recipe()
     fitted = fit(
         interactions,

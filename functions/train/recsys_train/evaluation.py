@@ -64,7 +64,7 @@ def evaluate(score_items: ScoreItems, train: Interactions, held_out: Interaction
         rivals = np.ones(train.n_items, dtype=np.bool_)
         rivals[items[starts[user] : starts[user + 1]]] = False
         rivals[target] = False
-        at_least = values >= values[target]
+        at_least = ~(values < values[target])  # what is not a number counts against us too
         full_ranks[place] = 1 + np.count_nonzero(at_least & rivals)
         sampled_ranks[place] = 1 + np.count_nonzero(at_least[_draw(rivals, generator)])
     return Quality(

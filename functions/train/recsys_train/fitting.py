@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -36,6 +37,9 @@ VALIDATION_PAIRS: Final = 8_000_000
 MEASURED_PAIRS: Final = 40_000_000
 """The same for the final measurement."""
 MIN_SHARED_USERS: Final = 20
+MAX_SERVING_BYTES: Final = 256 * 1024**2
+"""Of the embedding tables of a published model: half of what a recommending function keeps in memory by default."""
+MIN_GMF_DIM: Final = 16
 BLOCKS_PER_CALL: Final = 64
 SAMPLED_EXAMPLES: Final = 20_000
 
@@ -78,9 +82,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A network trained on all interactions, and how the same recipe did with each user's last one held out.
+    """A network trained on all interactions, and how the same recipe did with one of each user's held out.
 
-    `quality` and `popularity` are means over the `evaluated_users`, who had no part in any choice.
+    `quality` and `popularity` are means over the `evaluated_users`, who had no part in any choice (where fewer than
+    `MIN_SHARED_USERS` have something held out, the same users serve both).
     """
 
     dims: Dims
@@ -106,7 +111,8 @@ def fit(
     Parameters
     ----------
     budget_s
-        The search for the number of epochs ends after half of it, with the best so far; the rest is for the second fit.
+        After half of it at the latest the search for the number of epochs ends with the best so far; what is left is
+        for measuring and for the second fit, which ends in mid-epoch when it is over.
     has_times
         Whether the order of the interactions is that of time. Without it histories are not forgotten, and what is held
         out is drawn: the last line of a user in a sorted file is no sample of anything.
@@ -124,14 +130,18 @@ def fit(
     on_progress(Progress("choosing"))
     choice = _choose(train, validation, recipe, decays)
     best = _Best()
-    deadline = started + budget_s / 2
-    for epoch, loss, fitting in _epochs(train, recipe, choice, seed):
+    started_epochs = time.monotonic()
+    for epoch, loss, fitting in _epochs(train, recipe, choice, seed, deadline=started + budget_s / 2):
         dims, weights = fitting.dims, fitting.weights()
-        network = Network.from_weights(dims, weights)
-        ndcg = evaluate(network.logits, train, validation, seed=seed).ndcg_at_20
+        ndcg = evaluate(Network.from_weights(dims, weights).logits, train, validation, seed=seed).ndcg_at_20
         best.offer(epoch, ndcg, weights)
-        on_progress(Progress("fitting", epoch, recipe.max_epochs, loss, ndcg))
-        if epoch >= best.epoch + recipe.patience or epoch == recipe.max_epochs or time.monotonic() > deadline:
+        if epoch > 0:
+            on_progress(Progress("fitting", epoch, recipe.max_epochs, loss, ndcg))
+        if epoch >= best.epoch + recipe.patience or epoch == recipe.max_epochs:
+            break
+        # What is chosen must be trained again: one more epoch here may cost as much as all so far, and one more, there.
+        now = time.monotonic()
+        if now + (now - started_epochs) * (epoch + 2) / (epoch + 1) > started + budget_s:
             break
 
     on_progress(Progress("evaluating"))
@@ -140,12 +150,13 @@ def fit(
     quality = evaluate(network.logits, train, test, seed=seed)
     popularity = evaluate(lambda _user: share, train, test, seed=seed)
 
-    choice = Choice(choice.ridge, choice.decay, best.epoch)
-    for epoch, loss, fitting in _epochs(interactions, recipe, choice, seed):
-        on_progress(Progress("refitting", epoch, best.epoch, loss))
-        if epoch == best.epoch:
+    for epoch, loss, fitting in _epochs(interactions, recipe, choice, seed, deadline=started + budget_s):
+        if epoch > 0:
+            on_progress(Progress("refitting", epoch, best.epoch, loss))
+        if epoch == best.epoch or time.monotonic() > started + budget_s:
             weights = fitting.weights()
             break
+    choice = Choice(choice.ridge, choice.decay, epoch)
     fit_s = round(time.monotonic() - started, 3)
     return Fitted(dims, weights, quality, popularity, len(test), choice, fit_s)
 
@@ -186,7 +197,7 @@ def _row_of_user(scores: Floats, row_of: dict[int, int], user: int) -> Floats:
 def _linear_scorers(matrix: Any, recipe: Recipe) -> Iterator[tuple[float, Callable[[Any], Floats]]]:
     """The linear models to choose from: `(ridge, score)`, where `score(histories)` is (n, n_items)."""
     if matrix.shape[1] > MAX_EASE_ITEMS:
-        model = spectral(matrix, recipe.large_gmf_dim, np.random.default_rng(0))
+        model = spectral(matrix, _gmf_dim(recipe, *matrix.shape), np.random.default_rng(0))
         yield 0.0, lambda rows: (rows @ model.item_map) @ model.item_vectors.T
         return
     for ridge in recipe.ridges:
@@ -203,9 +214,17 @@ def _linear_model(
 ) -> LinearModel:
     """The warm start: EASE cut down for these histories where the catalogue allows it, otherwise spectral."""
     n_items = matrix.shape[1]
+    dim = _gmf_dim(recipe, *matrix.shape)
     if n_items > MAX_EASE_ITEMS:
-        return spectral(matrix, recipe.large_gmf_dim, generator)
-    return reduce_rank(ease(matrix, ridge), histories, min(recipe.gmf_dim, n_items), generator)
+        return spectral(matrix, dim, generator)
+    return reduce_rank(ease(matrix, ridge), histories, dim, generator)
+
+
+def _gmf_dim(recipe: Recipe, n_users: int, n_items: int) -> int:
+    """The GMF's width: what the recipe wants, as far as the tables still fit into `MAX_SERVING_BYTES`."""
+    wanted = recipe.gmf_dim if n_items <= MAX_EASE_ITEMS else recipe.large_gmf_dim
+    floats_per_row = MAX_SERVING_BYTES // (4 * (n_users + n_items))
+    return min(wanted, n_items, max(MIN_GMF_DIM, floats_per_row - recipe.hidden_dims[0]))
 
 
 @dataclass(slots=True)
@@ -215,7 +234,7 @@ class _Best:
     weights: dict[str, Floats] = field(default_factory=dict)
 
     def offer(self, epoch: int, ndcg: float, weights: dict[str, Floats]) -> None:
-        if ndcg > self.ndcg:
+        if ndcg > self.ndcg and all(np.isfinite(values).all() for values in weights.values()):
             self.epoch, self.ndcg, self.weights = epoch, ndcg, weights
 
 
@@ -235,8 +254,13 @@ class _Fitting:
         return with_user_tables(self.model.weights(), self.histories)
 
 
-def _epochs(train: Interactions, recipe: Recipe, choice: Choice, seed: int) -> Iterator[tuple[int, float, _Fitting]]:
-    """Start from the linear model and train without end: `(epoch, mean loss, network)` after each pass."""
+def _epochs(
+    train: Interactions, recipe: Recipe, choice: Choice, seed: int, *, deadline: float
+) -> Iterator[tuple[int, float | None, _Fitting]]:
+    """Start from the linear model and train without end: `(epoch, mean loss, network)`, first as it starts (epoch 0).
+
+    After `deadline` (of `time.monotonic`) a pass over the examples ends where it is.
+    """
     generator = np.random.default_rng(seed)
     histories = final_histories(train, choice.decay)
     linear = _linear_model(to_matrix(train), histories, choice.ridge, recipe, generator)
@@ -244,20 +268,21 @@ def _epochs(train: Interactions, recipe: Recipe, choice: Choice, seed: int) -> I
     examples = make_examples(train, choice.decay, linear.item_map)
     slope, bias = _calibrate(examples, linear, recipe.objective.negative_weight, generator)
     # The slope goes into the histories and the items alike.
+    examples = examples.scaled(slope**0.5)
     linear = LinearModel(linear.item_map * np.float32(slope**0.5), linear.item_vectors * np.float32(slope**0.5))
-    examples = make_examples(train, choice.decay, linear.item_map)
     vectors = np.asarray(histories @ linear.item_map, dtype=np.float32)
     dims = Dims(train.n_users, train.n_items, vectors.shape[1], recipe.mlp_dim, recipe.hidden_dims)
     rms = float(np.sqrt(np.mean(np.square(vectors)))) or 1.0
     fitting = _Fitting(NeuMF(dims, initial_weights(dims, linear.item_vectors, bias, rms, generator)), vectors)
     train_blocks = tf.function(fitting.model.train_blocks, reduce_retracing=True)
-    epoch = 0
-    while True:
-        epoch += 1
-        losses = [
-            float(train_blocks(*blocks, recipe.objective)) for blocks in _blocks(examples, dims, recipe, generator)
-        ]
-        yield epoch, float(np.mean(losses)) if losses else 0.0, fitting
+    yield 0, None, fitting
+    for epoch in itertools.count(1):
+        losses = []
+        for blocks in _blocks(examples, dims, recipe, generator):
+            losses.append(float(train_blocks(*blocks, recipe.objective)))
+            if time.monotonic() > deadline:
+                break
+        yield epoch, float(np.mean(losses)) if losses else None, fitting
 
 
 def _calibrate(

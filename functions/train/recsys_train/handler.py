@@ -16,8 +16,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from recsys import aws
 from recsys.clock import from_datetime
 from recsys.errors import RecsysError, Unavailable
-from recsys.exchange import redacted
 from recsys.objects.s3 import S3ObjectStore
+from recsys.redaction import redacted
 from recsys.registry.dynamodb import DynamoRegistry
 from recsys.settings import Settings
 from recsys.telemetry import LambdaTelemetry
@@ -82,7 +82,6 @@ def _object_created(record: dict[str, Any]) -> ObjectCreated:
 def _train(created: ObjectCreated, trainer: Trainer) -> None:
     job = process(created, trainer)
     if job is None:
-        logger.info("Object ignored", extra={"object_name": created.name})
         return
     ending = {"job_id": job.job_id, "key_id": job.key_id, "state": job.state.value, "attempt": job.fence}
     logger.info("Job ended", extra=ending)

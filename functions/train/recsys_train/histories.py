@@ -10,7 +10,7 @@ order worth following (`decay` 0), it sees everything but the interaction itself
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -37,6 +37,9 @@ class Examples(Protocol):
 
     def encode(self, rows: NDArray[np.integer]) -> Floats:
         """History vectors of these examples, (len(rows), dim) float32."""
+
+    def scaled(self, factor: float) -> Examples:
+        """The same examples with every history vector multiplied by `factor`."""
 
 
 def final_histories(interactions: Interactions, decay: float) -> Any:
@@ -100,6 +103,10 @@ class _Before:
         """See `Examples.encode`."""
         return np.asarray(self.histories[rows] @ self.item_map, dtype=np.float32)
 
+    def scaled(self, factor: float) -> _Before:
+        """See `Examples.scaled`."""
+        return replace(self, item_map=self.item_map * np.float32(factor))
+
 
 @dataclass(frozen=True, slots=True)
 class _AllButOne:
@@ -128,6 +135,10 @@ class _AllButOne:
         users = self.users[rows]
         vectors: Floats = (self.totals[users] - self.item_map[self.targets[rows]]) * self.scales[users, None]
         return vectors
+
+    def scaled(self, factor: float) -> _AllButOne:
+        """See `Examples.scaled`."""
+        return replace(self, totals=self.totals * np.float32(factor), item_map=self.item_map * np.float32(factor))
 
 
 def _scaled(matrix: Any) -> Any:

@@ -10,13 +10,14 @@ import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from recsys import artifact, object_names
 from recsys.clock import Clock, utc_now
 from recsys.errors import InvalidData, JobFinished, KeyNotFound, LeaseLost, ObjectNotFound, Problem, RecsysError
-from recsys.objects.port import ObjectStore
+from recsys.objects.port import ObjectInfo, ObjectStore
 from recsys.registry.port import Registry
 from recsys.registry.records import Job, Lease, ModelVersion, Progress
 from recsys.settings import Settings
@@ -116,28 +117,43 @@ class Trainer:
         return current is not None and lease.job.source_order is not None and lease.job.source_order < current
 
     def _train(self, lease: Lease, folder: Path, on_progress: Callable[[Progress], None]) -> Built:
-        stream = self._open(lease.job)
-        try:
-            return build_version(
-                stream, folder, lease.version, self.settings, on_progress, time_left_s=self.time_left_s
-            )
-        finally:
-            stream.close()
+        return build_version(
+            partial(self._open, lease.job),
+            folder,
+            lease.version,
+            self.settings,
+            on_progress,
+            time_left_s=self.time_left_s,
+        )
 
     def _open(self, job: Job) -> BinaryIO:
         try:
-            size = self.store.info(job.object_name).size_bytes
-            if size > self.settings.max_upload_bytes:
-                raise InvalidData(
-                    f"The file has {size:,} bytes; at most {self.settings.max_upload_bytes:,} are taken.",
-                    code="upload-too-large",
-                    hint="Compress it with gzip or send fewer rows: the most recent ones count most.",
-                )
-            return self.store.open(job.object_name)
+            stream = self.store.open(job.object_name)
+            try:
+                # Looked up while it is open: a write in between shows as another version.
+                self._check_source(job, self.store.info(job.object_name))
+            except BaseException:
+                stream.close()
+                raise
         except ObjectNotFound as error:
             raise InvalidData(
                 "The uploaded file is gone.", code="upload-missing", hint="Send the file again."
             ) from error
+        return stream
+
+    def _check_source(self, job: Job, info: ObjectInfo) -> None:
+        if job.object_version not in (None, info.version):
+            raise InvalidData(
+                "The file was replaced before it was read; the newer one trains by itself.",
+                code="upload-replaced",
+                hint="Look at the receipt again once the newer file was trained on.",
+            )
+        if info.size_bytes > self.settings.max_upload_bytes:
+            raise InvalidData(
+                f"The file has {info.size_bytes:,} bytes; at most {self.settings.max_upload_bytes:,} are taken.",
+                code="upload-too-large",
+                hint="Compress it with gzip or send fewer rows: the most recent ones count most.",
+            )
 
     def _upload(self, lease: Lease, folder: Path, manifest_sha256: str) -> None:
         """Create the version's objects, the manifest last; then read them back as a server would."""

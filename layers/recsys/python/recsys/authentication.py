@@ -40,15 +40,30 @@ class Authenticator:
             TTLCache(maxsize=10_000, ttl=cache_s, timer=timer) if cache_s > 0 else None
         )
 
-    def authenticate(self, header: str | None) -> KeyRecord:
+    def authenticate(self, header: str | None, *, require_current: bool = False) -> KeyRecord:
         """The record of the key in `header`.
+
+        Parameters
+        ----------
+        require_current
+            Refuse the rotated-out secret, which otherwise works until its overlap ends: who found an old key must not
+            be able to take the new one's place. A cached record can be older than the rotation; ask without a cache.
 
         Raises
         ------
         InvalidApiKey
-            Nothing was sent, or it is a typo, unknown, expired or revoked.
+            Nothing was sent, or it is a typo, unknown, expired, revoked, or rotated out where that matters.
         """
         api_key = ApiKey.parse(header)
+        record = self._accepting_record(api_key)
+        if require_current and not _is_current(record, api_key):
+            raise InvalidApiKey(
+                "The API key was rotated out: it cannot change the key or its current version any more.",
+                hint="Send the new key, which POST /v1/key/rotate returned, in the header X-API-Key.",
+            )
+        return record
+
+    def _accepting_record(self, api_key: ApiKey) -> KeyRecord:
         cached = self._records.get(api_key.key_id) if self._records is not None else None
         if cached is not None and self._accepts(cached, api_key):
             return cached
@@ -66,7 +81,7 @@ class Authenticator:
     def _accepts(self, record: KeyRecord, api_key: ApiKey) -> bool:
         if record.revoked_at is not None:
             return False
-        if record.secret_sha256 is not None and api_key.matches(record.secret_sha256):
+        if _is_current(record, api_key):
             return True
         return (
             record.previous_sha256 is not None
@@ -74,6 +89,10 @@ class Authenticator:
             and self._clock() < record.previous_expires_at
             and api_key.matches(record.previous_sha256)
         )
+
+
+def _is_current(record: KeyRecord, api_key: ApiKey) -> bool:
+    return record.secret_sha256 is not None and api_key.matches(record.secret_sha256)
 
 
 def current_version(record: KeyRecord) -> tuple[str, str]:

@@ -7,15 +7,15 @@ body or a path as it was sent.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from recsys.errors import PayloadTooLarge
+from recsys.redaction import redacted
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,7 +28,6 @@ _SCOPE_KEY: Final = "recsys.exchange"
 _DEFAULT_BODY_BYTES: Final = 2 * 1024 * 1024
 # A client that still sends misses an answer that comes before its last byte: so much is read and thrown away.
 _DISCARDED_BYTES: Final = 64 * 1024 * 1024
-_SECRET: Final = re.compile(r"rk_[0-9A-Za-z]+_[0-9A-Za-z]{6,}|ct_[0-9A-Za-z_-]{6,}")
 
 
 @dataclass(slots=True)
@@ -49,6 +48,12 @@ class Exchange:
     problem: str | None = None
     max_body_bytes: int = _DEFAULT_BODY_BYTES
     framing_bytes: int = 0
+    _started_s: float = field(default_factory=time.perf_counter, init=False)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self._started_s
 
 
 Observe = Callable[[Exchange], None]
@@ -60,11 +65,6 @@ def exchange_of(scope: Scope) -> Exchange:
     if not isinstance(exchange, Exchange):
         raise TypeError("The app has no ExchangeMiddleware: call recsys.problem.install(app).")
     return exchange
-
-
-def redacted(text: str) -> str:
-    """`text` without what looks like an API key or a claim token."""
-    return _SECRET.sub("(secret)", text)
 
 
 class ExchangeMiddleware:
@@ -90,7 +90,6 @@ class ExchangeMiddleware:
             return
         exchange = scope[_SCOPE_KEY] = Exchange(_request_id(scope), scope["method"])
         send = _noting(exchange, send)
-        started = time.perf_counter()
         try:
             await self._app(scope, _limited(exchange, receive), send)
         except Exception as error:  # noqa: BLE001 the last line: whatever it is, the caller gets an answer
@@ -98,7 +97,7 @@ class ExchangeMiddleware:
             if exchange.status is None:
                 await self._crashed(exchange)(scope, receive, send)
         finally:
-            exchange.latency_ms = round((time.perf_counter() - started) * 1000, 2)
+            exchange.latency_ms = round(exchange.elapsed_s * 1000, 2)
             exchange.route = getattr(scope.get("route"), "path", exchange.route)
             self._finish(exchange)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,8 @@ RECEIPTS: Final = "receipts/"
 MODELS: Final = "models/"
 
 _CSV: Final = re.compile(r"\.csv(\.gz)?\Z", re.IGNORECASE)
+_MAX_RECEIPT_BYTES: Final = 200
+"""Of the last part of a receipt's name; file systems take 255, and a browser adds to it when it saves the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Drop:
 
     key_id: str | None
     name: str
+    gzipped: bool = False
 
 
 def upload(job_id: str, *, gzipped: bool) -> str:
@@ -35,9 +39,13 @@ def upload(job_id: str, *, gzipped: bool) -> str:
 
 
 def receipt(drop: Drop) -> str:
-    """Where the outcome of `drop` is written: `receipts/[<key_id>/]<name>.json`."""
+    """Where the outcome of `drop` is written: `receipts/[<key_id>/]<name>.json`; `<name>.gz.json` where it is gzipped.
+
+    A name that would be too long is cut and ends in a hash of the whole.
+    """
     folder = f"{drop.key_id}/" if drop.key_id else ""
-    return f"{RECEIPTS}{folder}{drop.name}.json"
+    name = f"{drop.name}.gz" if drop.gzipped else drop.name
+    return f"{RECEIPTS}{folder}{_shortened(name, _MAX_RECEIPT_BYTES - len('.json'))}.json"
 
 
 def model_prefix(key_id: str, version: str) -> str:
@@ -47,7 +55,8 @@ def model_prefix(key_id: str, version: str) -> str:
 
 def parse_source(object_name: str) -> Upload | Drop | None:
     """What an object under `uploads/` or `inbox/` is; None for a name that asks for no training."""
-    if not _CSV.search(object_name):
+    ending = _CSV.search(object_name)
+    if not ending:
         return None
     folder, _, rest = object_name.partition("/")
     name = _CSV.sub("", rest)
@@ -59,5 +68,14 @@ def parse_source(object_name: str) -> Upload | Drop | None:
         key_id, slash, file_name = name.rpartition("/")
         if "/" in key_id or (slash and not key_id):
             return None
-        return Drop(key_id if slash else None, file_name)
+        return Drop(key_id if slash else None, file_name, gzipped=ending[1] is not None)
     return None
+
+
+def _shortened(name: str, max_bytes: int) -> str:
+    """`name`, its end replaced by a hash of the whole where it has more bytes."""
+    encoded = name.encode()
+    if len(encoded) <= max_bytes:
+        return name
+    ending = f"-{hashlib.sha256(encoded).hexdigest()[:16]}"
+    return encoded[: max_bytes - len(ending)].decode(errors="ignore") + ending

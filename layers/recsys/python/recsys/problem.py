@@ -35,7 +35,8 @@ from recsys.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from recsys.exchange import Exchange, ExchangeMiddleware, Observe, exchange_of, redacted
+from recsys.exchange import Exchange, ExchangeMiddleware, Observe, exchange_of
+from recsys.redaction import redacted
 
 MEDIA_TYPE: Final = "application/problem+json"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from http import HTTPMethod
 from typing import Any, Final
 
 from aws_lambda_powertools.logging import Logger
@@ -20,6 +21,7 @@ Event = dict[str, Any]
 LambdaHandler = Callable[[Event, Any], Event]
 
 _ROOT: Final = "recsys"
+_METHODS: Final = frozenset(HTTPMethod)
 
 
 class LambdaTelemetry:
@@ -36,7 +38,9 @@ class LambdaTelemetry:
 
     def observe(self, exchange: Exchange) -> None:
         """Measure one exchange; for `recsys.problem.install`."""
-        self._metrics.add_dimension("route", f"{exchange.method} {exchange.route}")
+        # A caller can send any word as a method, and each new value of a dimension is a metric that is paid for.
+        method = exchange.method if exchange.method in _METHODS else "OTHER"
+        self._metrics.add_dimension("route", f"{method} {exchange.route}")
         self._metrics.add_metric("Latency", MetricUnit.Milliseconds, exchange.latency_ms)
         self._metrics.add_metric("ServerError", MetricUnit.Count, float((exchange.status or 500) >= 500))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import stat
@@ -18,10 +19,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from recsys.clock import from_datetime
+from recsys.clock import Timestamp, from_datetime
 from recsys.errors import InvalidRequest, ObjectExists, ObjectNotFound, Unavailable
 from recsys.objects.port import ObjectInfo, UploadForm
 from recsys.objects.valid_name import RESERVED, checked_name, checked_prefix
+
+logger = logging.getLogger("recsys.objects")
 
 _STALE_AFTER_S: Final = 3600.0
 _PLACE_ATTEMPTS: Final = 100
@@ -48,6 +51,7 @@ class FileObjectStore:
         self._root = root
         self._temporary = root / RESERVED
         self._base_url = base_url.rstrip("/")
+        self._passed_over: set[str] = set()
         with _answering("open", str(root)):
             self._temporary.mkdir(parents=True, exist_ok=True)
             self._remove_stale(stale_after_s)
@@ -84,15 +88,11 @@ class FileObjectStore:
 
     def info(self, name: str) -> ObjectInfo:
         """See `ObjectStore.info`."""
-        path = self._path(name)
-        with _answering("look up", name), _absent_without_file(name):
-            status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise _not_found(name)
-        return _describe(name, status)
+        with _answering("look up", name):
+            return self._info(name)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See `ObjectStore.list`."""
+        """See `ObjectStore.list`; what lies below and may not be looked at is passed over, with a warning."""
         checked_prefix(prefix)
         folder = prefix.rpartition("/")[0]
         with _answering("list", prefix):
@@ -177,6 +177,14 @@ class FileObjectStore:
     def _path(self, name: str) -> Path:
         return self._root / checked_name(name)
 
+    def _info(self, name: str) -> ObjectInfo:
+        path = self._path(name)
+        with _absent_without_file(name):
+            status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise _not_found(name)
+        return _describe(name, status)
+
     def _walk(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
         """Objects of `folder` (empty or with its slash) in name order, which is not the order of its entries."""
         try:
@@ -190,11 +198,24 @@ class FileObjectStore:
         for name in sorted(names):
             if name.endswith("/"):
                 if name != f"{RESERVED}/" and (name.startswith(prefix) or prefix.startswith(name)):
-                    yield from self._walk(name, prefix)
+                    with self._passing_over(name):
+                        yield from self._walk(name, prefix)
             elif name.startswith(prefix):
                 # A file that was taken away meanwhile, or whose name no object can have, is passed over.
-                with contextlib.suppress(ObjectNotFound, InvalidRequest):
-                    yield self.info(name)
+                with self._passing_over(name), contextlib.suppress(ObjectNotFound, InvalidRequest):
+                    yield self._info(name)
+
+    @contextlib.contextmanager
+    def _passing_over(self, name: str) -> Iterator[None]:
+        """One folder that may not be opened keeps nobody from the others; it is named once."""
+        try:
+            yield
+        except PermissionError as error:
+            if name not in self._passed_over:
+                logger.warning(
+                    "%s is passed over: %s. Let the service's user read it.", self._root / name, error.strerror
+                )
+            self._passed_over.add(name)
 
 
 def _describe(name: str, status: os.stat_result) -> ObjectInfo:
@@ -203,8 +224,13 @@ def _describe(name: str, status: os.stat_result) -> ObjectInfo:
         name=name,
         size_bytes=status.st_size,
         version=f"{status.st_mtime_ns:x}-{status.st_size:x}",
-        modified_at=from_datetime(_EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000)),
+        modified_at=_timestamp(status.st_mtime_ns),
+        arrived_at=_timestamp(status.st_ctime_ns),  # set by the kernel: by cp, mv and link, also where they keep times
     )
+
+
+def _timestamp(since_epoch_ns: int) -> Timestamp:
+    return from_datetime(_EPOCH + timedelta(microseconds=since_epoch_ns // 1000))
 
 
 def _modified_ns(path: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from recsys.clock import Timestamp
@@ -14,12 +14,15 @@ class ObjectInfo:
     """One stored object.
 
     `version` changes with every write of the name (S3: the version id, or the ETag where the bucket keeps none).
+    `modified_at` is what a file says of itself and survives a copy; `arrived_at` is when this content came to lie under
+    this name, by the store's own clock (the answer to a write can give it a moment early, so it makes no two unequal).
     """
 
     name: str
     size_bytes: int
     version: str
     modified_at: Timestamp
+    arrived_at: Timestamp = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ class S3ObjectStore:
                 for entry in page.get("Versions", ()):
                     if entry["IsLatest"]:
                         version = _version(entry.get("VersionId"), entry["ETag"])
-                        yield ObjectInfo(entry["Key"], entry["Size"], version, _whole_seconds(entry["LastModified"]))
+                        moment = _whole_seconds(entry["LastModified"])
+                        yield ObjectInfo(entry["Key"], entry["Size"], version, modified_at=moment, arrived_at=moment)
 
     def delete(self, name: str) -> None:
         """See `ObjectStore.delete`."""
@@ -161,7 +162,8 @@ class _ObjectStream(io.RawIOBase):
 
 def _describe(name: str, head: HeadObjectOutputTypeDef) -> ObjectInfo:
     version = _version(head.get("VersionId"), head["ETag"])
-    return ObjectInfo(name, head["ContentLength"], version, _whole_seconds(head["LastModified"]))
+    moment = _whole_seconds(head["LastModified"])
+    return ObjectInfo(name, head["ContentLength"], version, modified_at=moment, arrived_at=moment)
 
 
 def _whole_seconds(moment: datetime) -> Timestamp:

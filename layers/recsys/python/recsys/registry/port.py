@@ -56,7 +56,7 @@ class Registry(Protocol):
         """Remember that whoever shows the token may set the first secret of `key_id`."""
 
     def claim_key(self, token_sha256: str, secret_sha256: str) -> KeyRecord:
-        """Use up a claim token and set the key's first secret, in one transaction.
+        """Use up a claim token and set the key's first secret, in one transaction; `expires_at` goes if it has a model.
 
         Raises
         ------
@@ -112,10 +112,10 @@ class Registry(Protocol):
         """Make `version` the current one of its key and the job succeeded, in one transaction.
 
         Conditions: the job is running with this lease's fence; the key exists at the revision that was read, is not
-        revoked, and its `current_source` is absent or older than the job's `source_order`. The key's `expires_at` goes
-        and its revision rises; the version is added; the job keeps `version`, `metrics` and `report`. When the key
-        changed in between it is read again and tried again. When the key is gone or revoked, or its source is newer,
-        the job ends as superseded and nothing else changes.
+        revoked, and its `current_source` is absent or older than the job's `source_order`. The key's `expires_at`
+        goes if it has a secret, and its revision rises; the version is added; the job keeps `version`, `metrics` and
+        `report`. When the key changed in between it is read again and tried again. When the key is gone or revoked,
+        or its source is newer, the job ends as superseded and nothing else changes.
 
         Raises
         ------

@@ -34,10 +34,10 @@ class KeyRecord:
     """An API key as the registry knows it; the key itself is kept nowhere.
 
     `revision` rises with every change. `secret_sha256` is None until a dropped file's receipt is claimed.
-    `previous_sha256` is the rotated-out secret, valid until `previous_expires_at`. `expires_at` is set until the first
-    version is published: a key that never gets a model goes by itself. `current_source` orders what the current
-    version was made from, see `Job.source_order`; activating a version sets it to the moment of activation, so a
-    training already under way cannot undo it.
+    `previous_sha256` is the rotated-out secret, valid until `previous_expires_at`. `expires_at` is set until the key
+    has both a secret and a version: a key that never gets a model, or that nobody claims, goes by itself.
+    `current_source` orders what the current version was made from, see `Job.source_order`; activating a version sets
+    it to the moment of activation, so a training already under way cannot undo it.
     """
 
     key_id: str
@@ -77,6 +77,7 @@ class Progress:
 class Job:
     """One request to train `key_id` on `object_name`.
 
+    `object_version` is the write of that name which is meant (`ObjectInfo.version`); None: whatever lies there.
     `fence` counts the attempts; attempt n owns the prefix of version `<job_id>.<n>`. `source_order` orders jobs of a
     key by when their data arrived (`Timestamp#tiebreak`, compares as text); it is set by the first claim.
     `fingerprint` is the SHA-256 of the request's body, to tell a repeated request from a changed one.
@@ -94,6 +95,7 @@ class Job:
     lease_until: Timestamp | None = None
     source_order: str | None = None
     fingerprint: str | None = None
+    object_version: str | None = None
     receipt_name: str | None = None
     receipted_at: Timestamp | None = None
     expires_at: Timestamp | None = None

@@ -41,7 +41,7 @@ def revoked(key: KeyRecord, *, now: Timestamp) -> KeyRecord:
 
 
 def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
-    """The key of a drop, claimed.
+    """The key of a drop, claimed; having a model, it stays.
 
     Raises
     ------
@@ -50,7 +50,8 @@ def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
     """
     if key.secret_sha256 is not None or key.revoked_at is not None:
         raise claim_gone()
-    return replace(key, revision=key.revision + 1, secret_sha256=secret_sha256)
+    expires_at = key.expires_at if key.current_version is None else None
+    return replace(key, revision=key.revision + 1, secret_sha256=secret_sha256, expires_at=expires_at)
 
 
 def claim_gone() -> Gone:
@@ -161,8 +162,9 @@ def succeeded(job: Job, version: ModelVersion, report: dict[str, Any], *, now: T
 
 
 def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
-    """The key with the job's `version` as its current one; having a model, it stays."""
-    return replace(_pointing_to(key, version, source=source_of(job)), expires_at=None)
+    """The key with the job's `version` as its current one; having a model, it stays, unless it waits to be claimed."""
+    expires_at = key.expires_at if key.secret_sha256 is None else None
+    return replace(_pointing_to(key, version, source=source_of(job)), expires_at=expires_at)
 
 
 def _pointing_to(key: KeyRecord, version: ModelVersion, *, source: str) -> KeyRecord:

@@ -50,8 +50,11 @@ class SqliteRegistry(StoredRegistry):
 
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
         self._sqlite_rows = SqliteRows(path)
-        self._sqlite_rows.remove_expired(clock())
         super().__init__(self._sqlite_rows, clock)
+
+    def remove_expired(self) -> None:
+        """Remove what expired from the file; to readers it is gone already."""
+        self._sqlite_rows.remove_expired(self._clock())
 
     def close(self) -> None:
         """Close every connection of this process; no other thread may be using the registry."""

@@ -1,0 +1,87 @@
+"""The closed-form models against their formulas, in float64 and at full rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+
+from recsys_train.warm_start import LinearModel, balance, calibrate, ease, reduce_rank, spectral
+
+
+@pytest.fixture
+def matrix() -> sp.csr_matrix:
+    generator = np.random.default_rng(0)
+    return sp.csr_matrix((generator.random((40, 12)) < 0.3).astype(np.float32))
+
+
+def test_ease_is_equation_8_of_the_paper(matrix: sp.csr_matrix) -> None:
+    dense = matrix.toarray().astype(np.float64)
+    inverse = np.linalg.inv(dense.T @ dense + 5.0 * np.eye(12))
+    expected = np.eye(12) - inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0)
+    assert_allclose(ease(matrix, 5.0), expected, atol=1e-5)
+
+
+def test_ease_survives_items_that_always_come_together() -> None:
+    twins = sp.csr_matrix(np.ones((30, 4), dtype=np.float32))
+    assert np.isfinite(ease(twins, 0.1)).all()
+
+
+def test_at_full_rank_nothing_is_lost(matrix: sp.csr_matrix) -> None:
+    weights = ease(matrix, 5.0)
+    model = reduce_rank(weights, matrix, 12, np.random.default_rng(1))
+    assert_allclose((matrix @ model.item_map) @ model.item_vectors.T, matrix @ weights, atol=1e-4)
+
+
+def test_a_lower_rank_is_as_near_as_the_singular_values_allow(matrix: sp.csr_matrix) -> None:
+    weights = ease(matrix, 5.0)
+    scores = matrix @ weights
+    model = reduce_rank(weights, matrix, 4, np.random.default_rng(1))
+    error = np.linalg.norm(scores - (matrix @ model.item_map) @ model.item_vectors.T)
+    assert error == pytest.approx(np.linalg.norm(np.linalg.svd(scores, compute_uv=False)[4:]), rel=1e-3)
+
+
+def test_the_full_spectrum_gives_a_history_back(matrix: sp.csr_matrix) -> None:
+    model = spectral(matrix, 12, np.random.default_rng(1))
+    assert_allclose((matrix @ model.item_map) @ model.item_vectors.T, matrix.toarray(), atol=1e-4)
+
+
+def test_items_nobody_had_do_no_harm() -> None:
+    matrix = sp.csr_matrix(np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32))
+    for model in (
+        spectral(matrix, 2, np.random.default_rng(0)),
+        reduce_rank(ease(matrix, 1.0), matrix, 2, np.random.default_rng(0)),
+    ):
+        assert np.isfinite(model.item_map).all()
+        assert np.isfinite(model.item_vectors).all()
+
+
+def test_balancing_keeps_the_scores_and_evens_the_sizes() -> None:
+    generator = np.random.default_rng(2)
+    vectors = (generator.normal(size=(50, 3)) * [100, 1, 0.01]).astype(np.float32)
+    model = LinearModel(np.eye(3, dtype=np.float32), generator.normal(size=(20, 3)).astype(np.float32))
+    balanced = balance(model, vectors)
+    mapped = vectors @ balanced.item_map
+    assert_allclose(mapped @ balanced.item_vectors.T, vectors @ model.item_vectors.T, rtol=1e-3, atol=1e-3)
+    assert_allclose(np.square(mapped).mean(axis=0), np.square(balanced.item_vectors).mean(axis=0), rtol=1e-3)
+
+
+def test_calibration_finds_the_logistic_regression() -> None:
+    generator = np.random.default_rng(3)
+    positives, negatives = generator.normal(0.5, 1, 4000), generator.normal(-0.5, 1, 4000)
+    slope, bias = calibrate(positives.astype(np.float32), negatives.astype(np.float32), 1.0)
+    # Two normals of one width a unit apart: the log odds are the score itself.
+    assert slope == pytest.approx(1.0, abs=0.1)
+    assert bias == pytest.approx(0.0, abs=0.1)
+
+
+def test_the_weight_of_negatives_moves_the_bias_by_its_logarithm() -> None:
+    generator = np.random.default_rng(4)
+    positives: NDArray[np.float32] = generator.normal(0.5, 1, 4000).astype(np.float32)
+    negatives: NDArray[np.float32] = generator.normal(-0.5, 1, 4000).astype(np.float32)
+    _, even = calibrate(positives, negatives, 1.0)
+    _, heavy = calibrate(positives, negatives, 16.0)
+    assert even - heavy == pytest.approx(np.log(16), abs=0.15)
