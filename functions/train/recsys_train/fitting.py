@@ -146,9 +146,9 @@ def fit(
 
     on_progress(Progress("evaluating"))
     network = Network.from_weights(dims, best.weights)
-    share = train.users_per_item().astype(np.float32)
+    counts = train.users_per_item().astype(np.float32)
     quality = evaluate(network.logits, train, test, seed=seed)
-    popularity = evaluate(lambda _user: share, train, test, seed=seed)
+    popularity = evaluate(lambda _user: counts, train, test, seed=seed)
 
     for epoch, loss, fitting in _epochs(interactions, recipe, choice, seed, deadline=started + budget_s):
         if epoch > 0:
