@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import track
 
 from recsys import artifact
 from recsys.errors import RecsysError
 from recsys.settings import Settings
 from recsys_local.offline import read_user_ids, recommend_all, train_folder, write_recommendations
-from recsys_local.progress import TrainingProgress
+from recsys_local.progress import TrainingProgress, tracked
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Recommendations from a CSV."
@@ -87,8 +86,7 @@ def recommend(
         with users.open(encoding="utf-8-sig", newline="") as stream:
             user_ids = read_user_ids(stream)
         answers = recommend_all(serving, user_ids, n=n)
-        shown = track(answers, "Recommending", total=len(user_ids), disable=not sys.stderr.isatty())
-        n_rows = write_recommendations(out, iter(shown))
+        n_rows = write_recommendations(out, tracked(answers, "Recommending", total=len(user_ids)))
     known = sum(user_id in serving.users for user_id in user_ids)
     if as_json:
         print(json.dumps({"users": len(user_ids), "known_users": known, "rows": n_rows}))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self, TextIO, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 
 from recsys.registry import records
+
+T = TypeVar("T")
 
 PHASES = {
     "reading": "Reading the CSV",
@@ -93,3 +96,14 @@ def _detail(progress: records.Progress) -> str:
     if progress.validation_ndcg is not None:
         parts.append(f"NDCG@20 {progress.validation_ndcg:.4f}")
     return ", ".join(parts)
+
+
+def tracked(work: Iterable[T], label: str, *, total: int) -> Iterator[T]:
+    """Pass `work` on, showing how much of it is done: a bar on a terminal, a line for every tenth elsewhere."""
+    if sys.stderr.isatty():
+        yield from track(work, label, total=total, console=Console(file=sys.stderr))
+        return
+    for done, item in enumerate(work, start=1):
+        yield item
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"{label}: {done:,} of {total:,}", file=sys.stderr, flush=True)

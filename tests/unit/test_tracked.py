@@ -1,0 +1,20 @@
+"""Long work that is no training says how far it is, also where there is no terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from recsys_local.progress import tracked
+
+
+def test_work_passes_through_and_every_tenth_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(tracked(range(25), "Working", total=25)) == list(range(25))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "Working: 3 of 25"
+    assert lines[-1] == "Working: 25 of 25"
+
+
+def test_no_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(tracked([], "Working", total=0)) == []
+    assert capsys.readouterr().err == ""
