@@ -93,7 +93,7 @@ def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher, termin
         logger.warning("%s: %s Trying again.", event.name, error.detail)
         time.sleep(RETRY_AFTER_S)
         return
-    except Exception:
+    except Exception:  # whatever it is, the other files' turn comes; the job's attempts are counted and bounded
         logger.exception("%s: the training failed. Trying again.", event.name)
         time.sleep(RETRY_AFTER_S)
         return

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 from recsys.errors import InvalidData
 
 REQUIRED_COLUMNS: Final = ("user_id", "item_id")
-OPTIONAL_COLUMNS: Final = ("interaction_score", "timestamp")
+KNOWN_COLUMNS: Final = (*REQUIRED_COLUMNS, "interaction_score", "timestamp")
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _OTHER_ARCHIVES: Final = {b"PK\x03\x04": "a zip archive", b"BZh": "a bzip2 file", b"\xfd7zXZ": "an xz file"}
@@ -142,9 +142,7 @@ def _check_names(names: list[str]) -> None:
             code="missing-column",
             hint=_HINT,
         )
-    twice = [
-        name for name, count in Counter(names).items() if count > 1 and name in REQUIRED_COLUMNS + OPTIONAL_COLUMNS
-    ]
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in KNOWN_COLUMNS]
     if twice:
         raise InvalidData(
             f"The first line names the column {twice[0]} more than once. Received: {shown}.",

@@ -8,7 +8,7 @@ not with the file: a small gzip can hold a billion rows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, BinaryIO, Final, Literal, cast
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import InvalidData
 from recsys_train.csv_fields import BLANK, ID_PROBLEMS, Column, id_problems, parse_scores, parse_times
-from recsys_train.csv_source import CsvSource, read_header
+from recsys_train.csv_source import KNOWN_COLUMNS, CsvSource, read_header
 from recsys_train.interactions import Interactions, Rows
 from recsys_train.report import MAX_BAD_SHARE, DataReport
 
@@ -37,17 +37,13 @@ class UntrainableCsv(InvalidData):
         self.report = report
 
 
-def read_interactions(
-    stream: BinaryIO, *, max_unpacked_bytes: int, on_progress: Callable[[int], None] = lambda _lines: None
-) -> tuple[Interactions, DataReport]:
+def read_interactions(stream: BinaryIO, *, max_unpacked_bytes: int) -> tuple[Interactions, DataReport]:
     """Read a CSV, plain or gzip.
 
     Parameters
     ----------
     stream
         The upload, read once from front to back.
-    on_progress
-        Told the number of lines read, after each block.
 
     Raises
     ------
@@ -61,21 +57,17 @@ def read_interactions(
     report = DataReport(
         has_scores="interaction_score" in columns,
         has_timestamps="timestamp" in columns,
-        ignored_columns=[name for name in columns if name not in _KNOWN_COLUMNS],
+        ignored_columns=[name for name in columns if name not in KNOWN_COLUMNS],
     )
     rows = _Collected()
     for block in _read_blocks(source, columns, report):
         rows.append(_check(block, report))
-        on_progress(report.lines)
     _check_bad_share(report)
     interactions = rows.finish()
     report.users, report.items = interactions.n_users, interactions.n_items
     report.interactions = len(interactions)
     _check_size(report)
     return interactions, report
-
-
-_KNOWN_COLUMNS: Final = ("user_id", "item_id", "interaction_score", "timestamp")
 
 
 @dataclass(slots=True)
@@ -99,8 +91,8 @@ class _GoodRows:
 def _read_blocks(source: CsvSource, columns: list[str], report: DataReport) -> Iterator[_Block]:
     """Read blocks; ragged records are counted here, since only the parser sees them."""
     # Place-holders make columns that are not ours unique, whatever they are called.
-    names = [name if name in _KNOWN_COLUMNS else f"\0{place}" for place, name in enumerate(columns)]
-    known = [name for name in names if name in _KNOWN_COLUMNS]
+    names = [name if name in KNOWN_COLUMNS else f"\0{place}" for place, name in enumerate(columns)]
+    known = [name for name in names if name in KNOWN_COLUMNS]
     # The parser runs ahead of the blocks it hands out, in a thread of its own: what it meets waits here for its turn.
     ragged: deque[pyarrow.csv.InvalidRow] = deque()
 
