@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,21 @@ from recsys_local.progress import TrainingProgress, tracked
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Recommendations from a CSV."
 )
+
+
+def main() -> None:
+    """Run a command and end the process with its status.
+
+    The CSV reader's threads may still run Python when a command has failed; the interpreter, which aborts where a thread
+    does so during its own end, is not given the time.
+    """
+    try:
+        app()
+    except SystemExit as ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else 0)
+
 
 DataDir = Annotated[Path, typer.Option(help="The directory that holds all state.", envvar="RECSYS_DATA_DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
