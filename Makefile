@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: setup run test check format bench locks sizes openapi clean
+.PHONY: setup run test check format bench bench-train bench-serve locks sizes openapi clean
 
 setup: $(VENV)/.installed
 
@@ -42,9 +42,22 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# DATA=FOLDER also measures on the sets that may not be bundled; tests/benchmarks/README.md says what is measured.
+# Ours beside popularity and EASE; minutes. DATA=FOLDER also measures on the sets that may not be bundled.
 bench: setup
-	$(BIN)/python -m tests.benchmarks.quality online_retail $(if $(DATA),ml-100k gowalla --data $(DATA))
+	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) --parts quality --only popularity EASE recsys --seeds 0
+
+# Ours beside every peer, and all else that tests/benchmarks/README.md says; hours. BENCH="--parts …" runs some of it.
+bench-train: setup $(VENV)/.bench-installed
+	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) $(BENCH)
+
+# Recommending beside plain NumPy and Keras; one thread, so that rows compare. BENCH="--users 1000" compares more lists.
+bench-serve: setup
+	OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m tests.benchmarks.serving $(BENCH)
+
+# What only the peers need; `make setup` leaves it out.
+$(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed
+	@$(BIN)/python $(PIP_INSTALL) -r locks/bench.txt
+	@touch $@
 
 openapi: setup
 	$(BIN)/python -m recsys_local.openapi
@@ -67,6 +80,7 @@ locks:
 	$(UV_COMPILE) $(UNIVERSAL) locks/ministack.in -o locks/ministack.txt
 	$(UV_COMPILE) $(UNIVERSAL) locks/sam.in -o locks/sam.txt
 	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/build.in -o locks/build.txt
+	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/bench.in -o locks/bench.txt
 	$(PYTHON) infra/deployment/requirements.py api recommend train local | $(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt - -o locks/local.txt
 	for name in api recommend train; do \
 	  $(PYTHON) infra/deployment/requirements.py $$name | $(UV_COMPILE) $(ON_LAMBDA) -c locks/dev.txt - -o locks/$$name.txt || exit 1; \

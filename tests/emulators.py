@@ -112,10 +112,16 @@ def moto() -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """MiniStack on a free port of the loopback interface."""
+    """MiniStack."""
+    with running_ministack(tmp_path_factory.mktemp("ministack")) as emulator:
+        yield emulator
+
+
+@contextmanager
+def running_ministack(folder: Path) -> Iterator[Emulator]:
+    """MiniStack on a free port of the loopback interface; its log lies in `folder`."""
     if not _MINISTACK_PYTHON.exists():
         pytest.fail("MiniStack is not installed in .venv-ministack: run `make test`, which installs it.", pytrace=False)
-    folder = tmp_path_factory.mktemp("ministack")
     port = _free_port()
     emulator = Emulator(f"http://127.0.0.1:{port}")
     log = folder / "log"

@@ -14,8 +14,9 @@ import typer
 
 from recsys import artifact
 from recsys.errors import RecsysError
+from recsys.ranking import recommend_all
 from recsys.settings import Settings
-from recsys_local.offline import read_user_ids, recommend_all, train_folder, write_recommendations
+from recsys_local.offline import read_users, train_folder, write_recommendations
 from recsys_local.progress import TrainingProgress, tracked
 
 app = typer.Typer(
@@ -26,8 +27,8 @@ app = typer.Typer(
 def main() -> None:
     """Run a command and end the process with its status.
 
-    The CSV reader's threads may still run Python when a command has failed; the interpreter, which aborts where a thread
-    does so during its own end, is not given the time.
+    The CSV reader's threads may still run Python when a command has failed; the interpreter, which aborts where a
+    thread does so during its own end, is not given the time.
     """
     try:
         app()
@@ -91,16 +92,20 @@ def recommend(
     model: Annotated[
         Path, typer.Argument(help="Directory that `recsys train --out` wrote.", exists=True, file_okay=False)
     ],
-    users: Annotated[Path, typer.Option(help="CSV with a column user_id.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="CSV to write: user_id,item_id,rank,score.", dir_okay=False)],
+    users: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with a column user_id; without it, every user of the model.", exists=True, dir_okay=False
+        ),
+    ] = None,
     n: Annotated[int, typer.Option(min=1, help="Recommendations per user.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Recommend to many users from a model's files."""
+    """Recommend to many users, or to all, from a model's files."""
     with _errors_for_people():
         serving = artifact.read_folder(model)
-        with users.open(encoding="utf-8-sig", newline="") as stream:
-            user_ids = read_user_ids(stream)
+        user_ids = list(serving.users) if users is None else read_users(users)
         answers = recommend_all(serving, user_ids, n=n)
         n_rows = write_recommendations(out, tracked(answers, "Recommending", total=len(user_ids)))
     known = sum(user_id in serving.users for user_id in user_ids)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from recsys.errors import InvalidRequest
-from recsys.ranking import Recommendations, ServingModel, recommend
+from recsys.ranking import Recommendations
 from recsys.registry.records import Progress
 from recsys.settings import Settings
 
@@ -28,6 +28,12 @@ def train_folder(
     from recsys_train.build import build_version  # noqa: PLC0415  # TensorFlow takes seconds: only who trains pays
 
     return build_version(lambda: source.open("rb"), folder, FILE_VERSION, settings, on_progress).metrics
+
+
+def read_users(path: Path) -> list[str]:
+    """The users that a CSV names; see `read_user_ids`. A byte order mark is no part of it."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return read_user_ids(stream)
 
 
 def read_user_ids(stream: TextIO) -> list[str]:
@@ -51,12 +57,6 @@ def read_user_ids(stream: TextIO) -> list[str]:
         )
     place = header.index("user_id")
     return [row[place] for row in rows[1:] if len(row) > place and row[place]]
-
-
-def recommend_all(model: ServingModel, user_ids: list[str], *, n: int) -> Iterator[Recommendations]:
-    """Recommendations for each user, in order."""
-    for user_id in user_ids:
-        yield recommend(model, user_id, n=n)
 
 
 def write_recommendations(path: Path, answers: Iterator[Recommendations]) -> int:

@@ -18,6 +18,7 @@ import recsys_recommend.app
 from recsys.objects.port import ObjectStore
 from recsys.registry.port import Registry
 from recsys.settings import Settings
+from recsys_recommend.bodies import BODIES
 
 PATH: Final = Path(recsys.__file__).parent / "openapi.json"
 
@@ -63,8 +64,19 @@ def document() -> dict[str, Any]:
     for create_router in (recsys_api.app.create_router, recsys_recommend.app.create_router):
         app.include_router(create_router(no_registry, no_store, Settings()))
     described: dict[str, Any] = app.openapi()
+    _describe_bodies(described)
     _describe_problems(described)
     return described
+
+
+def _describe_bodies(described: dict[str, Any]) -> None:
+    """Say what the function `recommend` answers, whose routes do not."""
+    schemas = described["components"]["schemas"]
+    for (method, path), body in BODIES.items():
+        schema = body.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+        schemas |= schema.pop("$defs", {}) | {body.__name__: schema}
+        content = described["paths"][path][method]["responses"]["200"]["content"]
+        content["application/json"] = {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}
 
 
 def _describe_problems(described: dict[str, Any]) -> None:

@@ -132,11 +132,11 @@ class SampleRun:
 
 def _typical_user(model: ServingModel) -> str:
     """The first customer with a screenful of purchases."""
-    return next(user for user, row in model.users.items() if SHOWN_ITEMS <= len(model.seen(row)) <= 2 * SHOWN_ITEMS)
+    return next(user for row, user in enumerate(model.users) if SHOWN_ITEMS <= len(model.seen(row)) <= 2 * SHOWN_ITEMS)
 
 
 def _table(model: ServingModel, user_id: str) -> Table:
-    bought = [model.item_ids[item] for item in model.seen(model.users[user_id])][:SHOWN_ITEMS]
+    bought = [model.items[item] for item in model.seen(model.users.index(user_id))][:SHOWN_ITEMS]
     table = Table(title=f"Customer {user_id}", expand=True)
     table.add_column("bought", ratio=1)
     table.add_column("is recommended", ratio=1)

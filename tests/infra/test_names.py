@@ -37,7 +37,7 @@ def test_functions_are_as_named(stack: Stack, function: str) -> None:
         "POWERTOOLS_SERVICE_NAME": wanted["name"],
         "POWERTOOLS_METRICS_NAMESPACE": names()["metrics"]["namespace"],
         "LOG_LEVEL": "INFO",
-    }
+    } | ({"OPENBLAS_NUM_THREADS": "1"} if function == "recommend" else {})
 
 
 def test_log_groups_belong_to_the_functions_and_expire(stack: Stack) -> None:

@@ -59,6 +59,9 @@ def test_every_route_goes_to_its_function() -> None:
     routes = read_sam().routes
     assert {route for route, function in routes.items() if function == "ApiFunction"} == ROUTES
     assert {route for route, function in routes.items() if function == "RecommendFunction"} == {
-        "ANY /v1/recommendations"
+        "ANY /v1/recommendations",
+        "ANY /v1/recommendations/batch",
+        "ANY /v1/items/{proxy+}",
+        "ANY /v1/popular",
     }
     assert set(routes.values()) == {"ApiFunction", "RecommendFunction"}

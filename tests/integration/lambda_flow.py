@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,6 +38,8 @@ ROOT: Final = Path(__file__).parents[2]
 EVENTS: Final = ROOT / "tests" / "fixtures" / "events"
 NAMES: Final[dict[str, Any]] = yaml.safe_load((ROOT / "infra" / "names.yaml").read_text())
 
+RECOMMEND_PATHS: Final = ("/v1/recommendations", "/v1/items/", "/v1/popular")
+"""What API Gateway sends to the function `recommend`."""
 MAX_UPLOAD_BYTES: Final = 100_000
 LEASE_S: Final = 2
 """A message that failed comes back after twice as long."""
@@ -52,14 +54,23 @@ class FunctionDied(Exception):
 class Function:
     """One Lambda function, warm: a process that runs one handler, one invocation at a time."""
 
-    def __init__(self, handler: str, environment: Mapping[str, str], log: Path, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        handler: str,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        timeout_s: float,
+        python: Sequence[str] = (sys.executable,),
+    ) -> None:
         self._handler = handler
         self._timeout_s = timeout_s
         self._api = _RuntimeApi()
         self.log = log
+        self.started_s = time.perf_counter()
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "awslambdaric", handler],
+                [*python, "-m", "awslambdaric", handler],
                 cwd=log.parent,
                 env={
                     **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RECSYS_"))},
@@ -98,6 +109,17 @@ class Function:
             return result
         raise FunctionDied(f"{self._handler} did not answer. Its last words: {self.log.read_text()[-3000:]}")
 
+    @property
+    def process_id(self) -> int:
+        """The process that runs the handler."""
+        return self._process.pid
+
+    @property
+    def init_s(self) -> float:
+        """From the start of the process until it asked for its first event."""
+        assert self._api.first_asked_s is not None
+        return self._api.first_asked_s - self.started_s
+
     def kill(self) -> None:
         """End the process as Lambda does: without a word."""
         self._process.kill()
@@ -131,6 +153,7 @@ class _RuntimeApi:
     def __init__(self) -> None:
         self.events: queue.Queue[_Invocation | None] = queue.Queue()
         self.answers: queue.Queue[tuple[str, str]] = queue.Queue()
+        self.first_asked_s: float | None = None
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -138,6 +161,7 @@ class _RuntimeApi:
             disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
+                api.first_asked_s = api.first_asked_s or time.perf_counter()
                 invocation = api.events.get()
                 if invocation is None:
                     self.close_connection = True
@@ -251,7 +275,7 @@ class Deployment:
     ) -> Answer:
         """Send a request as API Gateway would: `route` is the path with its parameters' names."""
         event = http_event(method, path, body=body, headers=headers or {}, api_key=api_key, route=route or path)
-        reply = self.functions["recommend" if path.startswith("/v1/recommendations") else "api"].invoke(event)
+        reply = self.functions["recommend" if path.startswith(RECOMMEND_PATHS) else "api"].invoke(event)
         text = reply["body"]
         if reply.get("isBase64Encoded"):
             text = base64.b64decode(text).decode()

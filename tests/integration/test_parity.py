@@ -32,7 +32,19 @@ class Version:
     scores: Callable[[Any, Any], Floats]
     logits: Callable[[Any, Any], Floats]
     serving: ServingModel
-    seen: list[set[int]]
+
+    @property
+    def n_users(self) -> int:
+        return len(self.serving.users)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.serving.items)
+
+    def served_logits(self, user_index: int) -> Floats:
+        """Ours, for all items, of the user whom the history makes."""
+        network = self.serving.network
+        return network.logits(network.user(self.serving.seen(user_index)))
 
 
 def open_with_keras(path: Path) -> tuple[Callable[[Any, Any], Floats], Callable[[Any, Any], Floats]]:
@@ -50,14 +62,26 @@ def open_with_keras(path: Path) -> tuple[Callable[[Any, Any], Floats], Callable[
 
 def random_version(folder: Path) -> Version:
     """Weights by chance, so that every path, layer and bias counts."""
-    from recsys_train.network import save_keras  # noqa: PLC0415
+    from recsys_train.network import save_keras, with_user_tables  # noqa: PLC0415
 
-    weights, generator = random_weights(DIMS), np.random.default_rng(1)
-    seen = [set(generator.choice(DIMS.n_items, int(generator.integers(0, 60))).tolist()) for _ in range(DIMS.n_users)]
-    write_model(folder, serving_model(Network.from_weights(DIMS, weights), seen=[sorted(items) for items in seen]))
+    generator, decay = np.random.default_rng(1), 0.5
+    seen = [generator.choice(DIMS.n_items, int(generator.integers(0, 60)), replace=False) for _ in range(DIMS.n_users)]
+    histories = np.zeros((DIMS.n_users, DIMS.n_items))
+    for user, items in enumerate(seen):
+        recency = np.arange(len(items), 0, -1) ** -decay
+        histories[user, items] = recency / np.sqrt(recency.sum()) if len(items) else 0
+    encoders = {
+        "gmf_encoder": generator.normal(0.0, 0.5, (12, DIMS.gmf_dim)),
+        "mlp_encoder": generator.normal(0.0, 0.5, (12, DIMS.mlp_dim)),
+    }
+    weights = with_user_tables(
+        random_weights(DIMS) | encoders, generator.normal(0.0, 0.5, (DIMS.n_items, 12)), histories
+    )
+    network = Network.from_weights(DIMS, weights, decay=decay)
+    write_model(folder, serving_model(network, seen=[items.tolist() for items in seen]))
     save_keras(DIMS, weights, folder / artifact.MODEL)
     artifact.write_manifest(folder, "job.1")
-    return Version(*open_with_keras(folder / artifact.MODEL), artifact.read_folder(folder), seen)
+    return Version(*open_with_keras(folder / artifact.MODEL), artifact.read_folder(folder))
 
 
 def trained_version(folder: Path) -> Version:
@@ -81,7 +105,7 @@ def trained_version(folder: Path) -> Version:
     fitted = fit(interactions, recipe, seed=0, budget_s=600, on_progress=lambda _progress: None)
     metrics = describe_metrics(fitted, DataReport(), recipe=recipe, seed=0)
     write_version(folder, "job.1", interactions, fitted, metrics)
-    return Version(*open_with_keras(folder / artifact.MODEL), artifact.read_folder(folder), seen)
+    return Version(*open_with_keras(folder / artifact.MODEL), artifact.read_folder(folder))
 
 
 @pytest.fixture(scope="module", params=[random_version, trained_version], ids=["random", "trained"])
@@ -93,39 +117,42 @@ def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def pairs(version: Version) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     generator = np.random.default_rng(3)
-    network = version.serving.network
-    users = generator.integers(0, network.n_users, N_PAIRS, dtype=np.int32)
-    return users, generator.integers(0, network.n_items, N_PAIRS, dtype=np.int32)
+    users = generator.integers(0, version.n_users, N_PAIRS, dtype=np.int32)
+    return users, generator.integers(0, version.n_items, N_PAIRS, dtype=np.int32)
+
+
+def served_logits_of_pairs(version: Version, pairs: tuple[NDArray[np.int32], NDArray[np.int32]]) -> Floats:
+    return np.array([version.served_logits(user)[item] for user, item in zip(*pairs, strict=True)])
 
 
 def test_logits_agree_on_a_thousand_random_pairs(
     version: Version, pairs: tuple[NDArray[np.int32], NDArray[np.int32]]
 ) -> None:
-    ours, keras_own = version.serving.network.pair_logits(*pairs), version.logits(*pairs)
+    ours, keras_own = served_logits_of_pairs(version, pairs), version.logits(*pairs)
     assert np.abs(keras_own).max() > 0.5  # they are no constant
     assert keras_own.std() > 0.05
     assert np.abs(ours - keras_own).max() < TOLERANCE
 
 
 def test_logits_of_all_items_agree(version: Version) -> None:
-    n_items = version.serving.network.n_items
-    for user in (0, 7, version.serving.network.n_users - 1):
-        keras_own = version.logits(np.full(n_items, user), np.arange(n_items))
-        assert np.abs(version.serving.network.logits(user) - keras_own).max() < TOLERANCE
+    for user in (0, 7, version.n_users - 1):
+        keras_own = version.logits(np.full(version.n_items, user), np.arange(version.n_items))
+        assert np.abs(version.served_logits(user) - keras_own).max() < TOLERANCE
 
 
 def test_scores_agree(version: Version, pairs: tuple[NDArray[np.int32], NDArray[np.int32]]) -> None:
-    ours = sigmoid(version.serving.network.pair_logits(*pairs))
+    ours = sigmoid(served_logits_of_pairs(version, pairs))
     assert np.abs(ours - version.scores(*pairs)).max() < TOLERANCE
 
 
 def test_recommendations_equal_a_brute_force_ranking_of_keras_scores(version: Version) -> None:
     generator = np.random.default_rng(4)
-    n_items = version.serving.network.n_items
-    for user in generator.choice(version.serving.network.n_users, 50, replace=False).tolist():
+    n_items = version.n_items
+    for user in generator.choice(version.n_users, 50, replace=False).tolist():
         left_out = set(generator.choice(n_items, 5, replace=False).tolist())
         logits = version.logits(np.full(n_items, user), np.arange(n_items)).astype(np.float64)
-        eligible = [item for item in range(n_items) if item not in version.seen[user] | left_out]
+        out = left_out | set(version.serving.seen(user).tolist())
+        eligible = [item for item in range(n_items) if item not in out]
         expected = sorted(eligible, key=lambda item: (-logits[item], item))[:10]
 
         answer = recommend(version.serving, f"u{user}", n=10, exclude_items=[f"i{item}" for item in left_out])
@@ -135,7 +162,7 @@ def test_recommendations_equal_a_brute_force_ranking_of_keras_scores(version: Ve
         for mine, theirs in zip(got, expected, strict=True):
             # The two may only differ in the order of items that lie within the tolerance of each other.
             assert mine == theirs or abs(logits[mine] - logits[theirs]) < 2 * TOLERANCE
-        assert not set(got) & (version.seen[user] | left_out)
+        assert not set(got) & out
         scores = version.scores(np.full(len(got), user), np.array(got))
         assert [item.score for item in answer.items] == pytest.approx(scores.tolist(), abs=TOLERANCE)
 

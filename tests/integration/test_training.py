@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from recsys import artifact
-from recsys.neumf import Dims, Network
+from recsys.neumf import Dims, Network, User
 from recsys.ranking import ServingModel, Strategy, recommend
 from recsys.registry.records import Progress
 from recsys_train.ingestion import read_interactions
@@ -152,7 +152,7 @@ def test_popularity_is_the_share_of_users_who_had_the_item(
     model = publish(tastes, fitted, tmp_path)
     for item in (0, 1, 79):
         share = sum(each == item for _user, each in two_tastes()) / N_USERS
-        assert model.popularity[model.items[f"i{item}"]] == pytest.approx(share)
+        assert model.popularity[model.items.index(f"i{item}")] == pytest.approx(share)
 
 
 # -- that it repeats
@@ -272,10 +272,15 @@ def trainable_weights() -> dict[str, Any]:
     return weights
 
 
-def network_of_histories(weights: dict[str, Any]) -> Network:
-    """The served network of users with `HISTORIES`."""
-    users = {name: HISTORIES @ weights[name.replace("user", "encoder")] for name in ("gmf_user", "mlp_user")}
-    return Network.from_weights(DIMS, weights | users)
+def pair_logits(weights: dict[str, Any], users: Any, items: Any) -> Any:
+    """Served logits of pairs of one of `HISTORIES` and an item, float64."""
+    maps = {name: np.zeros(shape, np.float32) for name, shape in DIMS.map_shapes().items()}
+    network, kernel = Network.from_weights(DIMS, weights | maps, decay=0.0), weights["mlp_kernel_1"][: DIMS.mlp_dim]
+    all_logits = [
+        network.logits(User(history @ weights["gmf_encoder"], history @ weights["mlp_encoder"] @ kernel + bias))
+        for history, bias in zip(HISTORIES, [weights["mlp_bias_1"]] * len(HISTORIES), strict=True)
+    ]
+    return np.array(all_logits, dtype=np.float64)[users, items]
 
 
 def take_steps(n_steps: int, *, learning_rate: float, negative_weight: float) -> tuple[list[float], dict[str, Any]]:
@@ -292,9 +297,9 @@ def take_steps(n_steps: int, *, learning_rate: float, negative_weight: float) ->
 
 def test_the_loss_of_a_block_is_weighted_binary_cross_entropy() -> None:
     (loss,), _weights = take_steps(1, learning_rate=0.1, negative_weight=8)
-    network, users = network_of_histories(trainable_weights()), np.arange(3)
-    positive = network.pair_logits(users, ITEMS).astype(np.float64)
-    negative = network.pair_logits(np.repeat(users, 4), np.tile(NEGATIVES, 3)).astype(np.float64)
+    weights, users = trainable_weights(), np.arange(3)
+    positive = pair_logits(weights, users, ITEMS)
+    negative = pair_logits(weights, np.repeat(users, 4), np.tile(NEGATIVES, 3))
     expected = np.mean(-np.log(1 / (1 + np.exp(-positive)))) + 8 * np.mean(-np.log(1 - 1 / (1 + np.exp(-negative))))
     assert loss == pytest.approx(expected, rel=1e-5)
 
@@ -303,12 +308,12 @@ def test_steps_lower_the_loss_and_widen_the_gap_between_positives_and_negatives(
     losses, weights = take_steps(5, learning_rate=0.01, negative_weight=1)
     assert losses == sorted(losses, reverse=True)
 
-    def gap(network: Network) -> float:
-        positive = network.pair_logits(np.arange(3), ITEMS)
-        negative = network.pair_logits(np.repeat(np.arange(3), 4), np.tile(NEGATIVES, 3))
+    def gap(weights: dict[str, Any]) -> float:
+        positive = pair_logits(weights, np.arange(3), ITEMS)
+        negative = pair_logits(weights, np.repeat(np.arange(3), 4), np.tile(NEGATIVES, 3))
         return float(positive.mean() - negative.mean())
 
-    assert gap(network_of_histories(weights)) > gap(network_of_histories(trainable_weights()))
+    assert gap(weights) > gap(trainable_weights())
 
 
 def test_items_that_a_block_does_not_touch_stay_as_they_are() -> None:
@@ -333,10 +338,13 @@ def test_a_network_starts_with_the_scores_of_the_linear_model_it_is_given() -> N
 
     generator = np.random.default_rng(0)
     items = generator.normal(size=(7, 4)).astype(np.float32)
-    weights = with_user_tables(initial_weights(DIMS, items, -2.0, 1.0, generator), HISTORIES)
-    assert {name: array.shape for name, array in weights.items()} == DIMS.weight_shapes()
-    network = Network.from_weights(DIMS, weights)
+    item_map = generator.normal(size=(7, 4)).astype(np.float32)
+    histories = np.eye(3, 7, dtype=np.float32)  # user j had item j alone
+    weights = with_user_tables(initial_weights(DIMS, items, -2.0, 1.0, generator), item_map, histories)
+    shapes = {name: array.shape for name, array in weights.items()}
+    assert shapes == DIMS.weight_shapes() | DIMS.map_shapes()
+    network = Network.from_weights(DIMS, weights, decay=0.0)
     for user in range(3):
-        linear = items @ HISTORIES[user] - 2.0
-        assert np.abs(network.logits(user) - linear).max() < 0.5  # the MLP begins near nothing
-        assert np.corrcoef(network.logits(user), linear)[0, 1] > 0.98
+        linear, logits = items @ item_map[user] - 2.0, network.logits(network.user(np.array([user])))
+        assert np.abs(logits - linear).max() < 0.5  # the MLP begins near nothing
+        assert np.corrcoef(logits, linear)[0, 1] > 0.98

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,9 @@ class Client:
     def recommend(self, key: str | None, user_id: str = "u1", **body: Any) -> httpx.Response:
         return self.post("/v1/recommendations", key, json={"user_id": user_id, **body})
 
+    def ask(self, key: str | None, **body: Any) -> httpx.Response:
+        return self.post("/v1/recommendations", key, json=body)
+
     def all_at_once(self, calls: list[Callable[[httpx.AsyncClient], Coroutine[Any, Any, Any]]]) -> list[Any]:
         async def run() -> list[Any]:
             return await asyncio.gather(*(call(self._http) for call in calls))
@@ -151,12 +155,20 @@ def new_job(registry: Registry, key_id: str, now: Timestamp) -> Job:
 
 
 def publish(
-    registry: Registry, store: ObjectStore, key_id: str, folder: Path, now: Now, *, job: Job | None = None
+    registry: Registry,
+    store: ObjectStore,
+    key_id: str,
+    folder: Path,
+    now: Now,
+    *,
+    job: Job | None = None,
+    item_ids: Sequence[str] = ("A", "B", "C", "D"),
+    spoil: Callable[[Path], None] = lambda _: None,
 ) -> ModelVersion:
     """Do what a training does, with a model that needs none.
 
     Items A, B, C, D have logits 3, 2, 1, 0 for every user. u1 had A; u2 had B and C. Half of the users had A, half B,
-    all C, none D.
+    all C, none D. `spoil` changes the files before they are published.
     """
     job = job or new_job(registry, key_id, now.timestamp)
     # Later than what came before, or it would be superseded.
@@ -164,16 +176,20 @@ def publish(
     lease = registry.claim_job(job.job_id, owner="test", source_order=f"{now.timestamp}#test", lease_s=60)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / artifact.MODEL).write_bytes(b"not read by serving")
-    artifact.write_mappings(folder, ["u1", "u2"], ["A", "B", "C", "D"])
+    artifact.write_mappings(folder, ["u1", "u2"], item_ids)
     artifact.write_serving(
         folder,
         small_network(),
+        user_ids=["u1", "u2"],
+        item_ids=item_ids,
         seen_starts=np.array([0, 1, 3], dtype=np.int64),
         seen_items=np.array([0, 1, 2], dtype=np.int32),
         popularity=np.array([0.5, 0.5, 1.0, 0.0], dtype=np.float32),
     )
     artifact.write_metrics(folder, METRICS)
-    digest = artifact.write_manifest(folder, lease.version)
+    artifact.write_manifest(folder, lease.version)
+    spoil(folder)
+    digest = sha256((folder / artifact.MANIFEST).read_bytes())
     for path in sorted(folder.iterdir()):
         store.create(object_names.model_prefix(key_id, lease.version) + path.name, path.read_bytes())
     version = ModelVersion(key_id, lease.version, job.job_id, now.timestamp, digest, METRICS)
@@ -183,15 +199,25 @@ def publish(
 
 def small_network() -> Network:
     return Network(
-        gmf_user=np.ones((2, 1), dtype=np.float32),
+        gmf_map=np.ones((4, 1), dtype=np.float32),
+        mlp_map=np.zeros((4, 1), dtype=np.float32),
+        mlp_bias_1=np.zeros(1, dtype=np.float32),
+        decay=0.0,
         gmf_item=np.array([[3], [2], [1], [0]], dtype=np.float32),
-        mlp_user=np.zeros((2, 1), dtype=np.float32),
         mlp_item=np.zeros((4, 1), dtype=np.float32),
         mlp_kernels=(),
         mlp_biases=(),
         output_mlp=np.zeros(1, dtype=np.float32),
         output_bias=0.0,
     )
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what goes on in the background."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "It never happened."
+        time.sleep(0.005)
 
 
 def key_header(key: object) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import pytest
 
 from recsys.settings import Settings
 from recsys.telemetry import LambdaHandler
-from tests.unit.http_fakes import CSV, Service
+from tests.unit.http_fakes import CSV, Service, publish
 from tests.unit.lambda_events import Context, event, imported, unconfigured_logging
 
 Build = Callable[[str], LambdaHandler]
@@ -77,6 +77,19 @@ def test_recommendations_through_api_gateway(build: Build, service: Service) -> 
 
     assert response["statusCode"] == 200
     assert [item["item_id"] for item in json.loads(response["body"])["items"]] == ["B", "C"]
+
+
+def test_an_item_id_in_a_path_comes_decoded_from_api_gateway(build: Build, service: Service) -> None:
+    """`/v1/items/50%25%20off%2Fshoes%2Bh%C3%BCte/similar` was asked for: an id that is decoded twice is another."""
+    key = service.new_key()
+    item_ids = ["A", "50% off/shoes+hüte", "C", "D"]
+    publish(service.registry, service.store, key.key_id, service.folder / "m", service.now, item_ids=item_ids)
+
+    response = build("recommend")(event("api_gateway_v2_similar", key=key), Context())
+
+    answer = json.loads(response["body"])
+    assert response["statusCode"] == 200, answer
+    assert (answer["item_id"], [item["item_id"] for item in answer["items"]]) == ("50% off/shoes+hüte", ["A", "C"])
 
 
 def test_a_second_call_is_answered_as_the_first(build: Build, service: Service) -> None:

@@ -29,10 +29,10 @@ def test_nothing_is_held_out_where_every_user_has_one_pair() -> None:
     assert (len(earlier), len(last)) == (3, 0)
 
 
-def test_items_by_user_lists_each_users_items_in_rising_order() -> None:
+def test_items_by_user_lists_each_users_items_oldest_first() -> None:
     starts, items = interactions((2, 3), (0, 2), (2, 1), (0, 0)).items_by_user()
     assert starts.tolist() == [0, 2, 2, 4]
-    assert items.tolist() == [0, 2, 1, 3]
+    assert items.tolist() == [2, 0, 3, 1]
 
 
 def test_users_per_item_counts_items_nobody_had() -> None:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from recsys.neumf import Dims, Floats, Network, sigmoid
-from tests.made_models import random_weights
+from recsys.neumf import Dims, Floats, Network, User, sigmoid
+from tests.made_models import random_network, random_weights
 
 ONE_LAYER = Dims(n_users=2, n_items=2, gmf_dim=2, mlp_dim=1, hidden_dims=(2,))
 TWO_LAYERS = Dims(n_users=2, n_items=2, gmf_dim=2, mlp_dim=1, hidden_dims=(2, 1))
@@ -19,11 +21,12 @@ def arrays(**rows: Sequence[Sequence[float]] | Sequence[float]) -> dict[str, Flo
     return {name: np.array(values, dtype=np.float32) for name, values in rows.items()}
 
 
+# The maps are the user tables: user 0 had item 0 alone, user 1 item 1.
 EMBEDDINGS_AND_LAYER_1 = arrays(
-    gmf_user=[[1, 2], [0, -1]],
     gmf_item=[[3.0, -1.0], [0.5, 0.5]],
-    mlp_user=[[1], [-1]],
     mlp_item=[[2], [0]],
+    gmf_map=[[1, 2], [0, -1]],
+    mlp_map=[[1], [-1]],
     mlp_kernel_1=[[1.0, -1.0], [0.5, 1.0]],
     mlp_bias_1=[0.5, -1],
     output_bias=[0.25],
@@ -44,27 +47,32 @@ BY_HAND = [
 def test_logits_are_those_worked_out_by_hand(
     dims: Dims, weights: dict[str, Floats], expected: list[list[float]]
 ) -> None:
-    network = Network.from_weights(dims, weights)
-    assert [network.logits(user).tolist() for user in range(2)] == expected
-
-
-@pytest.mark.parametrize(("dims", "weights", "expected"), BY_HAND)
-def test_pair_logits_are_those_worked_out_by_hand(
-    dims: Dims, weights: dict[str, Floats], expected: list[list[float]]
-) -> None:
-    logits = Network.from_weights(dims, weights).pair_logits(np.array([1, 0, 1]), np.array([0, 1, 1]))
-    assert logits.tolist() == [expected[1][0], expected[0][1], expected[1][1]]
+    network = Network.from_weights(dims, weights, decay=1.0)
+    users = [network.user(np.array([item])) for item in range(2)]
+    assert [network.logits(user).tolist() for user in users] == expected
+    assert [network.exact_logits(user, np.arange(2)).tolist() for user in users] == expected
 
 
 @pytest.mark.parametrize("hidden_dims", [(7,), (8, 5), (16, 8, 4)])
 def test_every_logit_follows_equation_12(hidden_dims: tuple[int, ...]) -> None:
     dims = Dims(n_users=5, n_items=11, gmf_dim=6, mlp_dim=3, hidden_dims=hidden_dims)
-    weights = random_weights(dims)
-    network = Network.from_weights(dims, weights)
-    for user in range(5):
-        expected = [equation_12(dims, weights, user, item) for item in range(11)]
+    weights = random_weights(dims) | {name: random_map(shape) for name, shape in dims.map_shapes().items()}
+    network = Network.from_weights(dims, weights, decay=0.5)
+    recency = np.array([3**-0.5, 2**-0.5, 1])
+    histories = [[0], [3], [10, 0, 4], [4, 0, 10], [1, 2, 3]]
+    for row, history in enumerate(histories):
+        counts = recency[-len(history) :] / np.sqrt(recency[-len(history) :].sum())
+        weights["gmf_user"][row] = counts @ weights["gmf_map"][history]
+        weights["mlp_user"][row] = counts @ weights["mlp_map"][history]
+    for row, history in enumerate(histories):
+        expected = [equation_12(dims, weights, row, item) for item in range(11)]
+        user = network.user(np.array(history))
         np.testing.assert_allclose(network.logits(user), expected, atol=1e-5)
-        np.testing.assert_allclose(network.pair_logits(np.full(11, user), np.arange(11)), expected, atol=1e-5)
+        np.testing.assert_allclose(network.exact_logits(user, np.arange(11)), expected, atol=1e-5)
+
+
+def random_map(shape: tuple[int, ...]) -> Floats:
+    return np.random.default_rng(len(shape) + shape[1]).normal(0.0, 0.5, shape).astype(np.float32)
 
 
 def equation_12(dims: Dims, weights: dict[str, Floats], user: int, item: int) -> float:
@@ -76,22 +84,39 @@ def equation_12(dims: Dims, weights: dict[str, Floats], user: int, item: int) ->
     return float(both @ exact["output_kernel"][:, 0] + exact["output_bias"][0])
 
 
+def test_somebody_who_had_nothing_is_scored_by_the_items_alone() -> None:
+    network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS, decay=1.0)
+    user = network.user(np.array([], dtype=np.int64))
+    assert (user.gmf.tolist(), user.mlp.tolist()) == ([0, 0], [0.5, -1])
+
+
 def test_asking_changes_nothing() -> None:
-    network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS)
-    first = [network.logits(user).tolist() for user in range(2)]
-    network.pair_logits(np.array([0, 1]), np.array([1, 0]))
-    assert [network.logits(user).tolist() for user in range(2)] == first
+    network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS, decay=1.0)
+    user = network.user(np.array([0, 1]))
+    first = network.logits(user).tolist()
+    network.exact_logits(user, np.array([1, 0]))
+    assert network.logits(user).tolist() == first
 
 
-def test_no_pairs_have_no_logits() -> None:
-    nothing = np.array([], dtype=np.int64)
-    assert Network.from_weights(ONE_LAYER, ONE_LAYER_WEIGHTS).pair_logits(nothing, nothing).shape == (0,)
+@given(rows=st.lists(st.integers(0, 99), max_size=40), hidden_dims=st.sampled_from([(5,), (1,), (8, 5), (16, 8, 1)]))
+def test_an_exact_logit_is_the_same_bit_for_bit_whatever_it_is_computed_with(
+    rows: list[int], hidden_dims: tuple[int, ...]
+) -> None:
+    network = random_network(Dims(n_users=1, n_items=100, gmf_dim=37, mlp_dim=3, hidden_dims=hidden_dims))
+    user = network.user(np.array([1, 2, 3]))
+    alone = [network.exact_logits(user, np.array([row]))[0] for row in rows]
+    assert network.exact_logits(user, np.array(rows, dtype=np.int64)).tolist() == alone
+    others = network.user(np.array([7]))
+    both = User(np.stack([others.gmf, user.gmf]), np.stack([others.mlp, user.mlp]))
+    assert (
+        network.exact_pair_logits(both, np.ones(len(rows), dtype=np.int64), np.array(rows, dtype=int)).tolist() == alone
+    )
 
 
 def test_serving_arrays_are_contiguous_float32() -> None:
-    network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS)
-    held = [network.gmf_user, network.gmf_item, network.mlp_user, network.mlp_item, network.output_mlp]
-    held += [*network.mlp_kernels, *network.mlp_biases]
+    network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS, decay=1.0)
+    held = [network.gmf_map, network.gmf_item, network.mlp_map, network.mlp_bias_1, network.mlp_item]
+    held += [network.output_mlp, *network.mlp_kernels, *network.mlp_biases]
     assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in held)
 
 

@@ -13,11 +13,12 @@ from typer.testing import CliRunner, Result
 
 from recsys.errors import InvalidRequest
 from recsys.objects.files import FileObjectStore
+from recsys.ranking import recommend_all
 from recsys.registry.records import Progress
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_local.cli import app
-from recsys_local.offline import read_user_ids, recommend_all, write_recommendations
+from recsys_local.offline import read_user_ids, write_recommendations
 from recsys_local.progress import TrainingProgress
 from recsys_local.sample import MARKER, SampleRun
 from tests.made_models import network_of, serving_model, write_model
@@ -91,6 +92,14 @@ def test_recommendations_are_written_user_by_user_best_first(model: Path, users:
     ]
     assert [row[3] for row in written] == ["score", "0.880797", "0.731059", "1", "0.666667"]
     assert "4 recommendations for 2 users (1 known to the model)" in result.stdout
+
+
+def test_without_a_users_file_every_user_of_the_model_is_recommended_to(model: Path, tmp_path: Path) -> None:
+    result = run("recommend", model, "--n", "1", "--out", tmp_path / "recs.csv")
+    assert result.exit_code == 0, result.stderr
+    assert [row[:2] for row in rows(tmp_path / "recs.csv")[1:]] == [["u0", "i2"], ["u1", "i2"], ["u2", "i3"]]
+    assert "3 recommendations for 3 users (3 known to the model)" in result.stdout
+    assert "Recommending: 3 of 3" in result.stderr
 
 
 def test_a_script_gets_json(model: Path, users: Path, tmp_path: Path) -> None:

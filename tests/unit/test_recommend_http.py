@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from recsys import object_names
+from recsys import object_names, ranking
 from recsys.api_key import ApiKey
 from recsys.objects.files import FileObjectStore
-from tests.unit.http_fakes import Service, assert_problem, publish, running
+from tests.unit.http_fakes import Service, assert_problem, eventually, publish, running
 
 
 def items(service: Service, key: ApiKey, user_id: str, **body: object) -> list[str]:
@@ -46,6 +47,59 @@ def test_an_unknown_user_gets_the_popular_items(service: Service) -> None:
         ("B", 0.5),
         ("D", 0.0),
     ]
+
+
+def test_an_unknown_user_with_items_that_are_known_gets_what_goes_with_them(service: Service) -> None:
+    answer = service.client.ask(str(service.published_key()), user_id="nobody", recent_items=["no such item", "A"])
+
+    assert (answer.json()["user_id"], answer.json()["strategy"]) == ("nobody", "session")
+    assert [item["item_id"] for item in answer.json()["items"]] == ["B", "C", "D"]
+
+
+@pytest.mark.parametrize("nobody", [{}, {"user_id": None}])
+def test_a_basket_needs_no_user(service: Service, nobody: dict[str, None]) -> None:
+    answer = service.client.ask(str(service.published_key()), recent_items=["B"], n=2, **nobody).json()
+
+    assert (answer["user_id"], answer["strategy"]) == (None, "session")
+    assert [item["item_id"] for item in answer["items"]] == ["A", "C"]
+
+
+def test_items_that_are_all_unknown_say_nothing_of_anybody(service: Service) -> None:
+    answer = service.client.ask(str(service.published_key()), recent_items=["no such item"]).json()
+
+    assert (answer["strategy"], answer["items"][0]["item_id"]) == ("popular", "C")
+
+
+def test_what_a_known_user_had_since_is_not_recommended_again(service: Service) -> None:
+    answer = service.client.ask(str(service.published_key()), user_id="u1", recent_items=["B"]).json()
+
+    assert answer["strategy"] == "personal"
+    assert [item["item_id"] for item in answer["items"]] == ["C", "D"]
+
+
+def test_neither_a_user_nor_items_is_told_where_nobody_can_ask(service: Service) -> None:
+    document = assert_problem(service.client.ask(str(service.published_key())), 422, "invalid-request")
+
+    assert "GET /v1/popular" in document["hint"]
+    assert document["errors"][0]["pointer"] == "/user_id"
+
+
+@pytest.mark.parametrize(
+    ("candidates", "expected"),
+    [(["D", "B"], ["B", "D"]), (["D", "no such item", "D"], ["D"]), (["A"], []), ([], []), (None, ["B", "C", "D"])],
+)
+def test_only_candidates_are_ranked(service: Service, candidates: list[str] | None, expected: list[str]) -> None:
+    assert items(service, service.published_key(), "u1", candidates=candidates) == expected
+
+
+def test_candidates_of_somebody_unknown_are_ranked_by_popularity(service: Service) -> None:
+    assert items(service, service.published_key(), "nobody", candidates=["D", "B", "C"]) == ["C", "B", "D"]
+
+
+def test_two_hundred_recent_items_and_ten_thousand_candidates_are_taken(service: Service) -> None:
+    key = service.published_key()
+
+    assert items(service, key, "nobody", recent_items=["A"] * 200, candidates=["C"] * 10_000) == ["C"]
 
 
 def test_seen_items_come_back_when_they_are_asked_for(service: Service) -> None:
@@ -94,6 +148,11 @@ def test_a_number_for_a_user_gets_told_to_send_text(service: Service) -> None:
     ("body", "pointer"),
     [
         ({}, "/user_id"),
+        ({"recent_items": []}, "/user_id"),
+        ({"user_id": "u1", "recent_items": "A"}, "/recent_items"),
+        ({"user_id": "u1", "recent_items": [1]}, "/recent_items/0"),
+        ({"user_id": "u1", "recent_items": ["A"] * 201}, "/recent_items"),
+        ({"user_id": "u1", "candidates": ["A"] * 10_001}, "/candidates"),
         ({"user_id": ""}, "/user_id"),
         ({"user_id": None}, "/user_id"),
         ({"user_id": "u1", "top": 5}, "/top"),
@@ -160,7 +219,8 @@ def test_an_activated_version_answers_when_the_cached_record_is_over(service: Se
     service.client.post(f"/v1/models/{first.version}/activate", str(key))
     service.now.move(4)
 
-    assert service.client.recommend(str(key)).json()["model_version"] == first.version
+    assert service.client.recommend(str(key)).json()["model_version"] == second.version, "nobody waits for the load"
+    eventually(partial(answers_from, service, key, first.version))
 
 
 def test_one_key_never_gets_the_model_of_another(service: Service) -> None:
@@ -190,10 +250,10 @@ def test_while_a_new_version_is_damaged_the_one_before_answers(service: Service)
     damage(service, key)
     service.now.move(4)
 
-    response = service.client.recommend(str(key))
-
-    assert (response.status_code, response.json()["model_version"]) == (200, first.version)
-    assert service.counted == ["ModelLoaded", "ModelFailed"]
+    for _ in range(2):
+        response = service.client.recommend(str(key))
+        assert (response.status_code, response.json()["model_version"]) == (200, first.version)
+        eventually(lambda: service.counted == ["ModelLoaded", "ModelFailed"])
 
 
 def test_a_model_is_read_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +268,10 @@ def test_a_model_is_read_once(service: Service, monkeypatch: pytest.MonkeyPatch)
     assert service.client.recommend(key).status_code == 200
 
 
+def answers_from(service: Service, key: ApiKey, version: str) -> bool:
+    return bool(service.client.recommend(str(key)).json()["model_version"] == version)
+
+
 def damage(service: Service, key: ApiKey) -> None:
     """Flip a bit of what serving reads of the key's current version."""
     version = service.registry.get_key(key.key_id).current_version
@@ -216,3 +280,48 @@ def damage(service: Service, key: ApiKey) -> None:
     content = bytearray(service.store.read(name))
     content[len(content) // 2] ^= 1
     service.store.replace(name, bytes(content))
+
+
+# -- answers that were given before
+
+
+def test_an_answer_that_was_given_before_is_given_again_without_the_model(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = str(service.published_key())
+    first = service.client.recommend(key, "u1", n=2)
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(ranking, "recommend", fail)
+
+    again = service.client.recommend(key, "u1", n=2)
+    assert (again.content, again.headers["content-type"]) == (first.content, first.headers["content-type"])
+    assert service.client.recommend(key, "u1", n=3).status_code == 500
+
+
+def test_a_revoked_key_gets_no_answer_that_was_given_before(tmp_path: Path) -> None:
+    with running(tmp_path, key_cache_s=4.0) as service:
+        key = str(service.published_key())
+        assert service.client.recommend(key).status_code == 200
+        service.client.delete("/v1/key", key)
+        service.now.move(4)
+
+        assert_problem(service.client.recommend(key), 401, "invalid-api-key")
+
+
+def test_an_answer_of_the_version_before_is_not_given_again(service: Service) -> None:
+    key = service.new_key()
+    for folder in ("1", "2"):
+        version = publish(service.registry, service.store, key.key_id, service.folder / folder, service.now)
+        service.now.move(4)
+        eventually(partial(answers_from, service, key, version.version))
+
+
+def test_one_key_never_gets_an_answer_of_another(service: Service) -> None:
+    keys = [service.published_key(version_name=name) for name in ("1", "2")]
+
+    for _ in range(2):
+        versions = [service.client.recommend(str(key)).json()["model_version"] for key in keys]
+        assert versions == [service.registry.get_key(key.key_id).current_version for key in keys]

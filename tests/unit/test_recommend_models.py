@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 
 from recsys.errors import ArtifactDamaged, RecsysError, Unavailable
+from recsys.ids import Ids
 from recsys.ranking import ServingModel
-from recsys_recommend.models import ModelCache, ModelName
+from recsys.search import Bounds
+from recsys_recommend.models import LoadedModel, ModelCache, ModelName
 from tests.unit.http_fakes import Now, small_network
 
 MODEL = ServingModel(
     version="",
-    users={},
-    items={},
-    item_ids=[],
+    users=Ids.of([]),
+    items=Ids.of([]),
     network=small_network(),
+    bounds=Bounds.of(small_network()),
     seen_starts=np.zeros(1, dtype=np.int64),
     seen_items=np.zeros(0, dtype=np.int32),
     popularity=np.zeros(0, dtype=np.float32),
@@ -53,9 +55,19 @@ def in_turn(cache: ModelCache, *names: ModelName) -> list[str]:
     """The versions that answer, asked for one after the other."""
 
     async def run() -> list[str]:
-        return [(await cache.get(name)).version for name in names]
+        versions = []
+        for name in names:
+            versions.append((await cache.get(name)).model.version)
+            await until_nothing_is_loaded(cache)
+        return versions
 
     return asyncio.run(run())
+
+
+async def until_nothing_is_loaded(cache: ModelCache) -> None:
+    """Let what was started in the background come to its end."""
+    while cache._loading:
+        await asyncio.sleep(0.001)
 
 
 def test_a_model_is_loaded_once_for_fifty_requests_at_once() -> None:
@@ -63,7 +75,7 @@ def test_a_model_is_loaded_once_for_fifty_requests_at_once() -> None:
     cache = ModelCache(shelf.load, max_bytes=100)
     shelf.open.clear()
 
-    async def run() -> list[ServingModel]:
+    async def run() -> list[LoadedModel]:
         waiting = [asyncio.create_task(cache.get(name("a"))) for _ in range(50)]
         await asyncio.sleep(0.05)
         shelf.open.set()
@@ -84,7 +96,7 @@ def test_other_requests_go_on_while_a_model_is_loaded() -> None:
         shelf.open.clear()
         slow = asyncio.create_task(cache.get(name("slow")))
         await asyncio.sleep(0.01)
-        version = (await cache.get(name("ready"))).version
+        version = (await cache.get(name("ready"))).model.version
         assert not slow.done()
         shelf.open.set()
         await slow
@@ -105,7 +117,7 @@ def test_a_client_that_hangs_up_does_not_take_the_model_from_the_others() -> Non
         first.cancel()
         await asyncio.sleep(0)
         shelf.open.set()
-        return (await second).version
+        return (await second).model.version
 
     assert asyncio.run(run()) == "a.1"
     assert shelf.read == ["a.1"]
@@ -141,7 +153,54 @@ def test_a_new_version_takes_the_place_of_the_old_one() -> None:
     shelf = Shelf(size_bytes=60)
     cache = ModelCache(shelf.load, max_bytes=100)
 
-    assert in_turn(cache, name("a", "1"), name("a", "2"), name("a", "2")) == ["a.1", "a.2", "a.2"]
+    assert in_turn(cache, name("a", "1"), name("a", "2"), name("a", "2")) == ["a.1", "a.1", "a.2"]
+    assert shelf.read == ["a.1", "a.2"]
+
+
+def test_while_a_new_version_is_loaded_the_one_before_answers_at_once() -> None:
+    shelf = Shelf()
+    cache = ModelCache(shelf.load, max_bytes=100)
+
+    async def run() -> list[str]:
+        await cache.get(name("a", "1"))
+        shelf.open.clear()
+        meanwhile = [(await cache.get(name("a", "2"))).name.version for _ in range(3)]
+        shelf.open.set()
+        await until_nothing_is_loaded(cache)
+        return [*meanwhile, (await cache.get(name("a", "2"))).name.version]
+
+    assert asyncio.run(run()) == ["a.1", "a.1", "a.1", "a.2"]
+    assert shelf.read == ["a.1", "a.2"]
+
+
+def test_after_a_while_a_request_waits_for_the_new_version() -> None:
+    """On Lambda, which freezes the loading between two requests."""
+    shelf, now = Shelf(), Now()
+    cache = ModelCache(shelf.load, max_bytes=100, patience_s=2.0, timer=now.timer)
+
+    async def run() -> tuple[str, str]:
+        await cache.get(name("a", "1"))
+        shelf.open.clear()
+        now.move(0.5)
+        await cache.get(name("a", "2"))
+        now.move(1.9)
+        before = await cache.get(name("a", "2"))
+        now.move(0.1)
+        waiting = asyncio.create_task(cache.get(name("a", "2")))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        shelf.open.set()
+        return before.name.version, (await waiting).name.version
+
+    assert asyncio.run(run()) == ("a.1", "a.2")
+
+
+def test_after_a_while_a_version_that_cannot_be_read_still_leaves_the_one_before() -> None:
+    shelf = Shelf()
+    shelf.failures["a.2"] = ArtifactDamaged("bits flipped")
+    cache = ModelCache(shelf.load, max_bytes=100, patience_s=0.0)
+
+    assert in_turn(cache, name("a", "1"), name("a", "2"), name("a", "2")) == ["a.1", "a.1", "a.1"]
     assert shelf.read == ["a.1", "a.2"]
 
 
@@ -195,7 +254,7 @@ def test_a_version_that_failed_is_tried_again_after_a_while_and_not_before() -> 
     shelf.failures.clear()
     now.move(10)
 
-    assert in_turn(cache, name("a", "2")) == ["a.2"]
+    assert in_turn(cache, name("a", "2"), name("a", "2")) == ["a.1", "a.2"]
     assert shelf.read == ["a.1", "a.2", "a.2"]
 
 

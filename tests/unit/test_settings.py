@@ -32,17 +32,18 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_MAX_WAIT_S": "14",
         "RECSYS_KEY_CACHE_S": "1.5",
         "RECSYS_MODEL_CACHE_BYTES": "15",
-        "RECSYS_LEASE_S": "16",
-        "RECSYS_MAX_ATTEMPTS": "17",
-        "RECSYS_UNPROVEN_KEY_DAYS": "18",
-        "RECSYS_JOB_DAYS": "19",
-        "RECSYS_UPLOAD_DAYS": "20",
+        "RECSYS_ANSWER_CACHE_BYTES": "16",
+        "RECSYS_LEASE_S": "17",
+        "RECSYS_MAX_ATTEMPTS": "18",
+        "RECSYS_UNPROVEN_KEY_DAYS": "19",
+        "RECSYS_JOB_DAYS": "20",
+        "RECSYS_UPLOAD_DAYS": "21",
         "RECSYS_TRAIN_BUDGET_S": "2.5",
-        "RECSYS_SEED": "21",
+        "RECSYS_SEED": "22",
     }
     assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
     expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
-    expected += [15, 16, 17, 18, 19, 20, 2.5, 21]
+    expected += [15, 16, 17, 18, 19, 20, 21, 2.5, 22]
     settings = Settings.from_environment(values)
     assert [getattr(settings, field.name) for field in fields(Settings)] == expected
 

@@ -1,27 +1,31 @@
 """The app of the function `recommend`: the hot path."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes, which name what is local here.
+import asyncio
+import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response, Security
 from fastapi.security import APIKeyHeader
 
 from recsys import object_names, problem
-from recsys.artifact import read_model
+from recsys.artifact import SERVING, read_model
 from recsys.authentication import Authenticator, current_version
 from recsys.clock import Clock, utc_now
 from recsys.exchange import Observe, exchange_of
-from recsys.objects.port import ObjectStore
+from recsys.objects.reader import ObjectReader
 from recsys.problem import documented
-from recsys.ranking import Recommendations, ServingModel, recommend
-from recsys.registry.port import Registry
+from recsys.ranking import ServingModel
+from recsys.registry.port import KeyReader
 from recsys.registry.records import KeyRecord
 from recsys.settings import Settings
-from recsys_recommend.models import ModelCache, ModelName
-from recsys_recommend.wire import RecommendationRequest, RecommendationsBody
+from recsys_recommend.answers import AnswerCache
+from recsys_recommend.models import LoadedModel, ModelCache, ModelName
+from recsys_recommend.questions import ForMany, ForWhom, GoesWith, MostHad, Question, to_json
+from recsys_recommend.wire import BatchRequest, ListQuery, RecommendationRequest
 
 _HEADER: Final = "X-API-Key"
 _documented_header: Final = APIKeyHeader(
@@ -30,22 +34,29 @@ _documented_header: Final = APIKeyHeader(
 
 
 def create_router(
-    registry: Registry,
-    store: ObjectStore,
+    registry: KeyReader,
+    store: ObjectReader,
     settings: Settings,
     *,
     clock: Clock = utc_now,
     timer: Callable[[], float] = time.monotonic,
     count: Callable[[str], None] = lambda _: None,
+    patience_s: float = math.inf,
 ) -> APIRouter:
     """Every route; the app that includes them needs `recsys.problem.install`.
 
-    `clock` and `timer` are for tests; `count` is told of loaded and failed models, for metrics.
+    `clock` and `timer` are for tests; `count` is told of loaded and failed models, for metrics; `patience_s` is the
+    `ModelCache`'s.
     """
     authenticator = Authenticator(registry, cache_s=settings.key_cache_s, clock=clock, timer=timer)
     models = ModelCache(
-        lambda name: load_model(store, name), max_bytes=settings.model_cache_bytes, count=count, timer=timer
+        lambda name: load_model(store, name),
+        max_bytes=settings.model_cache_bytes,
+        patience_s=patience_s,
+        count=count,
+        timer=timer,
     )
+    answers = AnswerCache(max_bytes=settings.answer_cache_bytes)
     router = APIRouter(tags=["recommending"])
 
     # Not in a thread: almost every time the record is cached, and a thread costs more than all the rest.
@@ -54,46 +65,66 @@ def create_router(
         exchange_of(request.scope).key_id = record.key_id
         return record
 
-    @router.post(
-        "/v1/recommendations", response_model=RecommendationsBody, responses=documented(401, 409, 413, 422, 503)
-    )
-    async def recommendations(key: Annotated[KeyRecord, Depends(key_of)], body: RecommendationRequest) -> Response:
-        """The best items for a user. Somebody unknown gets the most popular ones."""
-        model = await models.get(ModelName(key.key_id, *current_version(key)))
-        answer = recommend(
-            model, body.user_id, n=body.n, exclude_seen=body.exclude_seen, exclude_items=body.exclude_items
-        )
-        return JSONResponse(to_body(answer))
+    async def model_of(key: KeyRecord) -> LoadedModel:
+        return await models.get(ModelName(key.key_id, *current_version(key)))
+
+    async def ask(key: KeyRecord, question: Question) -> Response:
+        return Response(answers.answer(await model_of(key), question), media_type="application/json")
+
+    Key = Annotated[KeyRecord, Depends(key_of)]  # noqa: N806 a type
+
+    @router.post("/v1/recommendations", responses=documented(401, 409, 413, 422, 503))
+    async def recommendations(key: Key, body: RecommendationRequest) -> Response:
+        """The best items for a user, known or not, or for a basket. Where nothing is known, the most popular ones."""
+        return await ask(key, ForWhom.of(body))
+
+    @router.post("/v1/recommendations/batch", responses=documented(401, 409, 413, 422, 503))
+    async def recommendations_of_many(key: Key, body: BatchRequest) -> Response:
+        """The best items for each of many users: one answer each, in their order."""
+        questions = ForMany.of(body)
+        loaded = await model_of(key)
+        # In a thread: it may take seconds, and others ask meanwhile.
+        content = await asyncio.to_thread(lambda: to_json(questions.answer(loaded.model)))
+        return Response(content, media_type="application/json")
+
+    # The id may hold slashes, and the path is decoded when it comes here: by uvicorn, and on AWS by API Gateway.
+    @router.get("/v1/items/{item_id:path}/similar", responses=documented(401, 404, 409, 422, 503))
+    async def similar_items(key: Key, item_id: str, query: Annotated[ListQuery, Query()]) -> Response:
+        """What goes with an item."""
+        return await ask(key, GoesWith.of(item_id, query))
+
+    @router.get("/v1/popular", responses=documented(401, 409, 422, 503))
+    async def popular_items(key: Key, query: Annotated[ListQuery, Query()]) -> Response:
+        """What most users had."""
+        return await ask(key, MostHad.of(query))
 
     return router
 
 
 def create_app(
-    registry: Registry,
-    store: ObjectStore,
+    registry: KeyReader,
+    store: ObjectReader,
     settings: Settings,
     *,
     observe: Observe | None = None,
     count: Callable[[str], None] = lambda _: None,
+    patience_s: float = math.inf,
 ) -> FastAPI:
     """An app that needs nothing else. `observe` is told of every exchange, for metrics."""
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
     problem.install(app, observe=observe)
-    app.include_router(create_router(registry, store, settings, count=count))
+    app.include_router(create_router(registry, store, settings, count=count, patience_s=patience_s))
     return app
 
 
-def load_model(store: ObjectStore, name: ModelName) -> ServingModel:
+def load_model(store: ObjectReader, name: ModelName) -> ServingModel:
     """Read a model from the store, verifying every byte that is used."""
     prefix = object_names.model_prefix(name.key_id, name.version)
-    return read_model(lambda file: store.read(prefix + file), manifest_sha256=name.manifest_sha256)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # Asked for together with the manifest: a cold start waits for one answer less.
+        arrays = pool.submit(store.read, prefix + SERVING)
 
+        def read(file: str) -> bytes:
+            return arrays.result() if file == SERVING else store.read(prefix + file)
 
-def to_body(answer: Recommendations) -> dict[str, object]:
-    """`RecommendationsBody` as plain values: with 1,000 items, checking our own answer would cost the most of all."""
-    return {
-        "user_id": answer.user_id,
-        "strategy": answer.strategy.value,
-        "model_version": answer.model_version,
-        "items": [{"item_id": item.item_id, "rank": item.rank, "score": item.score} for item in answer.items],
-    }
+        return read_model(read, manifest_sha256=name.manifest_sha256)

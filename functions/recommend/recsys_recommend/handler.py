@@ -1,34 +1,44 @@
-"""The entry point on AWS Lambda: API Gateway's events to the app, with the AWS adapters."""
+"""The entry point on AWS Lambda: API Gateway's events to the app, with the AWS adapters that need no boto3."""
 
 from __future__ import annotations
 
+from recsys_recommend import cold_start  # isort: split
+
+from typing import Final
+
 from mangum import Mangum
 
-from recsys import aws
-from recsys.objects.port import ObjectStore
-from recsys.objects.s3 import S3ObjectStore
+from recsys.objects.reader import ObjectReader
+from recsys.objects.s3_reader import S3Reader
 from recsys.problem import MEDIA_TYPE
-from recsys.registry.dynamodb import DynamoRegistry
-from recsys.registry.port import Registry
-from recsys.settings import Settings
+from recsys.registry.dynamodb_reader import DynamoKeyReader
+from recsys.registry.port import KeyReader
+from recsys.settings import AwsAccess, Settings
 from recsys.telemetry import LambdaHandler, LambdaTelemetry
 from recsys_recommend.app import create_app
 
 # Anything else is sent in base64, which costs a third more of the 6 MB that Lambda takes.
 TEXT_TYPES = ["text/", "application/json", MEDIA_TYPE]
+_PATIENCE_S: Final = 2.0
+"""Lambda freezes the loading of a new version between two requests: after so long a request waits for it to end."""
 
 
-def build_handler(registry: Registry, store: ObjectStore, settings: Settings) -> LambdaHandler:
+def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) -> LambdaHandler:
     """The handler over these stores."""
     telemetry = LambdaTelemetry("recommend")
-    app = create_app(registry, store, settings, observe=telemetry.observe, count=telemetry.count)
+    app = create_app(
+        registry,
+        store,
+        settings,
+        observe=telemetry.observe,
+        count=telemetry.count,
+        patience_s=_PATIENCE_S,
+    )
     # Lifespan off: Mangum would run it with every call.
     return telemetry.watch(Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES))
 
 
 _settings = Settings.from_environment(backend="aws")
-handle = build_handler(
-    DynamoRegistry(aws.dynamodb_client(), _settings.table),
-    S3ObjectStore(aws.s3_client(), _settings.bucket),
-    _settings,
-)
+_access = AwsAccess.from_environment()
+handle = build_handler(DynamoKeyReader(_access, _settings.table), S3Reader(_access, _settings.bucket), _settings)
+cold_start.finish()

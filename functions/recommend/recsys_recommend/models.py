@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,13 +29,23 @@ class ModelName:
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class LoadedModel:
+    """A model, and which one it is."""
+
     name: ModelName
     model: ServingModel
 
 
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    task: asyncio.Task[LoadedModel]
+    since_s: float
+
+
 class ModelCache:
     """Models by key, loaded when they are asked for. For the coroutines of one event loop.
+
+    While another version is loaded, the one before answers: nobody waits for a version that can be seen to be coming.
 
     Parameters
     ----------
@@ -43,6 +54,9 @@ class ModelCache:
     max_bytes
         Memory for all models together, as `ServingModel.size_bytes` counts it. A larger one is loaded for every
         request that needs it, and not kept.
+    patience_s
+        For how long the version before answers at most. A server's thread goes on by itself; Lambda's stands still
+        between two requests, so there one of them has to wait when they are few.
     count
         Is told `ModelLoaded` and `ModelFailed`, for metrics.
     timer
@@ -54,19 +68,22 @@ class ModelCache:
         load: Callable[[ModelName], ServingModel],
         *,
         max_bytes: int,
+        patience_s: float = math.inf,
         count: Callable[[str], None] = lambda _: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._max_bytes = max_bytes
+        self._patience_s = patience_s
         self._count = count
-        self._by_key: LRUCache[str, _Loaded] = LRUCache(max_bytes, getsizeof=lambda loaded: loaded.model.size_bytes)
-        self._loading: dict[ModelName, asyncio.Task[ServingModel]] = {}
+        self._timer = timer
+        self._by_key: LRUCache[str, LoadedModel] = LRUCache(max_bytes, getsizeof=lambda loaded: loaded.model.size_bytes)
+        self._loading: dict[ModelName, _Loading] = {}
         # A version that cannot be read is not read again with every request.
         self._failed: TTLCache[ModelName, RecsysError] = TTLCache(1000, _RETRY_S, timer)
 
-    async def get(self, name: ModelName) -> ServingModel:
-        """The model of that name; while it cannot be read, the one of the same key that was loaded before.
+    async def get(self, name: ModelName) -> LoadedModel:
+        """The model of that name; while it is loaded, or cannot be, the one of the same key that was loaded before.
 
         However many ask for it at once, it is read once.
 
@@ -75,30 +92,35 @@ class ModelCache:
         ArtifactDamaged, Unavailable
             It cannot be read, and no other of the key is loaded.
         """
-        loaded = self._by_key.get(name.key_id)
-        if loaded is not None and loaded.name == name:
-            return loaded.model
+        before = self._by_key.get(name.key_id)
+        if before is not None and before.name == name:
+            return before
+        if name in self._failed:
+            return _or_raise(before, self._failed[name])
+        loading = self._start(name)
+        if before is not None and self._timer() - loading.since_s < self._patience_s:
+            return before
         try:
-            return await self._read(name)
+            # Shielded: a client that hangs up must not take the model away from the others that wait for it.
+            return await asyncio.shield(loading.task)
         except (ArtifactDamaged, Unavailable) as error:
-            self._failed.setdefault(name, error)
-            loaded = self._by_key.get(name.key_id)
-            if loaded is None:
-                raise
-            return loaded.model
+            return _or_raise(before, error)
 
-    async def _read(self, name: ModelName) -> ServingModel:
-        failure = self._failed.get(name)
-        if failure is not None:
-            raise type(failure)(failure.detail)
-        task = self._loading.get(name)
-        if task is None:
-            task = self._loading[name] = asyncio.create_task(self._load_and_keep(name))
-            task.add_done_callback(lambda _: self._loading.pop(name, None))
-        # Shielded: a client that hangs up must not take the model away from the others that wait for it.
-        return await asyncio.shield(task)
+    def _start(self, name: ModelName) -> _Loading:
+        """The loading of that model, which may be under way."""
+        loading = self._loading.get(name)
+        if loading is None:
+            task = asyncio.create_task(self._load_and_keep(name))
+            loading = self._loading[name] = _Loading(task, self._timer())
+            task.add_done_callback(lambda ended: self._end(name, ended))
+        return loading
 
-    async def _load_and_keep(self, name: ModelName) -> ServingModel:
+    def _end(self, name: ModelName, task: asyncio.Task[LoadedModel]) -> None:
+        self._loading.pop(name, None)
+        if not task.cancelled() and isinstance(error := task.exception(), RecsysError):
+            self._failed[name] = error
+
+    async def _load_and_keep(self, name: ModelName) -> LoadedModel:
         started = time.perf_counter()
         try:
             model = await asyncio.to_thread(self._load, name)
@@ -117,6 +139,13 @@ class ModelCache:
                 "load_ms": round((time.perf_counter() - started) * 1000, 1),
             },
         )
+        loaded = LoadedModel(name, model)
         if model.size_bytes <= self._max_bytes:
-            self._by_key[name.key_id] = _Loaded(name, model)
-        return model
+            self._by_key[name.key_id] = loaded
+        return loaded
+
+
+def _or_raise(before: LoadedModel | None, error: RecsysError) -> LoadedModel:
+    if before is None:
+        raise type(error)(error.detail, hint=error.hint)
+    return before

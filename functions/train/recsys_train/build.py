@@ -85,7 +85,9 @@ def write_version(
     artifact.write_mappings(folder, interactions.user_ids, interactions.item_ids)
     artifact.write_serving(
         folder,
-        Network.from_weights(fitted.dims, fitted.weights),
+        Network.from_weights(fitted.dims, fitted.weights, decay=fitted.choice.decay),
+        user_ids=interactions.user_ids,
+        item_ids=interactions.item_ids,
         seen_starts=starts,
         seen_items=items,
         popularity=(interactions.users_per_item() / interactions.n_users).astype(np.float32),

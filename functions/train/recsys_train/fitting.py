@@ -13,7 +13,7 @@ import numpy as np
 
 from recsys.neumf import Dims, Floats, Network
 from recsys.registry.records import Progress
-from recsys_train.evaluation import Quality, evaluate
+from recsys_train.evaluation import Quality, ScoreItems, evaluate
 from recsys_train.histories import Examples, final_histories, make_examples
 from recsys_train.interactions import Interactions
 from recsys_train.network import NeuMF, Objective, initial_weights, with_user_tables
@@ -133,7 +133,8 @@ def fit(
     started_epochs = time.monotonic()
     for epoch, loss, fitting in _epochs(train, recipe, choice, seed, deadline=started + budget_s / 2):
         dims, weights = fitting.dims, fitting.weights()
-        ndcg = evaluate(Network.from_weights(dims, weights).logits, train, validation, seed=seed).ndcg_at_20
+        score_items = _scorer(dims, weights, choice.decay, train)
+        ndcg = evaluate(score_items, train, validation, seed=seed).ndcg_at_20
         best.offer(epoch, ndcg, weights)
         if epoch > 0:
             on_progress(Progress("fitting", epoch, recipe.max_epochs, loss, ndcg))
@@ -145,9 +146,8 @@ def fit(
             break
 
     on_progress(Progress("evaluating"))
-    network = Network.from_weights(dims, best.weights)
     counts = train.users_per_item().astype(np.float32)
-    quality = evaluate(network.logits, train, test, seed=seed)
+    quality = evaluate(_scorer(dims, best.weights, choice.decay, train), train, test, seed=seed)
     popularity = evaluate(lambda _user: counts, train, test, seed=seed)
 
     for epoch, loss, fitting in _epochs(interactions, recipe, choice, seed, deadline=started + budget_s):
@@ -159,6 +159,13 @@ def fit(
     choice = Choice(choice.ridge, choice.decay, epoch)
     fit_s = round(time.monotonic() - started, 3)
     return Fitted(dims, weights, quality, popularity, len(test), choice, fit_s)
+
+
+def _scorer(dims: Dims, weights: dict[str, Floats], decay: float, train: Interactions) -> ScoreItems:
+    """Logits of the served network, for the users of `train`."""
+    network = Network.from_weights(dims, weights, decay=decay)
+    starts, items = train.items_by_user()
+    return lambda user: network.logits(network.user(items[starts[user] : starts[user + 1]]))
 
 
 def _share(held_out: Interactions, *, n_validation: int, n_test: int, seed: int) -> tuple[Interactions, Interactions]:
@@ -243,15 +250,16 @@ class _Fitting:
     """A network in training, and what makes embedding tables of it."""
 
     model: NeuMF
-    histories: Floats
+    item_map: Floats
+    histories: Any
 
     @property
     def dims(self) -> Dims:
         return self.model.dims
 
     def weights(self) -> dict[str, Floats]:
-        """As `dims.weight_shapes()` names them."""
-        return with_user_tables(self.model.weights(), self.histories)
+        """As `dims.weight_shapes()` and `dims.map_shapes()` name them."""
+        return with_user_tables(self.model.weights(), self.item_map, self.histories)
 
 
 def _epochs(
@@ -273,7 +281,8 @@ def _epochs(
     vectors = np.asarray(histories @ linear.item_map, dtype=np.float32)
     dims = Dims(train.n_users, train.n_items, vectors.shape[1], recipe.mlp_dim, recipe.hidden_dims)
     rms = float(np.sqrt(np.mean(np.square(vectors)))) or 1.0
-    fitting = _Fitting(NeuMF(dims, initial_weights(dims, linear.item_vectors, bias, rms, generator)), vectors)
+    model = NeuMF(dims, initial_weights(dims, linear.item_vectors, bias, rms, generator))
+    fitting = _Fitting(model, linear.item_map, histories)
     train_blocks = tf.function(fitting.model.train_blocks, reduce_retracing=True)
     yield 0, None, fitting
     for epoch in itertools.count(1):

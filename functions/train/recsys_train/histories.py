@@ -2,7 +2,7 @@
 
 A user's row in the embedding tables is not a free parameter. It is computed from the user's history, the same way for
 everybody, so it never has to be learnt from a handful of clicks, and somebody who was not in the training data gets one
-too. Weights fall with the number of items that came since: `(1 + r) ** -decay` for the item r places before the end.
+too. `recsys.histories` says what each item of a history counts.
 
 Learning follows the order of time: the example for an interaction sees only what came before it. Where the data has no
 order worth following (`decay` 0), it sees everything but the interaction itself.
@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from recsys.histories import LENGTH_POWER, length_scales, recency_weights
 from recsys.neumf import Floats
 from recsys_train.interactions import Int32s, Interactions
 
@@ -24,8 +25,6 @@ MAX_HISTORY: Final = 100
 """Items before an interaction that its example sees; the weight of those before is small."""
 MAX_EXAMPLES_PER_USER: Final = 100
 """The latest ones; they are nearest to what will be asked."""
-LENGTH_POWER: Final = -0.5
-"""Histories are scaled by the power of their total weight: long ones count more, less than in proportion."""
 
 
 class Examples(Protocol):
@@ -45,7 +44,7 @@ class Examples(Protocol):
 def final_histories(interactions: Interactions, decay: float) -> Any:
     """Every user's whole history, scaled: a sparse matrix (n_users, n_items) float32."""
     by_user = _ByUser.of(interactions)
-    weights = (1.0 + by_user.left) ** -decay
+    weights = recency_weights(by_user.left, decay)
     matrix = sp.csr_matrix((weights, by_user.items, by_user.starts), shape=(interactions.n_users, interactions.n_items))
     return _scaled(matrix)
 
@@ -95,7 +94,8 @@ class _Before:
         source = np.repeat(rows - lengths - starts[:-1], lengths) + np.arange(starts[-1])
         ago = np.repeat(rows, lengths) - source
         histories = sp.csr_matrix(
-            (ago.astype(np.float32) ** -decay, by_user.items[source], starts), shape=(len(rows), len(item_map))
+            (recency_weights(ago - 1, decay).astype(np.float32), by_user.items[source], starts),
+            shape=(len(rows), len(item_map)),
         )
         return cls(by_user.items[rows], _scaled(histories), item_map)
 
@@ -143,5 +143,4 @@ class _AllButOne:
 
 def _scaled(matrix: Any) -> Any:
     totals = np.asarray(matrix.sum(axis=1)).ravel()
-    scales = np.where(totals > 0, totals, 1.0) ** LENGTH_POWER
-    return sp.csr_matrix(sp.diags(scales) @ matrix, dtype=np.float32)
+    return sp.csr_matrix(sp.diags(length_scales(totals)) @ matrix, dtype=np.float32)

@@ -44,13 +44,13 @@ class Interactions:
         return type(self)(self.user_ids, self.item_ids, self.users[rows], self.items[rows], self.scores[rows])
 
     def items_by_user(self) -> tuple[NDArray[np.int64], Int32s]:
-        """`(starts, items)`: the items of user u are `items[starts[u] : starts[u + 1]]`, in rising order.
+        """`(starts, items)`: the items of user u are `items[starts[u] : starts[u + 1]]`, oldest first.
 
         Shapes (n_users + 1,) int64 and (n,) int32.
         """
         starts = np.zeros(self.n_users + 1, dtype=np.int64)
         np.cumsum(np.bincount(self.users, minlength=self.n_users), out=starts[1:])
-        return starts, self.items[np.lexsort((self.items, self.users))]
+        return starts, self.items[np.argsort(self.users, kind="stable")]
 
     def users_per_item(self) -> NDArray[np.int64]:
         """How many users had each item, (n_items,)."""

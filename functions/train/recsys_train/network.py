@@ -163,10 +163,20 @@ def initial_weights(
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
-def with_user_tables(weights: dict[str, Floats], histories: Floats) -> dict[str, Floats]:
-    """The weights of `recsys.neumf`: the encoders give way to what they make of `histories` (n_users, dim)."""
+def with_user_tables(weights: dict[str, Floats], item_map: Floats, histories: Any) -> dict[str, Floats]:
+    """The weights of `recsys.neumf`: the encoders give way to the maps and user tables they make.
+
+    Parameters
+    ----------
+    item_map
+        (n_items, dim), what turned a history of items into the vectors that were trained on.
+    histories
+        Every user's, (n_users, n_items), dense or sparse, as `recsys.histories` weighs them.
+    """
     rest = {name: value for name, value in weights.items() if not name.endswith("_encoder")}
-    return {"gmf_user": histories @ weights["gmf_encoder"], "mlp_user": histories @ weights["mlp_encoder"], **rest}
+    maps = {"gmf_map": item_map @ weights["gmf_encoder"], "mlp_map": item_map @ weights["mlp_encoder"]}
+    users = {"gmf_user": histories @ maps["gmf_map"], "mlp_user": histories @ maps["mlp_map"]}
+    return {name: np.asarray(value, dtype=np.float32) for name, value in (rest | maps | users).items()}
 
 
 def save_keras(dims: Dims, weights: dict[str, Floats], path: Path) -> None:

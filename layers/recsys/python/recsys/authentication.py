@@ -10,7 +10,7 @@ from cachetools import TTLCache
 from recsys.api_key import ApiKey
 from recsys.clock import Clock, utc_now
 from recsys.errors import InvalidApiKey, KeyNotFound, ModelNotReady
-from recsys.registry.port import Registry
+from recsys.registry.port import KeyReader
 from recsys.registry.records import KeyRecord
 
 
@@ -28,7 +28,7 @@ class Authenticator:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: KeyReader,
         *,
         cache_s: float = 0.0,
         clock: Clock = utc_now,

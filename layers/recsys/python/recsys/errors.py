@@ -12,6 +12,7 @@
     │   ├── JobNotFound
     │   ├── KeyNotFound
     │   ├── VersionNotFound
+    │   ├── ItemNotFound           the model knows no such item
     │   └── ObjectNotFound
     ├── Conflict
     │   ├── ModelNotReady          no version of this key's model is published yet
@@ -191,6 +192,14 @@ class VersionNotFound(NotFound):
     code = "version-not-found"
     title = "No such model version"
     default_hint = "GET /v1/models lists the versions of this key."
+
+
+class ItemNotFound(NotFound):
+    """The model knows no such item."""
+
+    code = "item-not-found"
+    title = "No such item"
+    default_hint = "Ids are compared as they stand in the CSV. Items that are new since need another training."
 
 
 class ObjectNotFound(NotFound):

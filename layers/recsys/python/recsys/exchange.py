@@ -98,7 +98,7 @@ class ExchangeMiddleware:
                 await self._crashed(exchange)(scope, receive, send)
         finally:
             exchange.latency_ms = round(exchange.elapsed_s * 1000, 2)
-            exchange.route = getattr(scope.get("route"), "path", exchange.route)
+            exchange.route = getattr(scope.get("route"), "path_format", exchange.route)
             self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:

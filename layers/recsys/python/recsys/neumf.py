@@ -9,6 +9,11 @@ item i:
     logit    = [gmf, hidden_K] @ output_kernel + output_bias         the GMF half first
     score    = 1 / (1 + exp(-logit))
 
+A user's two rows are no free parameters. With w the weights (`recsys.histories`) of the items j that the user had:
+
+    gmf_user[u] = sum_j w_j * gmf_map[j]
+    mlp_user[u] = sum_j w_j * mlp_map[j]
+
 `recsys_train.network` trains it in TensorFlow, this module computes it in NumPy; tests/integration/test_parity.py
 holds the two within 1e-5 on the logit. The first MLP layer is linear before its ReLU, so it splits into a user half
 (with the bias) and an item half that can be computed once and stored: that is what `Network` holds.
@@ -17,12 +22,17 @@ holds the two within 1e-5 on the logit. The first MLP layer is linear before its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.histories import history_weights
+
 Floats = NDArray[np.float32]
+
+_EXACT_BLOCK: Final = 256
+"""Items at a time; the products of a layer then stay in cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +62,34 @@ class Dims:
         shapes["output_bias"] = (1,)
         return shapes
 
+    def map_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of the arrays that make a user's row of the user tables out of the items the user had."""
+        return {"gmf_map": (self.n_items, self.gmf_dim), "mlp_map": (self.n_items, self.mlp_dim)}
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user's side of every logit: `gmf` (gmf_dim,) and `mlp` (hidden_1,), the user half of layer 1 with its bias."""
+
+    gmf: Floats
+    mlp: Floats
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
     """A trained NeuMF, rearranged for serving; all arrays float32 and C-contiguous.
 
-    gmf_user (n_users, gmf_dim); gmf_item (n_items, gmf_dim), already multiplied by the output unit's weights;
-    mlp_user (n_users, hidden_1), the user half of the first MLP layer with its bias; mlp_item (n_items, hidden_1), the
-    item half; mlp_kernels and mlp_biases of layers 2 and up; output_mlp (hidden_K,); output_bias, a number.
+    gmf_map (n_items, gmf_dim) and mlp_map (n_items, hidden_1) make a user of a history that is forgotten with `decay`,
+    see `user`; mlp_bias_1 (hidden_1,). gmf_item (n_items, gmf_dim), already multiplied by the output unit's weights;
+    mlp_item (n_items, hidden_1), the item half of the first MLP layer; mlp_kernels and mlp_biases of layers 2 and up;
+    output_mlp (hidden_K,); output_bias, a number.
     """
 
-    gmf_user: Floats
+    gmf_map: Floats
+    mlp_map: Floats
+    mlp_bias_1: Floats
+    decay: float
     gmf_item: Floats
-    mlp_user: Floats
     mlp_item: Floats
     mlp_kernels: tuple[Floats, ...]
     mlp_biases: tuple[Floats, ...]
@@ -72,15 +97,17 @@ class Network:
     output_bias: float
 
     @classmethod
-    def from_weights(cls, dims: Dims, weights: dict[str, Floats]) -> Self:
-        """Rearrange trained weights, named and shaped as `dims.weight_shapes()` says."""
+    def from_weights(cls, dims: Dims, weights: dict[str, Floats], *, decay: float) -> Self:
+        """Rearrange trained weights, named and shaped as `dims.weight_shapes()` and `dims.map_shapes()` say."""
         output_kernel = weights["output_kernel"][:, 0]
         kernel_1 = weights["mlp_kernel_1"]
         deeper = range(2, len(dims.hidden_dims) + 1)
         return cls(
-            gmf_user=np.ascontiguousarray(weights["gmf_user"]),
+            gmf_map=np.ascontiguousarray(weights["gmf_map"]),
+            mlp_map=weights["mlp_map"] @ kernel_1[: dims.mlp_dim],
+            mlp_bias_1=weights["mlp_bias_1"],
+            decay=decay,
             gmf_item=weights["gmf_item"] * output_kernel[: dims.gmf_dim],
-            mlp_user=weights["mlp_user"] @ kernel_1[: dims.mlp_dim] + weights["mlp_bias_1"],
             mlp_item=weights["mlp_item"] @ kernel_1[dims.mlp_dim :],
             mlp_kernels=tuple(weights[f"mlp_kernel_{layer}"] for layer in deeper),
             mlp_biases=tuple(weights[f"mlp_bias_{layer}"] for layer in deeper),
@@ -89,32 +116,54 @@ class Network:
         )
 
     @property
-    def n_users(self) -> int:
-        """Rows of the user arrays."""
-        return len(self.gmf_user)
-
-    @property
     def n_items(self) -> int:
         """Rows of the item arrays."""
         return len(self.gmf_item)
 
-    def logits(self, user_index: int) -> Floats:
-        """Logits of one user for every item, (n_items,) float32."""
-        hidden: Floats = self.mlp_user[user_index] + self.mlp_item
-        return self._gmf(user_index) + self._mlp(hidden) + self.output_bias
+    def user(self, history: NDArray[np.integer]) -> User:
+        """Who had these items, oldest first; somebody who had none is a user too."""
+        weights = history_weights(len(history), self.decay)[:, None]
+        gmf = np.add.reduce(weights * self.gmf_map[history], axis=0)
+        mlp = np.add.reduce(weights * self.mlp_map[history], axis=0) + self.mlp_bias_1
+        return User(gmf.astype(np.float32), mlp.astype(np.float32))
 
-    def pair_logits(self, user_indices: NDArray[np.integer], item_indices: NDArray[np.integer]) -> Floats:
-        """Logits of pairs, (n_pairs,) float32, for equally long index arrays."""
-        gmf: Floats = np.einsum("pd,pd->p", self.gmf_user[user_indices], self.gmf_item[item_indices])
-        hidden: Floats = self.mlp_user[user_indices] + self.mlp_item[item_indices]
-        return gmf + self._mlp(hidden) + self.output_bias
+    def logits(self, user: User) -> Floats:
+        """Logits of one user for every item, (n_items,) float32, but for the last bits those of `exact_logits`."""
+        gmf: Floats = self.gmf_item @ user.gmf
+        return gmf + self.mlp_outputs(user.mlp + self.mlp_item) + self.output_bias
 
-    def _gmf(self, user_index: int) -> Floats:
-        product: Floats = self.gmf_item @ self.gmf_user[user_index]
-        return product
+    def exact_logits(self, user: User, rows: NDArray[np.integer]) -> Floats:
+        """The logits that items are ranked by, of some items, (n,) float32; see `exact_pair_logits`."""
+        return self.exact_pair_logits(User(user.gmf[None], user.mlp[None]), np.zeros(len(rows), dtype=np.int64), rows)
 
-    def _mlp(self, hidden: Floats) -> Floats:
-        """From the first layer before its ReLU, (n, hidden_1), to the MLP's part of the logit, (n,)."""
+    def exact_pair_logits(self, users: User, user_rows: NDArray[np.integer], item_rows: NDArray[np.integer]) -> Floats:
+        """The logits that items are ranked by, of pairs, (n_pairs,) float32; `users` holds a user per row.
+
+        A pair's is the same whatever others it is computed with: float64 operations, each sum in the order of its
+        terms, rounded once in the end. Products of BLAS are faster but promise no such thing.
+        """
+        logits = np.empty(len(item_rows), dtype=np.float32)
+        for begin in range(0, len(item_rows), _EXACT_BLOCK):
+            block = slice(begin, begin + _EXACT_BLOCK)
+            logits[block] = self._exact_logits(users, user_rows[block], item_rows[block])
+        return logits
+
+    def _exact_logits(
+        self, users: User, user_rows: NDArray[np.integer], item_rows: NDArray[np.integer]
+    ) -> NDArray[np.float64]:
+        if len(item_rows) == 1:  # see `_columns`
+            return self._exact_logits(users, np.repeat(user_rows, 2), np.repeat(item_rows, 2))[:1]
+        gmf = np.add.reduce(_columns(self.gmf_item, item_rows) * _columns(users.gmf, user_rows), axis=0)
+        hidden = np.maximum(_columns(self.mlp_item, item_rows) + _columns(users.mlp, user_rows), 0)
+        for kernel, bias in zip(self.mlp_kernels, self.mlp_biases, strict=True):
+            hidden = np.add.reduce(kernel[:, :, None] * hidden[:, None, :], axis=0)
+            hidden = np.maximum(hidden + bias[:, None], 0)
+        mlp = np.add.reduce(self.output_mlp[:, None] * hidden, axis=0)
+        logits: NDArray[np.float64] = gmf + mlp + self.output_bias
+        return logits
+
+    def mlp_outputs(self, hidden: Floats) -> Floats:
+        """The MLP's part of the logit, (n,), from the first layer before its ReLU, (n, hidden_1), which it uses up."""
         np.maximum(hidden, 0, out=hidden)
         for kernel, bias in zip(self.mlp_kernels, self.mlp_biases, strict=True):
             hidden = hidden @ kernel
@@ -122,6 +171,14 @@ class Network:
             np.maximum(hidden, 0, out=hidden)
         product: Floats = hidden @ self.output_mlp
         return product
+
+
+def _columns(table: Floats, rows: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Rows of a table as columns in C order, so that a sum over the first axis goes term by term.
+
+    (Of a single column NumPy would sum pairwise.)
+    """
+    return np.array(table[rows].T, dtype=np.float64, order="C")
 
 
 def sigmoid(logits: Floats) -> Floats:

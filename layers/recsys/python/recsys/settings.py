@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
@@ -45,6 +45,8 @@ class Settings:
     """How long a key's record is trusted without asking the registry; a revoked key works at most this long."""
     model_cache_bytes: int = 512 * MIB
     """Memory for loaded models, least recently used go first."""
+    answer_cache_bytes: int = 16 * MIB
+    """Memory for answers that may be asked for again, least recently used go first."""
     lease_s: int = 60
     """How long a worker that stopped renewing keeps its job."""
     max_attempts: int = 5
@@ -73,15 +75,51 @@ class Settings:
         source = os.environ if environment is None else environment
         types = get_type_hints(cls)
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            text = source.get(f"RECSYS_{field.name.upper()}")
+        for setting in fields(cls):
+            text = source.get(f"RECSYS_{setting.name.upper()}")
             if text:
-                values[field.name] = _parse(field.name, types[field.name], text)
+                values[setting.name] = _parse(setting.name, types[setting.name], text)
         values |= overrides
         return cls(**(_AWS_DEFAULTS if values.get("backend") == "aws" else {}) | values)
 
 
 _AWS_DEFAULTS: dict[str, Any] = {"max_request_bytes": 4 * MIB, "max_wait_s": 25, "max_attempts": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class AwsAccess:
+    """Who asks AWS, where: the variables that Lambda sets and every SDK reads.
+
+    `endpoint_urls` is by service (`s3`), and under `""` for every other, where an emulator stands in for AWS.
+    """
+
+    region: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    endpoint_urls: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read `AWS_*`. What is not set is empty: without a key there is nobody who asks."""
+        source = os.environ if environment is None else environment
+        services = {"": "AWS_ENDPOINT_URL", "s3": "AWS_ENDPOINT_URL_S3", "dynamodb": "AWS_ENDPOINT_URL_DYNAMODB"}
+        return cls(
+            region=source.get("AWS_REGION") or source.get("AWS_DEFAULT_REGION", ""),
+            access_key_id=source.get("AWS_ACCESS_KEY_ID", ""),
+            secret_access_key=source.get("AWS_SECRET_ACCESS_KEY", ""),
+            session_token=source.get("AWS_SESSION_TOKEN", ""),
+            endpoint_urls={service: source[name] for service, name in services.items() if source.get(name)},
+        )
+
+    @property
+    def domain(self) -> str:
+        """What the host names of the region's services end in."""
+        return "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
+
+    def endpoint_url(self, service: str) -> str | None:
+        """Where an emulator of `service` answers; None where AWS does."""
+        return self.endpoint_urls.get(service) or self.endpoint_urls.get("")
 
 
 def set_default_environment(name: str, value: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from recsys.clock import Timestamp
+from recsys.objects.reader import ObjectReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class UploadForm:
     fields: dict[str, str]
 
 
-class ObjectStore(Protocol):
+class ObjectStore(ObjectReader, Protocol):
     """Objects by name; a name is a relative path with forward slashes.
 
     Every method raises `Unavailable` when the store does not answer.
@@ -50,14 +51,6 @@ class ObjectStore(Protocol):
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
         """Write an object whether or not one of that name exists; readers see the old or the new one, whole."""
-
-    def read(self, name: str) -> bytes:
-        """The whole object.
-
-        Raises
-        ------
-        ObjectNotFound
-        """
 
     def open(self, name: str) -> BinaryIO:
         """The object as a stream of bytes that the caller closes; nothing is held in memory as a whole.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from botocore.exceptions import ClientError
 
 from recsys.aws import answering, error_code
-from recsys.clock import Clock, Timestamp, to_epoch_s, utc_now
+from recsys.clock import Clock, utc_now
 from recsys.errors import Unavailable
-from recsys.registry.records import Document
+from recsys.registry.dynamodb_items import fits, to_item, to_key, to_row
 from recsys.registry.rows import Address, Change, Row
 from recsys.registry.stored import StoredRegistry
 
@@ -21,11 +20,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import DeleteTypeDef, PutTypeDef, TransactWriteItemTypeDef
 
-_MAX_PARTITION_BYTES: Final = 2048
-_MAX_SORT_BYTES: Final = 1024
 _WRITE_ATTEMPTS: Final = 6
 _FIRST_PAUSE_S: Final = 0.02
-_OWN_ATTRIBUTES: Final = ("pk", "sk", "etag", "ttl")
 _TRY_AGAIN: Final = frozenset(
     {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
 )
@@ -48,12 +44,12 @@ class DynamoRows:
 
     def get(self, address: Address) -> Row:
         """See `Rows.get`."""
-        if len(address.partition.encode()) > _MAX_PARTITION_BYTES or len(address.sort.encode()) > _MAX_SORT_BYTES:
-            return Row(address)  # DynamoDB would call such a key an error; it just is not there
+        if not fits(address):
+            return Row(address)
         with answering("GetItem"):
-            reply = self._client.get_item(TableName=self._table, Key=_key(address), ConsistentRead=True)
+            reply = self._client.get_item(TableName=self._table, Key=to_key(address), ConsistentRead=True)
         item = reply.get("Item")
-        return _to_row(item) if item else Row(address)
+        return to_row(item) if item else Row(address)
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
         """See `Rows.list`."""
@@ -64,7 +60,7 @@ class DynamoRows:
             ConsistentRead=True,
         )
         with answering("Query"):
-            return [_to_row(item) for page in pages for item in page["Items"]]
+            return [to_row(item) for page in pages for item in page["Items"]]
 
     def write(self, changes: Sequence[Change]) -> bool:
         """See `Rows.write`.
@@ -95,29 +91,8 @@ def _to_action(table: str, change: Change) -> TransactWriteItemTypeDef:
         action["ConditionExpression"] = "etag = :etag"
         action["ExpressionAttributeValues"] = {":etag": {"S": change.etag}}
     if change.document is None:
-        return {"Delete": cast("DeleteTypeDef", {**action, "Key": _key(change.address)})}
-    return {"Put": cast("PutTypeDef", {**action, "Item": _to_item(change.address, change.document)})}
-
-
-def _to_item(address: Address, document: Document) -> dict[str, Any]:
-    item = {name: {"S": value} if isinstance(value, str) else {"N": str(value)} for name, value in document.items()}
-    if "expires_at" in document:
-        # Rounded up, since DynamoDB must not remove it early.
-        item["ttl"] = {"N": str(to_epoch_s(Timestamp(str(document["expires_at"]))) + 1)}
-    return {**item, **_key(address), "etag": {"S": secrets.token_hex(8)}}
-
-
-def _to_row(item: dict[str, Any]) -> Row:
-    document: Document = {
-        name: value["S"] if "S" in value else int(value["N"])
-        for name, value in item.items()
-        if name not in _OWN_ATTRIBUTES
-    }
-    return Row(Address(item["pk"]["S"], item["sk"]["S"]), document, item["etag"]["S"])
-
-
-def _key(address: Address) -> dict[str, Any]:
-    return {"pk": {"S": address.partition}, "sk": {"S": address.sort}}
+        return {"Delete": cast("DeleteTypeDef", {**action, "Key": to_key(change.address)})}
+    return {"Put": cast("PutTypeDef", {**action, "Item": to_item(change.address, change.document)})}
 
 
 def _cancellation_reasons(error: ClientError) -> set[str]:

@@ -23,7 +23,20 @@ class Published(StrEnum):
     """The key's current version was made from newer data, or the key was revoked: this version was not kept."""
 
 
-class Registry(Protocol):
+class KeyReader(Protocol):
+    """Keys that can be read: all that recommending needs of a registry."""
+
+    def get_key(self, key_id: str) -> KeyRecord:
+        """Read a key, revoked ones included; what was written before the call is seen (a consistent read).
+
+        Raises
+        ------
+        KeyNotFound
+            There is none, or it expired (`expires_at` ≤ now), whether or not it was removed yet.
+        """
+
+
+class Registry(KeyReader, Protocol):
     """Keys, jobs and versions."""
 
     # -- keys
@@ -35,15 +48,6 @@ class Registry(Protocol):
         ------
         KeyExists
             A key of this id exists (an expired one counts as absent); it is left as it is.
-        """
-
-    def get_key(self, key_id: str) -> KeyRecord:
-        """Read a key, revoked ones included; what was written before the call is seen (a consistent read).
-
-        Raises
-        ------
-        KeyNotFound
-            There is none, or it expired (`expires_at` ≤ now), whether or not it was removed yet.
         """
 
     def rotate_key(self, key_id: str, new_sha256: str, *, overlap_s: float) -> KeyRecord:

@@ -45,11 +45,15 @@ class Row:
         return Change(self.address, self.etag, document)
 
 
-class Rows(Protocol):
-    """Rows in a database. Every method raises `Unavailable` when it does not answer."""
+class RowReader(Protocol):
+    """Rows that can be read. Every method raises `Unavailable` when the database does not answer."""
 
     def get(self, address: Address) -> Row:
         """What lies there now (a consistent read)."""
+
+
+class Rows(RowReader, Protocol):
+    """Rows in a database."""
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
         """Rows of a partition whose `sort` starts so, in no order (a consistent read)."""

@@ -13,7 +13,7 @@ from recsys.errors import JobNotFound, KeyExists, KeyNotFound, Problem, Unavaila
 from recsys.registry import rules
 from recsys.registry.port import Published
 from recsys.registry.records import Document, Job, KeyRecord, Lease, ModelVersion, Progress
-from recsys.registry.rows import Address, Change, Row, Rows
+from recsys.registry.rows import Address, Change, Row, RowReader, Rows
 
 T = TypeVar("T")
 Plan = Callable[[Timestamp], tuple[T, list[Change]]]
@@ -46,7 +46,7 @@ class StoredRegistry:
 
     def get_key(self, key_id: str) -> KeyRecord:
         """See `Registry.get_key`."""
-        return self._read_key(key_id, self._clock())[1]
+        return read_key(self._rows, key_id, self._clock())[1]
 
     def rotate_key(self, key_id: str, new_sha256: str, *, overlap_s: float) -> KeyRecord:
         """See `Registry.rotate_key`."""
@@ -74,7 +74,7 @@ class StoredRegistry:
             if claim is None:
                 raise rules.claim_gone()
             try:
-                key_row, key = self._read_key(str(claim["key_id"]), now)
+                key_row, key = read_key(self._rows, str(claim["key_id"]), now)
             except KeyNotFound:
                 raise rules.claim_gone() from None
             changed = rules.with_first_secret(key, secret_sha256)
@@ -183,7 +183,7 @@ class StoredRegistry:
 
     def _change_key(self, key_id: str, rule: Callable[[KeyRecord, Timestamp], KeyRecord]) -> KeyRecord:
         def plan(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
-            row, key = self._read_key(key_id, now)
+            row, key = read_key(self._rows, key_id, now)
             changed = rule(key, now)
             return changed, [row.changed_to(changed.to_document())] if changed != key else []
 
@@ -197,13 +197,6 @@ class StoredRegistry:
 
         self._carry_out(plan)
 
-    def _read_key(self, key_id: str, now: Timestamp) -> tuple[Row, KeyRecord]:
-        row = self._rows.get(_key_address(key_id))
-        document = _live(row, now)
-        if document is None:
-            raise rules.key_not_found(key_id)
-        return row, KeyRecord.from_document(document)
-
     def _read_job(self, job_id: str, now: Timestamp) -> tuple[Row, Job]:
         row = self._rows.get(_job_address(job_id))
         document = _live(row, now)
@@ -216,6 +209,21 @@ class StoredRegistry:
             return self._read_job(lease.job.job_id, now)
         except JobNotFound:
             raise rules.lease_lost(lease) from None
+
+
+def read_key(rows: RowReader, key_id: str, now: Timestamp) -> tuple[Row, KeyRecord]:
+    """The key of that id, and the row that holds it.
+
+    Raises
+    ------
+    KeyNotFound
+        There is none, or it expired.
+    """
+    row = rows.get(_key_address(key_id))
+    document = _live(row, now)
+    if document is None:
+        raise rules.key_not_found(key_id)
+    return row, KeyRecord.from_document(document)
 
 
 def _live(row: Row, now: Timestamp) -> Document | None:

@@ -1,0 +1,43 @@
+"""A registry's row as an item of a DynamoDB table: `pk`, `sk` and `etag` beside the document's own members."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Final
+
+from recsys.clock import Timestamp, to_epoch_s
+from recsys.registry.records import Document
+from recsys.registry.rows import Address, Row
+
+_MAX_PARTITION_BYTES: Final = 2048
+_MAX_SORT_BYTES: Final = 1024
+_OWN_ATTRIBUTES: Final = ("pk", "sk", "etag", "ttl")
+
+
+def fits(address: Address) -> bool:
+    """Whether DynamoDB takes it as a key; it calls a longer one an error, where there just is nothing."""
+    return len(address.partition.encode()) <= _MAX_PARTITION_BYTES and len(address.sort.encode()) <= _MAX_SORT_BYTES
+
+
+def to_key(address: Address) -> dict[str, Any]:
+    """The key of an item."""
+    return {"pk": {"S": address.partition}, "sk": {"S": address.sort}}
+
+
+def to_item(address: Address, document: Document) -> dict[str, Any]:
+    """The item that holds `document`, with a new etag."""
+    item = {name: {"S": value} if isinstance(value, str) else {"N": str(value)} for name, value in document.items()}
+    if "expires_at" in document:
+        # Rounded up, since DynamoDB must not remove it early.
+        item["ttl"] = {"N": str(to_epoch_s(Timestamp(str(document["expires_at"]))) + 1)}
+    return {**item, **to_key(address), "etag": {"S": secrets.token_hex(8)}}
+
+
+def to_row(item: dict[str, Any]) -> Row:
+    """The inverse of `to_item`."""
+    document: Document = {
+        name: value["S"] if "S" in value else int(value["N"])
+        for name, value in item.items()
+        if name not in _OWN_ATTRIBUTES
+    }
+    return Row(Address(item["pk"]["S"], item["sk"]["S"]), document, item["etag"]["S"])

@@ -1,0 +1,235 @@
+"""The n best items of a user, exactly, without computing every logit.
+
+A logit is a GMF part, one dot product an item, plus an MLP part, some thousand multiplications. The GMF parts of all
+items are one matrix-vector product. The MLP part f(a + b) of an item, whose half of the first layer is b, is bounded
+from above for any user half a, so most items are ruled out by
+
+    gmf + f(a + c) + L * |b - c|  <  the n-th best logit of some items that are likely to be good                 (1)
+
+where c is the nearest of some hundred centres of the items' halves: f is computed for those and for what (1) leaves.
+
+L is a Lipschitz constant of f, that of Combettes & Pesquet, "Lipschitz certificates for layered network structures
+driven by averaged activation operators", SIAM J. Math. Data Sci. 2020. Where two points differ by d before a ReLU, they
+differ by (d + e) / 2 after it, with |e| <= |d|, since relu(x) = (x + |x|) / 2. Written out through all layers, the
+outputs differ by the mean over all ways to take d or e at each ReLU; where e is taken only its norm is known, so each
+way gives at most the product of the spectral norms of the runs of kernels between the e's. That is less than the
+product of all kernels' norms, a third less on what we trained. The first ReLU, which has no kernel before it, makes no
+distance longer.
+
+Floats. What items are ranked by in the end is `Network.exact_logits`, a fixed sequence of float64 operations for each
+item alone, rounded once. float32 products, whose last bits depend on what is computed together, only rule items out,
+and only by more than their rounding error, see `Bounds.error`. So the list is that of ranking every item's exact logit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.neumf import Floats, Network, User
+
+Rows = NDArray[np.int64]
+"""Rows of items, (n,)."""
+
+ITEMS_PER_CENTRE: Final = 16
+MAX_CENTRES: Final = 1024
+_SAMPLE: Final = 2**16
+_LLOYD_STEPS: Final = 4
+_BLOCK: Final = 4096
+"""Items whose MLP is computed at a time: what stays in cache."""
+_UNIT: Final = 2.0**-24
+"""Relative error of one float32 operation."""
+_ROUNDED_UP: Final = 1 + 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """What rules items out, made once for a network.
+
+    centres (n_centres, hidden_1) float32; cluster (n_items,) uint16, the centre of each item; slack (n_items,) float32,
+    L times the distance to it, rounded up; rounding (3,) float64, see `error`.
+    """
+
+    centres: Floats
+    cluster: NDArray[np.uint16]
+    slack: Floats
+    rounding: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, network: Network) -> Self:
+        """Bounds of a network; the same for the same network."""
+        n_centres = min(MAX_CENTRES, max(1, network.n_items // ITEMS_PER_CENTRE))
+        centres = _centres(network.mlp_item, n_centres)
+        cluster, distances = _nearest(centres, network.mlp_item)
+        slack = lipschitz_constant(network) * distances * _ROUNDED_UP
+        return cls(centres, cluster.astype(np.uint16), _rounded_up(slack), _rounding(network))
+
+    def error(self, user: User) -> float:
+        """How far a float32 logit, or the left side of (1), may lie from its exact value, for any item of this user.
+
+        It is `rounding @ [1, |user.gmf|, |user.mlp|]`, the classical bound: a dot product of length m is off by at most
+        m u / (1 - m u) |x| |y| with u = 2**-24, in whatever order it is summed (Higham, "Accuracy and stability of
+        numerical algorithms", §3.1), and what an MLP layer takes over from the one before grows by its kernel's norm.
+        """
+        gmf, mlp = np.linalg.norm(user.gmf), np.linalg.norm(user.mlp)
+        return float(self.rounding @ np.array([1.0, gmf, mlp]))
+
+
+def best_items(
+    network: Network, bounds: Bounds, user: User, n: int, *, excluded: Rows, among: Rows | None = None
+) -> tuple[Rows, Floats]:
+    """Rows and exact logits of the user's `n` best items, fewer only when fewer are left.
+
+    Best first, ties to the lower row. `excluded` rows never appear; with `among`, others than those neither.
+    """
+    if n == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    margin = 2 * bounds.error(user)
+    if among is not None:
+        rows = np.setdiff1d(among, excluded)
+        gmf = network.gmf_item[rows] @ user.gmf
+    else:
+        gmf = network.gmf_item @ user.gmf
+        gmf[excluded] = -np.inf
+        rows, gmf = _promising(network, bounds, user, n, gmf, margin)
+    return _ranked(network, user, n, rows, gmf + mlp_parts(network, user.mlp, rows), margin)
+
+
+def lipschitz_constant(network: Network) -> float:
+    """L with |f(x) - f(y)| <= L |x - y| for the MLP from before its first ReLU on; the module's docstring says why."""
+    kernels = [kernel.astype(np.float64) for kernel in (*network.mlp_kernels, network.output_mlp[:, None])]
+    ways = itertools.product((False, True), repeat=len(kernels) - 1)
+    return _ROUNDED_UP * float(np.mean([_product_of_norms(kernels, cuts) for cuts in ways]))
+
+
+def _product_of_norms(kernels: list[NDArray[np.float64]], cuts: tuple[bool, ...]) -> float:
+    """Of the runs of kernels between cuts; `cuts[k]` is whether there is one after kernel k."""
+    norm, run = 1.0, kernels[0]
+    for kernel, is_cut in zip(kernels[1:], cuts, strict=True):
+        if is_cut:
+            norm, run = norm * _spectral_norm(run), kernel
+        else:
+            run = run @ kernel
+    return norm * _spectral_norm(run)
+
+
+def _spectral_norm(matrix: NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(matrix, 2))
+
+
+# -- at publish time
+
+
+def _centres(points: Floats, n_centres: int) -> Floats:
+    """Some steps of Lloyd's algorithm on a sample."""
+    generator = np.random.default_rng(0)
+    sample = points[generator.permutation(len(points))[:_SAMPLE]]
+    centres = sample[:n_centres].astype(np.float64)
+    for _ in range(_LLOYD_STEPS):
+        nearest, _ = _nearest(centres.astype(np.float32), sample)
+        counts = np.bincount(nearest, minlength=n_centres)
+        order = np.argsort(nearest, kind="stable")
+        filled = np.flatnonzero(counts)
+        starts = (np.cumsum(counts) - counts)[filled]
+        centres[filled] = np.add.reduceat(sample[order], starts, axis=0, dtype=np.float64) / counts[filled, None]
+    return centres.astype(np.float32)
+
+
+def _nearest(centres: Floats, points: Floats) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The nearest centre of each point (or one nearly as near), and the distance to it."""
+    nearest = np.empty(len(points), dtype=np.int64)
+    distances = np.empty(len(points), dtype=np.float64)
+    half_squares = np.square(centres).sum(axis=1) / 2
+    for begin in range(0, len(points), _BLOCK):
+        block = points[begin : begin + _BLOCK]
+        nearest[begin : begin + _BLOCK] = chosen = (block @ centres.T - half_squares).argmax(axis=1)
+        away = block.astype(np.float64) - centres[chosen]
+        distances[begin : begin + _BLOCK] = np.sqrt(np.square(away).sum(axis=1))
+    return nearest, distances
+
+
+def _rounded_up(values: NDArray[np.float64]) -> Floats:
+    return np.nextafter(values.astype(np.float32), np.float32(np.inf))
+
+
+def _rounding(network: Network) -> NDArray[np.float64]:
+    """The coefficients of `Bounds.error`, which is affine in both norms of the user."""
+    largest_gmf, largest_mlp = _largest_norm(network.gmf_item), _largest_norm(network.mlp_item)
+
+    def error(gmf: float, mlp: float) -> float:
+        dot = largest_gmf * gmf
+        off = _gamma(network.gmf_item.shape[1]) * dot
+        size = mlp + largest_mlp
+        wrong = _UNIT * size
+        for kernel, bias in zip(network.mlp_kernels, network.mlp_biases, strict=True):
+            exact, offset = kernel.astype(np.float64), float(np.linalg.norm(bias))
+            fresh = _gamma(len(kernel) + 2) * (_spectral_norm(np.abs(exact)) * size + offset)
+            size, wrong = _spectral_norm(exact) * size + offset, fresh + _spectral_norm(exact) * wrong
+        output = float(np.linalg.norm(network.output_mlp))
+        off += output * (_gamma(len(network.output_mlp)) * size + wrong)
+        # Sums of the parts, a bound's slack, and the exact logit's own rounding to float32.
+        off += 8 * _UNIT * (dot + 3 * output * size + abs(network.output_bias))
+        return 2 * off  # for what is of second order in the unit
+
+    base = error(0.0, 0.0)
+    return np.array([base, error(1.0, 0.0) - base, error(0.0, 1.0) - base])
+
+
+def _gamma(length: int) -> float:
+    return length * _UNIT / (1 - length * _UNIT)
+
+
+def _largest_norm(rows: Floats) -> float:
+    squares = [
+        np.square(rows[begin : begin + _BLOCK], dtype=np.float64).sum(axis=1).max(initial=0.0)
+        for begin in range(0, len(rows), _BLOCK)
+    ]
+    return float(np.sqrt(max(squares, default=0.0)))
+
+
+# -- per request
+
+
+def _promising(network: Network, bounds: Bounds, user: User, n: int, gmf: Floats, margin: float) -> tuple[Rows, Floats]:
+    """Rows that can still be among the `n` best, and their GMF parts; -inf in `gmf` is out."""
+    n_first = min(len(gmf), 2 * n + 32)
+    first = np.argpartition(gmf, len(gmf) - n_first)[len(gmf) - n_first :]
+    first = first[gmf[first] > -np.inf]
+    if len(first) <= n:
+        rows = np.flatnonzero(gmf > -np.inf)
+        return rows, gmf[rows]
+    floor = _nth_largest(gmf[first] + mlp_parts(network, user.mlp, first), n) - margin
+    tops = network.mlp_outputs(user.mlp + bounds.centres)
+    rows = np.flatnonzero(gmf >= floor - (tops.max() + bounds.slack.max()))
+    uppers = gmf[rows] + tops[bounds.cluster[rows]] + bounds.slack[rows]
+    rows = rows[uppers >= floor]
+    return rows, gmf[rows]
+
+
+def mlp_parts(network: Network, user_halves: Floats, items: Rows) -> Floats:
+    """The MLP parts of items' logits, (n,) float32, for the half of one user (hidden_1,) or of each (n, hidden_1)."""
+    outputs = np.empty(len(items), dtype=np.float32)
+    for begin in range(0, len(items), _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        halves = user_halves if user_halves.ndim == 1 else user_halves[block]
+        outputs[block] = network.mlp_outputs(halves + network.mlp_item[items[block]])
+    return outputs
+
+
+def _ranked(network: Network, user: User, n: int, rows: Rows, logits: Floats, margin: float) -> tuple[Rows, Floats]:
+    """The `n` best of some rows by their exact logits; `logits` are those in float32."""
+    if len(rows) > n:
+        rows = rows[logits >= _nth_largest(logits, n) - margin]
+    exact = network.exact_logits(user, rows)
+    order = np.lexsort((rows, -exact))[:n]
+    return rows[order], exact[order]
+
+
+def _nth_largest(values: Floats, n: int) -> np.float32:
+    place = len(values) - n
+    largest: np.float32 = np.partition(values, place)[place]
+    return largest

@@ -1,0 +1,113 @@
+"""What the serving benchmarks measure on: models trained on the bundled sample, and larger ones drawn after them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys import artifact
+from recsys.errors import ArtifactDamaged
+from recsys.ids import Ids
+from recsys.neumf import Floats
+from recsys.ranking import ServingModel
+from recsys.search import Bounds
+from tests.benchmarks.protocol import ROOT
+
+FOLDER = ROOT / ".build" / "bench-serve"
+SAMPLE = ROOT / "infra" / "recsys_local" / "sample" / "online_retail.csv.gz"
+DEEP = {"gmf_dim": 64, "hidden_dims": (64, 32, 16, 8), "max_epochs": 2}
+"""The widths that issue 4 names."""
+
+
+def trained(name: str, **recipe: object) -> tuple[ServingModel, Path]:
+    """A model trained on the bundled sample, and the folder of its files; trained once, then kept in `.build`."""
+    folder = FOLDER / name
+    try:
+        return artifact.read_folder(folder), folder
+    except ArtifactDamaged:  # there is none yet, or one of an older format
+        _train(folder, recipe)
+    return artifact.read_folder(folder), folder
+
+
+def _train(folder: Path, recipe: dict[str, object]) -> None:
+    from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415  # TensorFlow takes seconds
+    from recsys_train.fitting import Recipe, fit  # noqa: PLC0415
+    from recsys_train.ingestion import read_interactions  # noqa: PLC0415
+
+    print(f"Training {folder.name} on Online Retail, once: a few minutes …", flush=True)
+    with SAMPLE.open("rb") as stream:
+        interactions, report = read_interactions(stream, max_unpacked_bytes=2**30)
+    chosen = Recipe(**recipe)  # type: ignore[arg-type]
+    fitted = fit(interactions, chosen, seed=0, budget_s=300, on_progress=lambda _: None)
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = describe_metrics(fitted, report, recipe=chosen, seed=0)
+    write_version(folder, folder.name, interactions, fitted, metrics)
+
+
+def enlarged(model: ServingModel, n_items: int, n_users: int, *, gmf_dim: int | None = None) -> ServingModel:
+    """A model of other sizes with the trained one's kernels, after whose items its items are drawn.
+
+    The first items are the trained ones. Each other one has the GMF row of a trained one plus noise of half its
+    standard deviation, and an MLP row drawn from the normal distribution with the mean and covariance of the trained
+    rows: the bounds find no clusters that training would not make. Users are the trained ones over and over, each item
+    replaced by one drawn after it.
+    """
+    generator = np.random.default_rng(0)
+    network = model.network
+    n_trained = network.n_items
+    gmf_dim = gmf_dim or network.gmf_item.shape[1]
+    drawn = generator.integers(0, n_trained, max(0, n_items - n_trained))
+    source = np.append(np.arange(min(n_items, n_trained)), drawn)
+    n_new = len(drawn)
+
+    def with_noise(table: Floats) -> Floats:
+        rows = np.ascontiguousarray(table[source, :gmf_dim])
+        deviation = (0.5 * table[:, :gmf_dim].std(axis=0)).astype(np.float32)
+        rows[n_trained:] += generator.standard_normal((n_new, gmf_dim), dtype=np.float32) * deviation
+        return rows
+
+    mlp_item = network.mlp_item[source]
+    variances, directions = np.linalg.eigh(np.cov(network.mlp_item.T))
+    mixing = (directions * np.sqrt(np.maximum(variances, 0))).T.astype(np.float32)
+    mlp_item[n_trained:] = generator.standard_normal((n_new, len(mixing)), dtype=np.float32) @ mixing
+    mlp_item[n_trained:] += network.mlp_item.mean(axis=0)
+    larger = replace(
+        network,
+        gmf_item=with_noise(network.gmf_item),
+        gmf_map=with_noise(network.gmf_map),
+        mlp_item=mlp_item,
+        mlp_map=network.mlp_map[source],
+    )
+    starts, items = _histories(model, source, n_users, generator)
+    popularity = (np.bincount(items, minlength=len(source)) / n_users).astype(np.float32)
+    return ServingModel(
+        version="made.1",
+        users=Ids.of([f"user-{row:07d}" for row in range(n_users)]),
+        items=Ids.of([f"item-{row:07d}" for row in range(len(source))]),
+        network=larger,
+        bounds=Bounds.of(larger),
+        seen_starts=starts,
+        seen_items=items,
+        popularity=popularity,
+        size_bytes=1,
+    )
+
+
+def _histories(
+    model: ServingModel, source: NDArray[np.int64], n_users: int, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """`seen_starts` and `seen_items` of the trained users over and over, first as they are."""
+    by_source = np.argsort(source, kind="stable")
+    counts = np.bincount(source, minlength=len(model.items))
+    first = np.cumsum(counts) - counts
+    n_trained = len(model.users)
+    repeats = -(-n_users // n_trained)
+    lengths = np.tile(np.diff(model.seen_starts), repeats)[:n_users]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    items = np.tile(model.seen_items, repeats)[: starts[-1]]
+    clone = (generator.random(len(items)) * counts[items]).astype(np.int64)
+    clone[: len(model.seen_items)] = 0
+    return starts, by_source[first[items] + clone].astype(np.int32)

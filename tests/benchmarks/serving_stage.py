@@ -1,0 +1,131 @@
+"""What the HTTP benchmarks measure on: a published model, the packaged function, and a bare one beside it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from deployment import package
+from recsys import object_names
+from recsys.api_key import ApiKey
+from recsys.clock import utc_now
+from recsys.identifiers import new_job_id
+from recsys.neumf import Dims
+from recsys.objects.port import ObjectStore
+from recsys.ranking import ServingModel
+from recsys.registry.port import Registry
+from recsys.registry.records import Job, KeyRecord, ModelVersion
+from tests.integration.lambda_flow import Function
+from tests.made_models import random_network, serving_model, write_model
+
+_RUNTIME_PACKAGES: Final = ("awslambdaric", "simplejson", "snapshot-restore-py")
+BARE_HANDLER: Final = """
+from fastapi import FastAPI
+from mangum import Mangum
+from pydantic import BaseModel
+
+app = FastAPI()
+
+
+class Question(BaseModel):
+    user_id: str
+    n: int = 10
+
+
+@app.post("/v1/recommendations")
+async def recommendations(question: Question):
+    items = [{"item_id": str(rank), "rank": rank, "score": 0.5} for rank in range(1, question.n + 1)]
+    return {"user_id": question.user_id, "items": items}
+
+
+handle = Mangum(app, lifespan="off")
+"""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A Python that runs what is packaged: how it is started, and where it finds modules."""
+
+    python: Sequence[str]
+    path: str
+    what: str
+
+    def start(self, handler: str, environment: Mapping[str, str], log: Path) -> Function:
+        """A cold function."""
+        environment = {**environment, "PYTHONPATH": self.path, "PYTHONDONTWRITEBYTECODE": "1"}
+        return Function(handler, environment, log, timeout_s=60, python=self.python)
+
+
+def packaged_runtime(folder: Path) -> Runtime:
+    """The tree of the zip of `recommend` with its layer, and Lambda's runtime client, on Lambda's version of Python.
+
+    Where that Python is not installed, this one runs the sources.
+    """
+    (folder / "bare").mkdir()
+    (folder / "bare" / "bare_handler.py").write_text(BARE_HANDLER)
+    python = package.lambda_python()
+    if python is None:
+        paths = [folder / "bare", *(Path(path) for path in sys.path if path)]
+        return Runtime((sys.executable,), _joined(paths), "sources, on this Python: no Python 3.13 is installed")
+    package.build_tree("recommend", folder / "recommend")
+    package.build_tree("shared", folder / "shared")
+    _install_runtime_client(python, folder / "runtime")
+    for tree in ("bare", "runtime"):
+        subprocess.run([python, "-m", "compileall", "-q", str(folder / tree)], check=True)
+    paths = [folder / "recommend", folder / "shared" / "python", folder / "bare", folder / "runtime"]
+    return Runtime((python, "-S"), _joined(paths), "the packaged zip and its layer, unpacked, on Python 3.13")
+
+
+def _install_runtime_client(python: str, target: Path) -> None:
+    wanted = [f"{name}=={version(name)}" for name in _RUNTIME_PACKAGES]
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*command, "--only-binary=:all:", "--target", str(target), *wanted], check=True)
+
+
+def _joined(paths: Sequence[Path]) -> str:
+    return os.pathsep.join(map(str, paths))
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A key with a model."""
+
+    api_key: str
+    key_id: str
+    version: str
+
+
+def made_model(dims: Dims, *, seed: int = 0, n_seen: int = 60, version: str = "made.1") -> ServingModel:
+    """A model by chance; each user had `n_seen` items."""
+    generator = np.random.default_rng(seed)
+    seen = generator.integers(0, dims.n_items, (dims.n_users, n_seen)).tolist()
+    return serving_model(random_network(dims, seed), [list(dict.fromkeys(items)) for items in seen], version=version)
+
+
+def new_shop(registry: Registry, store: ObjectStore, folder: Path, model: ServingModel) -> Shop:
+    """A new key, and `model` as its first version."""
+    api_key = ApiKey.mint()
+    registry.create_key(KeyRecord(api_key.key_id, utc_now(), secret_sha256=api_key.sha256()))
+    return Shop(str(api_key), api_key.key_id, publish(registry, store, api_key.key_id, folder, model))
+
+
+def publish(registry: Registry, store: ObjectStore, key_id: str, folder: Path, model: ServingModel) -> str:
+    """Make `model` the key's next version; its name."""
+    now = utc_now()
+    job = registry.create_job(Job(new_job_id(), key_id, "uploads/made.csv", now, now))
+    order = f"{now}#{secrets.token_hex(4)}"
+    lease = registry.claim_job(job.job_id, owner="benchmark", source_order=order, lease_s=600)
+    digest = write_model(folder, replace(model, version=lease.version))
+    for path in sorted(folder.iterdir()):
+        store.create(object_names.model_prefix(key_id, lease.version) + path.name, path.read_bytes())
+    registry.publish_version(lease, ModelVersion(key_id, lease.version, job.job_id, now, digest, {}), {})
+    return lease.version

@@ -1,0 +1,300 @@
+"""Ours and its peers side by side: `make bench-train`; `tests/benchmarks/README.md` says what is measured and how."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.measured import run, run_task
+from tests.benchmarks.protocol import BUNDLED, SETS, train_file
+from tests.benchmarks.tables import Table
+from tests.benchmarks.tasks import NEWCOMER_SHARE, OURS, PEERS, TEXTBOOK
+
+METHODS = (*PEERS, TEXTBOOK, OURS)
+NO_PEERS = {OURS, "EASE, recent"}
+"""Not among those that the best peer is taken from: the second borrows our weights of histories."""
+LEFT_OUT = {
+    ("EASE", "gowalla"): "left out: 40,981² weights",
+    ("EASE, recent", "gowalla"): "left out: 40,981² weights",
+    (TEXTBOOK, "gowalla"): "left out: takes hours",
+}
+METRICS = ("recall_at_20", "ndcg_at_20", "hr_at_10", "ndcg_at_10", "coverage", "fit_s", "pairs_per_s")
+SCALE_PAIRS = (1_000_000, 5_000_000, 20_000_000)
+SCALE_BUDGET_S = 720.0
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for."""
+
+    folder: Path | None
+    sets: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    textbook_epochs: int
+
+    def of(self, data: str) -> dict[str, Any]:
+        """The arguments of a task that say which set it is about."""
+        return {"data": data, "folder": None if self.folder is None else str(self.folder.resolve())}
+
+
+def main() -> None:
+    """Print each part's tables as they come; with `--out`, write them too."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="holds ml-100k/ and gowalla/")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="default: all there are")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[name for name in PARTS if name != "scale"])
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD", help="of quality")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of what is random; the median counts")
+    parser.add_argument("--textbook-epochs", type=int, default=20, help="of speed")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown")
+    arguments = parser.parse_args()
+    sets = arguments.sets or ([BUNDLED] if arguments.data is None else SETS)
+    wanted = Wanted(
+        arguments.data, tuple(sets), tuple(arguments.only), tuple(arguments.seeds), arguments.textbook_epochs
+    )
+    shown: list[str] = []
+    for part in arguments.parts:
+        for table in PARTS[part](wanted):
+            print(f"\n{table.text()}", flush=True)
+            shown.append(table.markdown())
+            if arguments.out:
+                arguments.out.write_text("\n".join(shown), encoding="utf-8")
+
+
+def quality(wanted: Wanted) -> Iterator[Table]:
+    """Every method on every set, and where our time goes."""
+    for data in wanted.sets:
+        results: dict[str, Result] = {}
+        for method in METHODS:
+            if method in wanted.methods and (method, data) not in LEFT_OUT:
+                results[method] = _median_of_seeds(wanted, method, data)
+        yield _quality_table(wanted, data, results)
+        if OURS in results:
+            yield _phases_table(f"Where the time goes, {data}", {OURS: results[OURS]["phases"]})
+
+
+def _median_of_seeds(wanted: Wanted, method: str, data: str) -> Result:
+    """A peer chooses its settings with the first seed; what is not random runs once."""
+    settings, results, peaks = None, [], []
+    for seed in wanted.seeds:
+        _say(f"{data}: {method}, seed {seed}")
+        result, done = run_task("quality", method=method, **wanted.of(data), seed=seed, settings=settings)
+        results.append(result)
+        peaks.append(done.peak_gib)
+        settings = result["settings"]
+        if method in PEERS and not PEERS[method].is_random:
+            break
+    medians = {name: _median([result[name] for result in results]) for name in METRICS}
+    return {**results[0], **medians, "peak_gib": max(peaks), "n_seeds": len(results)}
+
+
+def _median(values: list[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return statistics.median(there) if there else None
+
+
+def _quality_table(wanted: Wanted, data: str, results: dict[str, Result]) -> Table:
+    columns = {"": "", "Recall@20": ".4f", "NDCG@20": ".4f", "÷ best peer": ".3f"}
+    columns |= {"HR@10": ".4f", "NDCG@10": ".4f", "÷ best peer's": ".3f", "coverage": ".3f"}
+    columns |= {"choosing s": ",.1f", "fitting s": ",.1f", "peak GiB": ".2f", "pairs/s": ",.0f"}
+    table = Table(f"Quality, {data}, median of seeds {' '.join(map(str, wanted.seeds))}", columns)
+    peers = [result for method, result in results.items() if method not in NO_PEERS]
+    best_20 = max((result["ndcg_at_20"] for result in peers), default=None)
+    best_10 = max((result["ndcg_at_10"] for result in peers if result["ndcg_at_10"] is not None), default=None)
+    for method in wanted.methods:
+        if (method, data) in LEFT_OUT:
+            table.rows.append([method, *[None] * (len(columns) - 1)])
+            table.notes.append(f"{method} {LEFT_OUT[method, data]}")
+            continue
+        result = results[method]
+        table.rows.append([
+            method,
+            result["recall_at_20"],
+            result["ndcg_at_20"],
+            _ratio(result["ndcg_at_20"], best_20),
+            result["hr_at_10"],
+            result["ndcg_at_10"],
+            _ratio(result["ndcg_at_10"], best_10),
+            result["coverage"],
+            result["choosing_s"],
+            result["fit_s"],
+            result["peak_gib"],
+            result["pairs_per_s"],
+        ])  # fmt: skip
+        table.notes.append(f"{method} chose {_settings_text(result['settings'])}") if result["settings"] else None
+    return table
+
+
+def speed(wanted: Wanted) -> Iterator[Table]:
+    """Ours beside the textbook at the same widths."""
+    columns = {"": "", "widths": "", "pairs/s": ",.0f", "textbook's": ",.0f", "ratio": ",.1f"}
+    columns |= {
+        "textbook's NDCG@20": ".4f",
+        "after s": ",.1f",
+        "ours has": ".4f",
+        "after s, start to end": ",.1f",
+        "÷": ".4f",
+    }
+    table = Table(f"Speed beside Keras `model.fit`, {wanted.textbook_epochs} epochs", columns)
+    for data in wanted.sets:
+        if (TEXTBOOK, data) in LEFT_OUT:
+            table.notes.append(f"{data} {LEFT_OUT[TEXTBOOK, data]} with the textbook")
+            continue
+        _say(f"{data}: speed")
+        result, _ = run_task("speed", **wanted.of(data), seed=wanted.seeds[0], epochs=wanted.textbook_epochs)
+        table.rows.append([
+            data,
+            "-".join(map(str, result["widths"])),
+            result["ours_pairs_per_s"],
+            result["textbook_pairs_per_s"],
+            result["ours_pairs_per_s"] / result["textbook_pairs_per_s"],
+            result["textbook_ndcg_at_20"],
+            result["textbook_s"],
+            result["reached_ndcg_at_20"],
+            result["reached_s"],
+            result["reached_s"] / result["textbook_s"],
+        ])  # fmt: skip
+    yield table
+
+
+def whole_way(wanted: Wanted) -> Iterator[Table]:
+    """`recsys train` from a CSV to the files of a version, start of Python and TensorFlow included."""
+    table = Table("From CSV to model: recsys train", {"": "", "seconds": ",.1f", "peak GiB": ".2f"})
+    for data in wanted.sets:
+        _say(f"{data}: recsys train")
+        with tempfile.TemporaryDirectory() as folder:
+            recsys = Path(sys.executable).with_name("recsys")
+            command = [str(recsys), "train", str(train_file(data, wanted.folder).resolve()), "--out", f"{folder}/model"]
+            done = run(command)
+        table.rows.append([data, done.wall_s, done.peak_gib])
+    yield table
+
+
+def newcomers(wanted: Wanted) -> Iterator[Table]:
+    """Users who were not in training, recommended to from their items."""
+    columns = {"NDCG@20": "", "trained users": ".4f", "newcomers": ".4f", "ratio": ".3f"}
+    columns |= {
+        "the same, had they been trained on": ".4f",
+        "ratio ": ".3f",
+        "by popularity": ".4f",
+        "newcomers, n": ",d",
+    }
+    table = Table(f"Newcomers: {NEWCOMER_SHARE:.0%} of the users left out of training", columns)
+    for data in wanted.sets:
+        _say(f"{data}: newcomers")
+        result, _ = run_task("newcomers", **wanted.of(data), seed=wanted.seeds[0])
+        table.rows.append([
+            data,
+            result["trained"],
+            result["newcomers"],
+            result["newcomers"] / result["trained"],
+            result["newcomers_had_they_been_trained"],
+            result["newcomers"] / result["newcomers_had_they_been_trained"],
+            result["newcomers_popularity"],
+            result["n_newcomers"],
+        ])  # fmt: skip
+    yield table
+
+
+def contributions(wanted: Wanted) -> Iterator[Table]:
+    """What each part of the recipe adds."""
+    from tests.benchmarks.ours import VARIANTS  # noqa: PLC0415  # TensorFlow, which the other parts leave to children
+
+    for data in wanted.sets:
+        columns = {
+            "": "",
+            "NDCG@20": ".4f",
+            "÷ defaults": ".3f",
+            "Recall@20": ".4f",
+            "NDCG@10": ".4f",
+            "seconds": ",.1f",
+        }
+        table = Table(
+            f"What each part contributes, {data}, median of seeds {' '.join(map(str, wanted.seeds))}", columns
+        )
+        defaults = None
+        for variant in VARIANTS:
+            _say(f"{data}: {variant}")
+            results = [
+                run_task("contribution", variant=variant, **wanted.of(data), seed=seed)[0] for seed in wanted.seeds
+            ]
+            medians = {name: _median([result[name] for result in results]) for name in METRICS}
+            defaults = defaults or medians["ndcg_at_20"]
+            table.rows.append([
+                variant,
+                medians["ndcg_at_20"],
+                _ratio(medians["ndcg_at_20"], defaults),
+                medians["recall_at_20"],
+                medians["ndcg_at_10"],
+                medians["fit_s"],
+            ])  # fmt: skip
+        yield table
+
+
+def scale(wanted: Wanted) -> Iterator[Table]:
+    """Made sets of rising size, the same users and catalogue."""
+    columns = {"pairs": "", "reading s": ",.1f", "training s": ",.1f", "peak GiB": ".2f", "NDCG@20": ".4f"}
+    columns |= {"popularity": ".4f", "ratio": ".2f"}
+    table = Table(f"Scale: 200,000 users × 50,000 items, a budget of {SCALE_BUDGET_S:.0f} s", columns)
+    phases = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/made.csv"
+        for n_pairs in SCALE_PAIRS:
+            _say(f"made set of {n_pairs:,}")
+            run_task("made_set", path=path, n_pairs=n_pairs)
+            result, done = run_task("scale", path=path, seed=wanted.seeds[0], budget_s=SCALE_BUDGET_S)
+            phases[f"{n_pairs:,}"] = result["phases"]
+            ndcg, popularity = result["ndcg_at_20"], result["popularity"]
+            table.rows.append([
+                f"{n_pairs:,}",
+                result["read_s"],
+                result["train_s"],
+                done.peak_gib,
+                ndcg,
+                popularity,
+                ndcg / popularity,
+            ])  # fmt: skip
+    yield table
+    yield _phases_table("Where the time goes, by size", phases)
+
+
+def _phases_table(title: str, phases: dict[str, dict[str, float]]) -> Table:
+    names = list(dict.fromkeys(name for seconds in phases.values() for name in seconds))
+    rows: list[list[object]] = [[which, *(seconds.get(name) for name in names)] for which, seconds in phases.items()]
+    return Table(title, {"": "", **{f"{name} s": ",.2f" for name in names}}, rows)
+
+
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return value / base if value is not None and base else None
+
+
+def _settings_text(settings: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
+    )
+
+
+def _say(what: str) -> None:
+    print(f"… {what}", file=sys.stderr, flush=True)
+
+
+PARTS: dict[str, Callable[[Wanted], Iterator[Table]]] = {
+    "quality": quality,
+    "speed": speed,
+    "whole-way": whole_way,
+    "newcomers": newcomers,
+    "contributions": contributions,
+    "scale": scale,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What recommending reads with: every adapter of both reading ports, the ones without boto3 among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from recsys.clock import after
+from recsys.errors import KeyNotFound, ObjectNotFound
+from recsys.objects.files import FileObjectStore
+from recsys.objects.port import ObjectStore
+from recsys.objects.reader import ObjectReader
+from recsys.objects.s3 import S3ObjectStore
+from recsys.objects.s3_reader import S3Reader
+from recsys.registry.dynamodb import DynamoRegistry
+from recsys.registry.dynamodb_reader import DynamoKeyReader
+from recsys.registry.port import KeyReader, Registry
+from recsys.registry.records import KeyRecord
+from recsys.registry.sqlite import SqliteRegistry
+from recsys.settings import AwsAccess
+from tests.contract.conftest import FixedClock
+from tests.contract.records import NOW
+from tests.emulators import MINISTACK, Emulator
+
+KEY = KeyRecord("key", NOW, revision=3, secret_sha256="s", current_version="job.1", current_manifest_sha256="m")
+
+
+@dataclass
+class Stores:
+    """Both ports to write through, and both to read through."""
+
+    registry: Registry
+    store: ObjectStore
+    keys: KeyReader
+    objects: ObjectReader
+    clock: FixedClock
+
+
+@pytest.fixture(params=["local", "moto", pytest.param("ministack", marks=MINISTACK)])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    clock = FixedClock()
+    if request.param == "local":
+        registry, store = SqliteRegistry(tmp_path / "registry", clock), FileObjectStore(tmp_path / "objects")
+        yield Stores(registry, store, registry, store, clock)
+        registry.close()
+        return
+    emulator: Emulator = request.getfixturevalue(request.param)
+    table, bucket = emulator.new_table(), emulator.new_bucket(versioned=True)
+    access = AwsAccess.from_environment(emulator.environment)
+    keys, objects = DynamoKeyReader(access, table, clock), S3Reader(access, bucket)
+    written = DynamoRegistry(emulator.dynamodb, table, clock)
+    yield Stores(written, S3ObjectStore(emulator.s3, bucket), keys, objects, clock)
+    keys.close()
+    objects.close()
+
+
+def test_a_key_is_read_as_it_was_written(stores: Stores) -> None:
+    stores.registry.create_key(KEY)
+    assert stores.keys.get_key("key") == KEY
+
+
+def test_a_change_is_seen_at_once(stores: Stores) -> None:
+    stores.registry.create_key(KEY)
+    assert stores.keys.get_key("key").revoked_at is None
+    stores.registry.revoke_key("key")
+    assert stores.keys.get_key("key").revoked_at == NOW
+
+
+@pytest.mark.parametrize("key_id", ["other", "ü", "x" * 3000])
+def test_a_key_that_is_not_there_is_not_found(stores: Stores, key_id: str) -> None:
+    with pytest.raises(KeyNotFound):
+        stores.keys.get_key(key_id)
+
+
+def test_an_expired_key_is_not_found(stores: Stores) -> None:
+    stores.registry.create_key(replace(KEY, expires_at=after(NOW, 10)))
+    stores.clock.advance(10)
+    with pytest.raises(KeyNotFound):
+        stores.keys.get_key("key")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"x" * 300_000])
+@pytest.mark.parametrize("name", ["models/key/job.1/serving.npz", "models/spring orders + more (ü).csv"])
+def test_an_object_is_read_whole(stores: Stores, name: str, content: bytes) -> None:
+    stores.store.create(name, content)
+    assert stores.objects.read(name) == content
+
+
+def test_an_object_that_is_not_there_is_not_found(stores: Stores) -> None:
+    with pytest.raises(ObjectNotFound):
+        stores.objects.read("models/key/job.1/serving.npz")

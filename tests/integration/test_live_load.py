@@ -1,0 +1,31 @@
+"""The local service under load, its versions flipping and a key revoked; `make bench-serve` does it for a minute."""
+
+from __future__ import annotations
+
+import pytest
+
+from recsys.neumf import Dims
+from tests.benchmarks.serving_load import REVOKED_WITHIN_S, Seen, run_load
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    dims = Dims(n_users=300, n_items=500, gmf_dim=16, mlp_dim=8, hidden_dims=(16, 8))
+    return run_load(tmp_path_factory.mktemp("load"), 14.0, dims=dims)
+
+
+def test_every_answer_is_one_of_the_two_versions(seen: Seen) -> None:
+    assert len(seen.latencies_ms) > 500
+    assert seen.wrong == []
+    assert len(seen.versions) == 3, "both versions of the one key, and the revoked key's"
+
+
+def test_nothing_fails_but_the_revoked_key(seen: Seen) -> None:
+    assert seen.errors == []
+    assert seen.refused > 0
+
+
+def test_the_revoked_key_is_refused_within_five_seconds(seen: Seen) -> None:
+    assert seen.last_answer_after_revoked_s < REVOKED_WITHIN_S

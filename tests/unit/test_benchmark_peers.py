@@ -1,0 +1,116 @@
+"""The benchmark's peers against what their papers say, worked out densely; their grid; the made set."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from recsys_train.interactions import Interactions
+from tests.benchmarks.made_data import N_CLUSTERS, make_pairs
+from tests.benchmarks.measured import seconds_by_phase
+from tests.benchmarks.peers import Ease, EaseRecent, GfCf, climb
+from tests.benchmarks.protocol import without_newcomers
+from tests.benchmarks.tables import Table
+
+EVERYBODY = np.arange(6)
+
+
+@pytest.fixture
+def train() -> Interactions:
+    """6 users × 5 items, in random order."""
+    generator = np.random.default_rng(0)
+    had = generator.random((6, 5)) < 0.5
+    had[np.arange(6), np.arange(6) % 5] = True
+    users, items = generator.permutation(np.argwhere(had)).astype(np.int32).T
+    ones = np.ones(len(users), dtype=np.float32)
+    return Interactions([f"u{user}" for user in range(6)], [f"i{item}" for item in range(5)], users, items, ones)
+
+
+def dense(train: Interactions) -> Any:
+    matrix = np.zeros((train.n_users, train.n_items))
+    matrix[train.users, train.items] = 1.0
+    return matrix
+
+
+def test_each_column_of_ease_is_the_ridge_regression_on_the_other_items(train: Interactions) -> None:
+    x, ridge = dense(train), 2.0
+    weights = np.zeros((5, 5))
+    for item in range(5):
+        others = [other for other in range(5) if other != item]
+        rest = x[:, others]
+        weights[others, item] = np.linalg.solve(rest.T @ rest + ridge * np.eye(4), rest.T @ x[:, item])
+    assert_allclose(Ease(train).fit({"ridge": ridge}, 0).scores(EVERYBODY), x @ weights, atol=1e-5)
+
+
+def test_recent_ease_without_decay_is_ease(train: Interactions) -> None:
+    plain = Ease(train).fit({"ridge": 2.0}, 0).scores(EVERYBODY)
+    assert_allclose(EaseRecent(train).fit({"ridge": 2.0, "decay": 0.0}, 0).scores(EVERYBODY), plain, atol=1e-6)
+
+
+def test_recent_histories_weigh_the_last_item_one_and_the_one_before_less(train: Interactions) -> None:
+    histories = EaseRecent(train).histories(EVERYBODY, 1.0).toarray()
+    items = train.items[train.users == 3]
+    assert_allclose(histories[3, items[::-1]], 1 / np.arange(1, len(items) + 1))
+
+
+def test_gf_cf_is_the_item_graph_plus_the_ideal_low_pass_filter(train: Interactions) -> None:
+    x = dense(train)
+    item_root = np.sqrt(x.sum(axis=0))
+    normalised = x / np.sqrt(x.sum(axis=1))[:, None] / item_root
+    leading = np.linalg.svd(normalised)[2][:2]
+    low_pass = (x / item_root) @ leading.T @ leading * item_root
+    scores = GfCf(train).fit({"rank": 2, "strength": 0.3}, 0).scores(EVERYBODY)
+    assert_allclose(scores, x @ normalised.T @ normalised + 0.3 * low_pass, atol=1e-5)
+
+
+def test_a_grid_is_climbed_until_no_single_change_helps() -> None:
+    tried = []
+
+    def value(settings: dict[str, Any]) -> float:
+        tried.append(tuple(settings.values()))
+        return -float((settings["a"] - settings["b"]) ** 2 + 2 * (settings["b"] - 4) ** 2)
+
+    assert climb({"a": (1, 2, 3, 4), "b": (1, 2, 3, 4)}, value) == {"a": 4, "b": 4}
+    assert len(tried) == len(set(tried))
+
+
+def test_an_empty_grid_needs_no_choice() -> None:
+    assert climb({}, lambda settings: math.nan) == {}
+
+
+def test_newcomers_leave_no_trace_in_what_the_others_did(train: Interactions) -> None:
+    others, newcomers = without_newcomers(train, 0.5, np.random.default_rng(0))
+    assert (others.n_users, others.n_items, len(newcomers)) == (3, 5, 3)
+    kept = [
+        (train.user_ids[user], int(item))
+        for user, item in zip(train.users, train.items, strict=True)
+        if user not in newcomers
+    ]
+    assert [(others.user_ids[user], int(item)) for user, item in zip(others.users, others.items, strict=True)] == kept
+
+
+def test_a_phase_lasts_until_the_next_report() -> None:
+    marks = [("starting", 0.0), ("fitting", 1.0), ("fitting", 3.0), ("evaluating", 4.0)]
+    assert seconds_by_phase(marks, 6.0) == {"starting": 1.0, "fitting": 3.0, "evaluating": 2.0}
+
+
+def test_the_made_set_has_distinct_pairs_a_long_tail_and_the_same_ones_for_the_same_seed() -> None:
+    codes = make_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0))
+    assert len(np.unique(codes)) == len(codes) == 20_000
+    users_per_item = np.sort(np.bincount(codes % (20 * N_CLUSTERS), minlength=20 * N_CLUSTERS))[::-1]
+    assert users_per_item[:100].sum() > 0.3 * len(codes)
+    assert np.array_equal(codes, make_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0)))
+
+
+def test_a_table_is_aligned_and_shows_what_is_missing_as_a_dash() -> None:
+    table = Table("Title", {"": "", "NDCG@20": ".2f", "pairs": ",d"}, [["ours", 0.125, 1234], ["a peer", None, 7]])
+    assert table.text().splitlines() == [
+        "Title",
+        "        NDCG@20  pairs",
+        "ours       0.12  1,234",
+        "a peer        –      7",
+    ]

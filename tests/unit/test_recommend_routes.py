@@ -1,0 +1,232 @@
+"""Batches, similar and popular items. The model is that of `http_fakes.publish`: logits 3, 2, 1, 0 for A, B, C, D."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from recsys import ranking
+from recsys.api_key import ApiKey
+from tests.unit.http_fakes import Service, assert_problem, publish
+
+ODD_IDS = ["shoes/red/42", "50% off", "a%2Fb", "?what=#", "日本 ü+é", "/", "a//b", "similar", "x/similar"]
+LISTS = ["/v1/popular", "/v1/items/A/similar"]
+
+
+def batch(service: Service, key: ApiKey, *requests: Any, **defaults: Any) -> httpx.Response:
+    return service.client.post("/v1/recommendations/batch", str(key), json={"requests": list(requests), **defaults})
+
+
+def results(response: httpx.Response) -> list[Any]:
+    assert response.status_code == 200, response.text
+    found: list[Any] = response.json()["results"]
+    return found
+
+
+def item_ids(answer: Any) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+# -- batches
+
+
+def test_a_batch_is_answered_in_its_order_as_each_alone(service: Service) -> None:
+    key = service.published_key()
+    requests: list[dict[str, Any]] = [
+        {"user_id": "u2"},
+        {"user_id": "nobody"},
+        {"recent_items": ["B"], "n": 1},
+        {"user_id": "u1", "exclude_seen": False, "candidates": ["A", "D"]},
+        {"user_id": "u1", "exclude_items": ["B"]},
+        {"user_id": "u2"},
+    ]
+
+    response = batch(service, key, *requests)
+
+    assert results(response) == [service.client.ask(str(key), **request).json() for request in requests]
+    assert response.json()["model_version"] == service.registry.get_key(key.key_id).current_version
+
+
+def test_users_alone_are_answered_all_together_as_each_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = service.published_key()
+    alone = [service.client.ask(str(key), user_id=user_id, n=2).json() for user_id in ("u1", "nobody", "u2", "u1")]
+    monkeypatch.setattr(ranking, "recommend_all", together := _Noting(ranking.recommend_all))
+
+    answers = results(batch(service, key, *({"user_id": answer["user_id"]} for answer in alone), n=2))
+
+    assert answers == alone
+    assert together.calls == 1
+
+
+class _Noting:
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self.calls = 0
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        self.calls += 1
+        return self._function(*arguments, **more)
+
+
+def test_what_a_batch_says_holds_for_each_that_does_not_say_otherwise(service: Service) -> None:
+    answers = results(
+        batch(
+            service,
+            service.published_key(),
+            {"user_id": "u1"},
+            {"user_id": "u1", "n": 3, "exclude_seen": True, "exclude_items": [], "candidates": ["C", "A", "D"]},
+            n=1,
+            exclude_seen=False,
+            exclude_items=["A"],
+            candidates=["A", "B", "C"],
+        )
+    )
+
+    assert [item_ids(answer) for answer in answers] == [["B"], ["C", "D"]]
+
+
+def test_a_batch_of_one_and_of_a_thousand_are_taken_and_no_more(service: Service) -> None:
+    key = service.published_key()
+
+    assert len(results(batch(service, key, {"user_id": "u1"}))) == 1
+    assert len(results(batch(service, key, *[{"user_id": "u1"}] * 1000))) == 1000
+    document = assert_problem(batch(service, key, *[{"user_id": "u1"}] * 1001), 422, "invalid-request")
+    assert document["errors"][0]["pointer"] == "/requests"
+
+
+def test_a_batch_of_twenty_thousand_items_is_taken_and_no_more(service: Service) -> None:
+    key = service.published_key()
+    users = [{"user_id": "u1", "n": 1000}] * 19
+
+    assert len(results(batch(service, key, *users, {"user_id": "u2", "n": 1000}))) == 20
+    document = assert_problem(
+        batch(service, key, *users, *users[:1], {"user_id": "u2", "n": 1}), 422, "invalid-request"
+    )
+    assert "Received: 20,001" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/requests"),
+        ({"requests": []}, "/requests"),
+        ({"requests": [{"user_id": "u1"}, {}]}, "/requests/1/user_id"),
+        ({"requests": [{"user_id": "u1"}, {"user_id": 7}]}, "/requests/1/user_id"),
+        ({"requests": [{"user_id": "u1", "top": 1}]}, "/requests/0/top"),
+        ({"requests": [{"user_id": "u1"}], "n": 0}, "/n"),
+        ({"requests": [{"user_id": "u1", "n": 1001}]}, "/requests/0/n"),
+        ({"users": ["u1"], "requests": [{"user_id": "u1"}]}, "/users"),
+    ],
+)
+def test_a_batch_of_another_shape_is_pointed_at(service: Service, body: object, pointer: str) -> None:
+    response = service.client.post("/v1/recommendations/batch", str(service.published_key()), json=body)
+
+    assert assert_problem(response, 422, "invalid-request")["errors"][0]["pointer"] == pointer
+
+
+def test_a_batch_goes_on_in_a_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health is answered while a large batch is computed."""
+    key = service.published_key()
+    alive: list[int] = []
+
+    def slow(*_: Any, **__: Any) -> list[Any]:
+        alive.append(service.client.get("/health/live").status_code)
+        return []
+
+    monkeypatch.setattr(ranking, "recommend_all", slow)
+
+    assert results(batch(service, key, {"user_id": "u1"})) == []
+    assert alive == [200]
+
+
+# -- similar and popular
+
+
+def test_what_goes_with_an_item_is_without_the_item(service: Service) -> None:
+    key = service.published_key()
+
+    answer = service.client.get("/v1/items/B/similar?n=2", str(key)).json()
+
+    assert (answer["item_id"], item_ids(answer)) == ("B", ["A", "C"])
+    assert answer["model_version"] == service.registry.get_key(key.key_id).current_version
+    assert answer["items"][0] == {"item_id": "A", "rank": 1, "score": pytest.approx(0.9526, abs=1e-4)}
+
+
+def test_an_unknown_item_has_nothing_similar(service: Service) -> None:
+    response = service.client.get("/v1/items/no%20such/similar", str(service.published_key()))
+
+    assert "'no such'" in assert_problem(response, 404, "item-not-found")["detail"]
+
+
+def test_popular_items_need_nobody(service: Service) -> None:
+    key = service.published_key()
+
+    answer = service.client.get("/v1/popular?n=3", str(key)).json()
+
+    assert answer == {
+        "model_version": service.registry.get_key(key.key_id).current_version,
+        "items": [
+            {"item_id": "C", "rank": 1, "score": 1.0},
+            {"item_id": "A", "rank": 2, "score": 0.5},
+            {"item_id": "B", "rank": 3, "score": 0.5},
+        ],
+    }
+
+
+@pytest.mark.parametrize(("path", "expected"), [("/v1/popular", ["A", "D"]), ("/v1/items/A/similar", ["D"])])
+def test_lists_leave_out_what_they_are_told_to(service: Service, path: str, expected: list[str]) -> None:
+    answer = service.client.get(f"{path}?exclude_items=B&exclude_items=C", str(service.published_key())).json()
+
+    assert item_ids(answer) == expected
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("query", ["n=0", "n=1001", "n=ten", "n=", "top=5"])
+def test_a_list_takes_a_length_from_1_to_1000_and_nothing_unknown(service: Service, path: str, query: str) -> None:
+    document = assert_problem(
+        service.client.get(f"{path}?{query}", str(service.published_key())), 422, "invalid-request"
+    )
+
+    assert f"query {query.partition('=')[0]}" in document["detail"]
+
+
+@pytest.mark.parametrize("path", [*LISTS, "/v1/recommendations/batch"])
+def test_every_route_needs_a_key_and_says_so_first(service: Service, path: str) -> None:
+    method = "POST" if path.endswith("batch") else "GET"
+
+    assert_problem(service.client.request(method, f"{path}?n=0"), 401, "invalid-api-key")
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_list_of_a_key_without_a_model_is_told_to_wait(service: Service, path: str) -> None:
+    assert_problem(service.client.get(path, str(service.new_key())), 409, "model-not-ready")
+
+
+def test_a_wrong_method_is_told_the_right_one(service: Service) -> None:
+    response = service.client.post("/v1/popular")
+
+    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+
+
+@pytest.mark.parametrize("odd", ODD_IDS)
+def test_an_id_in_a_path_is_percent_encoded_and_decoded_once(service: Service, odd: str) -> None:
+    key = service.new_key()
+    publish(
+        service.registry, service.store, key.key_id, service.folder / "m", service.now, item_ids=["A", odd, "C", "D"]
+    )
+
+    answer = service.client.get(f"/v1/items/{quote(odd, safe='')}/similar", str(key))
+
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["item_id"], item_ids(answer.json())) == (odd, ["A", "C", "D"])
+
+
+def test_the_routes_of_a_path_are_logged_without_the_id(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "recsys.http")
+
+    service.client.get("/v1/items/A/similar", str(service.published_key()))
+
+    assert [record.getMessage() for record in caplog.records] == ["GET /v1/items/{item_id}/similar 200"]

@@ -1,0 +1,208 @@
+"""The best items without computing every logit: equal to computing every one, whatever is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.batch_search import best_items_of_each, users_per_block
+from recsys.neumf import Dims, Floats, Network, User
+from recsys.search import Bounds, Rows, best_items, lipschitz_constant
+from tests.made_models import random_network
+
+NOTHING = np.array([], dtype=np.int64)
+HIDDEN_DIMS = [(1,), (6,), (8, 4), (16, 8, 4), (8, 8, 4, 2)]
+
+
+def network_by_chance(
+    n_items: int, hidden_dims: tuple[int, ...] = (16, 8, 4), *, seed: int = 0, mlp_share: float = 1.0, gmf_dim: int = 6
+) -> Network:
+    """Where `mlp_share` is small, the GMF path decides."""
+    network = random_network(Dims(1, n_items, gmf_dim, 4, hidden_dims), seed)
+    return replace(network, output_mlp=network.output_mlp * np.float32(mlp_share))
+
+
+def rule(network: Network, user: User, n: int, excluded: Rows, among: Rows | None = None) -> tuple[list[int], Floats]:
+    """The rule, plainly: the exact logits of all items, larger first, ties to the lower row."""
+    logits = network.exact_logits(user, np.arange(network.n_items))
+    rows = set(range(network.n_items) if among is None else among.tolist()) - set(excluded.tolist())
+    best = sorted(rows, key=lambda row: (-logits[row], row))[:n]
+    return best, logits[best]
+
+
+def assert_best(network: Network, user: User, n: int, excluded: Rows, among: Rows | None = None) -> None:
+    rows, logits = best_items(network, Bounds.of(network), user, n, excluded=excluded, among=among)
+    expected_rows, expected_logits = rule(network, user, n, excluded, among)
+    assert rows.tolist() == expected_rows
+    assert logits.tolist() == expected_logits.tolist()
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_the_list_is_that_of_ranking_every_item(data: st.DataObject) -> None:
+    n_items = data.draw(st.integers(1, 300))
+    network = network_by_chance(
+        n_items,
+        data.draw(st.sampled_from(HIDDEN_DIMS)),
+        seed=data.draw(st.integers(0, 10)),
+        mlp_share=data.draw(st.sampled_from([0.0, 0.1, 1.0, 10.0])),
+    )
+    # Items that come several times tie.
+    copies = np.array(data.draw(st.lists(st.integers(0, n_items - 1), min_size=n_items, max_size=n_items)))
+    network = replace(network, gmf_item=network.gmf_item[copies], mlp_item=network.mlp_item[copies])
+    some_rows = st.lists(st.integers(0, n_items - 1), max_size=n_items).map(lambda rows: np.array(rows, dtype=np.int64))
+    user = network.user(data.draw(some_rows))
+    n = data.draw(st.integers(0, n_items + 5))
+    assert_best(network, user, n, data.draw(some_rows), data.draw(st.none() | some_rows))
+
+
+@pytest.mark.parametrize("mlp_share", [0.02, 0.3, 3.0])
+def test_a_catalogue_of_several_blocks_is_ranked_exactly(mlp_share: float) -> None:
+    network = network_by_chance(20_000, mlp_share=mlp_share)
+    generator = np.random.default_rng(0)
+    for n in (1, 20, 1000):
+        history = generator.integers(0, 20_000, 30)
+        assert_best(network, network.user(history), n, history)
+
+
+def test_bounds_leave_few_items_where_the_gmf_path_decides() -> None:
+    network = network_by_chance(20_000, mlp_share=0.02)
+    computed = 0
+
+    def counting(hidden: Floats) -> Floats:
+        nonlocal computed
+        computed += len(hidden)
+        return Network.mlp_outputs(network, hidden)
+
+    class Counting(Network):
+        mlp_outputs = staticmethod(counting)  # type: ignore[assignment]
+
+    watched = Counting(*(getattr(network, name) for name in Network.__slots__))
+    best_items(watched, Bounds.of(network), network.user(np.array([1])), 20, excluded=NOTHING)
+    assert computed < 20_000 / 8
+
+
+def test_all_items_equal_come_in_order() -> None:
+    network = network_by_chance(500)
+    same = np.zeros(500, dtype=np.int64)
+    network = replace(network, gmf_item=network.gmf_item[same], mlp_item=network.mlp_item[same])
+    rows, _ = best_items(network, Bounds.of(network), network.user(NOTHING), 5, excluded=np.array([0, 2]))
+    assert rows.tolist() == [1, 3, 4, 5, 6]
+
+
+def test_nothing_is_left_where_everything_is_excluded() -> None:
+    network = network_by_chance(50)
+    for among in (None, NOTHING, np.arange(9)):
+        rows, logits = best_items(
+            network, Bounds.of(network), network.user(NOTHING), 5, excluded=np.arange(50), among=among
+        )
+        assert (rows.tolist(), logits.tolist()) == ([], [])
+
+
+# -- what the proof rests on
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 1000), hidden_dims=st.sampled_from(HIDDEN_DIMS), distance=st.floats(1e-3, 1e3))
+def test_the_mlp_never_moves_further_than_its_lipschitz_constant_allows(
+    seed: int, hidden_dims: tuple[int, ...], distance: float
+) -> None:
+    network = network_by_chance(1, hidden_dims, seed=seed)
+    generator = np.random.default_rng(seed)
+    one, other = generator.normal(size=(2, 200, hidden_dims[0])) * distance
+    moved = np.abs(mlp_in_float64(network, one) - mlp_in_float64(network, other))
+    assert np.all(moved <= lipschitz_constant(network) * np.linalg.norm(one - other, axis=1) + 1e-9)
+
+
+def mlp_in_float64(network: Network, hidden: np.ndarray) -> np.ndarray:
+    hidden = np.maximum(hidden, 0)
+    for kernel, bias in zip(network.mlp_kernels, network.mlp_biases, strict=True):
+        hidden = np.maximum(hidden @ kernel.astype(np.float64) + bias, 0)
+    return hidden @ network.output_mlp.astype(np.float64)
+
+
+def test_the_lipschitz_constant_of_one_layer_is_the_norm_of_its_output_weights() -> None:
+    network = replace(network_by_chance(1, (2,)), output_mlp=np.array([3, -4], dtype=np.float32))
+    assert lipschitz_constant(network) == pytest.approx(5, rel=1e-5)
+
+
+def test_the_lipschitz_constant_of_two_layers_is_worked_out_by_hand() -> None:
+    # The runs are K v, of norm |(1, 1)| = √2, and K by v, of norms 1 and √2: mean of √2 and √2; where they are
+    # diag(2, 1) and (1, 1): |(2, 1)| = √5 and 2 √2.
+    network = network_by_chance(1, (2, 2))
+    ones = np.ones(2, dtype=np.float32)
+    for diagonal, expected in (([1, 1], 2**0.5), ([2, 1], (5**0.5 + 2 * 2**0.5) / 2)):
+        made = replace(network, mlp_kernels=(np.diag(diagonal).astype(np.float32),), output_mlp=ones)
+        assert lipschitz_constant(made) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("hidden_dims", HIDDEN_DIMS)
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_float32_logits_lie_within_the_error_that_is_allowed_for(hidden_dims: tuple[int, ...], scale: float) -> None:
+    network = network_by_chance(2000, hidden_dims, gmf_dim=64)
+    network = replace(network, gmf_map=network.gmf_map * np.float32(scale), mlp_map=network.mlp_map * np.float32(scale))
+    bounds = Bounds.of(network)
+    for history in (NOTHING, np.array([3]), np.arange(200)):
+        user = network.user(history)
+        off = np.abs(network.logits(user).astype(np.float64) - network.exact_logits(user, np.arange(2000))).max()
+        assert off <= bounds.error(user)
+        assert bounds.error(user) < 1e-3 * max(1, np.abs(network.logits(user)).max())  # not so large as to be useless
+
+
+@pytest.mark.parametrize("n_items", [1, 15, 16, 1000])
+def test_every_item_is_bounded_from_its_centre(n_items: int) -> None:
+    network = network_by_chance(n_items)
+    bounds = Bounds.of(network)
+    away = np.linalg.norm(network.mlp_item.astype(np.float64) - bounds.centres[bounds.cluster], axis=1)
+    assert bounds.cluster.shape == bounds.slack.shape == (n_items,)
+    assert np.all(bounds.slack >= lipschitz_constant(network) * away)
+
+
+# -- many users at once
+
+
+def assert_same_for_each(network: Network, histories: list[Rows], n: int, excluded: list[Rows]) -> None:
+    bounds, users = Bounds.of(network), [network.user(history) for history in histories]
+    got = best_items_of_each(network, bounds, users, n, excluded=excluded)
+    assert len(got) == len(users)
+    for (rows, logits), user, left_out in zip(got, users, excluded, strict=True):
+        expected_rows, expected_logits = rule(network, user, n, left_out)
+        assert rows.tolist() == expected_rows
+        assert logits.tolist() == expected_logits.tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_many_users_get_what_each_gets_alone(data: st.DataObject) -> None:
+    n_items = data.draw(st.integers(1, 200))
+    network = network_by_chance(n_items, mlp_share=data.draw(st.sampled_from([0.0, 0.1, 10.0])))
+    copies = np.array(data.draw(st.lists(st.integers(0, n_items - 1), min_size=n_items, max_size=n_items)))
+    network = replace(network, gmf_item=network.gmf_item[copies], mlp_item=network.mlp_item[copies])
+    some_rows = st.lists(st.integers(0, n_items - 1), max_size=n_items).map(lambda rows: np.array(rows, dtype=np.int64))
+    histories = data.draw(st.lists(some_rows, max_size=5))
+    excluded = [data.draw(some_rows) for _ in histories]
+    assert_same_for_each(network, histories, data.draw(st.integers(0, n_items + 5)), excluded)
+
+
+@pytest.mark.parametrize("mlp_share", [0.02, 3.0])
+def test_many_users_of_a_large_catalogue_get_what_each_gets_alone(mlp_share: float) -> None:
+    network = network_by_chance(20_000, mlp_share=mlp_share)
+    generator = np.random.default_rng(0)
+    histories = [generator.integers(0, 20_000, size) for size in (1, 5, 100)]
+    everything = np.arange(20_000)
+    excluded = [histories[0], NOTHING, everything[:-3]]
+    assert_same_for_each(network, histories, 20, excluded)
+    assert_same_for_each(network, histories, 20, [everything] * 3)
+
+
+@pytest.mark.parametrize(("n_items", "expected"), [(1, 256), (2**16, 256), (2**20, 16), (2**30, 1)])
+def test_a_block_of_users_fits_into_memory(n_items: int, expected: int) -> None:
+    class Sized:
+        def __init__(self) -> None:
+            self.n_items = n_items
+
+    assert users_per_block(Sized()) == expected  # type: ignore[arg-type]
