@@ -51,8 +51,9 @@ bench-train: setup $(VENV)/.bench-installed
 	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) $(BENCH)
 
 # Recommending beside plain NumPy and Keras; one thread, so that rows compare. BENCH="--users 1000" compares more lists.
-bench-serve: setup
+bench-serve: setup .venv-ministack/.installed
 	OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m tests.benchmarks.serving $(BENCH)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving_http
 
 # What only the peers need; `make setup` leaves it out.
 $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed

@@ -16,17 +16,14 @@ from recsys.search import Bounds
 
 def random_weights(dims: Dims, seed: int = 0) -> dict[str, Floats]:
     """Trained arrays by chance that let both paths matter: logits of a few units either way."""
-    return _drawn(dims.weight_shapes(), seed)
+    generator = np.random.default_rng(seed)
+    shapes = dims.weight_shapes() | dims.map_shapes()
+    return {name: generator.normal(0.0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def random_network(dims: Dims, seed: int = 0, *, decay: float = 0.5) -> Network:
     """A network by chance as a server holds it; see `random_weights`."""
-    return Network.from_weights(dims, _drawn(dims.weight_shapes() | dims.map_shapes(), seed), decay=decay)
-
-
-def _drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Floats]:
-    generator = np.random.default_rng(seed)
-    return {name: generator.normal(0.0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    return Network.from_weights(dims, random_weights(dims, seed), decay=decay)
 
 
 def network_of(rows: Sequence[Sequence[float]]) -> Network:

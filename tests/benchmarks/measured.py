@@ -41,10 +41,12 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Run:
     printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)  # Popen.wait would not say what the child used
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}:\n{printed}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Run(printed, time.perf_counter() - started, usage.ru_maxrss * unit / GIB)
+    done = Run(printed, time.perf_counter() - started, usage.ru_maxrss * unit / GIB)
+    if process.returncode:
+        held = f"after {done.wall_s:.0f} s and {done.peak_gib:.1f} GiB at most"
+        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode} {held}:\n{printed}")
+    return done
 
 
 def seconds_by_phase(marks: list[tuple[str, float]], ended: float) -> dict[str, float]:

@@ -11,17 +11,18 @@ import numpy as np
 from recsys.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
-from recsys_train.fitting import Choice, Fitted, Recipe, _epochs, fit
-from recsys_train.histories import make_examples
-from recsys_train.interactions import Int32s, Interactions
+from recsys_train.fitting import Choice, Fitted, Recipe, epochs, fit, negatives_of, score_histories
+from recsys_train.histories import Histories
+from recsys_train.interactions import Interactions
 from tests.benchmarks.measured import seconds_by_phase
-from tests.benchmarks.protocol import DataSet, Floats, Scores, measure
+from tests.benchmarks.protocol import DataSet, Scores, measure
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "warm start alone, no training": {"max_epochs": 0},
+    "without the MLP path": {"mlp_dim": 1, "hidden_dims": (1,)},
     "without recency": {"decays": (0.0,)},
-    "negatives count no more than positives": {"objective": replace(Recipe().objective, negative_weight=1.0)},
+    "negatives count no more than positives": {"negative_weight": 1.0},
 }
 """What each part of a recipe contributes: the changes that switch it off."""
 TIMED_PASSES = 2
@@ -65,21 +66,16 @@ def scorer(fitted: Fitted, interactions: Interactions) -> Scores:
     return lambda users: score_histories(network, [items[starts[user] : starts[user + 1]] for user in users])
 
 
-def score_histories(network: Network, histories: list[Int32s]) -> Floats:
-    """(len(histories), n_items) logits; as `Network.logits`, the GMF half in one product."""
-    users = [network.user(history) for history in histories]
-    logits: Floats = np.stack([user.gmf for user in users]) @ network.gmf_item.T
-    for row, user in enumerate(users):
-        logits[row] += network.mlp_outputs(user.mlp + network.mlp_item) + network.output_bias
-    return logits
-
-
 def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
-    """Pairs whose logit and gradient are computed in passes over all examples, after one that compiles."""
-    choice = Choice(recipe.ridges[0], recipe.decays[-1] if data.has_times else 0.0)
-    n_examples = len(make_examples(data.train, choice.decay, np.zeros((data.train.n_items, 1), np.float32)).targets)
-    n_pairs = n_examples // recipe.block * recipe.block * (1 + recipe.negatives)
-    passes = _epochs(data.train, recipe, choice, seed, deadline=float("inf"))
+    """Pairs whose logit and gradient are computed in passes over all histories, after one that compiles."""
+    decay = recipe.decays[-1] if data.has_times else 0.0
+    histories = Histories.of(data.train, ordered=data.has_times)
+    n_pairs = 0
+    for block in histories.blocks(recipe.block, np.random.default_rng(seed)):
+        n_places = int((block.lengths - data.has_times).sum())  # the first of an ordered history has nothing before it
+        n_negatives = negatives_of(block, histories, recipe, np.random.default_rng(seed)).size
+        n_pairs += n_places + (n_places if data.has_times else len(block.lengths)) * n_negatives
+    passes = epochs(data.train, recipe, Choice(recipe.ridges[0], decay), seed, deadline=float("inf"))
     next(passes), next(passes)
     started = time.perf_counter()
     for _ in range(TIMED_PASSES):

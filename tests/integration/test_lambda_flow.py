@@ -114,6 +114,20 @@ def test_an_unknown_user_gets_popular_items(service: Deployment, shop: Shop) -> 
     assert (answer["strategy"], len(answer["items"])) == ("popular", 3)
 
 
+def test_every_question_is_answered_by_the_same_model(service: Deployment, shop: Shop) -> None:
+    basket = service.send_json("/v1/recommendations", {"recent_items": ["i0", "i2"], "n": 5}, api_key=shop.api_key)
+    assert (basket.status, basket.json["strategy"]) == (200, "session")
+    requests = [{"user_id": "u1"}, {"recent_items": ["i0", "i2"]}]
+    batch = service.send_json("/v1/recommendations/batch", {"requests": requests, "n": 5}, api_key=shop.api_key)
+    assert batch.json["results"] == [service.recommend(shop.api_key, "u1", n=5), basket.json]
+    similar = service.request("GET", "/v1/items/i0/similar", api_key=shop.api_key, route="/v1/items/{proxy+}")
+    popular = service.request("GET", "/v1/popular", api_key=shop.api_key)
+    for answer in (batch, similar, popular):
+        assert (answer.status, answer.json["model_version"]) == (200, f"{shop.job_id}.1")
+    assert "i0" not in [item["item_id"] for item in similar.json["items"]]
+    assert len(popular.json["items"]) == 10
+
+
 def test_a_key_works_when_its_first_model_is_published_and_not_before(service: Deployment) -> None:
     api_key = service.send_csv(SMALL_CSV)["api_key"]
     early = service.send_json("/v1/recommendations", {"user_id": "u1"}, api_key=api_key)

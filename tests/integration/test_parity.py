@@ -62,7 +62,7 @@ def open_with_keras(path: Path) -> tuple[Callable[[Any, Any], Floats], Callable[
 
 def random_version(folder: Path) -> Version:
     """Weights by chance, so that every path, layer and bias counts."""
-    from recsys_train.network import save_keras, with_user_tables  # noqa: PLC0415
+    from recsys_train.network import save_keras, user_tables  # noqa: PLC0415
 
     generator, decay = np.random.default_rng(1), 0.5
     seen = [generator.choice(DIMS.n_items, int(generator.integers(0, 60)), replace=False) for _ in range(DIMS.n_users)]
@@ -70,13 +70,8 @@ def random_version(folder: Path) -> Version:
     for user, items in enumerate(seen):
         recency = np.arange(len(items), 0, -1) ** -decay
         histories[user, items] = recency / np.sqrt(recency.sum()) if len(items) else 0
-    encoders = {
-        "gmf_encoder": generator.normal(0.0, 0.5, (12, DIMS.gmf_dim)),
-        "mlp_encoder": generator.normal(0.0, 0.5, (12, DIMS.mlp_dim)),
-    }
-    weights = with_user_tables(
-        random_weights(DIMS) | encoders, generator.normal(0.0, 0.5, (DIMS.n_items, 12)), histories
-    )
+    weights = random_weights(DIMS)
+    weights |= user_tables(weights, histories)
     network = Network.from_weights(DIMS, weights, decay=decay)
     write_model(folder, serving_model(network, seen=[items.tolist() for items in seen]))
     save_keras(DIMS, weights, folder / artifact.MODEL)
@@ -101,7 +96,7 @@ def trained_version(folder: Path) -> Version:
         items,
         np.ones(len(users), dtype=np.float32),
     )
-    recipe = Recipe(block=64, max_epochs=6, patience=6)  # enough steps to leave the initial weights
+    recipe = Recipe(block=128, max_epochs=6, patience=6)  # enough steps to leave the initial weights
     fitted = fit(interactions, recipe, seed=0, budget_s=600, on_progress=lambda _progress: None)
     metrics = describe_metrics(fitted, DataReport(), recipe=recipe, seed=0)
     write_version(folder, "job.1", interactions, fitted, metrics)

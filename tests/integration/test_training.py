@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from recsys import artifact
-from recsys.neumf import Dims, Network, User
+from recsys.neumf import Dims, Network
 from recsys.ranking import ServingModel, Strategy, recommend
 from recsys.registry.records import Progress
 from recsys_train.ingestion import read_interactions
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = list(TENSORFLOW)
 
 Pairs = Iterable[tuple[int, int]]
-N_USERS, N_ITEMS, HAD = 400, 80, 12
+N_USERS, N_ITEMS, N_HAD = 400, 80, 12
 
 
 def two_tastes() -> list[tuple[int, int]]:
@@ -35,7 +35,7 @@ def two_tastes() -> list[tuple[int, int]]:
     pairs = [
         (user, int(item))
         for user in range(N_USERS)
-        for item in generator.choice(np.arange(user % 2, N_ITEMS, 2), HAD, replace=False)
+        for item in generator.choice(np.arange(user % 2, N_ITEMS, 2), N_HAD, replace=False)
     ]
     return [pairs[place] for place in generator.permutation(len(pairs))]
 
@@ -235,8 +235,10 @@ def test_the_width_shrinks_where_the_tables_would_not_fit_into_memory() -> None:
     assert _gmf_dim(recipe, 5_000, 30) == 30
     assert _gmf_dim(recipe, 10_000_000, 50_000) == 16
     dim = _gmf_dim(recipe, 200_000, 50_000)
+    assert dim == 256
+    dim = _gmf_dim(recipe, 200_000, 500_000)
     assert dim < 256
-    assert 4 * 250_000 * (dim + recipe.hidden_dims[0]) <= MAX_SERVING_BYTES
+    assert 2 * 4 * 500_000 * (dim + recipe.hidden_dims[0]) <= MAX_SERVING_BYTES
 
 
 def test_max_epochs_ends_the_training(tastes: Interactions) -> None:
@@ -257,51 +259,71 @@ def test_what_a_report_raises_ends_the_training(tastes: Interactions) -> None:
 
 # -- one step of it
 
-DIMS = Dims(n_users=3, n_items=7, gmf_dim=4, mlp_dim=3, hidden_dims=(6, 4))
-HISTORIES = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
-ITEMS = np.array([1, 1, 6], dtype=np.int32)
-NEGATIVES = np.array([2, 2, 5, 0], dtype=np.int32)
+DIMS = Dims(n_users=3, n_items=9, gmf_dim=4, mlp_dim=3, hidden_dims=(6, 4))
+HAD = [[1, 6, 3], [6, 2], [0, 1, 2, 3]]
+"""What the users of the block had, oldest first."""
+NEGATIVES = np.array([4, 4, 5, 0], dtype=np.int32)
 
 
 def trainable_weights() -> dict[str, Any]:
-    """Weights by chance, with encoders in the place of the user tables."""
-    generator = np.random.default_rng(2)
-    weights = {name: array for name, array in random_weights(DIMS).items() if name not in ("gmf_user", "mlp_user")}
-    weights["gmf_encoder"] = generator.normal(size=(4, 4)).astype(np.float32)
-    weights["mlp_encoder"] = generator.normal(size=(4, 3)).astype(np.float32)
-    return weights
+    """Weights by chance."""
+    return {name: array for name, array in random_weights(DIMS).items() if name not in ("gmf_user", "mlp_user")}
 
 
-def pair_logits(weights: dict[str, Any], users: Any, items: Any) -> Any:
-    """Served logits of pairs of one of `HISTORIES` and an item, float64."""
-    maps = {name: np.zeros(shape, np.float32) for name, shape in DIMS.map_shapes().items()}
-    network, kernel = Network.from_weights(DIMS, weights | maps, decay=0.0), weights["mlp_kernel_1"][: DIMS.mlp_dim]
-    all_logits = [
-        network.logits(User(history @ weights["gmf_encoder"], history @ weights["mlp_encoder"] @ kernel + bias))
-        for history, bias in zip(HISTORIES, [weights["mlp_bias_1"]] * len(HISTORIES), strict=True)
-    ]
-    return np.array(all_logits, dtype=np.float64)[users, items]
+def made_model(decay: float) -> tuple[Any, Any]:
+    """A network in training and the block of `HAD`."""
+    from recsys_train.histories import Block  # noqa: PLC0415
+    from recsys_train.network import NeuMF  # noqa: PLC0415
+
+    rows = np.zeros((len(HAD), 4), dtype=np.int32)
+    for row, items in zip(rows, HAD, strict=True):
+        row[: len(items)] = items
+    lengths = np.array([len(items) for items in HAD], dtype=np.int32)
+    return NeuMF(DIMS, trainable_weights(), decay=decay), Block(rows, lengths)
+
+
+def served_logits(weights: dict[str, Any], decay: float) -> tuple[list[Any], list[Any], list[float]]:
+    """What a server says of the block: logits of positives and of `NEGATIVES` beside each, and weights."""
+    network = Network.from_weights(DIMS, weights, decay=decay)
+    positives, negatives, counts = [], [], []
+    for items in HAD:
+        everything = network.logits(network.user(np.array(items)))
+        for place, item in enumerate(items):
+            seen = items[:place] if decay else items[:place] + items[place + 1 :]
+            if seen:
+                logits = network.logits(network.user(np.array(seen)))
+                positives.append(logits[item])
+                negatives.append((logits if decay else everything)[NEGATIVES])
+                counts.append(len(items) ** -0.5)
+    return positives, negatives, counts
 
 
 def take_steps(n_steps: int, *, learning_rate: float, negative_weight: float) -> tuple[list[float], dict[str, Any]]:
-    """The loss before each step on one block, and the weights after the last."""
-    from recsys_train.network import NeuMF, Objective  # noqa: PLC0415
-    from recsys_train.tensorflow import tf  # noqa: PLC0415
+    """The loss before each step on the block, and the weights after the last."""
+    from recsys_train.network import Objective  # noqa: PLC0415
 
-    model = NeuMF(DIMS, trainable_weights())
-    train = tf.function(model.train_blocks)
+    model, block = made_model(decay=0.5)
     objective = Objective(learning_rate, negative_weight)
-    losses = [float(train(HISTORIES[None], ITEMS[None], NEGATIVES[None], objective)) for _ in range(n_steps)]
-    return losses, model.weights()
+    return [model.train_block(block, NEGATIVES, objective) for _ in range(n_steps)], model.weights()
 
 
-def test_the_loss_of_a_block_is_weighted_binary_cross_entropy() -> None:
-    (loss,), _weights = take_steps(1, learning_rate=0.1, negative_weight=8)
-    weights, users = trainable_weights(), np.arange(3)
-    positive = pair_logits(weights, users, ITEMS)
-    negative = pair_logits(weights, np.repeat(users, 4), np.tile(NEGATIVES, 3))
-    expected = np.mean(-np.log(1 / (1 + np.exp(-positive)))) + 8 * np.mean(-np.log(1 - 1 / (1 + np.exp(-negative))))
-    assert loss == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_a_positive_has_the_logit_that_a_server_gives_it_after_what_it_may_see(decay: float) -> None:
+    model, block = made_model(decay)
+    positives, _negatives, _counts = served_logits(trainable_weights(), decay)
+    assert model.logits(block, NEGATIVES)[0] == pytest.approx(np.array(positives), abs=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_the_loss_of_a_block_is_weighted_binary_cross_entropy(decay: float) -> None:
+    from recsys_train.network import Objective  # noqa: PLC0415
+
+    model, block = made_model(decay)
+    loss = model.train_block(block, NEGATIVES, Objective(0.1, 8.0))
+    positives, negatives, counts = served_logits(trainable_weights(), decay)
+    up = np.average(np.logaddexp(0, -np.array(positives)), weights=counts)
+    down = np.average(np.logaddexp(0, np.array(negatives)).mean(axis=1), weights=counts)
+    assert loss == pytest.approx(up + 8 * down, rel=1e-5)
 
 
 def test_steps_lower_the_loss_and_widen_the_gap_between_positives_and_negatives() -> None:
@@ -309,9 +331,8 @@ def test_steps_lower_the_loss_and_widen_the_gap_between_positives_and_negatives(
     assert losses == sorted(losses, reverse=True)
 
     def gap(weights: dict[str, Any]) -> float:
-        positive = pair_logits(weights, np.arange(3), ITEMS)
-        negative = pair_logits(weights, np.repeat(np.arange(3), 4), np.tile(NEGATIVES, 3))
-        return float(positive.mean() - negative.mean())
+        positives, negatives, _counts = served_logits(weights, 0.5)
+        return float(np.mean(positives) - np.mean(negatives))
 
     assert gap(weights) > gap(trainable_weights())
 
@@ -319,8 +340,10 @@ def test_steps_lower_the_loss_and_widen_the_gap_between_positives_and_negatives(
 def test_items_that_a_block_does_not_touch_stay_as_they_are() -> None:
     _losses, after = take_steps(1, learning_rate=0.01, negative_weight=1)
     before = trainable_weights()
-    for table in ("gmf_item", "mlp_item"):
-        assert np.flatnonzero((after[table] != before[table]).any(axis=1)).tolist() == [0, 1, 2, 5, 6]
+    for table in ("gmf_item", "mlp_item"):  # the first item of a user is no positive here
+        assert np.flatnonzero((after[table] != before[table]).any(axis=1)).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    for table in ("gmf_map", "mlp_map"):
+        assert np.flatnonzero((after[table] != before[table]).any(axis=1)).tolist() == [0, 1, 2, 6]
 
 
 def test_the_first_step_of_adam_moves_each_weight_by_the_learning_rate() -> None:
@@ -334,17 +357,20 @@ def test_the_first_step_of_adam_moves_each_weight_by_the_learning_rate() -> None
 
 
 def test_a_network_starts_with_the_scores_of_the_linear_model_it_is_given() -> None:
-    from recsys_train.network import initial_weights, with_user_tables  # noqa: PLC0415
+    from recsys_train.network import initial_weights  # noqa: PLC0415
 
     generator = np.random.default_rng(0)
-    items = generator.normal(size=(7, 4)).astype(np.float32)
-    item_map = generator.normal(size=(7, 4)).astype(np.float32)
-    histories = np.eye(3, 7, dtype=np.float32)  # user j had item j alone
-    weights = with_user_tables(initial_weights(DIMS, items, -2.0, 1.0, generator), item_map, histories)
-    shapes = {name: array.shape for name, array in weights.items()}
-    assert shapes == DIMS.weight_shapes() | DIMS.map_shapes()
-    network = Network.from_weights(DIMS, weights, decay=0.0)
-    for user in range(3):
-        linear, logits = items @ item_map[user] - 2.0, network.logits(network.user(np.array([user])))
+    items, item_map = generator.normal(size=(2, 9, 4)).astype(np.float32)
+    network = Network.from_weights(DIMS, initial_weights(DIMS, item_map, items, generator), decay=0.0)
+    for item in range(3):
+        linear, logits = items @ item_map[item], network.logits(network.user(np.array([item])))
         assert np.abs(logits - linear).max() < 0.5  # the MLP begins near nothing
-        assert np.corrcoef(logits, linear)[0, 1] > 0.98
+
+
+def test_user_tables_are_what_the_histories_make_of_the_maps() -> None:
+    from recsys_train.network import user_tables  # noqa: PLC0415
+
+    weights = trainable_weights()
+    tables = user_tables(weights, np.eye(3, 9, dtype=np.float32))
+    assert np.array_equal(tables["gmf_user"], weights["gmf_map"][:3])
+    assert np.array_equal(tables["mlp_user"], weights["mlp_map"][:3])

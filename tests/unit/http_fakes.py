@@ -58,6 +58,7 @@ class Client:
     """Calls an ASGI app, whose event loop runs in a thread of its own."""
 
     def __init__(self, app: Any, portal: BlockingPortal) -> None:
+        self.app = app
         self._portal = portal
         self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
 

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from recsys.neumf import Floats
-from recsys_train.evaluation import Quality, evaluate
+from recsys_train.evaluation import Quality, Ranks, evaluate, lift_interval
 from recsys_train.interactions import Interactions
 
 
@@ -33,11 +34,11 @@ def quality_of(
     scores: Floats = np.array(values, dtype=np.float32)
     n_users, n_items = scores.shape
     return evaluate(
-        lambda user: scores[user],
+        lambda users: scores[users],
         interactions(train, n_users=n_users, n_items=n_items),
         interactions(held_out, n_users=n_users, n_items=n_items),
         seed=seed,
-    )
+    ).quality()
 
 
 def ndcg(rank: int) -> float:
@@ -89,11 +90,11 @@ def test_only_99_sampled_negatives_stand_against_the_held_out_item() -> None:
 
 def test_a_user_who_had_everything_else_has_no_rivals() -> None:
     quality = quality_of([[1.0, 2.0, 3.0]], [(0, 1), (0, 2)], [(0, 0)])
-    assert quality == Quality(1.0, 1.0, 1.0, 1.0)
+    assert quality == Quality(1.0, 1.0, 1.0, 1.0, 1 / 3)
 
 
 def test_nothing_held_out_is_zero() -> None:
-    assert quality_of([[1.0, 2.0]], [(0, 0)], []) == Quality(0.0, 0.0, 0.0, 0.0)
+    assert quality_of([[1.0, 2.0]], [(0, 0)], []) == Quality(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def test_the_same_seed_takes_the_same_negatives() -> None:
@@ -106,13 +107,13 @@ def test_the_same_seed_takes_the_same_negatives() -> None:
 def test_each_user_is_asked_once() -> None:
     asked: list[int] = []
 
-    def score(user: int) -> Floats:
-        asked.append(user)
-        return np.zeros(5, dtype=np.float32)
+    def score(users: NDArray[np.integer]) -> Floats:
+        asked.extend(users.tolist())
+        return np.zeros((len(users), 5), dtype=np.float32)
 
-    pairs = interactions([(user, 0) for user in range(7)], n_users=9, n_items=5)
-    evaluate(score, interactions([], n_users=9, n_items=5), pairs, seed=0)
-    assert asked == list(range(7))
+    pairs = interactions([(user, 0) for user in range(300)], n_users=300, n_items=5)
+    evaluate(score, interactions([], n_users=300, n_items=5), pairs, seed=0)
+    assert asked == list(range(300))
 
 
 @pytest.mark.parametrize("n_items", [5, 100, 101, 150, 400, 3000])
@@ -122,7 +123,7 @@ def test_negatives_are_distinct_and_never_what_the_user_touched(n_items: int) ->
     quality = quality_of(
         [values] * 20, [(user, item) for user in range(20) for item in (0, 1)], [(user, 2) for user in range(20)]
     )
-    assert quality == Quality(1.0, 1.0, 1.0, 1.0)
+    assert (quality.hr_at_10, quality.ndcg_at_10, quality.ndcg_at_20) == (1.0, 1.0, 1.0)
     # And when all the rest score above it, its rank says how many stood against it.
     values = [0.0, 0.0, 5.0] + [9.0] * (n_items - 3)
     quality = quality_of([values], [(0, 0), (0, 1)], [(0, 2)])
@@ -131,9 +132,35 @@ def test_negatives_are_distinct_and_never_what_the_user_touched(n_items: int) ->
 
 
 def test_quality_is_rounded_for_people() -> None:
-    assert Quality(1 / 3, 0.0, 1.0, 0.12345678).to_json() == {
+    assert Quality(1 / 3, 0.0, 1.0, 0.12345678, 0.25).to_json() == {
         "hr_at_10": 0.333333,
         "ndcg_at_10": 0.0,
         "recall_at_20": 1.0,
         "ndcg_at_20": 0.123457,
+        "coverage_at_20": 0.25,
     }
+
+
+def test_coverage_is_the_share_of_items_that_somebody_is_recommended() -> None:
+    values = [[float(-item) for item in range(100)], [float(item == 50) for item in range(100)]]
+    quality = quality_of(values, [(0, 0)], [(0, 1), (1, 50)])
+    # User 0 gets items 1 to 20; user 1 item 50 and 19 of the others, which all tie.
+    assert 0.21 <= quality.coverage_at_20 <= 0.40
+
+
+def ranks(*full: int) -> Ranks:
+    return Ranks(np.array(full), np.array(full), 0.0)
+
+
+def test_the_interval_holds_the_lift_and_narrows_with_more_users() -> None:
+    few = lift_interval(ranks(*[1, 2, 3, 30] * 10), ranks(*[2, 30, 3, 1] * 10), seed=0)
+    many = lift_interval(ranks(*[1, 2, 3, 30] * 1000), ranks(*[2, 30, 3, 1] * 1000), seed=0)
+    assert few is not None
+    assert many is not None
+    lift = (1 + ndcg(2) + ndcg(3)) / (ndcg(2) + ndcg(3) + 1)
+    assert few[0] < many[0] < lift < many[1] < few[1]
+
+
+@pytest.mark.parametrize("baseline", [ranks(), ranks(30, 40)])
+def test_there_is_no_lift_over_nothing(baseline: Ranks) -> None:
+    assert lift_interval(ranks(*[1] * len(baseline.full)), baseline, seed=0) is None

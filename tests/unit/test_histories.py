@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from recsys_train.histories import final_histories, make_examples
+from recsys_train.histories import MAX_LENGTH, Histories, final_histories
 from recsys_train.interactions import Interactions
 
 # User 0 had items 0, 1, 2 in this order, user 1 item 2 and then 0, user 2 only item 1.
 PAIRS = [(0, 0), (1, 2), (0, 1), (2, 1), (1, 0), (0, 2)]
-UNIT = np.eye(3, dtype=np.float32)
-"""As an item map, it makes an example's vector the example's history."""
 
 
 @pytest.fixture
@@ -33,32 +31,34 @@ def test_without_decay_every_item_weighs_the_same(interactions: Interactions) ->
     assert_allclose(final_histories(interactions, decay=0.0).toarray()[0], np.ones(3) / np.sqrt(3), rtol=1e-6)
 
 
-def test_an_example_sees_only_what_came_before_it(interactions: Interactions) -> None:
-    examples = make_examples(interactions, 1.0, UNIT)
-    vectors = examples.encode(np.arange(len(examples.targets)))
-    seen = {int(target): vector for target, vector in zip(examples.targets[:2], vectors[:2], strict=True)}
-    assert_allclose(seen[1], [1, 0, 0], rtol=1e-6)  # user 0's second item, after item 0
-    assert_allclose(seen[2], np.array([1 / 2, 1, 0]) / np.sqrt(1.5), rtol=1e-6)
-    assert examples.targets[2:].tolist() == [0]  # user 1's second item; user 2 has nothing before its only one
-    assert_allclose(vectors[2], [0, 0, 1], rtol=1e-6)
+def many(lengths: list[int]) -> Interactions:
+    """User u had items 0 to `lengths[u] - 1`, in this order."""
+    users = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
+    items = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
+    ids = [str(user) for user in range(len(lengths))], [str(item) for item in range(max(lengths))]
+    return Interactions(*ids, users, items, np.ones(len(users), dtype=np.float32))
 
 
-def test_without_decay_an_example_sees_everything_but_itself(interactions: Interactions) -> None:
-    examples = make_examples(interactions, 0.0, UNIT)
-    vectors = examples.encode(np.arange(len(examples.targets)))
-    assert examples.targets.tolist() == [0, 1, 2, 2, 0]
-    assert_allclose(vectors[:3], (1 - np.eye(3)) / np.sqrt(2), rtol=1e-6)
-    assert_allclose(vectors[3:], [[1, 0, 0], [0, 0, 1]], rtol=1e-6)
+@pytest.mark.parametrize("places", [1, 10, 64, 10_000])
+def test_blocks_hold_every_user_with_two_items_or_more_once(places: int) -> None:
+    lengths = np.random.default_rng(0).integers(1, 30, 200).tolist()
+    blocks = list(Histories.of(many(lengths), ordered=True).blocks(places, np.random.default_rng(1)))
+    assert sorted(length for block in blocks for length in block.lengths.tolist()) == sorted(
+        n for n in lengths if n > 1
+    )
+    for block in blocks:
+        assert len(block.items) == 1 or block.items.size <= places
+        for row, length in zip(block.items, block.lengths, strict=True):
+            assert row.tolist() == [*range(length), *[0] * (len(row) - length)]
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5])
-def test_scaling_examples_scales_their_vectors(interactions: Interactions, decay: float) -> None:
-    examples = make_examples(interactions, decay, UNIT)
-    rows = np.arange(len(examples.targets))
-    assert_allclose(examples.scaled(3.0).encode(rows), 3 * examples.encode(rows), rtol=1e-6)
+def test_of_a_long_history_the_latest_items_are_seen() -> None:
+    (block,) = Histories.of(many([MAX_LENGTH + 50, 1]), ordered=True).blocks(1, np.random.default_rng(0))
+    assert block.items.tolist() == [list(range(50, MAX_LENGTH + 50))]
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5])
-def test_users_with_one_item_make_no_examples(decay: float) -> None:
-    lonely = Interactions(["a"], ["x"], np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1, np.float32))
-    assert len(make_examples(lonely, decay, UNIT[:1, :1]).targets) == 0
+def test_where_order_says_nothing_others_are_seen_each_time() -> None:
+    histories, generator = Histories.of(many([MAX_LENGTH + 50, 1]), ordered=False), np.random.default_rng(0)
+    first, second = (next(histories.blocks(1, generator)).items[0].tolist() for _ in range(2))
+    assert len(set(first)) == len(set(second)) == MAX_LENGTH
+    assert set(first) != set(second)

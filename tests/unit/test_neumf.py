@@ -56,7 +56,7 @@ def test_logits_are_those_worked_out_by_hand(
 @pytest.mark.parametrize("hidden_dims", [(7,), (8, 5), (16, 8, 4)])
 def test_every_logit_follows_equation_12(hidden_dims: tuple[int, ...]) -> None:
     dims = Dims(n_users=5, n_items=11, gmf_dim=6, mlp_dim=3, hidden_dims=hidden_dims)
-    weights = random_weights(dims) | {name: random_map(shape) for name, shape in dims.map_shapes().items()}
+    weights = random_weights(dims)
     network = Network.from_weights(dims, weights, decay=0.5)
     recency = np.array([3**-0.5, 2**-0.5, 1])
     histories = [[0], [3], [10, 0, 4], [4, 0, 10], [1, 2, 3]]

@@ -130,6 +130,10 @@ def pickled(folder: Path) -> None:
     with_content(folder, content.getvalue())
 
 
+def as_list(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[]")
+
+
 PUBLISHED: Mapping[str, Callable[[Path], None]] = {
     "no number": with_arrays(set_first("gmf_item", np.nan)),
     "an infinite number": with_arrays(set_first("popularity", np.inf)),
@@ -143,7 +147,7 @@ PUBLISHED: Mapping[str, Callable[[Path], None]] = {
     "no zip": lambda folder: with_content(folder, b"no zip"),
     "another format": lambda folder: with_manifest(folder, format=99),
     "a manifest that lists nothing": lambda folder: with_manifest(folder, files={}),
-    "a manifest that is a list": lambda folder: (folder / MANIFEST).write_text("[]") and None,
+    "a manifest that is a list": as_list,
 }
 
 

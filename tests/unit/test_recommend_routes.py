@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+import uvicorn
 
 from recsys import ranking
 from recsys.api_key import ApiKey
-from tests.unit.http_fakes import Service, assert_problem, publish
+from tests.unit.http_fakes import Service, assert_problem, eventually, publish
 
 ODD_IDS = ["shoes/red/42", "50% off", "a%2Fb", "?what=#", "日本 ü+é", "/", "a//b", "similar", "x/similar"]
 LISTS = ["/v1/popular", "/v1/items/A/similar"]
@@ -222,6 +227,35 @@ def test_an_id_in_a_path_is_percent_encoded_and_decoded_once(service: Service, o
 
     assert answer.status_code == 200, answer.text
     assert (answer.json()["item_id"], item_ids(answer.json())) == (odd, ["A", "C", "D"])
+
+
+def test_uvicorn_decodes_the_id_once_too(service: Service) -> None:
+    key, odd = service.new_key(), "50% off/a%2Fb ü"
+    publish(
+        service.registry, service.store, key.key_id, service.folder / "m", service.now, item_ids=["A", odd, "C", "D"]
+    )
+    with serving(service.client.app) as base_url:
+        path = "/v1/items/50%25%20off/a%252Fb%20%C3%BC/similar"
+        answer = httpx.get(f"{base_url}{path}", headers={"X-API-Key": str(key)}, trust_env=False)
+
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["item_id"], item_ids(answer.json())) == (odd, ["A", "C", "D"])
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """uvicorn on a free port, in a thread of its own."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            eventually(lambda: server.started)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def test_the_routes_of_a_path_are_logged_without_the_id(service: Service, caplog: pytest.LogCaptureFixture) -> None:

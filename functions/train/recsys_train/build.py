@@ -15,9 +15,10 @@ from recsys.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
 from recsys_train.fitting import Fitted, OnProgress, Recipe, fit
+from recsys_train.histories import final_histories
 from recsys_train.ingestion import read_interactions
 from recsys_train.interactions import Interactions
-from recsys_train.network import save_keras
+from recsys_train.network import save_keras, user_tables
 from recsys_train.report import DataReport
 
 _FITTING_SHARE: Final = 2 / 3
@@ -81,7 +82,8 @@ def write_version(
 ) -> str:
     """Write every file of a version into `folder`; returns the SHA-256 of its manifest."""
     starts, items = interactions.items_by_user()
-    save_keras(fitted.dims, fitted.weights, folder / artifact.MODEL)
+    users = user_tables(fitted.weights, final_histories(interactions, fitted.choice.decay))
+    save_keras(fitted.dims, fitted.weights | users, folder / artifact.MODEL)
     artifact.write_mappings(folder, interactions.user_ids, interactions.item_ids)
     artifact.write_serving(
         folder,
@@ -105,6 +107,7 @@ def describe_metrics(fitted: Fitted, report: DataReport, *, recipe: Recipe, seed
         "quality": fitted.quality.to_json(),
         "popularity_baseline": fitted.popularity.to_json(),
         "lift_over_popularity": round(lift, 3) if lift is not None else None,
+        "lift_interval_95": [round(end, 3) for end in fitted.lift_interval] if fitted.lift_interval else None,
         "verdict": (
             "The model ranks better than plain popularity."
             if beats_popularity

@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.neumf import Dims, Floats, Network
 from recsys.registry.records import Progress
-from recsys_train.evaluation import Quality, ScoreItems, evaluate
-from recsys_train.histories import Examples, final_histories, make_examples
-from recsys_train.interactions import Interactions
-from recsys_train.network import NeuMF, Objective, initial_weights, with_user_tables
-from recsys_train.tensorflow import tf
+from recsys_train.evaluation import Quality, ScoreUsers, evaluate, lift_interval
+from recsys_train.histories import Block, Histories, final_histories
+from recsys_train.interactions import Int32s, Interactions
+from recsys_train.network import NeuMF, Objective, initial_weights
 from recsys_train.warm_start import (
     MAX_EASE_ITEMS,
     LinearModel,
@@ -32,16 +32,19 @@ from recsys_train.warm_start import (
 OnProgress = Callable[[Progress], None]
 """Told how far a training is; what it raises ends the training."""
 
-VALIDATION_PAIRS: Final = 8_000_000
+VALIDATION_PAIRS: Final = 50_000_000
 """About how many user-item pairs one validation scores; it bounds the number of users asked."""
-MEASURED_PAIRS: Final = 40_000_000
+MEASURED_PAIRS: Final = 150_000_000
 """The same for the final measurement."""
 MIN_SHARED_USERS: Final = 20
 MAX_SERVING_BYTES: Final = 256 * 1024**2
 """Of the embedding tables of a published model: half of what a recommending function keeps in memory by default."""
 MIN_GMF_DIM: Final = 16
-BLOCKS_PER_CALL: Final = 64
-SAMPLED_EXAMPLES: Final = 20_000
+MAX_TABLE_BYTES: Final = 1024**3
+"""Of the embedding tables in `model.h5`, users and items."""
+MIN_NEGATIVES: Final = 64
+MAX_NEGATIVES: Final = 4096
+CALIBRATING_BLOCKS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,20 @@ class Recipe:
     gmf_dim: int = 512
     """At most; large catalogues get `large_gmf_dim`, small ones as many as they have items."""
     large_gmf_dim: int = 256
-    mlp_dim: int = 32
-    hidden_dims: tuple[int, ...] = (32, 16)
+    mlp_dim: int = 16
+    hidden_dims: tuple[int, ...] = (16, 8)
     ridges: tuple[float, ...] = (50.0, 200.0, 800.0)
     """EASE's regularisation; validation chooses."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How fast a history is forgotten; validation chooses, 0 where the data has no times."""
-    block: int = 512
-    """Positives per step."""
-    negatives: int = 128
-    """Negatives a block shares."""
-    objective: Objective = field(default_factory=lambda: Objective(learning_rate=0.0005, negative_weight=16.0))
+    block: int = 8192
+    """Interactions per step."""
+    block_pairs: int = 2**19
+    """Pairs of a user vector and a negative item per step: it says how many negatives a block shares."""
+    learning_rate: float = 0.001
+    unordered_learning_rate: float = 0.003
+    """Where the order of histories says nothing: a user is then one vector per pass, not one per interaction."""
+    negative_weight: float = 16.0
     max_epochs: int = 8
     patience: int = 1
     """Epochs without a better validation NDCG before training stops."""
@@ -92,6 +98,7 @@ class Fitted:
     weights: dict[str, Floats]
     quality: Quality
     popularity: Quality
+    lift_interval: tuple[float, float] | None
     evaluated_users: int
     choice: Choice
     fit_s: float
@@ -131,10 +138,10 @@ def fit(
     choice = _choose(train, validation, recipe, decays)
     best = _Best()
     started_epochs = time.monotonic()
-    for epoch, loss, fitting in _epochs(train, recipe, choice, seed, deadline=started + budget_s / 2):
-        dims, weights = fitting.dims, fitting.weights()
-        score_items = _scorer(dims, weights, choice.decay, train)
-        ndcg = evaluate(score_items, train, validation, seed=seed).ndcg_at_20
+    for epoch, loss, model in epochs(train, recipe, choice, seed, deadline=started + budget_s / 2):
+        dims, weights = model.dims, model.weights()
+        score_users = _scorer(dims, weights, choice.decay, train)
+        ndcg = evaluate(score_users, train, validation, seed=seed).quality().ndcg_at_20
         best.offer(epoch, ndcg, weights)
         if epoch > 0:
             on_progress(Progress("fitting", epoch, recipe.max_epochs, loss, ndcg))
@@ -147,25 +154,43 @@ def fit(
 
     on_progress(Progress("evaluating"))
     counts = train.users_per_item().astype(np.float32)
-    quality = evaluate(_scorer(dims, best.weights, choice.decay, train), train, test, seed=seed)
-    popularity = evaluate(lambda _user: counts, train, test, seed=seed)
+    ours = evaluate(_scorer(dims, best.weights, choice.decay, train), train, test, seed=seed)
+    popularity = evaluate(lambda users: np.tile(counts, (len(users), 1)), train, test, seed=seed)
 
-    for epoch, loss, fitting in _epochs(interactions, recipe, choice, seed, deadline=started + budget_s):
+    for epoch, loss, model in epochs(interactions, recipe, choice, seed, deadline=started + budget_s):
         if epoch > 0:
             on_progress(Progress("refitting", epoch, best.epoch, loss))
         if epoch == best.epoch or time.monotonic() > started + budget_s:
-            weights = fitting.weights()
+            weights = model.weights()
             break
     choice = Choice(choice.ridge, choice.decay, epoch)
     fit_s = round(time.monotonic() - started, 3)
-    return Fitted(dims, weights, quality, popularity, len(test), choice, fit_s)
+    return Fitted(
+        dims,
+        weights,
+        ours.quality(),
+        popularity.quality(),
+        lift_interval(ours, popularity, seed=seed),
+        len(test),
+        choice,
+        fit_s,
+    )
 
 
-def _scorer(dims: Dims, weights: dict[str, Floats], decay: float, train: Interactions) -> ScoreItems:
+def _scorer(dims: Dims, weights: dict[str, Floats], decay: float, train: Interactions) -> ScoreUsers:
     """Logits of the served network, for the users of `train`."""
     network = Network.from_weights(dims, weights, decay=decay)
     starts, items = train.items_by_user()
-    return lambda user: network.logits(network.user(items[starts[user] : starts[user + 1]]))
+    return lambda users: score_histories(network, [items[starts[user] : starts[user + 1]] for user in users])
+
+
+def score_histories(network: Network, histories: list[Int32s]) -> Floats:
+    """(len(histories), n_items) logits; as `Network.logits`, the GMF half in one product."""
+    users = [network.user(history) for history in histories]
+    logits: Floats = np.stack([user.gmf for user in users]) @ network.gmf_item.T
+    for row, user in enumerate(users):
+        logits[row] += network.mlp_outputs(user.mlp + network.mlp_item) + network.output_bias
+    return logits
 
 
 def _share(held_out: Interactions, *, n_validation: int, n_test: int, seed: int) -> tuple[Interactions, Interactions]:
@@ -182,6 +207,8 @@ def _share(held_out: Interactions, *, n_validation: int, n_test: int, seed: int)
 
 def _choose(train: Interactions, validation: Interactions, recipe: Recipe, decays: tuple[float, ...]) -> Choice:
     """The warm start's regularisation and how fast histories are forgotten, by validation NDCG of the linear model."""
+    if train.n_items > MAX_EASE_ITEMS and len(decays) == 1:
+        return Choice(0.0, decays[0])
     matrix = to_matrix(train)
     users = validation.users
     row_of = dict(zip(users.tolist(), range(len(users)), strict=True))
@@ -190,15 +217,16 @@ def _choose(train: Interactions, validation: Interactions, recipe: Recipe, decay
     for ridge, score in _linear_scorers(matrix, recipe):
         for decay, rows in histories.items():
             scores = score(rows)
-            ndcg = evaluate(partial(_row_of_user, scores, row_of), train, validation, seed=0).ndcg_at_20
+            ranks = evaluate(partial(_rows_of_users, scores, row_of), train, validation, seed=0)
+            ndcg = ranks.quality().ndcg_at_20
             if ndcg > best_ndcg:
                 best, best_ndcg = Choice(ridge, decay), ndcg
     return best
 
 
-def _row_of_user(scores: Floats, row_of: dict[int, int], user: int) -> Floats:
-    row: Floats = scores[row_of[user]]
-    return row
+def _rows_of_users(scores: Floats, row_of: dict[int, int], users: NDArray[np.integer]) -> Floats:
+    rows: Floats = scores[[row_of[user] for user in users.tolist()]]
+    return rows
 
 
 def _linear_scorers(matrix: Any, recipe: Recipe) -> Iterator[tuple[float, Callable[[Any], Floats]]]:
@@ -230,8 +258,9 @@ def _linear_model(
 def _gmf_dim(recipe: Recipe, n_users: int, n_items: int) -> int:
     """The GMF's width: what the recipe wants, as far as the tables still fit into `MAX_SERVING_BYTES`."""
     wanted = recipe.gmf_dim if n_items <= MAX_EASE_ITEMS else recipe.large_gmf_dim
-    floats_per_row = MAX_SERVING_BYTES // (4 * (n_users + n_items))
-    return min(wanted, n_items, max(MIN_GMF_DIM, floats_per_row - recipe.hidden_dims[0]))
+    served = MAX_SERVING_BYTES // (2 * 4 * n_items) - recipe.hidden_dims[0]  # each item as had and as ranked
+    stored = MAX_TABLE_BYTES // (4 * (n_users + n_items)) - recipe.mlp_dim
+    return min(wanted, n_items, max(MIN_GMF_DIM, min(served, stored)))
 
 
 @dataclass(slots=True)
@@ -245,80 +274,47 @@ class _Best:
             self.epoch, self.ndcg, self.weights = epoch, ndcg, weights
 
 
-@dataclass(frozen=True, slots=True)
-class _Fitting:
-    """A network in training, and what makes embedding tables of it."""
-
-    model: NeuMF
-    item_map: Floats
-    histories: Any
-
-    @property
-    def dims(self) -> Dims:
-        return self.model.dims
-
-    def weights(self) -> dict[str, Floats]:
-        """As `dims.weight_shapes()` and `dims.map_shapes()` name them."""
-        return with_user_tables(self.model.weights(), self.item_map, self.histories)
-
-
-def _epochs(
+def epochs(
     train: Interactions, recipe: Recipe, choice: Choice, seed: int, *, deadline: float
-) -> Iterator[tuple[int, float | None, _Fitting]]:
+) -> Iterator[tuple[int, float | None, NeuMF]]:
     """Start from the linear model and train without end: `(epoch, mean loss, network)`, first as it starts (epoch 0).
 
-    After `deadline` (of `time.monotonic`) a pass over the examples ends where it is.
+    After `deadline` (of `time.monotonic`) a pass over the histories ends where it is.
     """
     generator = np.random.default_rng(seed)
-    histories = final_histories(train, choice.decay)
-    linear = _linear_model(to_matrix(train), histories, choice.ridge, recipe, generator)
-    linear = balance(linear, histories @ linear.item_map)
-    examples = make_examples(train, choice.decay, linear.item_map)
-    slope, bias = _calibrate(examples, linear, recipe.objective.negative_weight, generator)
-    # The slope goes into the histories and the items alike.
-    examples = examples.scaled(slope**0.5)
-    linear = LinearModel(linear.item_map * np.float32(slope**0.5), linear.item_vectors * np.float32(slope**0.5))
-    vectors = np.asarray(histories @ linear.item_map, dtype=np.float32)
-    dims = Dims(train.n_users, train.n_items, vectors.shape[1], recipe.mlp_dim, recipe.hidden_dims)
-    rms = float(np.sqrt(np.mean(np.square(vectors)))) or 1.0
-    model = NeuMF(dims, initial_weights(dims, linear.item_vectors, bias, rms, generator))
-    fitting = _Fitting(model, linear.item_map, histories)
-    train_blocks = tf.function(fitting.model.train_blocks, reduce_retracing=True)
-    yield 0, None, fitting
+    final = final_histories(train, choice.decay)
+    linear = _linear_model(to_matrix(train), final, choice.ridge, recipe, generator)
+    linear = balance(linear, final @ linear.item_map)
+    dims = Dims(train.n_users, train.n_items, linear.item_map.shape[1], recipe.mlp_dim, recipe.hidden_dims)
+    weights = initial_weights(dims, linear.item_map, linear.item_vectors, generator)
+    model = NeuMF(dims, weights, decay=choice.decay)
+    histories = Histories.of(train, ordered=choice.decay > 0)
+    rate = recipe.learning_rate if histories.ordered else recipe.unordered_learning_rate
+    objective = Objective(rate, recipe.negative_weight)
+    _calibrate(model, histories, recipe, generator)
+    yield 0, None, model
     for epoch in itertools.count(1):
         losses = []
-        for blocks in _blocks(examples, dims, recipe, generator):
-            losses.append(float(train_blocks(*blocks, recipe.objective)))
+        for block in histories.blocks(recipe.block, generator):
+            losses.append(model.train_block(block, negatives_of(block, histories, recipe, generator), objective))
             if time.monotonic() > deadline:
                 break
-        yield epoch, float(np.mean(losses)) if losses else None, fitting
+        yield epoch, float(np.mean(losses)) if losses else None, model
 
 
-def _calibrate(
-    examples: Examples, linear: LinearModel, negative_weight: float, generator: np.random.Generator
-) -> tuple[float, float]:
-    n_examples, n_items = len(examples.targets), len(linear.item_vectors)
-    if n_examples == 0:
-        return 1.0, 0.0
-    rows = generator.choice(n_examples, min(n_examples, SAMPLED_EXAMPLES), replace=False)
-    vectors = examples.encode(rows)
-    positives = np.einsum("nd,nd->n", vectors, linear.item_vectors[examples.targets[rows]])
-    negatives = np.einsum("nd,nd->n", vectors, linear.item_vectors[generator.integers(0, n_items, len(rows))])
-    return calibrate(positives, negatives, negative_weight)
+def _calibrate(model: NeuMF, histories: Histories, recipe: Recipe, generator: np.random.Generator) -> None:
+    """Turn the linear model's scores into logits, by some blocks of the data."""
+    blocks = itertools.islice(histories.blocks(recipe.block, generator), CALIBRATING_BLOCKS)
+    logits = [model.logits(block, negatives_of(block, histories, recipe, generator)) for block in blocks]
+    if logits:
+        positives, negatives = (np.concatenate([part.ravel() for part in side]) for side in zip(*logits, strict=True))
+        model.calibrate(*calibrate(positives, negatives, recipe.negative_weight))
 
 
-def _blocks(
-    examples: Examples, dims: Dims, recipe: Recipe, generator: np.random.Generator
-) -> Iterator[tuple[Floats, Any, Any]]:
-    """One pass over the examples in random order, some blocks at a time, each with its negatives."""
-    n_examples = len(examples.targets)
-    block = min(recipe.block, n_examples)
-    if block == 0:
-        return
-    n_blocks = n_examples // block
-    order = generator.permutation(n_examples)[: n_blocks * block].reshape(n_blocks, block)
-    for start in range(0, n_blocks, BLOCKS_PER_CALL):
-        rows = order[start : start + BLOCKS_PER_CALL]
-        histories = examples.encode(rows.ravel()).reshape(*rows.shape, dims.gmf_dim)
-        negatives = generator.integers(0, dims.n_items, (len(rows), recipe.negatives), dtype=np.int32)
-        yield histories, examples.targets[rows], negatives
+def negatives_of(
+    block: Block, histories: Histories, recipe: Recipe, generator: np.random.Generator
+) -> NDArray[np.int32]:
+    """Items drawn for a block, uniformly; what some of its users had may be among them."""
+    n_vectors = block.items.size if histories.ordered else len(block.items)
+    n_negatives = int(np.clip(recipe.block_pairs // n_vectors, MIN_NEGATIVES, MAX_NEGATIVES))
+    return generator.integers(0, histories.n_items, n_negatives, dtype=np.int32)

@@ -1,12 +1,16 @@
 """NeuMF in TensorFlow: the weights, the loss of one block, one step of Adam; and the same weights as a Keras model.
 
-The arithmetic is `recsys.neumf`'s, with a user's embeddings computed from a history vector h: `gmf_user` is
-`h @ gmf_encoder` and `mlp_user` is `h @ mlp_encoder`. What is here is how to train it fast:
+The arithmetic is `recsys.neumf`'s. What is here is how to train it fast:
 
-- A block of positives shares its negatives, so the GMF half of all negative logits is one matrix product.
+- A block is some users with all they had. Each history is gathered once, and every place in it becomes a positive, with
+  a user vector made of what that place may see: a product with one small triangular matrix, not a sum per positive.
+- All positives of a block share its negatives, so the GMF half of the negative logits is one matrix product.
 - The first MLP layer is a user half plus an item half: per block it costs rows, not pairs.
-- Item rows are gathered once per block, and Adam updates just those ("lazy" Adam: the moments of other rows rest), so a
-  step costs what the block touches, not what the tables hold.
+- Adam updates just the rows that a block touches ("lazy" Adam: the moments of other rows rest), so a step costs what
+  the block holds, not what the tables do.
+
+Learning follows the order of time: the user vector of a positive is made of what came before it. Where the data has no
+order worth following (`decay` 0), it is made of everything but the positive itself.
 """
 
 from __future__ import annotations
@@ -18,11 +22,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.histories import LENGTH_POWER, length_scales, recency_weights
 from recsys.neumf import Dims, Floats
+from recsys_train.histories import MAX_LENGTH, Block
 from recsys_train.tensorflow import keras, tf
 
+HISTORY_TABLES: Final = ("gmf_map", "mlp_map")
+"""Rows are the items that somebody had."""
 ITEM_TABLES: Final = ("gmf_item", "mlp_item")
+"""Rows are the items to be ranked."""
 USER_TABLES: Final = ("gmf_user", "mlp_user")
+USER_POWER: Final = -0.5
+"""A positive counts by this power of how many its user has: metrics ask every user alike, interactions do not."""
 ADAM_BETA_1: Final = 0.9
 ADAM_BETA_2: Final = 0.999
 ADAM_EPSILON: Final = 1e-8
@@ -46,69 +57,138 @@ class NeuMF:
     Parameters
     ----------
     weights
-        Initial values, float32: the item tables, MLP and output unit as `dims.weight_shapes()` names and shapes them,
-        and in place of the user tables `gmf_encoder` (dim, gmf_dim) and `mlp_encoder` (dim, mlp_dim).
+        Initial values, float32: all but the user tables, as `dims.weight_shapes()` and `dims.map_shapes()` name and
+        shape them.
+    decay
+        How fast histories are forgotten, see `recsys.histories`.
     """
 
-    def __init__(self, dims: Dims, weights: dict[str, Floats]) -> None:
+    def __init__(self, dims: Dims, weights: dict[str, Floats], *, decay: float) -> None:
         self.dims = dims
+        self._before = tf.constant(_weights_before(decay)) if decay > 0 else None
         self._weights = {name: tf.Variable(value, name=name) for name, value in weights.items()}
         self._means = {name: tf.Variable(tf.zeros_like(value)) for name, value in self._weights.items()}
         self._squares = {name: tf.Variable(tf.zeros_like(value)) for name, value in self._weights.items()}
         self._step = tf.Variable(0.0)
+        shapes = (tf.TensorSpec((None, None), tf.int32), *(tf.TensorSpec((None,), tf.int32),) * 2)
+        rates = (tf.TensorSpec((), tf.float32),) * 2
+        self._train = tf.function(self._train_block, input_signature=(*shapes, *rates))
+        self._ask = tf.function(self._logits_of_block, input_signature=shapes)
 
     def weights(self) -> dict[str, Floats]:
         """The present values, copied."""
         return {name: value.numpy() for name, value in self._weights.items()}
 
-    def train_blocks(self, histories: Any, items: Any, negatives: Any, objective: Objective) -> Any:
-        """Take one Adam step per block; the mean loss, a scalar tensor.
+    def train_block(self, block: Block, negatives: NDArray[np.int32], objective: Objective) -> float:
+        """Take one step of Adam; the loss before it. `negatives` (n_negatives,) are items that all positives share."""
+        rates = tf.constant(objective.learning_rate, tf.float32), tf.constant(objective.negative_weight, tf.float32)
+        return float(self._train(block.items, block.lengths, negatives, *rates))
 
-        `histories` (n_blocks, block, dim) float32 and `items` (n_blocks, block) int32 are positives, `negatives`
-        (n_blocks, n_negatives) int32 items. Call it through `tf.function`: the loop then runs inside one graph.
-        """
-        total = tf.constant(0.0)
-        for block in tf.range(tf.shape(items)[0]):
-            total += self._train_block(histories[block], items[block], negatives[block], objective)
-        return total / tf.cast(tf.shape(items)[0], tf.float32)
+    def logits(self, block: Block, negatives: NDArray[np.int32]) -> tuple[Floats, Floats]:
+        """Logits of the block's positives, (n,), and of its users with the negatives, (n_users', n_negatives)."""
+        positive, negative = self._ask(block.items, block.lengths, negatives)
+        return positive.numpy(), negative.numpy()
 
-    def _train_block(self, histories: Any, items: Any, negatives: Any, objective: Objective) -> Any:
-        rows, places = tf.unique(tf.concat([items, negatives], axis=0))
-        values = {
-            name: tf.gather(weight, rows) if name in ITEM_TABLES else weight.read_value()
-            for name, weight in self._weights.items()
-        }
+    def calibrate(self, slope: float, bias: float) -> None:
+        """Make every logit of the GMF path `slope` times as large, half of it on each side, and set the output bias."""
+        for name in ("gmf_map", "gmf_item"):
+            self._weights[name].assign(self._weights[name] * slope**0.5)
+        self._weights["output_bias"].assign([bias])
+
+    def _train_block(self, items: Any, lengths: Any, negatives: Any, learning_rate: Any, negative_weight: Any) -> Any:
+        values, rows, places = self._gather(items, negatives)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(values.values()))
-            loss = self._loss(values, histories, places[: tf.size(items)], places[tf.size(items) :], objective)
+            loss = self._loss(values, places, lengths, negative_weight)
         slices = tape.gradient(loss, list(values.values()))
         gradients = {name: tf.convert_to_tensor(slice_) for name, slice_ in zip(values, slices, strict=True)}
-        self._adam_step(values, gradients, rows, objective.learning_rate)
+        self._adam_step(values, gradients, rows, learning_rate)
         return loss
 
-    def _loss(self, values: dict[str, Any], histories: Any, items: Any, negatives: Any, objective: Objective) -> Any:
-        """`mean(softplus(-positive)) + negative_weight * mean(softplus(negative))`.
+    def _logits_of_block(self, items: Any, lengths: Any, negatives: Any) -> Any:
+        values, _, places = self._gather(items, negatives)
+        positive, _, negative, _ = self._logits(values, places, lengths)
+        return positive, negative
+
+    def _gather(self, items: Any, negatives: Any) -> tuple[dict[str, Any], dict[str, Any], tuple[Any, Any, Any]]:
+        """Each row of a table that the block touches, once: values and row numbers by table, and places in them.
+
+        The places are those of `items` among the history rows, of `items` and of `negatives` among the item rows.
+        """
+        had = tf.reshape(items, [-1])
+        history_rows, history_places = tf.unique(had)
+        item_rows, item_places = tf.unique(tf.concat([had, negatives], axis=0))
+        rows = dict.fromkeys(HISTORY_TABLES, history_rows) | dict.fromkeys(ITEM_TABLES, item_rows)
+        values = {
+            name: tf.gather(weight, rows[name]) if name in rows else weight.read_value()
+            for name, weight in self._weights.items()
+        }
+        n_had = tf.size(had)
+        return values, rows, (tf.reshape(history_places, tf.shape(items)), item_places[:n_had], item_places[n_had:])
+
+    def _loss(self, values: dict[str, Any], places: tuple[Any, Any, Any], lengths: Any, negative_weight: Any) -> Any:
+        """`mean(softplus(-positive)) + negative_weight * mean(softplus(negative))`, weighted means.
 
         That is binary cross-entropy on logits: softplus(-x) = -log sigmoid(x), softplus(x) = -log(1 - sigmoid(x)).
-        `items` (block,) and `negatives` (n_negatives,) are places in the gathered rows.
         """
+        positive, positive_weights, negative, negative_weights = self._logits(values, places, lengths)
+        return tf.reduce_sum(positive_weights * tf.nn.softplus(-positive)) + negative_weight * tf.reduce_sum(
+            negative_weights * tf.reduce_mean(tf.nn.softplus(negative), axis=1)
+        )
+
+    def _logits(self, values: dict[str, Any], places: tuple[Any, Any, Any], lengths: Any) -> tuple[Any, Any, Any, Any]:
+        """Logits of positives (n,) and of negatives (m, n_negatives), each before its weights, which sum to 1."""
+        history_places, item_places, negative_places = places
+        gmf, gmf_negative, counts = self._user_vectors(tf.gather(values["gmf_map"], history_places), lengths)
+        mlp, mlp_negative, _ = self._user_vectors(tf.gather(values["mlp_map"], history_places), lengths)
+        is_positive, is_asking = counts > 0, counts[:, : tf.shape(gmf_negative)[1]] > 0
+        weights = tf.cast(is_positive, tf.float32) * tf.cast(lengths, tf.float32)[:, None] ** USER_POWER
+        weights /= tf.reduce_sum(weights)
+        asking_weights = weights if self._before is not None else tf.reduce_sum(weights, axis=1, keepdims=True)
+
         split, gmf_dim = self.dims.mlp_dim, self.dims.gmf_dim
         output_gmf, output_mlp = values["output_kernel"][:gmf_dim, 0], values["output_kernel"][gmf_dim:, 0]
-        gmf_user = histories @ values["gmf_encoder"]
-        gmf_item, gmf_negative = tf.gather(values["gmf_item"], items), tf.gather(values["gmf_item"], negatives)
-        user_half = (histories @ values["mlp_encoder"]) @ values["mlp_kernel_1"][:split] + values["mlp_bias_1"]
-        item_half = values["mlp_item"] @ values["mlp_kernel_1"][split:]
+        kernel_user, kernel_item = values["mlp_kernel_1"][:split], values["mlp_kernel_1"][split:]
+        item_half = values["mlp_item"] @ kernel_item
 
-        positive = tf.linalg.matvec(gmf_user * gmf_item, output_gmf)
-        positive += self._mlp(values, user_half + tf.gather(item_half, items), output_mlp)
-        negative = tf.matmul(gmf_user * output_gmf, gmf_negative, transpose_b=True)
-        pairs = user_half[:, None, :] + tf.gather(item_half, negatives)[None, :, :]
-        pairs = tf.reshape(pairs, [-1, self.dims.hidden_dims[0]])
-        negative += tf.reshape(self._mlp(values, pairs, output_mlp), tf.shape(negative))
+        targets = tf.boolean_mask(tf.reshape(item_places, tf.shape(history_places)), is_positive)
+        gmf_items = tf.gather(values["gmf_item"], targets)
+        positive = tf.linalg.matvec(tf.boolean_mask(gmf, is_positive) * gmf_items, output_gmf)
+        user_half = tf.boolean_mask(mlp, is_positive) @ kernel_user + values["mlp_bias_1"]
+        positive += self._mlp(values, user_half + tf.gather(item_half, targets), output_mlp)
+
+        gmf_items = tf.gather(values["gmf_item"], negative_places)
+        negative = tf.matmul(tf.boolean_mask(gmf_negative, is_asking) * output_gmf, gmf_items, transpose_b=True)
+        user_half = tf.boolean_mask(mlp_negative, is_asking) @ kernel_user + values["mlp_bias_1"]
+        pairs = user_half[:, None, :] + tf.gather(item_half, negative_places)[None, :, :]
+        pairs = self._mlp(values, tf.reshape(pairs, [-1, self.dims.hidden_dims[0]]), output_mlp)
+        negative += tf.reshape(pairs, tf.shape(negative))
         bias = values["output_bias"]
-        return tf.reduce_mean(tf.nn.softplus(-(positive + bias))) + objective.negative_weight * tf.reduce_mean(
-            tf.nn.softplus(negative + bias)
+        return (
+            positive + bias,
+            tf.boolean_mask(weights, is_positive),
+            negative + bias,
+            tf.boolean_mask(asking_weights, is_asking),
         )
+
+    def _user_vectors(self, vectors: Any, lengths: Any) -> tuple[Any, Any, Any]:
+        """User vectors out of those of the items they had, (n, longest, dim): for positives, for negatives, and counts.
+
+        Positives: at each place, the vector of what the place may see, (n, longest, dim). Negatives: the vectors that
+        are asked about them, (n, longest or 1, dim). The count (n, longest) is that of the items a place sees; 0 where
+        there is nothing to learn.
+        """
+        longest = tf.shape(vectors)[1]
+        place = tf.range(longest)[None, :]
+        inside = place < lengths[:, None]
+        if self._before is not None:
+            before = self._before[:longest, :longest] @ vectors
+            return before, before, tf.where(inside, place, 0)
+        vectors *= tf.cast(inside, tf.float32)[:, :, None]
+        total = tf.reduce_sum(vectors, axis=1, keepdims=True)
+        length = tf.cast(lengths, tf.float32)[:, None, None]
+        others = (total - vectors) * tf.maximum(length - 1, 1) ** LENGTH_POWER
+        return others, total * length**LENGTH_POWER, tf.where(inside, lengths[:, None] - 1, 0)
 
     def _mlp(self, values: dict[str, Any], hidden: Any, output_mlp: Any) -> Any:
         hidden = tf.nn.relu(hidden)
@@ -116,40 +196,42 @@ class NeuMF:
             hidden = tf.nn.relu(hidden @ values[f"mlp_kernel_{layer}"] + values[f"mlp_bias_{layer}"])
         return tf.linalg.matvec(hidden, output_mlp)
 
-    def _adam_step(self, values: dict[str, Any], gradients: dict[str, Any], rows: Any, learning_rate: float) -> None:
-        """Kingma & Ba 2015, algorithm 1; of the item tables, only the gathered rows."""
+    def _adam_step(
+        self, values: dict[str, Any], gradients: dict[str, Any], rows: dict[str, Any], learning_rate: Any
+    ) -> None:
+        """Kingma & Ba 2015, algorithm 1; of the tables, only the gathered rows."""
         self._step.assign_add(1.0)
         rate = learning_rate * tf.sqrt(1 - ADAM_BETA_2**self._step) / (1 - ADAM_BETA_1**self._step)
         for name, gradient in gradients.items():
-            mean, square = self._means[name], self._squares[name]
-            old_mean = tf.gather(mean, rows) if name in ITEM_TABLES else mean
-            old_square = tf.gather(square, rows) if name in ITEM_TABLES else square
-            new_mean = ADAM_BETA_1 * old_mean + (1 - ADAM_BETA_1) * gradient
-            new_square = ADAM_BETA_2 * old_square + (1 - ADAM_BETA_2) * tf.square(gradient)
-            new_value = values[name] - rate * new_mean / (tf.sqrt(new_square) + ADAM_EPSILON)
-            for variable, new in ((mean, new_mean), (square, new_square), (self._weights[name], new_value)):
-                if name in ITEM_TABLES:
-                    variable.scatter_update(tf.IndexedSlices(new, rows))
+            variables = self._means[name], self._squares[name], self._weights[name]
+            old_mean, old_square = (
+                tf.gather(variable, rows[name]) if name in rows else variable for variable in variables[:2]
+            )
+            mean = ADAM_BETA_1 * old_mean + (1 - ADAM_BETA_1) * gradient
+            square = ADAM_BETA_2 * old_square + (1 - ADAM_BETA_2) * tf.square(gradient)
+            value = values[name] - rate * mean / (tf.sqrt(square) + ADAM_EPSILON)
+            for variable, new in zip(variables, (mean, square, value), strict=True):
+                if name in rows:
+                    variable.scatter_update(tf.IndexedSlices(new, rows[name]))
                 else:
                     variable.assign(new)
 
 
-def initial_weights(
-    dims: Dims, gmf_item: Floats, output_bias: float, history_rms: float, generator: np.random.Generator
-) -> dict[str, Floats]:
-    """Weights that score as the warm start does: the GMF path is its, and the MLP path begins near nothing.
+def _weights_before(decay: float) -> Floats:
+    """What an item counts for a later place: (MAX_LENGTH, MAX_LENGTH), row t weighs places 0 to t - 1."""
+    places = np.arange(MAX_LENGTH)
+    ago = places[:, None] - 1 - places[None, :]
+    weights = np.where(ago >= 0, recency_weights(np.maximum(ago, 0), decay), 0.0)
+    scaled: Floats = (weights * length_scales(weights.sum(axis=1))[:, None]).astype(np.float32)
+    return scaled
 
-    Parameters
-    ----------
-    gmf_item
-        (n_items, gmf_dim); `h @ gmf_item.T + output_bias` are the warm start's logits for a history vector h.
-    history_rms
-        Root mean square of the entries of history vectors, so that the MLP sees inputs of size one.
-    """
-    shapes = dims.weight_shapes()
+
+def initial_weights(dims: Dims, gmf_map: Floats, gmf_item: Floats, generator: np.random.Generator) -> dict[str, Floats]:
+    """Weights that score as the warm start, `(history @ gmf_map) @ gmf_item.T`: the MLP path begins near nothing."""
+    shapes = dims.weight_shapes() | dims.map_shapes()
     weights: dict[str, NDArray[np.floating]] = {
-        "gmf_encoder": np.eye(dims.gmf_dim),
-        "mlp_encoder": generator.normal(0.0, 1 / (np.sqrt(dims.gmf_dim) * history_rms), (dims.gmf_dim, dims.mlp_dim)),
+        "gmf_map": gmf_map,
+        "mlp_map": generator.normal(0.0, 0.3, shapes["mlp_map"]),
         "gmf_item": gmf_item,
         "mlp_item": generator.normal(0.0, 0.3, shapes["mlp_item"]),
     }
@@ -159,24 +241,14 @@ def initial_weights(
         weights[f"mlp_bias_{layer}"] = np.zeros(shape[1])
     output_mlp = generator.normal(0.0, 0.01, (dims.hidden_dims[-1], 1))
     weights["output_kernel"] = np.concatenate([np.ones((dims.gmf_dim, 1)), output_mlp])
-    weights["output_bias"] = np.array([output_bias])
+    weights["output_bias"] = np.zeros(1)
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
-def with_user_tables(weights: dict[str, Floats], item_map: Floats, histories: Any) -> dict[str, Floats]:
-    """The weights of `recsys.neumf`: the encoders give way to the maps and user tables they make.
-
-    Parameters
-    ----------
-    item_map
-        (n_items, dim), what turned a history of items into the vectors that were trained on.
-    histories
-        Every user's, (n_users, n_items), dense or sparse, as `recsys.histories` weighs them.
-    """
-    rest = {name: value for name, value in weights.items() if not name.endswith("_encoder")}
-    maps = {"gmf_map": item_map @ weights["gmf_encoder"], "mlp_map": item_map @ weights["mlp_encoder"]}
-    users = {"gmf_user": histories @ maps["gmf_map"], "mlp_user": histories @ maps["mlp_map"]}
-    return {name: np.asarray(value, dtype=np.float32) for name, value in (rest | maps | users).items()}
+def user_tables(weights: dict[str, Floats], histories: Any) -> dict[str, Floats]:
+    """The textbook's user tables: what `histories` (n_users, n_items), sparse, make of the maps."""
+    pairs = zip(USER_TABLES, HISTORY_TABLES, strict=True)
+    return {table: np.asarray(histories @ weights[name], dtype=np.float32) for table, name in pairs}
 
 
 def save_keras(dims: Dims, weights: dict[str, Floats], path: Path) -> None:
