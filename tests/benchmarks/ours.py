@@ -11,7 +11,7 @@ import numpy as np
 from recsys.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
-from recsys_train.fitting import Choice, Fitted, Recipe, epochs, fit, negatives_of, score_histories
+from recsys_train.fitting import Choice, Fitted, Recipe, epochs, fit, score_histories
 from recsys_train.histories import Histories
 from recsys_train.interactions import Interactions
 from tests.benchmarks.measured import seconds_by_phase
@@ -71,10 +71,10 @@ def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
     decay = recipe.decays[-1] if data.has_times else 0.0
     histories = Histories.of(data.train, ordered=data.has_times)
     n_pairs = 0
-    for block in histories.blocks(recipe.block, np.random.default_rng(seed)):
+    steps = recipe.ordered if data.has_times else recipe.unordered
+    for block in histories.blocks(steps.block, np.random.default_rng(seed)):
         n_places = int((block.lengths - data.has_times).sum())  # the first of an ordered history has nothing before it
-        n_negatives = negatives_of(block, histories, recipe, np.random.default_rng(seed)).size
-        n_pairs += n_places + (n_places if data.has_times else len(block.lengths)) * n_negatives
+        n_pairs += n_places + (n_places if data.has_times else len(block.lengths)) * steps.negatives
     passes = epochs(data.train, recipe, Choice(recipe.ridges[0], decay), seed, deadline=float("inf"))
     next(passes), next(passes)
     started = time.perf_counter()

@@ -82,7 +82,7 @@ def random_version(folder: Path) -> Version:
 def trained_version(folder: Path) -> Version:
     """What a training publishes."""
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415
-    from recsys_train.fitting import Recipe, fit  # noqa: PLC0415
+    from recsys_train.fitting import Recipe, Steps, fit  # noqa: PLC0415
     from recsys_train.report import DataReport  # noqa: PLC0415
 
     generator = np.random.default_rng(2)
@@ -96,7 +96,7 @@ def trained_version(folder: Path) -> Version:
         items,
         np.ones(len(users), dtype=np.float32),
     )
-    recipe = Recipe(block=128, max_epochs=6, patience=6)  # enough steps to leave the initial weights
+    recipe = Recipe(ordered=Steps(64, 64, 0.001), max_epochs=6, patience=6)  # enough steps to leave the initial weights
     fitted = fit(interactions, recipe, seed=0, budget_s=600, on_progress=lambda _progress: None)
     metrics = describe_metrics(fitted, DataReport(), recipe=recipe, seed=0)
     write_version(folder, "job.1", interactions, fitted, metrics)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recsys.neumf import Dims, Floats, Network
 from recsys.registry.records import Progress
 from recsys_train.evaluation import Quality, ScoreUsers, evaluate, lift_interval
-from recsys_train.histories import Block, Histories, final_histories
+from recsys_train.histories import Histories, final_histories
 from recsys_train.interactions import Int32s, Interactions
 from recsys_train.network import NeuMF, Objective, initial_weights
 from recsys_train.warm_start import (
@@ -42,9 +42,16 @@ MAX_SERVING_BYTES: Final = 256 * 1024**2
 MIN_GMF_DIM: Final = 16
 MAX_TABLE_BYTES: Final = 1024**3
 """Of the embedding tables in `model.h5`, users and items."""
-MIN_NEGATIVES: Final = 64
-MAX_NEGATIVES: Final = 4096
 CALIBRATING_BLOCKS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A step of training: `block` interactions, the `negatives` they share, and Adam's learning rate."""
+
+    block: int
+    negatives: int
+    learning_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +67,11 @@ class Recipe:
     """EASE's regularisation; validation chooses."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How fast a history is forgotten; validation chooses, 0 where the data has no times."""
-    block: int = 8192
-    """Interactions per step."""
-    block_pairs: int = 2**19
-    """Pairs of a user vector and a negative item per step: it says how many negatives a block shares."""
-    learning_rate: float = 0.001
-    unordered_learning_rate: float = 0.003
-    """Where the order of histories says nothing: a user is then one vector per pass, not one per interaction."""
+    ordered: Steps = Steps(block=1024, negatives=128, learning_rate=0.001)
+    unordered: Steps = Steps(block=8192, negatives=2048, learning_rate=0.003)
+    """Where the order of histories says nothing: negatives then meet one vector a user, not one an interaction."""
     negative_weight: float = 16.0
-    max_epochs: int = 8
+    max_epochs: int = 3
     patience: int = 1
     """Epochs without a better validation NDCG before training stops."""
 
@@ -289,32 +292,27 @@ def epochs(
     weights = initial_weights(dims, linear.item_map, linear.item_vectors, generator)
     model = NeuMF(dims, weights, decay=choice.decay)
     histories = Histories.of(train, ordered=choice.decay > 0)
-    rate = recipe.learning_rate if histories.ordered else recipe.unordered_learning_rate
-    objective = Objective(rate, recipe.negative_weight)
-    _calibrate(model, histories, recipe, generator)
+    steps = recipe.ordered if histories.ordered else recipe.unordered
+    objective = Objective(steps.learning_rate, recipe.negative_weight)
+    _calibrate(model, histories, steps, objective, generator)
     yield 0, None, model
     for epoch in itertools.count(1):
         losses = []
-        for block in histories.blocks(recipe.block, generator):
-            losses.append(model.train_block(block, negatives_of(block, histories, recipe, generator), objective))
+        for block in histories.blocks(steps.block, generator):
+            negatives = generator.integers(0, train.n_items, steps.negatives, dtype=np.int32)
+            losses.append(model.train_block(block, negatives, objective))
             if time.monotonic() > deadline:
                 break
         yield epoch, float(np.mean(losses)) if losses else None, model
 
 
-def _calibrate(model: NeuMF, histories: Histories, recipe: Recipe, generator: np.random.Generator) -> None:
+def _calibrate(
+    model: NeuMF, histories: Histories, steps: Steps, objective: Objective, generator: np.random.Generator
+) -> None:
     """Turn the linear model's scores into logits, by some blocks of the data."""
-    blocks = itertools.islice(histories.blocks(recipe.block, generator), CALIBRATING_BLOCKS)
-    logits = [model.logits(block, negatives_of(block, histories, recipe, generator)) for block in blocks]
+    blocks = itertools.islice(histories.blocks(steps.block, generator), CALIBRATING_BLOCKS)
+    n_items = model.dims.n_items
+    logits = [model.logits(block, generator.integers(0, n_items, steps.negatives, dtype=np.int32)) for block in blocks]
     if logits:
         positives, negatives = (np.concatenate([part.ravel() for part in side]) for side in zip(*logits, strict=True))
-        model.calibrate(*calibrate(positives, negatives, recipe.negative_weight))
-
-
-def negatives_of(
-    block: Block, histories: Histories, recipe: Recipe, generator: np.random.Generator
-) -> NDArray[np.int32]:
-    """Items drawn for a block, uniformly; what some of its users had may be among them."""
-    n_vectors = block.items.size if histories.ordered else len(block.items)
-    n_negatives = int(np.clip(recipe.block_pairs // n_vectors, MIN_NEGATIVES, MAX_NEGATIVES))
-    return generator.integers(0, histories.n_items, n_negatives, dtype=np.int32)
+        model.calibrate(*calibrate(positives, negatives, objective.negative_weight))

@@ -48,14 +48,13 @@ class Histories:
 
     starts: NDArray[np.int64]
     items: Int32s
-    n_items: int
     ordered: bool
     """Whether the order of a user's items counts."""
 
     @classmethod
     def of(cls, interactions: Interactions, *, ordered: bool) -> Histories:
         """The histories of all users of `interactions`."""
-        return cls(*interactions.items_by_user(), interactions.n_items, ordered)
+        return cls(*interactions.items_by_user(), ordered)
 
     def blocks(self, places: int, generator: np.random.Generator) -> Iterator[Block]:
         """All users once, in random order, about `places` items a block.

@@ -32,8 +32,6 @@ HISTORY_TABLES: Final = ("gmf_map", "mlp_map")
 ITEM_TABLES: Final = ("gmf_item", "mlp_item")
 """Rows are the items to be ranked."""
 USER_TABLES: Final = ("gmf_user", "mlp_user")
-USER_POWER: Final = -0.5
-"""A positive counts by this power of how many its user has: metrics ask every user alike, interactions do not."""
 ADAM_BETA_1: Final = 0.9
 ADAM_BETA_2: Final = 0.999
 ADAM_EPSILON: Final = 1e-8
@@ -142,7 +140,7 @@ class NeuMF:
         gmf, gmf_negative, counts = self._user_vectors(tf.gather(values["gmf_map"], history_places), lengths)
         mlp, mlp_negative, _ = self._user_vectors(tf.gather(values["mlp_map"], history_places), lengths)
         is_positive, is_asking = counts > 0, counts[:, : tf.shape(gmf_negative)[1]] > 0
-        weights = tf.cast(is_positive, tf.float32) * tf.cast(lengths, tf.float32)[:, None] ** USER_POWER
+        weights = tf.cast(is_positive, tf.float32)
         weights /= tf.reduce_sum(weights)
         asking_weights = weights if self._before is not None else tf.reduce_sum(weights, axis=1, keepdims=True)
 
