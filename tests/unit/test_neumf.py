@@ -71,10 +71,6 @@ def test_every_logit_follows_equation_12(hidden_dims: tuple[int, ...]) -> None:
         np.testing.assert_allclose(network.exact_logits(user, np.arange(11)), expected, atol=1e-5)
 
 
-def random_map(shape: tuple[int, ...]) -> Floats:
-    return np.random.default_rng(len(shape) + shape[1]).normal(0.0, 0.5, shape).astype(np.float32)
-
-
 def equation_12(dims: Dims, weights: dict[str, Floats], user: int, item: int) -> float:
     exact = {name: array.astype(np.float64) for name, array in weights.items()}
     hidden = np.concatenate([exact["mlp_user"][user], exact["mlp_item"][item]])

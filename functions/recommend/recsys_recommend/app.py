@@ -71,7 +71,7 @@ def create_router(
     async def ask(key: KeyRecord, question: Question) -> Response:
         return Response(answers.answer(await model_of(key), question), media_type="application/json")
 
-    Key = Annotated[KeyRecord, Depends(key_of)]  # noqa: N806 a type
+    Key = Annotated[KeyRecord, Depends(key_of)]  # noqa: N806  # it names a type
 
     @router.post("/v1/recommendations", responses=documented(401, 409, 413, 422, 503))
     async def recommendations(key: Key, body: RecommendationRequest) -> Response:
