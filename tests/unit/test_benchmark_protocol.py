@@ -8,26 +8,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from recsys_train.interactions import Interactions
 from tests.benchmarks.protocol import DataSet, Floats, Scores, hold_out_share, measure
+from tests.made_interactions import made_interactions
 
 N_ITEMS = 25
 
 
-def interactions(pairs: list[tuple[int, int]], *, n_users: int, n_items: int = N_ITEMS) -> Interactions:
-    users, items = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
-    return Interactions(
-        [f"u{user}" for user in range(n_users)],
-        [f"i{item}" for item in range(n_items)],
-        users,
-        items,
-        np.ones(len(users), dtype=np.float32),
-    )
-
-
 def data_set(train: list[tuple[int, int]], test: list[tuple[int, int]], *, n_users: int) -> DataSet:
     users, items = np.array(test, dtype=np.int32).T
-    return DataSet("made", interactions(train, n_users=n_users), True, users, items)
+    return DataSet("made", made_interactions(train, n_users=n_users, n_items=N_ITEMS), True, users, items)
 
 
 def falling(*best: int) -> Floats:
@@ -108,7 +97,7 @@ def test_the_validation_part_is_cut_from_training_and_leaves_the_test_part_alone
 
 def test_a_share_of_each_users_items_is_held_out_and_a_single_one_never() -> None:
     pairs = [(0, item) for item in range(20)] + [(1, 0), (1, 1)] + [(2, 7)]
-    rest, held_out = hold_out_share(interactions(pairs, n_users=3), 0.1, np.random.default_rng(0))
+    rest, held_out = hold_out_share(made_interactions(pairs, n_users=3, n_items=N_ITEMS), 0.1, np.random.default_rng(0))
     assert np.bincount(held_out.users, minlength=3).tolist() == [2, 1, 0]
     both = sorted(zip([*rest.users, *held_out.users], [*rest.items, *held_out.items], strict=True))
     assert both == sorted(pairs)
@@ -116,5 +105,5 @@ def test_a_share_of_each_users_items_is_held_out_and_a_single_one_never() -> Non
 
 def test_a_share_is_drawn_from_anywhere_in_the_order() -> None:
     pairs = [(user, item) for item in range(10) for user in range(200)]
-    _, held_out = hold_out_share(interactions(pairs, n_users=200), 0.1, np.random.default_rng(0))
+    _, held_out = hold_out_share(made_interactions(pairs, n_users=200, n_items=N_ITEMS), 0.1, np.random.default_rng(0))
     assert_allclose(np.bincount(held_out.items, minlength=10), 20, atol=15)

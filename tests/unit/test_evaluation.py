@@ -10,18 +10,7 @@ from numpy.typing import NDArray
 
 from recsys.neumf import Floats
 from recsys_train.evaluation import Quality, Ranks, evaluate, lift_interval
-from recsys_train.interactions import Interactions
-
-
-def interactions(pairs: list[tuple[int, int]], *, n_users: int, n_items: int) -> Interactions:
-    users, items = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
-    return Interactions(
-        [f"u{user}" for user in range(n_users)],
-        [f"i{item}" for item in range(n_items)],
-        users,
-        items,
-        np.ones(len(users), dtype=np.float32),
-    )
+from tests.made_interactions import made_interactions
 
 
 def quality_of(
@@ -35,8 +24,8 @@ def quality_of(
     n_users, n_items = scores.shape
     return evaluate(
         lambda users: scores[users],
-        interactions(train, n_users=n_users, n_items=n_items),
-        interactions(held_out, n_users=n_users, n_items=n_items),
+        made_interactions(train, n_users=n_users, n_items=n_items),
+        made_interactions(held_out, n_users=n_users, n_items=n_items),
         seed=seed,
     ).quality()
 
@@ -111,8 +100,8 @@ def test_each_user_is_asked_once() -> None:
         asked.extend(users.tolist())
         return np.zeros((len(users), 5), dtype=np.float32)
 
-    pairs = interactions([(user, 0) for user in range(300)], n_users=300, n_items=5)
-    evaluate(score, interactions([], n_users=300, n_items=5), pairs, seed=0)
+    pairs = made_interactions([(user, 0) for user in range(300)], n_users=300, n_items=5)
+    evaluate(score, made_interactions([], n_users=300, n_items=5), pairs, seed=0)
     assert asked == list(range(300))
 
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from recsys_train.interactions import Interactions
+from tests.made_interactions import made_interactions
 
 
-def interactions(*pairs: tuple[int, int], n_users: int = 3, n_items: int = 4) -> Interactions:
-    users, items = np.array(pairs, dtype=np.int32).T
-    return Interactions(
-        [f"u{user}" for user in range(n_users)],
-        [f"i{item}" for item in range(n_items)],
-        users,
-        items,
-        np.ones(len(users), dtype=np.float32),
-    )
+def interactions(*pairs: tuple[int, int]) -> Interactions:
+    return made_interactions(pairs, n_users=3, n_items=4)
 
 
 def test_the_last_pair_of_each_user_with_two_or_more_is_held_out() -> None:

@@ -53,9 +53,9 @@ class CsvSource(io.RawIOBase):
             return b"" if self._stopped else self._read(1024 * 1024 if size is None or size < 0 else size)
 
     def stop(self) -> None:
-        """Let no read go on after this: a parser that reads ahead in a thread may do so when it has given up.
+        """Let no read go on after this, and wait for one under way.
 
-        Python code in such a thread when the interpreter ends makes it abort.
+        A parser that reads ahead in a thread may do so when it has given up, and whoever opened the file closes it.
         """
         self._stopped = True
         with self._reading:
