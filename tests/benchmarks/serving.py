@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -232,23 +233,32 @@ def _batch(model: ServingModel) -> Table:
         f"All {len(model.users):,} users of a model of Gowalla's size, {len(model.items):,} items",
         {"": "", "users": ",d", "users/s": ",.0f", "÷ one by one": ".1f"},
     )
-    users = list(model.users)
     some = _some_users(model, 300)
-    by_brute_force = _times([lambda user=user: _one_by_brute_force(model, user) for user in some[:50]])
-    one_by_one = _times([lambda user=user: recommend(model, user, n=N) for user in some])
-    alone = 1000 / float(np.mean(one_by_one))
-    started = time.perf_counter()
-    answers = {answer.user_id: answer for answer in recommend_all(model, users, n=N)}
-    together = len(users) / (time.perf_counter() - started)
+    brute = 1000 / float(np.mean(_times([lambda user=user: _one_by_brute_force(model, user) for user in some[:50]])))
+    alone = 1000 / float(np.median([_mean_time(model, some) for _ in range(3)]))
+    n_cores = os.cpu_count() or 1
+    together = {n_threads: _users_per_s(model, n_threads) for n_threads in {1, n_cores}}
+    answers = {answer.user_id: answer for answer in recommend_all(model, some, n=N)}
     n_equal = sum(answers[user] == recommend(model, user, n=N) for user in some)
-    brute = 1000 / float(np.mean(by_brute_force))
     table.rows = [
-        ["recommend_all", len(users), together, together / alone],
+        *([f"recommend_all, threads: {k}", len(model.users), rate, rate / alone] for k, rate in together.items()),
         ["recommend, one by one", len(some), alone, 1.0],
         ["NumPy, every logit, one by one", 50, brute, brute / alone],
     ]
     table.notes = [f"{n_equal} of {len(some)} users compared got the same list with the same scores."]
     return table
+
+
+def _mean_time(model: ServingModel, users: Sequence[str]) -> float:
+    return float(np.mean(_times([lambda user=user: recommend(model, user, n=N) for user in users])))
+
+
+def _users_per_s(model: ServingModel, n_threads: int) -> float:
+    users = list(model.users)
+    started = time.perf_counter()
+    for _ in recommend_all(model, users, n=N, n_threads=n_threads):
+        pass
+    return len(users) / (time.perf_counter() - started)
 
 
 def _one_by_brute_force(model: ServingModel, user: str) -> Recommendations | object:

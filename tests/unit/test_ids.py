@@ -46,6 +46,12 @@ def test_rows_are_counted_as_in_a_list() -> None:
         ids[3]
 
 
+def test_the_ids_of_some_rows_come_in_their_order() -> None:
+    rows = np.array([10, 0, 4, 0, 3])
+    assert Ids.of(ODD).at(rows) == [ODD[row] for row in rows]
+    assert Ids.of(ODD).at(rows[:0]) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys import ranking
+from recsys.batch_search import best_items_of_each
 from recsys.errors import ItemNotFound
 from recsys.neumf import Dims
 from recsys.ranking import (
@@ -236,13 +239,39 @@ def test_all_users_get_what_each_gets_alone(model: ServingModel) -> None:
     assert list(recommend_all(model, [], n=2)) == []
 
 
-def test_users_of_several_blocks_get_what_each_gets_alone() -> None:
+@pytest.fixture(scope="module")
+def many() -> ServingModel:
+    """600 users who had between none and nearly all of 300 items."""
     network = random_network(Dims(n_users=1, n_items=300, gmf_dim=8, mlp_dim=4, hidden_dims=(8, 4)))
     generator = np.random.default_rng(0)
-    seen = [generator.permutation(300)[: generator.integers(0, 300)].tolist() for _ in range(600)]
-    model = serving_model(network, seen)
-    users = [f"u{user}" for user in generator.permutation(610).tolist()]
-    assert list(recommend_all(model, users, n=20)) == [recommend(model, user, n=20) for user in users]
+    return serving_model(
+        network, [generator.permutation(300)[: generator.integers(0, 300)].tolist() for _ in range(600)]
+    )
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5, None])
+def test_users_of_several_blocks_get_what_each_gets_alone(
+    many: ServingModel, n_threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "MAX_USERS", 100)
+    users = [f"u{user}" for user in np.random.default_rng(1).integers(0, 610, 620).tolist()]
+    expected = [recommend(many, user, n=20) for user in users]
+    assert list(recommend_all(many, users, n=20, n_threads=n_threads)) == expected
+
+
+def test_few_blocks_of_users_are_ahead_of_who_asks(many: ServingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "MAX_USERS", 10)
+    begun: list[int] = []
+
+    def watching(*arguments: Any, **options: Any) -> Any:
+        begun.append(1)
+        return best_items_of_each(*arguments, **options)
+
+    monkeypatch.setattr(ranking, "best_items_of_each", watching)
+    answers = recommend_all(many, list(many.users), n=5, n_threads=2)
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    assert len(begun) <= 3
 
 
 def test_equal_scores_keep_the_order_of_the_training_data(model: ServingModel) -> None:

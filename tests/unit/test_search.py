@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.batch_search import best_items_of_each, users_per_block
+from recsys import batch_search
+from recsys.batch_search import Catalogue, best_items_of_each
 from recsys.neumf import Dims, Floats, Network, User
-from recsys.search import Bounds, Rows, best_items, lipschitz_constant
+from recsys.search import Bounds, Rows, best_items, lipschitz_constant, steepest
 from tests.made_models import random_network
 
 NOTHING = np.array([], dtype=np.int64)
@@ -153,21 +154,50 @@ def test_float32_logits_lie_within_the_error_that_is_allowed_for(hidden_dims: tu
         assert bounds.error(user) < 1e-3 * max(1, np.abs(network.logits(user)).max())  # not so large as to be useless
 
 
+def test_the_steepest_slopes_of_two_layers_are_worked_out_by_hand() -> None:
+    # Unit 0 reaches the output by 2 * 3 and -1 * -4, unit 1 by 1 * 3 and 5 * -4.
+    network = replace(
+        network_by_chance(1, (2, 2)),
+        mlp_kernels=(np.array([[2, -1], [1, 5]], dtype=np.float32),),
+        output_mlp=np.array([3, -4], dtype=np.float32),
+    )
+    rising, falling = steepest(network)
+    assert (rising.tolist(), falling.tolist()) == ([10, 3], [0, 20])
+
+
 @pytest.mark.parametrize("n_items", [1, 15, 16, 1000])
-def test_every_item_is_bounded_from_its_centre(n_items: int) -> None:
-    network = network_by_chance(n_items)
+@pytest.mark.parametrize("hidden_dims", HIDDEN_DIMS)
+def test_no_user_likes_an_item_s_half_more_than_its_centre_by_more_than_its_slack(
+    n_items: int, hidden_dims: tuple[int, ...]
+) -> None:
+    network = network_by_chance(n_items, hidden_dims)
     bounds = Bounds.of(network)
-    away = np.linalg.norm(network.mlp_item.astype(np.float64) - bounds.centres[bounds.cluster], axis=1)
     assert bounds.cluster.shape == bounds.slack.shape == (n_items,)
-    assert np.all(bounds.slack >= lipschitz_constant(network) * away)
+    for half in np.random.default_rng(0).normal(scale=3, size=(100, hidden_dims[0])):
+        of_items = mlp_in_float64(network, half + network.mlp_item.astype(np.float64))
+        of_centres = mlp_in_float64(network, half + bounds.centres[bounds.cluster].astype(np.float64))
+        assert np.all(of_items - of_centres <= bounds.slack)
+    away = np.linalg.norm(network.mlp_item.astype(np.float64) - bounds.centres[bounds.cluster], axis=1)
+    assert np.all(bounds.slack <= lipschitz_constant(network) * away * (1 + 1e-5) + 1e-30)
+
+
+def test_a_centre_reaches_as_far_as_its_furthest_item() -> None:
+    nothing = np.zeros(3)
+    bounds = Bounds(
+        centres=np.zeros((3, 1), dtype=np.float32),
+        cluster=np.array([0, 2, 0, 2], dtype=np.uint16),
+        slack=np.array([1, 5, 3, 4], dtype=np.float32),
+        rounding=nothing,
+    )
+    assert bounds.reach.tolist() == [3, 0, 5]
 
 
 # -- many users at once
 
 
 def assert_same_for_each(network: Network, histories: list[Rows], n: int, excluded: list[Rows]) -> None:
-    bounds, users = Bounds.of(network), [network.user(history) for history in histories]
-    got = best_items_of_each(network, bounds, users, n, excluded=excluded)
+    users = [network.user(history) for history in histories]
+    got = best_items_of_each(Catalogue.of(network, Bounds.of(network)), users, n, excluded=excluded)
     assert len(got) == len(users)
     for (rows, logits), user, left_out in zip(got, users, excluded, strict=True):
         expected_rows, expected_logits = rule(network, user, n, left_out)
@@ -199,10 +229,33 @@ def test_many_users_of_a_large_catalogue_get_what_each_gets_alone(mlp_share: flo
     assert_same_for_each(network, histories, 20, [everything] * 3)
 
 
-@pytest.mark.parametrize(("n_items", "expected"), [(1, 256), (2**16, 256), (2**20, 16), (2**30, 1)])
-def test_a_block_of_users_fits_into_memory(n_items: int, expected: int) -> None:
-    class Sized:
-        def __init__(self) -> None:
-            self.n_items = n_items
+@pytest.mark.parametrize("mlp_share", [0.0, 0.02])
+def test_users_are_done_at_different_places_of_the_catalogue(mlp_share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With GMF rows of many lengths most users need the longest alone; somebody who had nothing has no GMF part at all.
+    monkeypatch.setattr(batch_search, "_FIRST_CHUNK", 300)
+    monkeypatch.setattr(batch_search, "_CHUNK", 100)
+    network = network_by_chance(3000, mlp_share=mlp_share)
+    generator = np.random.default_rng(0)
+    lengths = generator.exponential(size=(3000, 1)).astype(np.float32)
+    network = replace(network, gmf_item=network.gmf_item * lengths)
+    looked_at: list[int] = []
+    gmf_parts = batch_search._Block.gmf_parts
 
-    assert users_per_block(Sized()) == expected  # type: ignore[arg-type]
+    def watching(block: batch_search._Block, catalogue: Catalogue, users: Rows, begin: int, end: int) -> Floats:
+        looked_at.append(len(users))
+        return gmf_parts(block, catalogue, users, begin, end)
+
+    monkeypatch.setattr(batch_search._Block, "gmf_parts", watching)
+    histories = [generator.integers(0, 3000, size) for size in (0, 1, 2, 5, 20, 100)]
+    assert_same_for_each(network, histories, 20, [history[:50] for history in histories])
+    assert looked_at[0] == 6
+    assert 0 < looked_at[-1] < 6
+
+
+def test_items_come_in_falling_order_of_their_rows_norms() -> None:
+    network = replace(network_by_chance(3), gmf_item=np.array([[3, 4], [0, 1], [6, 8]], dtype=np.float32))
+    catalogue = Catalogue.of(network, Bounds.of(network))
+    assert catalogue.order.tolist() == [2, 0, 1]
+    assert catalogue.places.tolist() == [1, 2, 0]
+    assert np.all(catalogue.norms >= [10, 5, 1])
+    assert catalogue.norms == pytest.approx([10, 5, 1], rel=1e-5)

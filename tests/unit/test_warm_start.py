@@ -44,9 +44,15 @@ def test_a_lower_rank_is_as_near_as_the_singular_values_allow(matrix: sp.csr_mat
     assert error == pytest.approx(np.linalg.norm(np.linalg.svd(scores, compute_uv=False)[4:]), rel=1e-3)
 
 
-def test_the_full_spectrum_gives_a_history_back(matrix: sp.csr_matrix) -> None:
+def test_the_full_spectrum_is_the_root_of_the_normalised_gram_matrix(matrix: sp.csr_matrix) -> None:
     model = spectral(matrix, 12, np.random.default_rng(1))
-    assert_allclose((matrix @ model.item_map) @ model.item_vectors.T, matrix.toarray(), atol=1e-4)
+    had = matrix.toarray()
+    counts = np.maximum(had.sum(axis=0), 1)
+    normalised = had / np.sqrt(np.maximum(had.sum(axis=1, keepdims=True), 1)) / np.sqrt(counts)
+    squares, vectors = np.linalg.eigh(normalised.T @ normalised)
+    root = (vectors * np.maximum(squares, 0.0) ** 0.25) @ vectors.T
+    expected = had / np.sqrt(counts) @ root * np.sqrt(counts)
+    assert_allclose((matrix @ model.item_map) @ model.item_vectors.T, expected, atol=1e-3)
 
 
 def test_items_nobody_had_do_no_harm() -> None:
@@ -72,7 +78,7 @@ def test_balancing_keeps_the_scores_and_evens_the_sizes() -> None:
 def test_calibration_finds_the_logistic_regression() -> None:
     generator = np.random.default_rng(3)
     positives, negatives = generator.normal(0.5, 1, 4000), generator.normal(-0.5, 1, 4000)
-    slope, bias = calibrate(positives.astype(np.float32), negatives.astype(np.float32), 1.0)
+    slope, bias = calibrate(alike(positives), alike(negatives), 1.0)
     # Two normals of one width a unit apart: the log odds are the score itself.
     assert slope == pytest.approx(1.0, abs=0.1)
     assert bias == pytest.approx(0.0, abs=0.1)
@@ -80,8 +86,22 @@ def test_calibration_finds_the_logistic_regression() -> None:
 
 def test_the_weight_of_negatives_moves_the_bias_by_its_logarithm() -> None:
     generator = np.random.default_rng(4)
-    positives: NDArray[np.float32] = generator.normal(0.5, 1, 4000).astype(np.float32)
-    negatives: NDArray[np.float32] = generator.normal(-0.5, 1, 4000).astype(np.float32)
+    positives, negatives = alike(generator.normal(0.5, 1, 4000)), alike(generator.normal(-0.5, 1, 4000))
     _, even = calibrate(positives, negatives, 1.0)
     _, heavy = calibrate(positives, negatives, 16.0)
     assert even - heavy == pytest.approx(np.log(16), abs=0.15)
+
+
+def test_calibration_counts_scores_by_their_weights() -> None:
+    generator = np.random.default_rng(5)
+    positives, negatives = alike(generator.normal(0.5, 1, 500)), generator.normal(-0.5, 1, 500).astype(np.float32)
+    twice = np.where(np.arange(500) < 100, 2.0, 1.0).astype(np.float32)
+    repeated = np.append(negatives, negatives[:100])
+    assert calibrate(positives, (negatives, twice), 4.0) == pytest.approx(
+        calibrate(positives, alike(repeated), 4.0), rel=1e-3
+    )
+
+
+def alike(scores: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scores that count the same."""
+    return scores.astype(np.float32), np.ones(len(scores), dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -17,7 +17,7 @@ from recsys.registry.records import Progress
 from recsys_train.evaluation import Quality, ScoreUsers, evaluate, lift_interval
 from recsys_train.histories import Histories, final_histories
 from recsys_train.interactions import Int32s, Interactions
-from recsys_train.network import NeuMF, Objective, initial_weights
+from recsys_train.network import NeuMF, Objective, Weighted, initial_weights
 from recsys_train.warm_start import (
     MAX_EASE_ITEMS,
     LinearModel,
@@ -42,7 +42,7 @@ MAX_SERVING_BYTES: Final = 256 * 1024**2
 MIN_GMF_DIM: Final = 16
 MAX_TABLE_BYTES: Final = 1024**3
 """Of the embedding tables in `model.h5`, users and items."""
-CALIBRATING_BLOCKS: Final = 4
+CALIBRATING_BLOCKS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,15 @@ class Recipe:
     """How to train; the defaults suit a shop of any size up to millions of interactions."""
 
     gmf_dim: int = 512
-    """At most; large catalogues get `large_gmf_dim`, small ones as many as they have items."""
-    large_gmf_dim: int = 256
+    """At most: as many as there are items, and fewer where the tables would be too large."""
     mlp_dim: int = 16
     hidden_dims: tuple[int, ...] = (16, 8)
     ridges: tuple[float, ...] = (50.0, 200.0, 800.0)
     """EASE's regularisation; validation chooses."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How fast a history is forgotten; validation chooses, 0 where the data has no times."""
-    ordered: Steps = Steps(block=1024, negatives=128, learning_rate=0.001)
-    unordered: Steps = Steps(block=8192, negatives=2048, learning_rate=0.003)
+    ordered: Steps = Steps(block=1024, negatives=256, learning_rate=0.003)
+    unordered: Steps = Steps(block=8192, negatives=2048, learning_rate=0.001)
     """Where the order of histories says nothing: negatives then meet one vector a user, not one an interaction."""
     negative_weight: float = 16.0
     max_epochs: int = 3
@@ -164,7 +163,7 @@ def fit(
         if epoch > 0:
             on_progress(Progress("refitting", epoch, best.epoch, loss))
         if epoch == best.epoch or time.monotonic() > started + budget_s:
-            weights = model.weights()
+            dims, weights = model.dims, model.weights()  # of all users' data, whose rank may be another
             break
     choice = Choice(choice.ridge, choice.decay, epoch)
     fit_s = round(time.monotonic() - started, 3)
@@ -260,10 +259,9 @@ def _linear_model(
 
 def _gmf_dim(recipe: Recipe, n_users: int, n_items: int) -> int:
     """The GMF's width: what the recipe wants, as far as the tables still fit into `MAX_SERVING_BYTES`."""
-    wanted = recipe.gmf_dim if n_items <= MAX_EASE_ITEMS else recipe.large_gmf_dim
     served = MAX_SERVING_BYTES // (2 * 4 * n_items) - recipe.hidden_dims[0]  # each item as had and as ranked
     stored = MAX_TABLE_BYTES // (4 * (n_users + n_items)) - recipe.mlp_dim
-    return min(wanted, n_items, max(MIN_GMF_DIM, min(served, stored)))
+    return min(recipe.gmf_dim, n_items, max(MIN_GMF_DIM, min(served, stored)))
 
 
 @dataclass(slots=True)
@@ -312,7 +310,16 @@ def _calibrate(
     """Turn the linear model's scores into logits, by some blocks of the data."""
     blocks = itertools.islice(histories.blocks(steps.block, generator), CALIBRATING_BLOCKS)
     n_items = model.dims.n_items
-    logits = [model.logits(block, generator.integers(0, n_items, steps.negatives, dtype=np.int32)) for block in blocks]
-    if logits:
-        positives, negatives = (np.concatenate([part.ravel() for part in side]) for side in zip(*logits, strict=True))
+    asked = [model.logits(block, generator.integers(0, n_items, steps.negatives, dtype=np.int32)) for block in blocks]
+    if asked:
+        positives, negatives = (_joined(side) for side in zip(*asked, strict=True))
         model.calibrate(*calibrate(positives, negatives, objective.negative_weight))
+
+
+def _joined(parts: Iterable[Weighted]) -> Weighted:
+    """All logits, flat, each with its own weight."""
+    logits, weights = zip(*parts, strict=True)
+    spread = [
+        np.broadcast_to(some[:, None], one.shape) if one.ndim == 2 else some for one, some in zip(logits, weights)
+    ]
+    return np.concatenate([one.ravel() for one in logits]), np.concatenate([some.ravel() for some in spread])

@@ -31,7 +31,10 @@ HISTORY_TABLES: Final = ("gmf_map", "mlp_map")
 """Rows are the items that somebody had."""
 ITEM_TABLES: Final = ("gmf_item", "mlp_item")
 """Rows are the items to be ranked."""
+TABLES: Final = HISTORY_TABLES + ITEM_TABLES
 USER_TABLES: Final = ("gmf_user", "mlp_user")
+Weighted = tuple[Floats, Floats]
+"""Numbers, and what each row of them counts."""
 ADAM_BETA_1: Final = 0.9
 ADAM_BETA_2: Final = 0.999
 ADAM_EPSILON: Final = 1e-8
@@ -66,7 +69,10 @@ class NeuMF:
         self._before = tf.constant(_weights_before(decay)) if decay > 0 else None
         self._weights = {name: tf.Variable(value, name=name) for name, value in weights.items()}
         self._means = {name: tf.Variable(tf.zeros_like(value)) for name, value in self._weights.items()}
-        self._squares = {name: tf.Variable(tf.zeros_like(value)) for name, value in self._weights.items()}
+        self._squares = {
+            name: tf.Variable(tf.zeros_like(value[:, :1] if name in TABLES else value))
+            for name, value in self._weights.items()
+        }
         self._step = tf.Variable(0.0)
         shapes = (tf.TensorSpec((None, None), tf.int32), *(tf.TensorSpec((None,), tf.int32),) * 2)
         rates = (tf.TensorSpec((), tf.float32),) * 2
@@ -82,10 +88,14 @@ class NeuMF:
         rates = tf.constant(objective.learning_rate, tf.float32), tf.constant(objective.negative_weight, tf.float32)
         return float(self._train(block.items, block.lengths, negatives, *rates))
 
-    def logits(self, block: Block, negatives: NDArray[np.int32]) -> tuple[Floats, Floats]:
-        """Logits of the block's positives, (n,), and of its users with the negatives, (n_users', n_negatives)."""
-        positive, negative = self._ask(block.items, block.lengths, negatives)
-        return positive.numpy(), negative.numpy()
+    def logits(self, block: Block, negatives: NDArray[np.int32]) -> tuple[Weighted, Weighted]:
+        """Logits of the block's positives, (n,), and of who asks with the negatives, (m, n_negatives).
+
+        Each with the weights of its rows in the loss, (n,) and (m,), which sum to 1.
+        """
+        logits = self._ask(block.items, block.lengths, negatives)
+        positive, positive_weights, negative, negative_weights = (values.numpy() for values in logits)
+        return (positive, positive_weights), (negative, negative_weights)
 
     def calibrate(self, slope: float, bias: float) -> None:
         """Make every logit of the GMF path `slope` times as large, half of it on each side, and set the output bias."""
@@ -105,8 +115,7 @@ class NeuMF:
 
     def _logits_of_block(self, items: Any, lengths: Any, negatives: Any) -> Any:
         values, _, places = self._gather(items, negatives)
-        positive, _, negative, _ = self._logits(values, places, lengths)
-        return positive, negative
+        return self._logits(values, places, lengths)
 
     def _gather(self, items: Any, negatives: Any) -> tuple[dict[str, Any], dict[str, Any], tuple[Any, Any, Any]]:
         """Each row of a table that the block touches, once: values and row numbers by table, and places in them.
@@ -206,7 +215,10 @@ class NeuMF:
                 tf.gather(variable, rows[name]) if name in rows else variable for variable in variables[:2]
             )
             mean = ADAM_BETA_1 * old_mean + (1 - ADAM_BETA_1) * gradient
-            square = ADAM_BETA_2 * old_square + (1 - ADAM_BETA_2) * tf.square(gradient)
+            square = tf.square(gradient)
+            if name in rows:
+                square = tf.reduce_mean(square, axis=1, keepdims=True)
+            square = ADAM_BETA_2 * old_square + (1 - ADAM_BETA_2) * square
             value = values[name] - rate * mean / (tf.sqrt(square) + ADAM_EPSILON)
             for variable, new in zip(variables, (mean, square, value), strict=True):
                 if name in rows:
@@ -225,7 +237,7 @@ def _weights_before(decay: float) -> Floats:
 
 
 def initial_weights(dims: Dims, gmf_map: Floats, gmf_item: Floats, generator: np.random.Generator) -> dict[str, Floats]:
-    """Weights that score as the warm start, `(history @ gmf_map) @ gmf_item.T`: the MLP path begins near nothing."""
+    """Weights that score as the warm start, `(history @ gmf_map) @ gmf_item.T`: the MLP path begins at nothing."""
     shapes = dims.weight_shapes() | dims.map_shapes()
     weights: dict[str, NDArray[np.floating]] = {
         "gmf_map": gmf_map,
@@ -237,8 +249,7 @@ def initial_weights(dims: Dims, gmf_map: Floats, gmf_item: Floats, generator: np
         shape = shapes[f"mlp_kernel_{layer}"]
         weights[f"mlp_kernel_{layer}"] = generator.normal(0.0, np.sqrt(2 / shape[0]), shape)
         weights[f"mlp_bias_{layer}"] = np.zeros(shape[1])
-    output_mlp = generator.normal(0.0, 0.01, (dims.hidden_dims[-1], 1))
-    weights["output_kernel"] = np.concatenate([np.ones((dims.gmf_dim, 1)), output_mlp])
+    weights["output_kernel"] = np.concatenate([np.ones((dims.gmf_dim, 1)), np.zeros((dims.hidden_dims[-1], 1))])
     weights["output_bias"] = np.zeros(1)
     return {name: value.astype(np.float32) for name, value in weights.items()}
 

@@ -88,19 +88,36 @@ def reduce_rank(weights: Floats, histories: Any, dim: int, generator: np.random.
 
 
 def spectral(matrix: Any, dim: int, generator: np.random.Generator) -> LinearModel:
-    """The `dim` leading right singular vectors V of `D_u^-½ X D_i^-½`, as `D_i^-½ V` and `D_i^½ V`."""
+    """The `dim` leading right singular vectors V of `D_u^-½ X D_i^-½`, as `D_i^-½ V S^½` and `D_i^½ V`.
+
+    S are the singular values. GF-CF's ideal filter has no S, its linear one S²; in between ranks best.
+    """
     user_scale = _inverse_root(np.asarray(matrix.sum(axis=1)).ravel())
     item_scale = _inverse_root(np.asarray(matrix.sum(axis=0)).ravel())
     normalised = sp.csr_matrix(sp.diags(user_scale) @ matrix @ sp.diags(item_scale), dtype=np.float32)
+    transposed = normalised.T.tocsr()  # twice as fast to multiply with as a view
     n_items = normalised.shape[1]
     basis = generator.standard_normal((n_items, min(dim + OVERSAMPLING, n_items)), dtype=np.float32)
     for _ in range(2 * POWER_STEPS):
-        basis, _ = np.linalg.qr(normalised.T @ (normalised @ basis))
+        basis = _orthonormal(transposed @ (normalised @ basis))
     projected = normalised @ basis
-    _, rotation = np.linalg.eigh(projected.T @ projected)
+    squares, rotation = np.linalg.eigh(projected.T @ projected)
     vectors: Floats = basis @ rotation[:, ::-1][:, :dim]
+    filtered: Floats = vectors * np.maximum(squares[::-1][:dim], 0.0) ** 0.25
     scale = item_scale[:, None].astype(np.float32)
-    return LinearModel(vectors * scale, vectors / scale)
+    return LinearModel(filtered * scale, vectors / scale)
+
+
+def _orthonormal(vectors: Floats) -> Floats:
+    """A basis of what the columns span, (n, at most as many columns).
+
+    Through the eigenvectors of their Gram matrix: matrix products are fifteen times as fast as QR here. What is lost in
+    single precision, directions of less than a thousandth of the longest, is noise to what comes next.
+    """
+    squares, rotation = np.linalg.eigh(vectors.T @ vectors)
+    kept = squares > 1e-6 * squares[-1]
+    basis: Floats = vectors @ (rotation[:, kept] / np.sqrt(squares[kept]))
+    return basis
 
 
 def balance(model: LinearModel, vectors: Floats) -> LinearModel:
@@ -111,19 +128,25 @@ def balance(model: LinearModel, vectors: Floats) -> LinearModel:
     return LinearModel(model.item_map * ratio, model.item_vectors / ratio)
 
 
-def calibrate(positives: Floats, negatives: Floats, negative_weight: float) -> tuple[float, float]:
+def calibrate(
+    positives: tuple[Floats, Floats], negatives: tuple[Floats, Floats], negative_weight: float
+) -> tuple[float, float]:
     """`(slope, bias)` that make `slope * score + bias` the best logit: two-parameter logistic regression.
 
-    `positives` and `negatives` are scores; the mean loss over negatives counts `negative_weight` times.
+    `positives` and `negatives` are scores and what each counts; the mean loss over negatives counts `negative_weight`
+    times.
     """
-    unit = float(np.concatenate([positives, negatives]).std()) or 1.0
+    (up, up_weights), (down, down_weights) = positives, negatives
+    unit = float(np.concatenate([up, down]).std()) or 1.0
+    up, down = up / unit, down / unit
+    up_weights, down_weights = up_weights / up_weights.sum(), negative_weight * down_weights / down_weights.sum()
 
     def loss(theta: Any) -> tuple[float, Any]:
-        up, down = theta[0] * positives / unit + theta[1], theta[0] * negatives / unit + theta[1]
-        value = np.logaddexp(0, -up).mean() + negative_weight * np.logaddexp(0, down).mean()
-        pull_up, pull_down = -expit(-up), negative_weight * expit(down)
-        slope = (pull_up * positives).mean() / unit + (pull_down * negatives).mean() / unit
-        return value + 1e-6 * theta @ theta, np.array([slope, pull_up.mean() + pull_down.mean()]) + 2e-6 * theta
+        logits_up, logits_down = theta[0] * up + theta[1], theta[0] * down + theta[1]
+        value = up_weights @ np.logaddexp(0, -logits_up) + down_weights @ np.logaddexp(0, logits_down)
+        pull_up, pull_down = -up_weights * expit(-logits_up), down_weights * expit(logits_down)
+        slope = np.array([pull_up @ up + pull_down @ down, pull_up.sum() + pull_down.sum()])
+        return value + 1e-6 * theta @ theta, slope + 2e-6 * theta
 
     found = scipy.optimize.minimize(loss, np.array([1.0, -2.0]), jac=True, method="L-BFGS-B").x
     return max(float(found[0]), 1e-3) / unit, float(found[1])

@@ -2,77 +2,176 @@
 
 A matrix-vector product waits for memory; the product with many users' vectors does not. All that follows it is done for
 the pairs of a whole block of users, since a step for each user alone would cost more than the product.
+
+Items come in chunks, those with the longest GMF rows first. What the first chunk holds says how good the n-th best item
+is at least; and since gmf <= |user| |item|, a user is done where no row that follows is long enough for that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.neumf import Floats, Network, User
-from recsys.search import Bounds, Rows, best_items, mlp_parts
+from recsys.search import Bounds, Rows, best_items, gamma, mlp_parts
 
-_BLOCK_PAIRS: Final = 2**24
-"""Of users and items whose GMF parts are in memory at a time, 64 MiB."""
-_MAX_USERS: Final = 256
-_MAX_LEFT: Final = 4096
+MAX_USERS: Final = 1024
+"""Users at a time: the more there are, the less often items are read, and the more GMF parts are in memory."""
+_FIRST_CHUNK: Final = 4096
+_CHUNK: Final = 2048
+"""Items at a time; with that many users, 16 and 8 MiB of GMF parts."""
+_MAX_LEFT: Final = 2048
 """Of items that are left for a user; whoever has more is asked for alone."""
-_GROUPS: Final = 512
-
-Pairs = tuple[NDArray[np.int64], Rows]
-"""Users (rows of their block) and items, both (n_pairs,), users rising."""
+_GROUPS: Final = 256
 
 
-def users_per_block(network: Network) -> int:
-    """How many users to ask for at a time."""
-    return min(_MAX_USERS, max(1, _BLOCK_PAIRS // max(1, network.n_items)))
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalogue:
+    """The items of a network, those with the longest GMF rows first.
+
+    order (n_items,) int64 is the item at each place, places (n_items,) int64 the place of each item, norms (n_items,)
+    float32 the norm of the row at each place, rounded up.
+    """
+
+    network: Network
+    bounds: Bounds
+    order: Rows
+    places: Rows
+    norms: Floats
+
+    @classmethod
+    def of(cls, network: Network, bounds: Bounds) -> Self:
+        """Takes about as long as some users alone."""
+        norms = _norms(network.gmf_item)
+        order = np.argsort(-norms)
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        return cls(network, bounds, order, places, norms[order])
+
+
+def _norms(rows: Floats) -> Floats:
+    """The norm of each row, rounded up; (n_rows,) float32."""
+    norms: Floats = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return norms * np.float32(1 + gamma(rows.shape[1] + 8))
 
 
 def best_items_of_each(
-    network: Network, bounds: Bounds, users: Sequence[User], n: int, *, excluded: Sequence[Rows]
+    catalogue: Catalogue, users: Sequence[User], n: int, *, excluded: Sequence[Rows]
 ) -> list[tuple[Rows, Floats]]:
     """What `recsys.search.best_items` gives for each user and what is excluded there."""
     if not users or n == 0:
         return [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)) for _ in users]
-    block = User(np.array([user.gmf for user in users]), np.array([user.mlp for user in users]))
-    margins = 2 * np.array([bounds.error(user) for user in users])
-    gmf = block.gmf @ network.gmf_item.T
-    gmf[np.repeat(np.arange(len(users)), [len(rows) for rows in excluded]), np.concatenate(excluded)] = -np.inf
-
-    (askers, items), is_left_out = _promising(network, bounds, block, n, gmf, margins)
-    logits = gmf[askers, items] + mlp_parts(network, block.mlp[askers], items)
-    kept = logits >= (_nth_largest(logits, askers, n, len(users)) - margins)[askers]
-    askers, items = askers[kept], items[kept]
-    exact = network.exact_pair_logits(block, askers, items)
-    order = np.lexsort((items, -exact, askers))
-    starts = np.searchsorted(askers, np.arange(len(users) + 1))
+    network, bounds = catalogue.network, catalogue.bounds
+    block = _Block.of(users, catalogue, excluded)
+    margins = 2 * bounds.error(block.users)
+    pairs, is_left_out = _promising(catalogue, block, n, margins)
+    logits = pairs.gmf + mlp_parts(network, block.users.mlp[pairs.users], pairs.items)
+    pairs = pairs.where(logits >= (_nth_largest(logits, pairs.users, n, len(users)) - margins)[pairs.users])
+    exact = network.exact_pair_logits(block.users, pairs.users, pairs.items)
+    order = np.lexsort((pairs.items, -exact, pairs.users))
+    starts = np.searchsorted(pairs.users, np.arange(len(users) + 1))
     chosen = [order[starts[place] : starts[place + 1]][:n] for place in range(len(users))]
     return [
         best_items(network, bounds, user, n, excluded=excluded[place])
         if is_left_out[place]
-        else (items[chosen[place]], exact[chosen[place]])
+        else (pairs.items[chosen[place]], exact[chosen[place]])
         for place, user in enumerate(users)
     ]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    """Users together: `users` holds one per row.
+
+    What they do not get are pairs of a user and an item's place, (n_excluded,) both; places rise.
+    """
+
+    users: User
+    excluded_users: NDArray[np.int64]
+    excluded_places: Rows
+
+    @classmethod
+    def of(cls, users: Sequence[User], catalogue: Catalogue, excluded: Sequence[Rows]) -> Self:
+        """Of the users and the items excluded for each."""
+        together = User(np.array([user.gmf for user in users]), np.array([user.mlp for user in users]))
+        owners = np.repeat(np.arange(len(users)), [len(rows) for rows in excluded])
+        places = catalogue.places[np.concatenate(excluded)]
+        order = np.argsort(places)
+        return cls(together, owners[order], places[order])
+
+    def gmf_parts(self, catalogue: Catalogue, users: NDArray[np.int64], begin: int, end: int) -> Floats:
+        """GMF parts of some users' logits for a chunk's items, (n_users, n_places); -inf where an item is excluded."""
+        gmf: Floats = self.users.gmf[users] @ catalogue.network.gmf_item[catalogue.order[begin:end]].T
+        row_of = np.full(len(self.users.gmf), -1)
+        row_of[users] = np.arange(len(users))
+        here = slice(*np.searchsorted(self.excluded_places, (begin, end)))
+        rows, columns = row_of[self.excluded_users[here]], self.excluded_places[here] - begin
+        gmf[rows[rows >= 0], columns[rows >= 0]] = -np.inf
+        return gmf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """Users (rows of their block) and items, and the GMF parts of their logits; all (n_pairs,)."""
+
+    users: NDArray[np.int64]
+    items: Rows
+    gmf: Floats
+
+    @classmethod
+    def of(cls, parts: Sequence[Self]) -> Self:
+        """All parts together, users rising."""
+        users = np.concatenate([part.users for part in parts])
+        items, gmf = np.concatenate([part.items for part in parts]), np.concatenate([part.gmf for part in parts])
+        order = np.argsort(users, kind="stable")
+        return cls(users[order], items[order], gmf[order])
+
+    def where(self, kept: NDArray[np.bool_]) -> Self:
+        """Some of them."""
+        return replace(self, users=self.users[kept], items=self.items[kept], gmf=self.gmf[kept])
+
+
 def _promising(
-    network: Network, bounds: Bounds, block: User, n: int, gmf: Floats, margins: NDArray[np.float64]
-) -> tuple[Pairs, NDArray[np.bool_]]:
+    catalogue: Catalogue, block: _Block, n: int, margins: NDArray[np.float64]
+) -> tuple[_Pairs, NDArray[np.bool_]]:
     """Pairs whose item can still be among the user's `n` best, and which users were left out."""
+    network, bounds = catalogue.network, catalogue.bounds
+    users = np.arange(len(margins))
+    gmf = block.gmf_parts(catalogue, users, 0, _FIRST_CHUNK)
+    floors = _floors(catalogue, block, n, gmf) - margins
+    tops = np.array([network.mlp_outputs(half + bounds.centres) for half in block.users.mlp])
+    lowest = floors - (tops + bounds.reach).max(axis=1)
+    user_norms = _norms(block.users.gmf)
+    n_left = np.where(floors == np.inf, _MAX_LEFT + 1, 0)
+    parts = []
+    for begin, end in pairwise([0, *range(_FIRST_CHUNK, network.n_items, _CHUNK), network.n_items]):
+        if begin > 0:
+            users = np.flatnonzero((user_norms * catalogue.norms[begin] >= lowest) & (n_left <= _MAX_LEFT))
+            if len(users) == 0:
+                break
+            gmf = block.gmf_parts(catalogue, users, begin, end)
+        rows, columns, n_reached = _at_least(gmf, lowest[users])
+        pairs = _Pairs(users[rows], catalogue.order[begin + columns], gmf[rows, columns])
+        uppers = pairs.gmf + tops[pairs.users, bounds.cluster[pairs.items]] + bounds.slack[pairs.items]
+        parts.append(pairs.where(uppers >= floors[pairs.users]))
+        n_left += np.bincount(parts[-1].users, minlength=len(n_left))
+        n_left[users[n_reached > _MAX_LEFT]] = _MAX_LEFT + 1
+    is_left_out = n_left > _MAX_LEFT
+    pairs = _Pairs.of(parts)
+    return pairs.where(~is_left_out[pairs.users]), is_left_out
+
+
+def _floors(catalogue: Catalogue, block: _Block, n: int, gmf: Floats) -> NDArray[np.float64]:
+    """At most the n-th best logit of each user, (n_users,), by the first chunk; inf where it holds too few."""
     firsts = _at_most_nth_largest(gmf, n)
-    has_few = firsts == -np.inf
-    askers, items, too_many = _at_least(gmf, np.where(has_few, np.float32(np.inf), firsts))
-    logits = gmf[askers, items] + mlp_parts(network, block.mlp[askers], items)
-    floors = _nth_largest(logits, askers, n, len(gmf)) - margins  # inf for those with none
-    tops = np.array([network.mlp_outputs(half + bounds.centres) for half in block.mlp])
-    lowest = _rounded_down(floors - (tops.max(axis=1) + bounds.slack.max()))
-    askers, items, still_too_many = _at_least(gmf, lowest)
-    uppers = gmf[askers, items] + tops[askers, bounds.cluster[items]] + bounds.slack[items]
-    kept = uppers >= floors[askers]
-    return (askers[kept], items[kept]), has_few | too_many | still_too_many
+    users, columns, _ = _at_least(gmf, np.where(firsts == -np.inf, np.inf, firsts))
+    logits = gmf[users, columns] + mlp_parts(catalogue.network, block.users.mlp[users], catalogue.order[columns])
+    return _nth_largest(logits, users, n, len(gmf))
 
 
 def _at_most_nth_largest(values: Floats, n: int) -> Floats:
@@ -89,18 +188,17 @@ def _at_most_nth_largest(values: Floats, n: int) -> Floats:
     return largest
 
 
-def _at_least(values: Floats, thresholds: Floats) -> tuple[NDArray[np.int64], Rows, NDArray[np.bool_]]:
-    """Rows and columns where a row's threshold is reached, without rows that reach it too often; which those are."""
-    reached = values >= thresholds[:, None]
-    too_many = np.count_nonzero(reached, axis=1) > _MAX_LEFT
-    reached[too_many] = False
-    rows, columns = np.divmod(np.flatnonzero(reached), values.shape[1])
-    return rows, columns, too_many
-
-
-def _rounded_down(values: NDArray[np.float64]) -> Floats:
-    """Compared with float32 numbers, float64 ones would cost several times as much."""
-    return np.nextafter(values.astype(np.float32), np.float32(-np.inf))
+def _at_least(values: Floats, thresholds: NDArray[np.floating]) -> tuple[NDArray[np.int64], Rows, NDArray[np.int64]]:
+    """Rows and columns where a row's threshold is reached, and how often each row does; too often counts as never."""
+    n_rows, n_columns = values.shape
+    # Compared with float32 numbers, float64 ones would cost several times as much.
+    rounded_down = np.nextafter(thresholds.astype(np.float32), np.float32(-np.inf))
+    places = np.flatnonzero(values >= rounded_down[:, None])
+    n_reached = np.diff(np.searchsorted(places, np.arange(n_rows + 1) * n_columns))
+    rows = np.repeat(np.arange(n_rows), n_reached)
+    is_kept = (n_reached <= _MAX_LEFT)[rows]
+    rows = rows[is_kept]
+    return rows, places[is_kept] - rows * n_columns, n_reached
 
 
 def _nth_largest(values: Floats, groups: NDArray[np.int64], n: int, n_groups: int) -> NDArray[np.float64]:

@@ -74,6 +74,12 @@ class Ids(Sequence[str]):
         row: int = order[place]
         return row if self._bytes(row) == key else None
 
+    def at(self, rows: NDArray[np.integer]) -> list[str]:
+        """The ids of some rows, in their order."""
+        text = self._views[0]
+        begins, ends = self.starts[rows].tolist(), self.starts[rows + 1].tolist()
+        return [text[begin:end].tobytes().decode() for begin, end in zip(begins, ends, strict=True)]
+
     def _bytes(self, row: int) -> bytes:
         text, starts, _ = self._views
         return bytes(text[starts[row] : starts[row + 1]])

@@ -122,9 +122,9 @@ class Network:
 
     def user(self, history: NDArray[np.integer]) -> User:
         """Who had these items, oldest first; somebody who had none is a user too."""
-        weights = history_weights(len(history), self.decay)[:, None]
-        gmf = np.add.reduce(weights * self.gmf_map[history], axis=0)
-        mlp = np.add.reduce(weights * self.mlp_map[history], axis=0) + self.mlp_bias_1
+        weights = history_weights(len(history), self.decay)
+        gmf = np.einsum("i,ij->j", weights, self.gmf_map[history])
+        mlp = np.einsum("i,ij->j", weights, self.mlp_map[history]) + self.mlp_bias_1
         return User(gmf.astype(np.float32), mlp.astype(np.float32))
 
     def logits(self, user: User) -> Floats:
@@ -139,8 +139,8 @@ class Network:
     def exact_pair_logits(self, users: User, user_rows: NDArray[np.integer], item_rows: NDArray[np.integer]) -> Floats:
         """The logits that items are ranked by, of pairs, (n_pairs,) float32; `users` holds a user per row.
 
-        A pair's is the same whatever others it is computed with: float64 operations, each sum in the order of its
-        terms, rounded once in the end. Products of BLAS are faster but promise no such thing.
+        A pair's is the same whatever others it is computed with: in float64, each product that of one pair alone, and
+        rounded once in the end. One product of many pairs is faster but promises no such thing.
         """
         logits = np.empty(len(item_rows), dtype=np.float32)
         for begin in range(0, len(item_rows), _EXACT_BLOCK):
@@ -151,15 +151,13 @@ class Network:
     def _exact_logits(
         self, users: User, user_rows: NDArray[np.integer], item_rows: NDArray[np.integer]
     ) -> NDArray[np.float64]:
-        if len(item_rows) == 1:  # see `_columns`
-            return self._exact_logits(users, np.repeat(user_rows, 2), np.repeat(item_rows, 2))[:1]
-        gmf = np.add.reduce(_columns(self.gmf_item, item_rows) * _columns(users.gmf, user_rows), axis=0)
-        hidden = np.maximum(_columns(self.mlp_item, item_rows) + _columns(users.mlp, user_rows), 0)
+        """Of stacks of matrices, one a pair, which NumPy multiplies one after the other."""
+        gmf = _stack(self.gmf_item[item_rows]) @ _stack(users.gmf[user_rows]).swapaxes(1, 2)
+        hidden = np.maximum(_stack(self.mlp_item[item_rows]) + _stack(users.mlp[user_rows]), 0)
         for kernel, bias in zip(self.mlp_kernels, self.mlp_biases, strict=True):
-            hidden = np.add.reduce(kernel[:, :, None] * hidden[:, None, :], axis=0)
-            hidden = np.maximum(hidden + bias[:, None], 0)
-        mlp = np.add.reduce(self.output_mlp[:, None] * hidden, axis=0)
-        logits: NDArray[np.float64] = gmf + mlp + self.output_bias
+            hidden = np.maximum(hidden @ kernel.astype(np.float64) + bias, 0)
+        mlp = hidden @ self.output_mlp.astype(np.float64)[:, None]
+        logits: NDArray[np.float64] = (gmf + mlp + self.output_bias)[:, 0, 0]
         return logits
 
     def mlp_outputs(self, hidden: Floats) -> Floats:
@@ -173,12 +171,9 @@ class Network:
         return product
 
 
-def _columns(table: Floats, rows: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Rows of a table as columns in C order, so that a sum over the first axis goes term by term.
-
-    (Of a single column NumPy would sum pairwise.)
-    """
-    return np.array(table[rows].T, dtype=np.float64, order="C")
+def _stack(rows: Floats) -> NDArray[np.float64]:
+    """(n, width) as n matrices of one row."""
+    return rows.astype(np.float64)[:, None, :]
 
 
 def sigmoid(logits: Floats) -> Floats:

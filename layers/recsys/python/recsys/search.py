@@ -4,9 +4,12 @@ A logit is a GMF part, one dot product an item, plus an MLP part, some thousand 
 items are one matrix-vector product. The MLP part f(a + b) of an item, whose half of the first layer is b, is bounded
 from above for any user half a, so most items are ruled out by
 
-    gmf + f(a + c) + L * |b - c|  <  the n-th best logit of some items that are likely to be good                 (1)
+    gmf + f(a + c) + slack  <  the n-th best logit of some items that are likely to be good                       (1)
 
 where c is the nearest of some hundred centres of the items' halves: f is computed for those and for what (1) leaves.
+f(a + b) is larger than f(a + c) by the smaller of two bounds at most, whatever the user:
+
+    slack = min(L |b - c|,  sum_j rising_j max(b_j - c_j, 0) + falling_j max(c_j - b_j, 0))                       (2)
 
 L is a Lipschitz constant of f, that of Combettes & Pesquet, "Lipschitz certificates for layered network structures
 driven by averaged activation operators", SIAM J. Math. Data Sci. 2020. Where two points differ by d before a ReLU, they
@@ -16,15 +19,21 @@ way gives at most the product of the spectral norms of the runs of kernels betwe
 product of all kernels' norms, a third less on what we trained. The first ReLU, which has no kernel before it, makes no
 distance longer.
 
-Floats. What items are ranked by in the end is `Network.exact_logits`, a fixed sequence of float64 operations for each
-item alone, rounded once. float32 products, whose last bits depend on what is computed together, only rule items out,
-and only by more than their rounding error, see `Bounds.error`. So the list is that of ranking every item's exact logit.
+The second holds since f is piecewise linear. Its slope along unit j is a sum, over the ways from j to the output that
+pass no unit at rest, of the product of their weights. So it is at most the sum `rising_j` of all products that are
+positive, and at least minus the sum `falling_j` of those that are negative. It is the smaller one of narrow networks:
+half of L |b - c| for 16-16-8, three times it for 64-32-16-8.
+
+Floats. What items are ranked by in the end is `Network.exact_logits`, float64 products of each item alone, of the same
+shapes whatever is asked, rounded once. float32 products, whose last bits depend on what is computed together, only rule
+items out, and only by more than their rounding error, see `Bounds.error`. So the list is that of ranking every item's
+exact logit.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 import numpy as np
@@ -36,10 +45,10 @@ Rows = NDArray[np.int64]
 """Rows of items, (n,)."""
 
 ITEMS_PER_CENTRE: Final = 16
-MAX_CENTRES: Final = 1024
+MAX_CENTRES: Final = 256
 _SAMPLE: Final = 2**16
 _LLOYD_STEPS: Final = 4
-_BLOCK: Final = 4096
+_BLOCK: Final = 1024
 """Items whose MLP is computed at a time: what stays in cache."""
 _UNIT: Final = 2.0**-24
 """Relative error of one float32 operation."""
@@ -51,13 +60,20 @@ class Bounds:
     """What rules items out, made once for a network.
 
     centres (n_centres, hidden_1) float32; cluster (n_items,) uint16, the centre of each item; slack (n_items,) float32,
-    L times the distance to it, rounded up; rounding (3,) float64, see `error`.
+    (2) of the item and its centre, rounded up; rounding (3,) float64, see `error`. reach (n_centres,) float32 is the
+    largest slack of each centre's items.
     """
 
     centres: Floats
     cluster: NDArray[np.uint16]
     slack: Floats
     rounding: NDArray[np.float64]
+    reach: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        reach = np.zeros(len(self.centres), dtype=np.float32)
+        np.maximum.at(reach, self.cluster, self.slack)
+        object.__setattr__(self, "reach", reach)
 
     @classmethod
     def of(cls, network: Network) -> Self:
@@ -65,18 +81,20 @@ class Bounds:
         n_centres = min(MAX_CENTRES, max(1, network.n_items // ITEMS_PER_CENTRE))
         centres = _centres(network.mlp_item, n_centres)
         cluster, distances = _nearest(centres, network.mlp_item)
-        slack = lipschitz_constant(network) * distances * _ROUNDED_UP
+        slack = np.minimum(lipschitz_constant(network) * distances, _by_slope(network, centres, cluster)) * _ROUNDED_UP
         return cls(centres, cluster.astype(np.uint16), _rounded_up(slack), _rounding(network))
 
-    def error(self, user: User) -> float:
+    def error(self, user: User) -> NDArray[np.float64]:
         """How far a float32 logit, or the left side of (1), may lie from its exact value, for any item of this user.
 
-        It is `rounding @ [1, |user.gmf|, |user.mlp|]`, the classical bound: a dot product of length m is off by at most
-        m u / (1 - m u) |x| |y| with u = 2**-24, in whatever order it is summed (Higham, "Accuracy and stability of
-        numerical algorithms", §3.1), and what an MLP layer takes over from the one before grows by its kernel's norm.
+        A number; where `user` holds a user per row, one for each. It is `rounding @ [1, |user.gmf|, |user.mlp|]`, the
+        classical bound: a dot product of length m is off by at most m u / (1 - m u) |x| |y| with u = 2**-24, in
+        whatever order it is summed (Higham, "Accuracy and stability of numerical algorithms", §3.1), and what an MLP
+        layer takes over from the one before grows by its kernel's norm.
         """
-        gmf, mlp = np.linalg.norm(user.gmf), np.linalg.norm(user.mlp)
-        return float(self.rounding @ np.array([1.0, gmf, mlp]))
+        gmf, mlp = (np.sqrt(np.einsum("...i,...i", half, half)) for half in (user.gmf, user.mlp))
+        error: NDArray[np.float64] = self.rounding[0] + self.rounding[1] * gmf + self.rounding[2] * mlp
+        return error
 
 
 def best_items(
@@ -121,7 +139,28 @@ def _spectral_norm(matrix: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(matrix, 2))
 
 
+def steepest(network: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`rising` and `falling` of the module's docstring, (hidden_1,) each."""
+    output = network.output_mlp.astype(np.float64)
+    rising, falling = np.maximum(output, 0), np.maximum(-output, 0)
+    for kernel in reversed(network.mlp_kernels):
+        positive, negative = np.maximum(kernel, 0), np.maximum(-kernel, 0)
+        rising, falling = positive @ rising + negative @ falling, positive @ falling + negative @ rising
+    return rising, falling
+
+
 # -- at publish time
+
+
+def _by_slope(network: Network, centres: Floats, cluster: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The second bound of (2) for each item and its centre, (n_items,)."""
+    rising, falling = steepest(network)
+    slack = np.empty(network.n_items)
+    for begin in range(0, network.n_items, _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        away = network.mlp_item[block].astype(np.float64) - centres[cluster[block]]
+        slack[block] = np.maximum(away, 0) @ rising + np.maximum(-away, 0) @ falling
+    return slack
 
 
 def _centres(points: Floats, n_centres: int) -> Floats:
@@ -162,15 +201,15 @@ def _rounding(network: Network) -> NDArray[np.float64]:
 
     def error(gmf: float, mlp: float) -> float:
         dot = largest_gmf * gmf
-        off = _gamma(network.gmf_item.shape[1]) * dot
+        off = gamma(network.gmf_item.shape[1]) * dot
         size = mlp + largest_mlp
         wrong = _UNIT * size
         for kernel, bias in zip(network.mlp_kernels, network.mlp_biases, strict=True):
             exact, offset = kernel.astype(np.float64), float(np.linalg.norm(bias))
-            fresh = _gamma(len(kernel) + 2) * (_spectral_norm(np.abs(exact)) * size + offset)
+            fresh = gamma(len(kernel) + 2) * (_spectral_norm(np.abs(exact)) * size + offset)
             size, wrong = _spectral_norm(exact) * size + offset, fresh + _spectral_norm(exact) * wrong
         output = float(np.linalg.norm(network.output_mlp))
-        off += output * (_gamma(len(network.output_mlp)) * size + wrong)
+        off += output * (gamma(len(network.output_mlp)) * size + wrong)
         # Sums of the parts, a bound's slack, and the exact logit's own rounding to float32.
         off += 8 * _UNIT * (dot + 3 * output * size + abs(network.output_bias))
         return 2 * off  # for what is of second order in the unit
@@ -179,7 +218,8 @@ def _rounding(network: Network) -> NDArray[np.float64]:
     return np.array([base, error(1.0, 0.0) - base, error(0.0, 1.0) - base])
 
 
-def _gamma(length: int) -> float:
+def gamma(length: int) -> float:
+    """The relative error that a float32 sum of so many products of the same sign may have; see `Bounds.error`."""
     return length * _UNIT / (1 - length * _UNIT)
 
 
@@ -194,7 +234,9 @@ def _largest_norm(rows: Floats) -> float:
 # -- per request
 
 
-def _promising(network: Network, bounds: Bounds, user: User, n: int, gmf: Floats, margin: float) -> tuple[Rows, Floats]:
+def _promising(
+    network: Network, bounds: Bounds, user: User, n: int, gmf: Floats, margin: NDArray[np.float64]
+) -> tuple[Rows, Floats]:
     """Rows that can still be among the `n` best, and their GMF parts; -inf in `gmf` is out."""
     n_first = min(len(gmf), 2 * n + 32)
     first = np.argpartition(gmf, len(gmf) - n_first)[len(gmf) - n_first :]
@@ -204,7 +246,7 @@ def _promising(network: Network, bounds: Bounds, user: User, n: int, gmf: Floats
         return rows, gmf[rows]
     floor = _nth_largest(gmf[first] + mlp_parts(network, user.mlp, first), n) - margin
     tops = network.mlp_outputs(user.mlp + bounds.centres)
-    rows = np.flatnonzero(gmf >= floor - (tops.max() + bounds.slack.max()))
+    rows = np.flatnonzero(gmf >= floor - (tops + bounds.reach).max())
     uppers = gmf[rows] + tops[bounds.cluster[rows]] + bounds.slack[rows]
     rows = rows[uppers >= floor]
     return rows, gmf[rows]
@@ -215,12 +257,15 @@ def mlp_parts(network: Network, user_halves: Floats, items: Rows) -> Floats:
     outputs = np.empty(len(items), dtype=np.float32)
     for begin in range(0, len(items), _BLOCK):
         block = slice(begin, begin + _BLOCK)
-        halves = user_halves if user_halves.ndim == 1 else user_halves[block]
-        outputs[block] = network.mlp_outputs(halves + network.mlp_item[items[block]])
+        hidden = network.mlp_item[items[block]]
+        hidden += user_halves if user_halves.ndim == 1 else user_halves[block]
+        outputs[block] = network.mlp_outputs(hidden)
     return outputs
 
 
-def _ranked(network: Network, user: User, n: int, rows: Rows, logits: Floats, margin: float) -> tuple[Rows, Floats]:
+def _ranked(
+    network: Network, user: User, n: int, rows: Rows, logits: Floats, margin: NDArray[np.float64]
+) -> tuple[Rows, Floats]:
     """The `n` best of some rows by their exact logits; `logits` are those in float32."""
     if len(rows) > n:
         rows = rows[logits >= _nth_largest(logits, n) - margin]
