@@ -22,22 +22,22 @@ def test_ease_is_equation_8_of_the_paper(matrix: sp.csr_matrix) -> None:
     inverse = np.linalg.inv(dense.T @ dense + 5.0 * np.eye(12))
     expected = np.eye(12) - inverse / np.diag(inverse)
     np.fill_diagonal(expected, 0)
-    assert_allclose(ease(matrix, 5.0), expected, atol=1e-5)
+    assert_allclose(ease(matrix, 5.0).weights, expected, atol=1e-5)
 
 
 def test_ease_survives_items_that_always_come_together() -> None:
     twins = sp.csr_matrix(np.ones((30, 4), dtype=np.float32))
-    assert np.isfinite(ease(twins, 0.1)).all()
+    assert np.isfinite(ease(twins, 0.1).weights).all()
 
 
 def test_at_full_rank_nothing_is_lost(matrix: sp.csr_matrix) -> None:
-    weights = ease(matrix, 5.0)
+    weights = ease(matrix, 5.0).weights
     model = reduce_rank(weights, matrix, 12, np.random.default_rng(1))
     assert_allclose((matrix @ model.item_map) @ model.item_vectors.T, matrix @ weights, atol=1e-4)
 
 
 def test_a_lower_rank_is_as_near_as_the_singular_values_allow(matrix: sp.csr_matrix) -> None:
-    weights = ease(matrix, 5.0)
+    weights = ease(matrix, 5.0).weights
     scores = matrix @ weights
     model = reduce_rank(weights, matrix, 4, np.random.default_rng(1))
     error = np.linalg.norm(scores - (matrix @ model.item_map) @ model.item_vectors.T)
@@ -59,7 +59,7 @@ def test_items_nobody_had_do_no_harm() -> None:
     matrix = sp.csr_matrix(np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32))
     for model in (
         spectral(matrix, 2, np.random.default_rng(0)),
-        reduce_rank(ease(matrix, 1.0), matrix, 2, np.random.default_rng(0)),
+        ease(matrix, 1.0).reduced(matrix, 2, np.random.default_rng(0)),
     ):
         assert np.isfinite(model.item_map).all()
         assert np.isfinite(model.item_vectors).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -20,11 +20,10 @@ from recsys_train.interactions import Int32s, Interactions
 from recsys_train.network import NeuMF, Objective, Weighted, initial_weights
 from recsys_train.warm_start import (
     MAX_EASE_ITEMS,
-    LinearModel,
+    Linear,
     balance,
     calibrate,
     ease,
-    reduce_rank,
     spectral,
     to_matrix,
 )
@@ -36,6 +35,8 @@ VALIDATION_PAIRS: Final = 50_000_000
 """About how many user-item pairs one validation scores; it bounds the number of users asked."""
 MEASURED_PAIRS: Final = 150_000_000
 """The same for the final measurement."""
+MAX_CHOOSING: Final = 3_000_000
+"""Interactions that choices are made by and measured with; of more, those of some users are taken."""
 MIN_SHARED_USERS: Final = 20
 MAX_SERVING_BYTES: Final = 256 * 1024**2
 """Of the embedding tables of a published model: half of what a recommending function keeps in memory by default."""
@@ -128,6 +129,7 @@ def fit(
     """
     started = time.monotonic()
     train, held_out = interactions.split_last() if has_times else interactions.split_random(np.random.default_rng(seed))
+    train, held_out = _of_some_users(train, held_out, seed)
     validation, test = _share(
         held_out,
         n_validation=max(50, VALIDATION_PAIRS // train.n_items),
@@ -137,10 +139,11 @@ def fit(
     decays = recipe.decays if has_times else (0.0,)
 
     on_progress(Progress("choosing"))
-    choice = _choose(train, validation, recipe, decays)
+    choice, linear = _choose(train, validation, recipe, decays)
+    on_progress(Progress("fitting"))
     best = _Best()
     started_epochs = time.monotonic()
-    for epoch, loss, model in epochs(train, recipe, choice, seed, deadline=started + budget_s / 2):
+    for epoch, loss, model in epochs(train, recipe, choice, seed, deadline=started + budget_s / 2, linear=linear):
         dims, weights = model.dims, model.weights()
         score_users = _scorer(dims, weights, choice.decay, train)
         ndcg = evaluate(score_users, train, validation, seed=seed).quality().ndcg_at_20
@@ -154,11 +157,13 @@ def fit(
         if now + (now - started_epochs) * (epoch + 2) / (epoch + 1) > started + budget_s:
             break
 
+    del linear, model  # memory that the second fit wants
     on_progress(Progress("evaluating"))
     counts = train.users_per_item().astype(np.float32)
     ours = evaluate(_scorer(dims, best.weights, choice.decay, train), train, test, seed=seed)
     popularity = evaluate(lambda users: np.tile(counts, (len(users), 1)), train, test, seed=seed)
 
+    on_progress(Progress("refitting"))
     for epoch, loss, model in epochs(interactions, recipe, choice, seed, deadline=started + budget_s):
         if epoch > 0:
             on_progress(Progress("refitting", epoch, best.epoch, loss))
@@ -191,7 +196,7 @@ def score_histories(network: Network, histories: list[Int32s]) -> Floats:
     users = [network.user(history) for history in histories]
     logits: Floats = np.stack([user.gmf for user in users]) @ network.gmf_item.T
     for row, user in enumerate(users):
-        logits[row] += network.mlp_outputs(user.mlp + network.mlp_item) + network.output_bias
+        logits[row] += network.mlp_parts(user.mlp) + network.output_bias
     return logits
 
 
@@ -207,22 +212,35 @@ def _share(held_out: Interactions, *, n_validation: int, n_test: int, seed: int)
     )
 
 
-def _choose(train: Interactions, validation: Interactions, recipe: Recipe, decays: tuple[float, ...]) -> Choice:
+def _of_some_users(train: Interactions, held_out: Interactions, seed: int) -> tuple[Interactions, Interactions]:
+    """Both, with all that some users had, drawn so that about `MAX_CHOOSING` interactions are left to train on."""
+    share = MAX_CHOOSING / max(1, len(train))
+    if share >= 1:
+        return train, held_out
+    is_drawn = np.random.default_rng(seed).random(train.n_users) < share
+    return train[is_drawn[train.users]], held_out[is_drawn[held_out.users]]
+
+
+def _choose(
+    train: Interactions, validation: Interactions, recipe: Recipe, decays: tuple[float, ...]
+) -> tuple[Choice, Linear]:
     """The warm start's regularisation and how fast histories are forgotten, by validation NDCG of the linear model."""
-    if train.n_items > MAX_EASE_ITEMS and len(decays) == 1:
-        return Choice(0.0, decays[0])
     matrix = to_matrix(train)
     users = validation.users
     row_of = dict(zip(users.tolist(), range(len(users)), strict=True))
-    histories = {decay: final_histories(train, decay)[users] for decay in decays}
-    best, best_ndcg = Choice(recipe.ridges[0], decays[0]), -1.0
-    for ridge, score in _linear_scorers(matrix, recipe):
+    asked = train[np.isin(train.users, users)]
+    histories = {decay: final_histories(asked, decay)[users] for decay in decays}
+    best, best_ndcg = None, -1.0
+    for ridge in recipe.ridges if train.n_items <= MAX_EASE_ITEMS else (0.0,):
+        linear = _linear(matrix, ridge, recipe, np.random.default_rng(0))
+        if best is None and len(decays) == 1 and train.n_items > MAX_EASE_ITEMS:
+            return Choice(ridge, decays[0]), linear  # there is nothing to choose
         for decay, rows in histories.items():
-            scores = score(rows)
-            ranks = evaluate(partial(_rows_of_users, scores, row_of), train, validation, seed=0)
-            ndcg = ranks.quality().ndcg_at_20
-            if ndcg > best_ndcg:
-                best, best_ndcg = Choice(ridge, decay), ndcg
+            scores = partial(_rows_of_users, linear.scores(rows), row_of)
+            ndcg = evaluate(scores, train, validation, seed=0).quality().ndcg_at_20
+            if best is None or ndcg > best_ndcg:
+                best, best_ndcg = (Choice(ridge, decay), linear), ndcg
+    assert best is not None, "a recipe has ridges and decays"
     return best
 
 
@@ -231,30 +249,12 @@ def _rows_of_users(scores: Floats, row_of: dict[int, int], users: NDArray[np.int
     return rows
 
 
-def _linear_scorers(matrix: Any, recipe: Recipe) -> Iterator[tuple[float, Callable[[Any], Floats]]]:
-    """The linear models to choose from: `(ridge, score)`, where `score(histories)` is (n, n_items)."""
-    if matrix.shape[1] > MAX_EASE_ITEMS:
-        model = spectral(matrix, _gmf_dim(recipe, *matrix.shape), np.random.default_rng(0))
-        yield 0.0, lambda rows: (rows @ model.item_map) @ model.item_vectors.T
-        return
-    for ridge in recipe.ridges:
-        weights = ease(matrix, ridge)
-        yield ridge, partial(_product, weights)
-
-
-def _product(weights: Floats, rows: Any) -> Floats:
-    return np.asarray(rows @ weights)
-
-
-def _linear_model(
-    matrix: Any, histories: Any, ridge: float, recipe: Recipe, generator: np.random.Generator
-) -> LinearModel:
-    """The warm start: EASE cut down for these histories where the catalogue allows it, otherwise spectral."""
+def _linear(matrix: Any, ridge: float, recipe: Recipe, generator: np.random.Generator) -> Linear:
+    """EASE where the catalogue allows it, otherwise spectral, to which `ridge` means nothing."""
     n_items = matrix.shape[1]
-    dim = _gmf_dim(recipe, *matrix.shape)
     if n_items > MAX_EASE_ITEMS:
-        return spectral(matrix, dim, generator)
-    return reduce_rank(ease(matrix, ridge), histories, dim, generator)
+        return spectral(matrix, _gmf_dim(recipe, *matrix.shape), generator)
+    return ease(matrix, ridge)
 
 
 def _gmf_dim(recipe: Recipe, n_users: int, n_items: int) -> int:
@@ -276,19 +276,21 @@ class _Best:
 
 
 def epochs(
-    train: Interactions, recipe: Recipe, choice: Choice, seed: int, *, deadline: float
+    train: Interactions,
+    recipe: Recipe,
+    choice: Choice,
+    seed: int,
+    *,
+    deadline: float,
+    linear: Linear | None = None,
 ) -> Iterator[tuple[int, float | None, NeuMF]]:
     """Start from the linear model and train without end: `(epoch, mean loss, network)`, first as it starts (epoch 0).
 
-    After `deadline` (of `time.monotonic`) a pass over the histories ends where it is.
+    After `deadline` (of `time.monotonic`) a pass over the histories ends where it is. `linear` is the model of `train`
+    with `choice.ridge`, if it is there already.
     """
     generator = np.random.default_rng(seed)
-    final = final_histories(train, choice.decay)
-    linear = _linear_model(to_matrix(train), final, choice.ridge, recipe, generator)
-    linear = balance(linear, final @ linear.item_map)
-    dims = Dims(train.n_users, train.n_items, linear.item_map.shape[1], recipe.mlp_dim, recipe.hidden_dims)
-    weights = initial_weights(dims, linear.item_map, linear.item_vectors, generator)
-    model = NeuMF(dims, weights, decay=choice.decay)
+    model = _started(train, recipe, choice, linear, generator)
     histories = Histories.of(train, ordered=choice.decay > 0)
     steps = recipe.ordered if histories.ordered else recipe.unordered
     objective = Objective(steps.learning_rate, recipe.negative_weight)
@@ -304,6 +306,19 @@ def epochs(
         yield epoch, float(np.mean(losses)) if losses else None, model
 
 
+def _started(
+    train: Interactions, recipe: Recipe, choice: Choice, linear: Linear | None, generator: np.random.Generator
+) -> NeuMF:
+    """A network that ranks as the linear model does."""
+    final = final_histories(train, choice.decay)
+    linear = linear or _linear(to_matrix(train), choice.ridge, recipe, generator)
+    start = linear.reduced(final, _gmf_dim(recipe, train.n_users, train.n_items), generator)
+    start = balance(start, final @ start.item_map)
+    dims = Dims(train.n_users, train.n_items, start.item_map.shape[1], recipe.mlp_dim, recipe.hidden_dims)
+    weights = initial_weights(dims, start.item_map, start.item_vectors, generator)
+    return NeuMF(dims, weights, decay=choice.decay)
+
+
 def _calibrate(
     model: NeuMF, histories: Histories, steps: Steps, objective: Objective, generator: np.random.Generator
 ) -> None:
@@ -316,10 +331,7 @@ def _calibrate(
         model.calibrate(*calibrate(positives, negatives, objective.negative_weight))
 
 
-def _joined(parts: Iterable[Weighted]) -> Weighted:
+def _joined(parts: Sequence[Weighted]) -> Weighted:
     """All logits, flat, each with its own weight."""
-    logits, weights = zip(*parts, strict=True)
-    spread = [
-        np.broadcast_to(some[:, None], one.shape) if one.ndim == 2 else some for one, some in zip(logits, weights)
-    ]
-    return np.concatenate([one.ravel() for one in logits]), np.concatenate([some.ravel() for some in spread])
+    logits = np.concatenate([one.ravel() for one, _ in parts])
+    return logits, np.concatenate([np.repeat(weights, one.size // len(weights)) for one, weights in parts])

@@ -33,6 +33,34 @@ class LinearModel:
     item_map: Floats
     item_vectors: Floats
 
+    def scores(self, histories: Any) -> Floats:
+        """Of all items, (n, n_items), for sparse histories (n, n_items)."""
+        scores: Floats = (histories @ self.item_map) @ self.item_vectors.T
+        return scores
+
+    def reduced(self, histories: Any, dim: int, generator: np.random.Generator) -> LinearModel:  # noqa: ARG002
+        """Itself: it has the width it was made for."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ItemWeights:
+    """`history @ weights` scores items; (n_items, n_items) float32."""
+
+    weights: Floats
+
+    def scores(self, histories: Any) -> Floats:
+        """Of all items, (n, n_items), for sparse histories (n, n_items)."""
+        return np.asarray(histories @ self.weights)
+
+    def reduced(self, histories: Any, dim: int, generator: np.random.Generator) -> LinearModel:
+        """See `reduce_rank`."""
+        return reduce_rank(self.weights, histories, dim, generator)
+
+
+Linear = LinearModel | ItemWeights
+"""What validation chooses from, and what `reduced` to factors is where training starts."""
+
 
 def to_matrix(interactions: Interactions) -> Any:
     """Who had what, as a sparse matrix (n_users, n_items) of ones, float32."""
@@ -41,19 +69,14 @@ def to_matrix(interactions: Interactions) -> Any:
     return sp.csr_matrix((ones, (interactions.users, interactions.items)), shape=shape)
 
 
-def ease(matrix: Any, ridge: float) -> Floats:
-    """EASE's item-item weights: `B = I - P / diag(P)`, `P = (XᵀX + λI)⁻¹`.
-
-    Returns
-    -------
-    (n_items, n_items) float32, zero diagonal.
-    """
+def ease(matrix: Any, ridge: float) -> ItemWeights:
+    """EASE's item-item weights: `B = I - P / diag(P)`, `P = (XᵀX + λI)⁻¹`, with a zero diagonal."""
     gram = (matrix.T @ matrix).toarray()
     gram[np.diag_indices_from(gram)] += np.float32(ridge)
     inverse = _inverse(gram)
     weights: Floats = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
-    return weights
+    return ItemWeights(weights)
 
 
 def _inverse(matrix: Floats) -> Floats:

@@ -31,8 +31,10 @@ from recsys.histories import history_weights
 
 Floats = NDArray[np.float32]
 
-_EXACT_BLOCK: Final = 256
+_BLOCK: Final = 1024
 """Items at a time; the products of a layer then stay in cache."""
+_EXACT_BLOCK: Final = 256
+"""The same in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,15 @@ class Network:
     def logits(self, user: User) -> Floats:
         """Logits of one user for every item, (n_items,) float32, but for the last bits those of `exact_logits`."""
         gmf: Floats = self.gmf_item @ user.gmf
-        return gmf + self.mlp_outputs(user.mlp + self.mlp_item) + self.output_bias
+        return gmf + self.mlp_parts(user.mlp) + self.output_bias
+
+    def mlp_parts(self, user_half: Floats) -> Floats:
+        """The MLP's part of the logits of one user, (hidden_1,), for every item, (n_items,)."""
+        parts = np.empty(self.n_items, dtype=np.float32)
+        for begin in range(0, self.n_items, _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            parts[block] = self.mlp_outputs(user_half + self.mlp_item[block])
+        return parts
 
     def exact_logits(self, user: User, rows: NDArray[np.integer]) -> Floats:
         """The logits that items are ranked by, of some items, (n,) float32; see `exact_pair_logits`."""
