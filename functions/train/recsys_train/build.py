@@ -123,6 +123,7 @@ def describe_metrics(fitted: Fitted, report: DataReport, *, recipe: Recipe, seed
             "chosen_on": "other users' last interactions (the same users where fewer than 20 have one)",
             "hr_at_10, ndcg_at_10": "the held-out item among 99 the user never touched; a tie counts against the model",
             "recall_at_20, ndcg_at_20": "the held-out item among the whole catalogue without what the user had",
+            "measured_model": f"trained on {fitted.measured_interactions:,} interactions that were not held out",
             "published_model": "the same recipe, trained again on all interactions",
         },
         "training": {

@@ -31,7 +31,7 @@ from recsys_train.warm_start import (
 OnProgress = Callable[[Progress], None]
 """Told how far a training is; what it raises ends the training."""
 
-VALIDATION_PAIRS: Final = 50_000_000
+VALIDATION_PAIRS: Final = 100_000_000
 """About how many user-item pairs one validation scores; it bounds the number of users asked."""
 MEASURED_PAIRS: Final = 150_000_000
 """The same for the final measurement."""
@@ -62,7 +62,7 @@ class Recipe:
     gmf_dim: int = 512
     """At most: as many as there are items, and fewer where the tables would be too large."""
     mlp_dim: int = 16
-    hidden_dims: tuple[int, ...] = (16, 8)
+    hidden_dims: tuple[int, ...] = (8,)
     ridges: tuple[float, ...] = (50.0, 200.0, 800.0)
     """EASE's regularisation; validation chooses."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -72,8 +72,8 @@ class Recipe:
     """Where the order of histories says nothing: negatives then meet one vector a user, not one an interaction."""
     negative_weight: float = 16.0
     max_epochs: int = 3
-    patience: int = 1
-    """Epochs without a better validation NDCG before training stops."""
+    patience: int = 2
+    """Epochs without a better validation NDCG before training stops; the first may lose what the next ones win."""
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as it stands in `metrics.json`."""
@@ -94,7 +94,8 @@ class Fitted:
     """A network trained on all interactions, and how the same recipe did with one of each user's held out.
 
     `quality` and `popularity` are means over the `evaluated_users`, who had no part in any choice (where fewer than
-    `MIN_SHARED_USERS` have something held out, the same users serve both).
+    `MIN_SHARED_USERS` have something held out, the same users serve both), of a network trained on
+    `measured_interactions`.
     """
 
     dims: Dims
@@ -103,6 +104,7 @@ class Fitted:
     popularity: Quality
     lift_interval: tuple[float, float] | None
     evaluated_users: int
+    measured_interactions: int
     choice: Choice
     fit_s: float
 
@@ -179,6 +181,7 @@ def fit(
         popularity.quality(),
         lift_interval(ours, popularity, seed=seed),
         len(test),
+        len(train),
         choice,
         fit_s,
     )

@@ -251,7 +251,7 @@ def initial_weights(dims: Dims, gmf_map: Floats, gmf_item: Floats, generator: np
         weights[f"mlp_bias_{layer}"] = np.zeros(shape[1])
     weights["output_kernel"] = np.concatenate([np.ones((dims.gmf_dim, 1)), np.zeros((dims.hidden_dims[-1], 1))])
     weights["output_bias"] = np.zeros(1)
-    return {name: value.astype(np.float32) for name, value in weights.items()}
+    return {name: value.astype(np.float32, copy=False) for name, value in weights.items()}
 
 
 def user_tables(weights: dict[str, Floats], histories: Any) -> dict[str, Floats]:
