@@ -55,7 +55,7 @@ def main() -> None:
     print(speed.text(), "\n", equality.text(), "\n", sep="\n", flush=True)
     print(_cold(large).text(), "\n", flush=True)
     del large
-    print(_batch(enlarged(shipped, 40_981, 29_858, gmf_dim=256)).text())
+    print(_batch(enlarged(shipped, 40_981, 29_858)).text())
 
 
 # -- one user

@@ -42,12 +42,13 @@ def _train(folder: Path, recipe: dict[str, object]) -> None:
         interactions, report = read_interactions(stream, max_unpacked_bytes=2**30)
     chosen = Recipe(**recipe)  # type: ignore[arg-type]
     fitted = fit(interactions, chosen, seed=0, budget_s=300, on_progress=lambda _: None)
+    assert fitted.choice.epochs > 0, "the MLP was not trained: its bounds would look too good"
     folder.mkdir(parents=True, exist_ok=True)
     metrics = describe_metrics(fitted, report, recipe=chosen, seed=0)
     write_version(folder, folder.name, interactions, fitted, metrics)
 
 
-def enlarged(model: ServingModel, n_items: int, n_users: int, *, gmf_dim: int | None = None) -> ServingModel:
+def enlarged(model: ServingModel, n_items: int, n_users: int) -> ServingModel:
     """A model of other sizes with the trained one's kernels, after whose items its items are drawn.
 
     The first items are the trained ones. Each other one has the GMF row of a trained one plus noise of half its
@@ -58,15 +59,14 @@ def enlarged(model: ServingModel, n_items: int, n_users: int, *, gmf_dim: int | 
     generator = np.random.default_rng(0)
     network = model.network
     n_trained = network.n_items
-    gmf_dim = gmf_dim or network.gmf_item.shape[1]
     drawn = generator.integers(0, n_trained, max(0, n_items - n_trained))
     source = np.append(np.arange(min(n_items, n_trained)), drawn)
     n_new = len(drawn)
 
     def with_noise(table: Floats) -> Floats:
-        rows = np.ascontiguousarray(table[source, :gmf_dim])
-        deviation = (0.5 * table[:, :gmf_dim].std(axis=0)).astype(np.float32)
-        rows[n_trained:] += generator.standard_normal((n_new, gmf_dim), dtype=np.float32) * deviation
+        rows = table[source]
+        deviation = (0.5 * table.std(axis=0)).astype(np.float32)
+        rows[n_trained:] += generator.standard_normal((n_new, table.shape[1]), dtype=np.float32) * deviation
         return rows
 
     mlp_item = network.mlp_item[source]

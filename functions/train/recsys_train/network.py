@@ -7,7 +7,8 @@ The arithmetic is `recsys.neumf`'s. What is here is how to train it fast:
 - All positives of a block share its negatives, so the GMF half of the negative logits is one matrix product.
 - The first MLP layer is a user half plus an item half: per block it costs rows, not pairs.
 - Adam updates just the rows that a block touches ("lazy" Adam: the moments of other rows rest), so a step costs what
-  the block holds, not what the tables do.
+  the block holds, not what the tables do. A row has one second moment, the mean over its dimensions ("row-wise", as for
+  the embeddings in FBGEMM), so a step keeps the gradient's direction within the row.
 
 Learning follows the order of time: the user vector of a positive is made of what came before it. Where the data has no
 order worth following (`decay` 0), it is made of everything but the positive itself.
@@ -215,10 +216,10 @@ class NeuMF:
                 tf.gather(variable, rows[name]) if name in rows else variable for variable in variables[:2]
             )
             mean = ADAM_BETA_1 * old_mean + (1 - ADAM_BETA_1) * gradient
-            square = tf.square(gradient)
+            new_square = tf.square(gradient)
             if name in rows:
-                square = tf.reduce_mean(square, axis=1, keepdims=True)
-            square = ADAM_BETA_2 * old_square + (1 - ADAM_BETA_2) * square
+                new_square = tf.reduce_mean(new_square, axis=1, keepdims=True)
+            square = ADAM_BETA_2 * old_square + (1 - ADAM_BETA_2) * new_square
             value = values[name] - rate * mean / (tf.sqrt(square) + ADAM_EPSILON)
             for variable, new in zip(variables, (mean, square, value), strict=True):
                 if name in rows:
