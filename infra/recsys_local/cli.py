@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from recsys import artifact
+from recsys.batch_ranking import recommend_all
 from recsys.errors import RecsysError
-from recsys.ranking import recommend_all
 from recsys.settings import Settings
 from recsys_local.offline import read_users, train_folder, write_recommendations
 from recsys_local.progress import TrainingProgress, tracked

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from recsys import artifact
+from recsys.batch_ranking import recommend_all
 from recsys.neumf import Floats, Network, User
-from recsys.ranking import Recommendations, ServingModel, recommend, recommend_all, top_n
+from recsys.ranking import Recommendations, ServingModel, recommend, top_n
 from tests.benchmarks.measured import run
 from tests.benchmarks.serving_models import DEEP, enlarged, trained
 from tests.benchmarks.tables import Table

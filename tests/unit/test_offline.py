@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from recsys.batch_ranking import recommend_all
 from recsys.errors import InvalidRequest
 from recsys.objects.files import FileObjectStore
-from recsys.ranking import recommend_all
 from recsys.registry.records import Progress
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings

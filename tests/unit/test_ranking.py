@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys import ranking
-from recsys.batch_search import best_items_of_each
 from recsys.errors import ItemNotFound
-from recsys.neumf import Dims
 from recsys.ranking import (
     RankedItem,
     Recommendations,
@@ -22,11 +18,10 @@ from recsys.ranking import (
     Strategy,
     popular,
     recommend,
-    recommend_all,
     similar,
     top_n,
 )
-from tests.made_models import network_of, random_network, serving_model
+from tests.made_models import network_of, serving_model
 
 NOTHING = np.array([], dtype=np.int64)
 
@@ -231,47 +226,6 @@ def test_popular_items_are_those_of_most_users(model: ServingModel) -> None:
     assert (answer.user_id, answer.strategy, answer.model_version) == (None, Strategy.POPULAR, "job.1")
     assert [(item.item_id, item.rank) for item in answer.items] == [("i3", 1), ("i1", 2), ("i2", 3)]
     assert [item.score for item in answer.items] == pytest.approx([1, 1 / 3, 1 / 3])
-
-
-def test_all_users_get_what_each_gets_alone(model: ServingModel) -> None:
-    users = ["u1", "nobody", "u0", "u2", "u1", ""]
-    assert list(recommend_all(model, users, n=2)) == [recommend(model, user, n=2) for user in users]
-    assert list(recommend_all(model, [], n=2)) == []
-
-
-@pytest.fixture(scope="module")
-def many() -> ServingModel:
-    """600 users who had between none and nearly all of 300 items."""
-    network = random_network(Dims(n_users=1, n_items=300, gmf_dim=8, mlp_dim=4, hidden_dims=(8, 4)))
-    generator = np.random.default_rng(0)
-    return serving_model(
-        network, [generator.permutation(300)[: generator.integers(0, 300)].tolist() for _ in range(600)]
-    )
-
-
-@pytest.mark.parametrize("n_threads", [1, 2, 5, None])
-def test_users_of_several_blocks_get_what_each_gets_alone(
-    many: ServingModel, n_threads: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ranking, "MAX_USERS", 100)
-    users = [f"u{user}" for user in np.random.default_rng(1).integers(0, 610, 620).tolist()]
-    expected = [recommend(many, user, n=20) for user in users]
-    assert list(recommend_all(many, users, n=20, n_threads=n_threads)) == expected
-
-
-def test_few_blocks_of_users_are_ahead_of_who_asks(many: ServingModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "MAX_USERS", 10)
-    begun: list[int] = []
-
-    def watching(*arguments: Any, **options: Any) -> Any:
-        begun.append(1)
-        return best_items_of_each(*arguments, **options)
-
-    monkeypatch.setattr(ranking, "best_items_of_each", watching)
-    answers = recommend_all(many, list(many.users), n=5, n_threads=2)
-    next(answers)
-    answers.close()  # type: ignore[attr-defined]
-    assert len(begun) <= 3
 
 
 def test_equal_scores_keep_the_order_of_the_training_data(model: ServingModel) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
-from recsys import ranking
+from recsys import batch_ranking
 from recsys.api_key import ApiKey
 from tests.unit.http_fakes import Service, assert_problem, eventually, publish
 
@@ -58,7 +58,7 @@ def test_a_batch_is_answered_in_its_order_as_each_alone(service: Service) -> Non
 def test_users_alone_are_answered_all_together_as_each_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     key = service.published_key()
     alone = [service.client.ask(str(key), user_id=user_id, n=2).json() for user_id in ("u1", "nobody", "u2", "u1")]
-    monkeypatch.setattr(ranking, "recommend_all", together := _Noting(ranking.recommend_all))
+    monkeypatch.setattr(batch_ranking, "recommend_all", together := _Noting(batch_ranking.recommend_all))
 
     answers = results(batch(service, key, *({"user_id": answer["user_id"]} for answer in alone), n=2))
 
@@ -141,7 +141,7 @@ def test_a_batch_goes_on_in_a_thread(service: Service, monkeypatch: pytest.Monke
         alive.append(service.client.get("/health/live").status_code)
         return []
 
-    monkeypatch.setattr(ranking, "recommend_all", slow)
+    monkeypatch.setattr(batch_ranking, "recommend_all", slow)
 
     assert results(batch(service, key, {"user_id": "u1"})) == []
     assert alive == [200]

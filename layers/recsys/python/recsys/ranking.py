@@ -7,27 +7,17 @@ the most popular items answer.
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.batch_search import MAX_USERS, Catalogue, best_items_of_each
 from recsys.errors import ItemNotFound
 from recsys.ids import Ids
 from recsys.neumf import Floats, Network, sigmoid
 from recsys.search import Bounds, Rows, best_items
-
-_FEW_USERS: Final = 16
-"""Fewer take longer together than one by one."""
-_Piece = TypeVar("_Piece")
-_Result = TypeVar("_Result")
 
 
 class Strategy(StrEnum):
@@ -144,52 +134,6 @@ def popular(model: ServingModel, *, n: int, exclude_items: Collection[str] = ())
     return _popular(model, None, n, _rows(model.items, exclude_items), None)
 
 
-def recommend_all(
-    model: ServingModel, user_ids: Sequence[str], *, n: int, n_threads: int | None = None
-) -> Iterator[Recommendations]:
-    """What `recommend(model, user_id, n=n)` gives for each user, in order, many times as fast.
-
-    As many threads as there are cores, if nothing else is said, answer blocks of users; a few blocks are in memory.
-    """
-    if len(user_ids) < _FEW_USERS:
-        yield from (recommend(model, user_id, n=n) for user_id in user_ids)
-        return
-    n_threads = n_threads or os.cpu_count() or 1
-    catalogue = Catalogue.of(model.network, model.bounds)
-    size = min(MAX_USERS, max(_FEW_USERS, -(-len(user_ids) // n_threads)))
-    blocks = [user_ids[begin : begin + size] for begin in range(0, len(user_ids), size)]
-    for block, best in _in_order(lambda block: (block, _best_of_each(model, catalogue, block, n)), blocks, n_threads):
-        for user_id in block:
-            if user_id in best:
-                rows, logits = best[user_id]
-                items = _ranked(model.items, rows, sigmoid(logits))
-                yield Recommendations(user_id, Strategy.PERSONAL, model.version, items)
-            else:
-                yield recommend(model, user_id, n=n)
-
-
-def _best_of_each(
-    model: ServingModel, catalogue: Catalogue, user_ids: Sequence[str], n: int
-) -> dict[str, tuple[Rows, Floats]]:
-    """Items and logits for the users that are known."""
-    known = {user_id: row for user_id in user_ids if (row := model.users.find(user_id)) is not None}
-    histories = [model.seen(row).astype(np.int64) for row in known.values()]
-    users = [model.network.user(history) for history in histories]
-    return dict(zip(known, best_items_of_each(catalogue, users, n, excluded=histories), strict=True))
-
-
-def _in_order(function: Callable[[_Piece], _Result], pieces: Iterable[_Piece], n_threads: int) -> Iterator[_Result]:
-    """The function of each piece, some of them ahead of who asks."""
-    with ThreadPoolExecutor(n_threads) as pool:
-        ahead: deque[Future[_Result]] = deque()
-        for piece in pieces:
-            ahead.append(pool.submit(function, piece))
-            if len(ahead) > n_threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
 def _rows(items: Ids, item_ids: Iterable[str]) -> Rows:
     """Rows of the ids that are known, in order."""
     return np.array([row for item_id in item_ids if (row := items.find(item_id)) is not None], dtype=np.int64)
@@ -204,12 +148,12 @@ def _extended(history: Rows, recent: Rows) -> Rows:
 def _best_items(model: ServingModel, history: Rows, n: int, excluded: Rows, among: Rows | None) -> list[RankedItem]:
     user = model.network.user(history)
     best, logits = best_items(model.network, model.bounds, user, n, excluded=excluded, among=among)
-    return _ranked(model.items, best, sigmoid(logits))
+    return ranked_items(model.items, best, sigmoid(logits))
 
 
 def _popular(model: ServingModel, user_id: str | None, n: int, excluded: Rows, among: Rows | None) -> Recommendations:
     best = _top_n_among(model.popularity, n, excluded, among)
-    items = _ranked(model.items, best, model.popularity[best])
+    items = ranked_items(model.items, best, model.popularity[best])
     return Recommendations(user_id, Strategy.POPULAR, model.version, items)
 
 
@@ -219,7 +163,8 @@ def _top_n_among(values: Floats, n: int, excluded: Rows, among: Rows | None) -> 
     return top_n(values, n, excluded=excluded)
 
 
-def _ranked(items: Ids, best: Rows, scores: Floats) -> list[RankedItem]:
+def ranked_items(items: Ids, best: Rows, scores: Floats) -> list[RankedItem]:
+    """Rows of items, best first, and their scores, as they are answered."""
     return [
         RankedItem(item_id, rank, score)
         for rank, (item_id, score) in enumerate(zip(items.at(best), scores.tolist(), strict=True), start=1)

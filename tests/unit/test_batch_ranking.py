@@ -1,0 +1,56 @@
+"""Many users at once: the same answers as one by one, in order, a few blocks ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys import batch_ranking
+from recsys.batch_ranking import recommend_all
+from recsys.batch_search import best_items_of_each
+from recsys.neumf import Dims
+from recsys.ranking import ServingModel, recommend
+from tests.made_models import random_network, serving_model
+
+
+@pytest.fixture(scope="module")
+def many() -> ServingModel:
+    """600 users who had between none and nearly all of 300 items."""
+    network = random_network(Dims(n_users=1, n_items=300, gmf_dim=8, mlp_dim=4, hidden_dims=(8, 4)))
+    generator = np.random.default_rng(0)
+    return serving_model(
+        network, [generator.permutation(300)[: generator.integers(0, 300)].tolist() for _ in range(600)]
+    )
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5, None])
+def test_users_of_several_blocks_get_what_each_gets_alone(
+    many: ServingModel, n_threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_ranking, "MAX_USERS", 100)
+    users = [f"u{user}" for user in np.random.default_rng(1).integers(0, 610, 620).tolist()]
+    expected = [recommend(many, user, n=20) for user in users]
+    assert list(recommend_all(many, users, n=20, n_threads=n_threads)) == expected
+
+
+def test_few_blocks_of_users_are_ahead_of_who_asks(many: ServingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_ranking, "MAX_USERS", 10)
+    begun: list[int] = []
+
+    def watching(*arguments: Any, **options: Any) -> Any:
+        begun.append(1)
+        return best_items_of_each(*arguments, **options)
+
+    monkeypatch.setattr(batch_ranking, "best_items_of_each", watching)
+    answers = recommend_all(many, list(many.users), n=5, n_threads=2)
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    assert len(begun) <= 3
+
+
+def test_a_few_users_known_or_not_get_what_each_gets_alone(many: ServingModel) -> None:
+    users = ["u1", "nobody", "u0", "u2", "u1", ""]
+    assert list(recommend_all(many, users, n=2)) == [recommend(many, user, n=2) for user in users]
+    assert list(recommend_all(many, [], n=2)) == []
