@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from recsys_train.warm_start import LinearModel, balance, calibrate, ease, reduce_rank, spectral
+from recsys_train.warm_start import ItemWeights, LinearModel, balance, calibrate, ease, reduce_rank, spectral
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def test_ease_survives_items_that_always_come_together() -> None:
 
 def test_at_full_rank_nothing_is_lost(matrix: sp.csr_matrix) -> None:
     weights = ease(matrix, 5.0).weights
-    model = reduce_rank(weights, matrix, 12, np.random.default_rng(1))
+    model = reduce_rank(ItemWeights(weights), matrix, 12, np.random.default_rng(1))
     assert_allclose((matrix @ model.item_map) @ model.item_vectors.T, matrix @ weights, atol=1e-4)
 
 
 def test_a_lower_rank_is_as_near_as_the_singular_values_allow(matrix: sp.csr_matrix) -> None:
     weights = ease(matrix, 5.0).weights
     scores = matrix @ weights
-    model = reduce_rank(weights, matrix, 4, np.random.default_rng(1))
+    model = reduce_rank(ItemWeights(weights), matrix, 4, np.random.default_rng(1))
     error = np.linalg.norm(scores - (matrix @ model.item_map) @ model.item_vectors.T)
     assert error == pytest.approx(np.linalg.norm(np.linalg.svd(scores, compute_uv=False)[4:]), rel=1e-3)
 
@@ -59,7 +59,7 @@ def test_items_nobody_had_do_no_harm() -> None:
     matrix = sp.csr_matrix(np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32))
     for model in (
         spectral(matrix, 2, np.random.default_rng(0)),
-        ease(matrix, 1.0).reduced(matrix, 2, np.random.default_rng(0)),
+        reduce_rank(ease(matrix, 1.0), matrix, 2, np.random.default_rng(0)),
     ):
         assert np.isfinite(model.item_map).all()
         assert np.isfinite(model.item_vectors).all()

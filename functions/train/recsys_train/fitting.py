@@ -20,10 +20,12 @@ from recsys_train.interactions import Int32s, Interactions
 from recsys_train.network import NeuMF, Objective, Weighted, initial_weights
 from recsys_train.warm_start import (
     MAX_EASE_ITEMS,
+    ItemWeights,
     Linear,
     balance,
     calibrate,
     ease,
+    reduce_rank,
     spectral,
     to_matrix,
 )
@@ -315,7 +317,10 @@ def _started(
     """A network that ranks as the linear model does."""
     final = final_histories(train, choice.decay)
     linear = linear or _linear(to_matrix(train), choice.ridge, recipe, generator)
-    start = linear.reduced(final, _gmf_dim(recipe, train.n_users, train.n_items), generator)
+    if isinstance(linear, ItemWeights):
+        start = reduce_rank(linear, final, _gmf_dim(recipe, train.n_users, train.n_items), generator)
+    else:
+        start = linear
     start = balance(start, final @ start.item_map)
     dims = Dims(train.n_users, train.n_items, start.item_map.shape[1], recipe.mlp_dim, recipe.hidden_dims)
     weights = initial_weights(dims, start.item_map, start.item_vectors, generator)

@@ -38,10 +38,6 @@ class LinearModel:
         scores: Floats = (histories @ self.item_map) @ self.item_vectors.T
         return scores
 
-    def reduced(self, histories: Any, dim: int, generator: np.random.Generator) -> LinearModel:  # noqa: ARG002
-        """Itself: it has the width it was made for."""
-        return self
-
 
 @dataclass(frozen=True, slots=True)
 class ItemWeights:
@@ -53,13 +49,9 @@ class ItemWeights:
         """Of all items, (n, n_items), for sparse histories (n, n_items)."""
         return np.asarray(histories @ self.weights)
 
-    def reduced(self, histories: Any, dim: int, generator: np.random.Generator) -> LinearModel:
-        """See `reduce_rank`."""
-        return reduce_rank(self.weights, histories, dim, generator)
-
 
 Linear = LinearModel | ItemWeights
-"""What validation chooses from, and what `reduced` to factors is where training starts."""
+"""What validation chooses from; cut down to factors (`reduce_rank`), it is where training starts."""
 
 
 def to_matrix(interactions: Interactions) -> Any:
@@ -94,11 +86,12 @@ def _inverse(matrix: Floats) -> Floats:
     return inverse
 
 
-def reduce_rank(weights: Floats, histories: Any, dim: int, generator: np.random.Generator) -> LinearModel:
-    """The model of width `dim` whose scores for `histories` are nearest to `histories @ weights` (Eckart-Young).
+def reduce_rank(linear: ItemWeights, histories: Any, dim: int, generator: np.random.Generator) -> LinearModel:
+    """The model of width `dim` whose scores for `histories` are nearest to those of `linear` (Eckart-Young).
 
     By a randomised range finder (Halko, Martinsson & Tropp 2011, algorithm 4.4).
     """
+    weights = linear.weights
     basis = generator.standard_normal((len(weights), min(dim + OVERSAMPLING, len(weights))), dtype=np.float32)
     for _ in range(POWER_STEPS):
         scores = histories @ (weights @ basis)
