@@ -29,7 +29,10 @@ from tests.integration.live_service import running_service
 CONNECTIONS = 32
 REVOKED_WITHIN_S = 5.0
 FLIP_S = (0.5, 1.5)
-"""A version is current for so long, one second on average: a fixed time would beat against that of the key cache."""
+"""A version is current for so long, one second on average: a fixed time would beat against that of the key cache.
+
+The service looks up a key every few seconds: a run of a minute meets both versions, a short one may miss one of them.
+"""
 N = 10
 
 Expected = dict[str, list[str]]
@@ -62,7 +65,15 @@ class _Question:
     is_of_revoked_key: bool
 
 
-def run_load(folder: Path, seconds: float, *, dims: Dims, n_users: int = 200, seed: int = 0) -> Seen:
+def run_load(
+    folder: Path,
+    seconds: float,
+    *,
+    dims: Dims,
+    n_users: int = 200,
+    flip_s: tuple[float, float] = FLIP_S,
+    seed: int = 0,
+) -> Seen:
     """Start the service on a directory with two shops, and ask it from 32 connections for so long."""
     models = [made_model(dims, seed=version) for version in (1, 2)]
     with running_service(folder / "data", folder / "log") as service:
@@ -80,7 +91,7 @@ def run_load(folder: Path, seconds: float, *, dims: Dims, n_users: int = 200, se
             for key, versions in answers.items()
             for user in range(n_users if key == flipping.api_key else n_users // 10)
         ]
-        load = _Load(service.base_url, questions, seconds, seed)
+        load = _Load(service.base_url, questions, seconds, flip_s, seed)
         seen = asyncio.run(load.run(registry, flipping, [flipping.version, second], revoked))
         registry.close()
     return seen
@@ -101,11 +112,14 @@ def _question(
 
 
 class _Load:
-    def __init__(self, base_url: str, questions: Sequence[_Question], seconds: float, seed: int) -> None:
+    def __init__(
+        self, base_url: str, questions: Sequence[_Question], seconds: float, flip_s: tuple[float, float], seed: int
+    ) -> None:
         parts = urlsplit(base_url)
         self._address = (parts.hostname, parts.port)
         self._questions = questions
         self._seconds = seconds
+        self._flip_s = flip_s
         self._random = random.Random(seed)
         self._revoked_at = float("inf")
         self._seen = Seen()
@@ -124,7 +138,7 @@ class _Load:
         while time.perf_counter() < self._until:
             await asyncio.to_thread(registry.activate_version, shop.key_id, versions[turn % 2])
             turn += 1
-            await asyncio.sleep(self._random.uniform(*FLIP_S))
+            await asyncio.sleep(self._random.uniform(*self._flip_s))
 
     async def _revoke(self, registry: Registry, shop: Shop) -> None:
         await asyncio.sleep(max(0.0, self._seconds / 2 - REVOKED_WITHIN_S / 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recsys.neumf import Dims
+from recsys.settings import Settings
 from tests.benchmarks.serving_load import REVOKED_WITHIN_S, Seen, run_load
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
@@ -13,7 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     dims = Dims(n_users=300, n_items=500, gmf_dim=16, mlp_dim=8, hidden_dims=(16, 8))
-    return run_load(tmp_path_factory.mktemp("load"), 14.0, dims=dims)
+    cached_s = Settings().key_cache_s  # a version that is current for longer than that cannot go unseen
+    return run_load(tmp_path_factory.mktemp("load"), 14.0, dims=dims, flip_s=(cached_s + 0.5, cached_s + 1.0))
 
 
 def test_every_answer_is_one_of_the_two_versions(seen: Seen) -> None:
