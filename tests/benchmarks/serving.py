@@ -1,6 +1,6 @@
 """Serving beside the plain alternatives, in one run: `make bench-serve`; README.md here says what each row is.
 
-python -m tests.benchmarks.serving [--users 1000] [--large-users 20]
+python -m tests.benchmarks.serving [--users 1000] [--large-users 20] [--batch-model DIR]
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("load", nargs="?", type=Path, help="only load this folder and say what it took")
     parser.add_argument("--users", type=int, default=1000, help="whose lists are compared with brute force")
     parser.add_argument("--large-users", type=int, default=20, help="the same for a million items")
+    parser.add_argument(
+        "--batch-model", type=Path, help="whose users are all asked for, as `recsys train --out` wrote it"
+    )
     arguments = parser.parse_args()
     if arguments.load is not None:
         print(json.dumps(_load(arguments.load)))
@@ -56,7 +59,7 @@ def main() -> None:
     print(speed.text(), "\n", equality.text(), "\n", sep="\n", flush=True)
     print(_cold(large).text(), "\n", flush=True)
     del large
-    print(_batch(enlarged(shipped, 40_981, 29_858)).text())
+    print(_batch(_batch_model(arguments.batch_model, shipped)).text())
 
 
 # -- one user
@@ -226,9 +229,14 @@ def _peak_mib() -> float:
 # -- all users
 
 
+def _batch_model(folder: Path | None, shipped: ServingModel) -> ServingModel:
+    """That of the folder; else one of Gowalla's size, which may not be bundled."""
+    return enlarged(shipped, 40_981, 29_858) if folder is None else artifact.read_folder(folder)
+
+
 def _batch(model: ServingModel) -> Table:
     table = Table(
-        f"All {len(model.users):,} users of a model of Gowalla's size, {len(model.items):,} items",
+        f"All {len(model.users):,} users of a model of {len(model.items):,} items",
         {"": "", "users": ",d", "users/s": ",.0f", "÷ one by one": ".1f"},
     )
     some = _some_users(model, 300)

@@ -241,9 +241,11 @@ def test_users_are_done_at_different_places_of_the_catalogue(mlp_share: float, m
     looked_at: list[int] = []
     gmf_parts = batch_search._Block.gmf_parts
 
-    def watching(block: batch_search._Block, catalogue: Catalogue, users: Rows, begin: int, end: int) -> Floats:
-        looked_at.append(len(users))
-        return gmf_parts(block, catalogue, users, begin, end)
+    def watching(
+        block: batch_search._Block, catalogue: Catalogue, n_users: int, begin: int, end: int, memory: Floats
+    ) -> Floats:
+        looked_at.append(n_users)
+        return gmf_parts(block, catalogue, n_users, begin, end, memory)
 
     monkeypatch.setattr(batch_search._Block, "gmf_parts", watching)
     histories = [generator.integers(0, 3000, size) for size in (0, 1, 2, 5, 20, 100)]

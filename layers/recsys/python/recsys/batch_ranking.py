@@ -6,14 +6,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Final, TypeVar
 
 import numpy as np
 
 from recsys.batch_search import MAX_USERS, Catalogue, best_items_of_each
-from recsys.neumf import Floats, sigmoid
-from recsys.ranking import Recommendations, ServingModel, Strategy, ranked_items, recommend
-from recsys.search import Rows
+from recsys.neumf import sigmoid
+from recsys.ranking import RankedItem, Recommendations, ServingModel, Strategy, ranked_items, recommend
 
 _FEW_USERS: Final = 16
 """Fewer take longer together than one by one."""
@@ -35,24 +35,35 @@ def recommend_all(
     catalogue = Catalogue.of(model.network, model.bounds)
     size = min(MAX_USERS, max(_FEW_USERS, -(-len(user_ids) // n_threads)))
     blocks = [user_ids[begin : begin + size] for begin in range(0, len(user_ids), size)]
-    for block, best in _in_order(lambda block: (block, _best_of_each(model, catalogue, block, n)), blocks, n_threads):
-        for user_id in block:
-            if user_id in best:
-                rows, logits = best[user_id]
-                items = ranked_items(model.items, rows, sigmoid(logits))
-                yield Recommendations(user_id, Strategy.PERSONAL, model.version, items)
-            else:
-                yield recommend(model, user_id, n=n)
+    for answers in _in_order(lambda block: _recommend_block(model, catalogue, block, n), blocks, n_threads):
+        yield from answers
 
 
-def _best_of_each(
+def _recommend_block(
     model: ServingModel, catalogue: Catalogue, user_ids: Sequence[str], n: int
-) -> dict[str, tuple[Rows, Floats]]:
-    """Items and logits for the users that are known."""
+) -> list[Recommendations]:
     known = {user_id: row for user_id in user_ids if (row := model.users.find(user_id)) is not None}
-    histories = [model.seen(row).astype(np.int64) for row in known.values()]
+    ranked = dict(zip(known, _ranked_for_each(model, catalogue, list(known.values()), n), strict=True))
+    return [
+        Recommendations(user_id, Strategy.PERSONAL, model.version, ranked[user_id])
+        if user_id in ranked
+        else recommend(model, user_id, n=n)
+        for user_id in user_ids
+    ]
+
+
+def _ranked_for_each(
+    model: ServingModel, catalogue: Catalogue, user_rows: Sequence[int], n: int
+) -> Iterable[list[RankedItem]]:
+    if not user_rows:
+        return []
+    histories = [model.seen(row).astype(np.int64) for row in user_rows]
     users = [model.network.user(history) for history in histories]
-    return dict(zip(known, best_items_of_each(catalogue, users, n, excluded=histories), strict=True))
+    best = best_items_of_each(catalogue, users, n, excluded=histories)
+    # All users' together: a call of NumPy costs as much for a few numbers as for many.
+    rows, logits = (np.concatenate(part) for part in zip(*best, strict=True))
+    items = zip(model.items.at(rows), sigmoid(logits).tolist(), strict=True)
+    return [ranked_items(islice(items, len(rows))) for rows, _ in best]
 
 
 def _in_order(function: Callable[[_Piece], _Result], pieces: Iterable[_Piece], n_threads: int) -> Iterator[_Result]:

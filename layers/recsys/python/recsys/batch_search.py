@@ -22,9 +22,9 @@ from recsys.search import Bounds, Rows, best_items, gamma, mlp_parts
 
 MAX_USERS: Final = 1024
 """Users at a time: the more there are, the less often items are read, and the more GMF parts are in memory."""
-_FIRST_CHUNK: Final = 4096
+_FIRST_CHUNK: Final = 8192
 _CHUNK: Final = 2048
-"""Items at a time; with that many users, 16 and 8 MiB of GMF parts."""
+"""Items at a time; with that many users, 32 and 8 MiB of GMF parts."""
 _MAX_LEFT: Final = 2048
 """Of items that are left for a user; whoever has more is asked for alone."""
 _GROUPS: Final = 256
@@ -104,14 +104,20 @@ class _Block:
         order = np.argsort(places)
         return cls(together, owners[order], places[order])
 
-    def gmf_parts(self, catalogue: Catalogue, users: NDArray[np.int64], begin: int, end: int) -> Floats:
-        """GMF parts of some users' logits for a chunk's items, (n_users, n_places); -inf where an item is excluded."""
-        gmf: Floats = self.users.gmf[users] @ catalogue.network.gmf_item[catalogue.order[begin:end]].T
-        row_of = np.full(len(self.users.gmf), -1)
-        row_of[users] = np.arange(len(users))
+    def in_order(self, order: NDArray[np.int64]) -> Self:
+        """The same users, each at another row."""
+        row_of = np.empty_like(order)
+        row_of[order] = np.arange(len(order))
+        users = User(self.users.gmf[order], self.users.mlp[order])
+        return replace(self, users=users, excluded_users=row_of[self.excluded_users])
+
+    def gmf_parts(self, catalogue: Catalogue, n_users: int, begin: int, end: int, memory: Floats) -> Floats:
+        """GMF parts of the first users' logits for a chunk's items, in `memory`; -inf where an item is excluded."""
+        gmf = memory[: n_users * (end - begin)].reshape(n_users, end - begin)
+        np.matmul(self.users.gmf[:n_users], catalogue.network.gmf_item[catalogue.order[begin:end]].T, out=gmf)
         here = slice(*np.searchsorted(self.excluded_places, (begin, end)))
-        rows, columns = row_of[self.excluded_users[here]], self.excluded_places[here] - begin
-        gmf[rows[rows >= 0], columns[rows >= 0]] = -np.inf
+        rows, columns = self.excluded_users[here], self.excluded_places[here] - begin
+        gmf[rows[rows < n_users], columns[rows < n_users]] = -np.inf
         return gmf
 
 
@@ -141,21 +147,26 @@ def _promising(
 ) -> tuple[_Pairs, NDArray[np.bool_]]:
     """Pairs whose item can still be among the user's `n` best, and which users were left out."""
     network, bounds = catalogue.network, catalogue.bounds
-    users = np.arange(len(margins))
-    gmf = block.gmf_parts(catalogue, users, 0, _FIRST_CHUNK)
+    n_users, n_first = len(margins), min(_FIRST_CHUNK, network.n_items)
+    memory = np.empty(n_users * max(n_first, _CHUNK), dtype=np.float32)
+    gmf = block.gmf_parts(catalogue, n_users, 0, n_first, memory)
     floors = _floors(catalogue, block, n, gmf) - margins
     tops = np.array([network.mlp_outputs(half + bounds.centres) for half in block.users.mlp])
     lowest = floors - (tops + bounds.reach).max(axis=1)
-    user_norms = _norms(block.users.gmf)
+    shortest = _shortest_rows(lowest, block.users.gmf)
+    # Users who are done later come first: each chunk is for the first ones.
+    order = np.argsort(shortest)
+    ordered = block.in_order(order)
+    users = np.arange(n_users)
     n_left = np.where(floors == np.inf, _MAX_LEFT + 1, 0)
     parts = []
-    for begin, end in pairwise([0, *range(_FIRST_CHUNK, network.n_items, _CHUNK), network.n_items]):
+    for begin, end in pairwise([0, *range(n_first, network.n_items, _CHUNK), network.n_items]):
         if begin > 0:
-            users = np.flatnonzero((user_norms * catalogue.norms[begin] >= lowest) & (n_left <= _MAX_LEFT))
+            users = order[: np.count_nonzero(shortest <= catalogue.norms[begin])]
             if len(users) == 0:
                 break
-            gmf = block.gmf_parts(catalogue, users, begin, end)
-        rows, columns, n_reached = _at_least(gmf, lowest[users])
+            gmf = ordered.gmf_parts(catalogue, len(users), begin, end, memory)
+        rows, columns, n_reached = _at_least(gmf, np.where(n_left > _MAX_LEFT, np.inf, lowest)[users])
         pairs = _Pairs(users[rows], catalogue.order[begin + columns], gmf[rows, columns])
         uppers = pairs.gmf + tops[pairs.users, bounds.cluster[pairs.items]] + bounds.slack[pairs.items]
         parts.append(pairs.where(uppers >= floors[pairs.users]))
@@ -164,6 +175,12 @@ def _promising(
     is_left_out = n_left > _MAX_LEFT
     pairs = _Pairs.of(parts)
     return pairs.where(~is_left_out[pairs.users]), is_left_out
+
+
+def _shortest_rows(lowest: NDArray[np.float64], users: Floats) -> NDArray[np.float64]:
+    """The norm that a row needs at least to have a product of `lowest` with each user, (n_users,)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(lowest / _norms(users), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
 
 
 def _floors(catalogue: Catalogue, block: _Block, n: int, gmf: Floats) -> NDArray[np.float64]:

@@ -125,8 +125,8 @@ class Network:
     def user(self, history: NDArray[np.integer]) -> User:
         """Who had these items, oldest first; somebody who had none is a user too."""
         weights = history_weights(len(history), self.decay)
-        gmf = np.einsum("i,ij->j", weights, self.gmf_map[history])
-        mlp = np.einsum("i,ij->j", weights, self.mlp_map[history]) + self.mlp_bias_1
+        gmf = np.einsum("i,ij->j", weights, self.gmf_map.take(history, axis=0))
+        mlp = np.einsum("i,ij->j", weights, self.mlp_map.take(history, axis=0)) + self.mlp_bias_1
         return User(gmf.astype(np.float32), mlp.astype(np.float32))
 
     def logits(self, user: User) -> Floats:

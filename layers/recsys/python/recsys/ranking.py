@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +56,7 @@ class ServingModel:
         return self.seen_items[self.seen_starts[user_index] : self.seen_starts[user_index + 1]]
 
 
-@dataclass(frozen=True, slots=True)
-class RankedItem:
+class RankedItem(NamedTuple):
     """One recommendation: `rank` from 1, `score` in [0, 1]."""
 
     item_id: str
@@ -148,12 +148,12 @@ def _extended(history: Rows, recent: Rows) -> Rows:
 def _best_items(model: ServingModel, history: Rows, n: int, excluded: Rows, among: Rows | None) -> list[RankedItem]:
     user = model.network.user(history)
     best, logits = best_items(model.network, model.bounds, user, n, excluded=excluded, among=among)
-    return ranked_items(model.items, best, sigmoid(logits))
+    return _ranked(model.items, best, sigmoid(logits))
 
 
 def _popular(model: ServingModel, user_id: str | None, n: int, excluded: Rows, among: Rows | None) -> Recommendations:
     best = _top_n_among(model.popularity, n, excluded, among)
-    items = ranked_items(model.items, best, model.popularity[best])
+    items = _ranked(model.items, best, model.popularity[best])
     return Recommendations(user_id, Strategy.POPULAR, model.version, items)
 
 
@@ -163,12 +163,13 @@ def _top_n_among(values: Floats, n: int, excluded: Rows, among: Rows | None) -> 
     return top_n(values, n, excluded=excluded)
 
 
-def ranked_items(items: Ids, best: Rows, scores: Floats) -> list[RankedItem]:
-    """Rows of items, best first, and their scores, as they are answered."""
-    return [
-        RankedItem(item_id, rank, score)
-        for rank, (item_id, score) in enumerate(zip(items.at(best), scores.tolist(), strict=True), start=1)
-    ]
+def _ranked(items: Ids, best: Rows, scores: Floats) -> list[RankedItem]:
+    return ranked_items(zip(items.at(best), scores.tolist(), strict=True))
+
+
+def ranked_items(items: Iterable[tuple[str, float]]) -> list[RankedItem]:
+    """Ids and scores, best first, as they are answered."""
+    return [RankedItem(item_id, rank, score) for rank, (item_id, score) in enumerate(items, start=1)]
 
 
 def top_n(values: Floats, n: int, *, excluded: Rows) -> Rows:
