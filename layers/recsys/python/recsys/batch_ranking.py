@@ -26,12 +26,13 @@ def recommend_all(
 ) -> Iterator[Recommendations]:
     """What `recommend(model, user_id, n=n)` gives for each user, in order, many times as fast.
 
-    As many threads as there are cores, if nothing else is said, answer blocks of users; a few blocks are in memory.
+    Threads answer blocks of users; a few blocks are in memory. If nothing else is said there is one more than there are
+    cores: while one waits for the interpreter's lock, another multiplies.
     """
     if len(user_ids) < _FEW_USERS:
         yield from (recommend(model, user_id, n=n) for user_id in user_ids)
         return
-    n_threads = n_threads or os.cpu_count() or 1
+    n_threads = n_threads or (os.cpu_count() or 1) + 1
     catalogue = Catalogue.of(model.network, model.bounds)
     size = min(MAX_USERS, max(_FEW_USERS, -(-len(user_ids) // n_threads)))
     blocks = [user_ids[begin : begin + size] for begin in range(0, len(user_ids), size)]

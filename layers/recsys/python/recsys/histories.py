@@ -7,6 +7,7 @@ training data, newcomers and sessions alike.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -28,7 +29,10 @@ def length_scales(totals: NDArray[np.floating]) -> NDArray[np.float64]:
     return scales
 
 
+@lru_cache(maxsize=512)
 def history_weights(length: int, decay: float) -> NDArray[np.float64]:
-    """Weight of each item of one history, oldest first, scaled: (length,) float64."""
+    """Weight of each item of one history, oldest first, scaled: (length,) float64, read-only."""
     weights = recency_weights(np.arange(length - 1, -1, -1), decay)
-    return weights * length_scales(weights.sum())
+    weights *= length_scales(weights.sum())
+    weights.flags.writeable = False  # it is kept: a shop's histories have few lengths
+    return weights
