@@ -1,6 +1,6 @@
 """Serving beside the plain alternatives, in one run: `make bench-serve`; README.md here says what each row is.
 
-python -m tests.benchmarks.serving [--users 1000] [--large-users 20] [--batch-model DIR]
+python -m tests.benchmarks.serving [--users 1000] [--large-users 20] [--model DIR]
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ def main() -> None:
     parser.add_argument("load", nargs="?", type=Path, help="only load this folder and say what it took")
     parser.add_argument("--users", type=int, default=1000, help="whose lists are compared with brute force")
     parser.add_argument("--large-users", type=int, default=20, help="the same for a million items")
-    parser.add_argument(
-        "--batch-model", type=Path, help="whose users are all asked for, as `recsys train --out` wrote it"
-    )
+    parser.add_argument("--model", type=Path, help="one more to measure, as `recsys train --out` wrote it")
     arguments = parser.parse_args()
     if arguments.load is not None:
         print(json.dumps(_load(arguments.load)))
         return
     deep, deep_folder = trained("deep", **DEEP)
     shipped, _ = trained("shipped")
+    given = None if arguments.model is None else artifact.read_folder(arguments.model)
+    # First: who recommends to all users has no TensorFlow in the process.
+    print(_batch(given or enlarged(shipped, 40_981, 29_858)).text(), "\n", flush=True)
     speed = Table(
         f"Top {N}, one thread, milliseconds",
         {"": "", "items": ",d", "p50": ".3f", "p99": ".3f", "÷ one read": ".2f", "÷ ours": ".1f"},
@@ -53,12 +54,12 @@ def main() -> None:
     _compare(speed, equality, "deep", enlarged(deep, 4000, 4000), arguments.users, keras=deep_folder)
     _compare(speed, equality, "as shipped", shipped, arguments.users)
     _compare(speed, equality, "deep", deep, arguments.users)
+    if given is not None:
+        _compare(speed, equality, given.version, given, arguments.users)
     large = enlarged(deep, 1_000_000, 1_000_000)
     _compare(speed, equality, "deep", large, arguments.large_users)
     print(speed.text(), "\n", equality.text(), "\n", sep="\n", flush=True)
-    print(_cold(large).text(), "\n", flush=True)
-    del large
-    print(_batch(_batch_model(arguments.batch_model, shipped)).text())
+    print(_cold(large).text())
 
 
 # -- one user
@@ -226,11 +227,6 @@ def _peak_mib() -> float:
 
 
 # -- all users
-
-
-def _batch_model(folder: Path | None, shipped: ServingModel) -> ServingModel:
-    """That of the folder; else one of Gowalla's size, which may not be bundled."""
-    return enlarged(shipped, 40_981, 29_858) if folder is None else artifact.read_folder(folder)
 
 
 def _batch(model: ServingModel) -> Table:

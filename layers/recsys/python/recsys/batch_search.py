@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from recsys.neumf import Floats, Network, User
 from recsys.search import Bounds, Rows, best_items, gamma, mlp_parts
 
-MAX_USERS: Final = 1024
+MAX_USERS: Final = 2048
 """Users at a time: the more there are, the less often items are read, and the more GMF parts are in memory."""
 _FIRST_CHUNK: Final = 8192
 _CHUNK: Final = 2048
-"""Items at a time; with that many users, 32 and 8 MiB of GMF parts."""
+"""Items at a time; with that many users, 64 and 16 MiB of GMF parts."""
 _MAX_LEFT: Final = 2048
 """Of items that are left for a user; whoever has more is asked for alone."""
 _GROUPS: Final = 256
