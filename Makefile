@@ -50,9 +50,9 @@ bench: setup
 bench-train: setup $(VENV)/.bench-installed
 	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) $(BENCH)
 
-# Recommending beside plain NumPy and Keras; one thread, so that rows compare. BENCH="--users 1000" compares more lists.
+# Recommending beside plain NumPy and Keras; one thread, so that rows compare. DATA=FOLDER also measures Gowalla's model.
 bench-serve: setup .venv-ministack/.installed
-	OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m tests.benchmarks.serving $(BENCH)
+	OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m tests.benchmarks.serving $(if $(DATA),--data $(DATA)) $(BENCH)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving_http
 
 # What only the peers need; `make setup` leaves it out.

@@ -1,6 +1,6 @@
 """Serving beside the plain alternatives, in one run: `make bench-serve`; README.md here says what each row is.
 
-python -m tests.benchmarks.serving [--users 1000] [--large-users 20] [--model DIR]
+python -m tests.benchmarks.serving [--data FOLDER] [--users 1000] [--large-users 20]
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ def main() -> None:
     parser.add_argument("load", nargs="?", type=Path, help="only load this folder and say what it took")
     parser.add_argument("--users", type=int, default=1000, help="whose lists are compared with brute force")
     parser.add_argument("--large-users", type=int, default=20, help="the same for a million items")
-    parser.add_argument("--model", type=Path, help="one more to measure, as `recsys train --out` wrote it")
+    parser.add_argument("--data", type=Path, help="folder with Gowalla, whose model is then measured too")
     arguments = parser.parse_args()
     if arguments.load is not None:
         print(json.dumps(_load(arguments.load)))
         return
     deep, deep_folder = trained("deep", **DEEP)
     shipped, _ = trained("shipped")
-    given = None if arguments.model is None else artifact.read_folder(arguments.model)
+    gowalla = None
+    if arguments.data is not None:
+        gowalla, _ = trained("gowalla", data="gowalla", data_folder=arguments.data)
     # First: who recommends to all users has no TensorFlow in the process.
-    print(_batch(given or enlarged(shipped, 40_981, 29_858)).text(), "\n", flush=True)
+    print(_batch(gowalla or enlarged(shipped, 40_981, 29_858)).text(), "\n", flush=True)
     speed = Table(
         f"Top {N}, one thread, milliseconds",
         {"": "", "items": ",d", "p50": ".3f", "p99": ".3f", "÷ one read": ".2f", "÷ ours": ".1f"},
@@ -54,8 +56,8 @@ def main() -> None:
     _compare(speed, equality, "deep", enlarged(deep, 4000, 4000), arguments.users, keras=deep_folder)
     _compare(speed, equality, "as shipped", shipped, arguments.users)
     _compare(speed, equality, "deep", deep, arguments.users)
-    if given is not None:
-        _compare(speed, equality, given.version, given, arguments.users)
+    if gowalla is not None:
+        _compare(speed, equality, "as shipped, Gowalla", gowalla, arguments.users)
     large = enlarged(deep, 1_000_000, 1_000_000)
     _compare(speed, equality, "deep", large, arguments.large_users)
     print(speed.text(), "\n", equality.text(), "\n", sep="\n", flush=True)

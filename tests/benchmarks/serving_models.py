@@ -1,8 +1,10 @@
-"""What the serving benchmarks measure on: models trained on the bundled sample, and larger ones drawn after them."""
+"""What the serving benchmarks measure on: models trained on real data, and larger ones drawn after them."""
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +16,39 @@ from recsys.ids import Ids
 from recsys.neumf import Floats
 from recsys.ranking import ServingModel
 from recsys.search import Bounds
-from tests.benchmarks.protocol import ROOT
+from tests.benchmarks.protocol import BUNDLED, ROOT, train_file
 
 FOLDER = ROOT / ".build" / "bench-serve"
-SAMPLE = ROOT / "infra" / "recsys_local" / "sample" / "online_retail.csv.gz"
 DEEP = {"gmf_dim": 64, "hidden_dims": (64, 32, 16, 8), "max_epochs": 2}
 """The widths that issue 4 names."""
 
 
-def trained(name: str, **recipe: object) -> tuple[ServingModel, Path]:
-    """A model trained on the bundled sample, and the folder of its files; trained once, then kept in `.build`."""
+def trained(
+    name: str, *, data: str = BUNDLED, data_folder: Path | None = None, **recipe: object
+) -> tuple[ServingModel, Path]:
+    """A model trained on a data set, and the folder of its files; trained once, then kept in `.build`."""
     folder = FOLDER / name
     try:
         return artifact.read_folder(folder), folder
     except ArtifactDamaged:  # there is none yet, or one of an older format
-        _train(folder, recipe)
+        # In a process of its own: TensorFlow would stay in this one, and be measured.
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            process.submit(_train, folder, train_file(data, data_folder), recipe).result()
     return artifact.read_folder(folder), folder
 
 
-def _train(folder: Path, recipe: dict[str, object]) -> None:
+def _train(folder: Path, source: Path, recipe: dict[str, object]) -> None:
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415  # TensorFlow takes seconds
     from recsys_train.fitting import Recipe, fit  # noqa: PLC0415
     from recsys_train.ingestion import read_interactions  # noqa: PLC0415
 
-    print(f"Training {folder.name} on Online Retail, once: a few minutes …", flush=True)
-    with SAMPLE.open("rb") as stream:
+    print(f"Training {folder.name} on {source.name}, once: a few minutes …", flush=True)
+    with source.open("rb") as stream:
         interactions, report = read_interactions(stream, max_unpacked_bytes=2**30)
     chosen = Recipe(**recipe)  # type: ignore[arg-type]
-    fitted = fit(interactions, chosen, seed=0, budget_s=300, on_progress=lambda _: None)
+    fitted = fit(
+        interactions, chosen, seed=0, budget_s=300, on_progress=lambda _: None, has_times=report.has_timestamps
+    )
     assert fitted.choice.epochs > 0, "the MLP was not trained: its bounds would look too good"
     folder.mkdir(parents=True, exist_ok=True)
     metrics = describe_metrics(fitted, report, recipe=chosen, seed=0)

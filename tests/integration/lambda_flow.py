@@ -45,6 +45,8 @@ LEASE_S: Final = 2
 """A message that failed comes back after twice as long."""
 _START_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 10
+_NOTICED_S: Final = 3
+"""S3 tells the queue of a new object in its own time, as AWS does."""
 
 
 class FunctionDied(Exception):
@@ -372,7 +374,7 @@ class Deployment:
         with self.emulator.in_environment():
             return boto3.client("sqs")
 
-    def receive(self, *, wait_s: int = 0, queue_url: str | None = None) -> MessageTypeDef | None:
+    def receive(self, *, wait_s: int = _NOTICED_S, queue_url: str | None = None) -> MessageTypeDef | None:
         """The next message, left in the queue and hidden."""
         reply = self.sqs.receive_message(
             QueueUrl=queue_url or self.queue_url,
@@ -399,8 +401,10 @@ class Deployment:
     def deliver_all(self) -> list[Delivery]:
         """Deliver until no message is visible."""
         deliveries = []
-        while (message := self.receive()) is not None:
+        message = self.receive()
+        while message is not None:
             deliveries.append(self.deliver(message))
+            message = self.receive(wait_s=0)
         return deliveries
 
     def deliver_when_back(self) -> list[Delivery]:

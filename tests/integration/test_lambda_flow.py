@@ -62,7 +62,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def service(stage: Deployment) -> Deployment:
     """The deployment, without messages that a test before left."""
-    while (message := stage.receive()) is not None:
+    while (message := stage.receive(wait_s=0)) is not None:
         stage.discard(message)
     return stage
 
@@ -325,9 +325,9 @@ def test_a_message_that_fails_five_times_goes_to_the_dead_letter_queue(service: 
         assert message is not None
         delivery = service.deliver(message)
         assert (delivery.came_back, delivery.receive_count) == (True, count)
-        assert service.receive() is None  # it waits, so that what broke can mend
+        assert service.receive(wait_s=0) is None  # it waits, so that what broke can mend
         _show(service, message)
-    assert service.receive() is None
+    assert service.receive(wait_s=0) is None
     dead = service.receive(queue_url=service.failed_queue_url)
     assert dead is not None
     assert dead["Body"] == body

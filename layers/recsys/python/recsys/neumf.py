@@ -21,6 +21,7 @@ holds the two within 1e-5 on the logit. The first MLP layer is linear before its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -33,7 +34,7 @@ Floats = NDArray[np.float32]
 
 _BLOCK: Final = 1024
 """Items at a time; the products of a layer then stay in cache."""
-_EXACT_BLOCK: Final = 256
+_EXACT_BLOCK: Final = 128
 """The same in float64."""
 
 
@@ -144,7 +145,8 @@ class Network:
 
     def exact_logits(self, user: User, rows: NDArray[np.integer]) -> Floats:
         """The logits that items are ranked by, of some items, (n,) float32; see `exact_pair_logits`."""
-        return self.exact_pair_logits(User(user.gmf[None], user.mlp[None]), np.zeros(len(rows), dtype=np.int64), rows)
+        alone = User(user.gmf[None], user.mlp[None])
+        return _in_blocks(len(rows), lambda block: self._exact_logits(alone, rows[block]))
 
     def exact_pair_logits(self, users: User, user_rows: NDArray[np.integer], item_rows: NDArray[np.integer]) -> Floats:
         """The logits that items are ranked by, of pairs, (n_pairs,) float32; `users` holds a user per row.
@@ -152,18 +154,20 @@ class Network:
         A pair's is the same whatever others it is computed with: in float64, each product that of one pair alone, and
         rounded once in the end. One product of many pairs is faster but promises no such thing.
         """
-        logits = np.empty(len(item_rows), dtype=np.float32)
-        for begin in range(0, len(item_rows), _EXACT_BLOCK):
-            block = slice(begin, begin + _EXACT_BLOCK)
-            logits[block] = self._exact_logits(users, user_rows[block], item_rows[block])
-        return logits
 
-    def _exact_logits(
-        self, users: User, user_rows: NDArray[np.integer], item_rows: NDArray[np.integer]
-    ) -> NDArray[np.float64]:
-        """Of stacks of matrices, one a pair, which NumPy multiplies one after the other."""
-        gmf = _stack(self.gmf_item[item_rows]) @ _stack(users.gmf[user_rows]).swapaxes(1, 2)
-        hidden = np.maximum(_stack(self.mlp_item[item_rows]) + _stack(users.mlp[user_rows]), 0)
+        def logits(block: slice) -> NDArray[np.float64]:
+            asking = user_rows[block]
+            return self._exact_logits(User(users.gmf[asking], users.mlp[asking]), item_rows[block])
+
+        return _in_blocks(len(item_rows), logits)
+
+    def _exact_logits(self, users: User, item_rows: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Of stacks of matrices, one a pair, which NumPy multiplies one after the other.
+
+        `users` holds one row for each item, or one for all.
+        """
+        gmf = _stack(self.gmf_item[item_rows]) @ _stack(users.gmf).swapaxes(1, 2)
+        hidden = np.maximum(_stack(self.mlp_item[item_rows]) + _stack(users.mlp), 0)
         for kernel, bias in zip(self.mlp_kernels, self.mlp_biases, strict=True):
             hidden = np.maximum(hidden @ kernel.astype(np.float64) + bias, 0)
         mlp = hidden @ self.output_mlp.astype(np.float64)[:, None]
@@ -179,6 +183,15 @@ class Network:
             np.maximum(hidden, 0, out=hidden)
         product: Floats = hidden @ self.output_mlp
         return product
+
+
+def _in_blocks(n: int, logits: Callable[[slice], NDArray[np.float64]]) -> Floats:
+    """What `logits` gives for each `_EXACT_BLOCK` of n, rounded, (n,)."""
+    rounded = np.empty(n, dtype=np.float32)
+    for begin in range(0, n, _EXACT_BLOCK):
+        block = slice(begin, begin + _EXACT_BLOCK)
+        rounded[block] = logits(block)
+    return rounded
 
 
 def _stack(rows: Floats) -> NDArray[np.float64]:
