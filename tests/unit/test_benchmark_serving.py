@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import math
 from pathlib import Path
 
@@ -36,3 +37,12 @@ def test_every_tenth_user_is_a_newcomer(tmp_path: Path) -> None:
     assert train[0] == newcomers[0] == "user_id,item_id"
     assert {line.split(",")[0] for line in newcomers[1:]} == {"u0", "u10"}
     assert sorted(train[1:] + newcomers[1:]) == sorted(lines)
+
+
+@pytest.mark.parametrize("name", ["training", "serving", "serving_http"])
+def test_a_benchmark_starts(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = importlib.import_module(f"tests.benchmarks.{name}")
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main()
+    assert (ended.value.code, "--data" in capsys.readouterr().out) == (0, name != "serving_http")
