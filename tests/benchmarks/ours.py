@@ -61,7 +61,11 @@ def train(
 
 def scorer(fitted: Fitted, interactions: Interactions) -> Scores:
     """Logits of all items, for users as their items in `interactions` make them."""
-    network = Network.from_weights(fitted.dims, fitted.weights, decay=fitted.choice.decay)
+    return network_scorer(Network.from_weights(fitted.dims, fitted.weights, decay=fitted.choice.decay), interactions)
+
+
+def network_scorer(network: Network, interactions: Interactions) -> Scores:
+    """The same of a network."""
     starts, items = interactions.items_by_user()
     return lambda users: score_histories(network, [items[starts[user] : starts[user + 1]] for user in users])
 

@@ -21,6 +21,7 @@ from recsys.batch_ranking import recommend_all
 from recsys.neumf import Floats, Network, User
 from recsys.ranking import Recommendations, ServingModel, recommend, top_n
 from tests.benchmarks.measured import run
+from tests.benchmarks.protocol import train_file
 from tests.benchmarks.serving_models import DEEP, enlarged, trained
 from tests.benchmarks.tables import Table
 from tests.made_models import write_model
@@ -45,7 +46,7 @@ def main() -> None:
     shipped, _ = trained("shipped")
     gowalla = None
     if arguments.data is not None:
-        gowalla, _ = trained("gowalla", data="gowalla", data_folder=arguments.data)
+        gowalla, _ = trained("gowalla", train_file("gowalla", arguments.data))
     # First: who recommends to all users has no TensorFlow in the process.
     print(_batch(gowalla or enlarged(shipped, 40_981, 29_858)).text(), "\n", flush=True)
     speed = Table(

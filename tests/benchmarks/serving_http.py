@@ -34,9 +34,8 @@ from recsys.registry.dynamodb import DynamoRegistry
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_local.offline import train_folder
-from tests.benchmarks.protocol import BUNDLED, train_file
 from tests.benchmarks.serving_load import CONNECTIONS, REVOKED_WITHIN_S, run_load
-from tests.benchmarks.serving_models import DEEP, enlarged, trained
+from tests.benchmarks.serving_models import DEEP, SAMPLE, enlarged, trained
 from tests.benchmarks.serving_sessions import newcomers_ndcg, overlap, split_newcomers
 from tests.benchmarks.serving_stage import BARE_HANDLER, Runtime, new_shop, packaged_runtime
 from tests.benchmarks.tables import Table
@@ -270,7 +269,7 @@ def measure_sessions(folder: Path, arguments: argparse.Namespace) -> Table:
     model_folder, newcomers = arguments.model, arguments.newcomers
     if model_folder is None:
         model_folder = folder / "model"
-        source, newcomers = split_newcomers(train_file(BUNDLED, None), folder)
+        source, newcomers = split_newcomers(SAMPLE, folder)
         train_folder(source, model_folder, Settings.from_environment(), lambda _: None)
     model = read_folder(model_folder)
     table = Table("Sessions", {"": "s", "ours": ".4f", "popularity": ".4f", "ratio": ".2f"})

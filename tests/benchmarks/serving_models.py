@@ -19,21 +19,20 @@ from recsys.search import Bounds
 from tests.benchmarks.protocol import BUNDLED, ROOT, train_file
 
 FOLDER = ROOT / ".build" / "bench-serve"
+SAMPLE = train_file(BUNDLED, None)
 DEEP = {"gmf_dim": 64, "hidden_dims": (64, 32, 16, 8), "max_epochs": 2}
 """The widths that issue 4 names."""
 
 
-def trained(
-    name: str, *, data: str = BUNDLED, data_folder: Path | None = None, **recipe: object
-) -> tuple[ServingModel, Path]:
-    """A model trained on a data set, and the folder of its files; trained once, then kept in `.build`."""
+def trained(name: str, source: Path = SAMPLE, **recipe: object) -> tuple[ServingModel, Path]:
+    """A model trained on a CSV, and the folder of its files; trained once, then kept in `.build`."""
     folder = FOLDER / name
     try:
         return artifact.read_folder(folder), folder
     except ArtifactDamaged:  # there is none yet, or one of an older format
         # In a process of its own: TensorFlow would stay in this one, and be measured.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            process.submit(_train, folder, train_file(data, data_folder), recipe).result()
+            process.submit(_train, folder, source, recipe).result()
     return artifact.read_folder(folder), folder
 
 

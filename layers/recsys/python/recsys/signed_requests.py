@@ -90,7 +90,7 @@ class SignedService:
         cause: Exception | None
         for attempt in range(_ATTEMPTS):
             if attempt:
-                self._pause(random.uniform(0.5, 1.0) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311
+                self._pause(random.uniform(0.5, 1.0) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311 - no secret
             try:
                 answer = self._send_once(method, path, dict(headers or {}), body)
             except (OSError, HTTPException) as error:

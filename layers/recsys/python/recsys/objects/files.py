@@ -111,7 +111,7 @@ class FileObjectStore:
                 return
         self._remove_empty(path.parent)
 
-    def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:  # noqa: ARG002
+    def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:  # noqa: ARG002 - the port's
         """See `ObjectStore.upload_form`; the local server holds the limits, so the form does not carry them."""
         return UploadForm(f"{self._base_url}/local/uploads", {"name": checked_name(name)})
 

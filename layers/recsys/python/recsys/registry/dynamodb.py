@@ -71,7 +71,7 @@ class DynamoRows:
         actions = [_to_action(self._table, change) for change in changes]
         for attempt in range(_WRITE_ATTEMPTS):
             if attempt:
-                self._pause(random.uniform(0.5, 1.0) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311
+                self._pause(random.uniform(0.5, 1.0) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311 - no secret
             with answering("TransactWriteItems"):
                 try:
                     self._client.transact_write_items(TransactItems=actions)
@@ -99,5 +99,6 @@ def _cancellation_reasons(error: ClientError) -> set[str]:
     """Codes of why a transaction was cancelled, `None` for an item that was not to blame; empty for other errors."""
     if error_code(error) != "TransactionCanceledException":
         return set()
+    # botocore's stubs know only what all errors have.
     reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
     return {str(reason.get("Code")) for reason in reasons}

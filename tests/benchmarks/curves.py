@@ -1,0 +1,75 @@
+"""What the cap of epochs and the rate without times rest on: NDCG@20 by epoch, on parts cut from the training data.
+
+python -m tests.benchmarks.curves [--data FOLDER] [--sets ml-100k …]
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.protocol import BUNDLED, SETS, DataSet, hold_out_share, load, measure
+
+CUTS = 3
+RATES = (0.0003, 0.001, 0.003)
+MAX_EPOCHS = 6
+MAX_EPOCHS_WITHOUT_TIMES = 4
+LINEAR = {BUNDLED: (200.0, 1.0), "ml-100k": (800.0, 0.75)}
+"""Ridge and decay as validation chose them once; the curves of a set are to differ by epochs alone."""
+
+
+def main() -> None:
+    """Print a line for each curve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, help="folder with the sets that may not be bundled")
+    parser.add_argument("--sets", nargs="+", choices=SETS)
+    arguments = parser.parse_args()
+    for name in arguments.sets or (SETS if arguments.data else [BUNDLED]):
+        data = load(name, arguments.data)
+        if data.has_times:
+            _by_time(data)
+        else:
+            _by_rate(data)
+
+
+def _by_time(data: DataSet) -> None:
+    """Each user's last item, then the one before, and so on, held out."""
+    train = data.train
+    for cut in range(1, CUTS + 1):
+        train, held_out = train.split_last()
+        part = DataSet(data.name, train, has_times=True, test_users=held_out.users, test_items=held_out.items)
+        print(f"{data.name}, item {cut} from the end: {_curve(part, *LINEAR[data.name], None, MAX_EPOCHS)}", flush=True)
+
+
+def _by_rate(data: DataSet) -> None:
+    """A fifth of each user's items held out, drawn."""
+    train, held_out = hold_out_share(data.train, 0.2, np.random.default_rng(100))
+    part = DataSet(data.name, train, has_times=False, test_users=held_out.users, test_items=held_out.items)
+    part = part.with_test_of(np.random.default_rng(0).permutation(np.unique(held_out.users))[:5000])
+    for rate in RATES:
+        print(f"{data.name}, rate {rate}: {_curve(part, 0.0, 0.0, rate, MAX_EPOCHS_WITHOUT_TIMES)}", flush=True)
+
+
+def _curve(data: DataSet, ridge: float, decay: float, rate: float | None, max_epochs: int) -> list[float]:
+    """NDCG@20 of the start and after each epoch."""
+    from recsys.neumf import Network  # noqa: PLC0415  # with the others: TensorFlow takes seconds
+    from recsys_train.fitting import Choice, Recipe, epochs  # noqa: PLC0415  # as above
+    from tests.benchmarks.ours import network_scorer  # noqa: PLC0415  # as above
+
+    recipe = Recipe()
+    if rate is not None:
+        recipe = replace(recipe, unordered=replace(recipe.unordered, learning_rate=rate))
+    curve = []
+    for epoch, _, model in epochs(data.train, recipe, Choice(ridge, decay), 0, deadline=float("inf")):
+        network = Network.from_weights(model.dims, model.weights(), decay=decay)
+        curve.append(round(measure(network_scorer(network, data.train), data).ndcg_at_20, 4))
+        if epoch == max_epochs:
+            break
+    return curve
+
+
+if __name__ == "__main__":
+    main()
