@@ -70,7 +70,7 @@ class Recipe:
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How fast a history is forgotten; validation chooses, 0 where the data has no times."""
     ordered: Steps = Steps(block=1024, negatives=256, learning_rate=0.003)
-    unordered: Steps = Steps(block=8192, negatives=2048, learning_rate=0.001)
+    unordered: Steps = Steps(block=8192, negatives=2048, learning_rate=0.003)
     """Where the order of histories says nothing: negatives then meet one vector a user, not one an interaction."""
     negative_weight: float = 16.0
     max_epochs: int = 3

@@ -50,6 +50,17 @@ class ItemWeights:
         return np.asarray(histories @ self.weights)
 
 
+@dataclass(frozen=True, slots=True)
+class Exponents:
+    """How much counts weigh in `spectral`: `D_u^-user X D_i^-item` is decomposed, `D_i^score` scales what is ranked."""
+
+    user: float
+    item: float
+    score: float
+
+
+SPECTRAL_EXPONENTS: Final = Exponents(user=0.3, item=0.5, score=0.3)
+
 Linear = LinearModel | ItemWeights
 """What validation chooses from; cut down to factors (`reduce_rank`), it is where training starts."""
 
@@ -103,13 +114,16 @@ def reduce_rank(linear: ItemWeights, histories: Any, dim: int, generator: np.ran
     return LinearModel(mapped @ rotation, basis @ rotation)
 
 
-def spectral(matrix: Any, dim: int, generator: np.random.Generator) -> LinearModel:
-    """The `dim` leading right singular vectors V of `D_u^-½ X D_i^-½`, as `D_i^-½ V S^½` and `D_i^½ V`.
+def spectral(
+    matrix: Any, dim: int, generator: np.random.Generator, exponents: Exponents = SPECTRAL_EXPONENTS
+) -> LinearModel:
+    """The `dim` leading right singular vectors V of the normalised matrix, as `D_i^-item V S^½` and `D_i^score V`.
 
     S are the singular values. GF-CF's ideal filter has no S, its linear one S²; in between ranks best.
     """
-    user_scale = _inverse_root(np.asarray(matrix.sum(axis=1)).ravel())
-    item_scale = _inverse_root(np.asarray(matrix.sum(axis=0)).ravel())
+    user_counts = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
+    item_counts = np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1.0)
+    user_scale, item_scale = user_counts**-exponents.user, item_counts**-exponents.item
     normalised = sp.csr_matrix(sp.diags(user_scale) @ matrix @ sp.diags(item_scale), dtype=np.float32)
     transposed = normalised.T.tocsr()  # twice as fast to multiply with as a view
     n_items = normalised.shape[1]
@@ -120,8 +134,9 @@ def spectral(matrix: Any, dim: int, generator: np.random.Generator) -> LinearMod
     squares, rotation = np.linalg.eigh(projected.T @ projected)
     vectors: Floats = basis @ rotation[:, ::-1][:, :dim]
     filtered: Floats = vectors * np.maximum(squares[::-1][:dim], 0.0) ** 0.25
-    scale = item_scale[:, None].astype(np.float32)
-    return LinearModel(filtered * scale, vectors / scale)
+    map_scale = item_scale.astype(np.float32)[:, None]
+    rank_scale = (item_counts**exponents.score).astype(np.float32)[:, None]
+    return LinearModel(filtered * map_scale, vectors * rank_scale)
 
 
 def _orthonormal(vectors: Floats) -> Floats:
