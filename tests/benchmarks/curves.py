@@ -6,7 +6,6 @@ python -m tests.benchmarks.curves [--data FOLDER] [--sets ml-100k …]
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from tests.benchmarks.protocol import BUNDLED, SETS, DataSet, hold_out_share, load, measure
 
 CUTS = 3
-RATES = (0.0003, 0.001, 0.003)
+RATES = (0.001, 0.003, 0.006)
 MAX_EPOCHS = 6
 MAX_EPOCHS_WITHOUT_TIMES = 4
 LINEAR = {BUNDLED: (200.0, 1.0), "ml-100k": (800.0, 0.75)}
@@ -59,9 +58,7 @@ def _curve(data: DataSet, ridge: float, decay: float, rate: float | None, max_ep
     from recsys_train.fitting import Choice, Recipe, epochs  # noqa: PLC0415  # as above
     from tests.benchmarks.ours import network_scorer  # noqa: PLC0415  # as above
 
-    recipe = Recipe()
-    if rate is not None:
-        recipe = replace(recipe, unordered=replace(recipe.unordered, learning_rate=rate))
+    recipe = Recipe() if rate is None else Recipe(learning_rate=rate)
     curve = []
     for epoch, _, model in epochs(data.train, recipe, Choice(ridge, decay), 0, deadline=float("inf")):
         network = Network.from_weights(model.dims, model.weights(), decay=decay)

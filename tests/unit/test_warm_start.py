@@ -8,7 +8,17 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from recsys_train.warm_start import ItemWeights, LinearModel, balance, calibrate, ease, reduce_rank, spectral
+from recsys_train.warm_start import (
+    SPECTRAL_EXPONENTS,
+    Exponents,
+    ItemWeights,
+    LinearModel,
+    balance,
+    calibrate,
+    ease,
+    reduce_rank,
+    spectral,
+)
 
 
 @pytest.fixture
@@ -44,14 +54,18 @@ def test_a_lower_rank_is_as_near_as_the_singular_values_allow(matrix: sp.csr_mat
     assert error == pytest.approx(np.linalg.norm(np.linalg.svd(scores, compute_uv=False)[4:]), rel=1e-3)
 
 
-def test_the_full_spectrum_is_the_root_of_the_normalised_gram_matrix(matrix: sp.csr_matrix) -> None:
-    model = spectral(matrix, 12, np.random.default_rng(1))
+@pytest.mark.parametrize("exponents", [SPECTRAL_EXPONENTS, Exponents(user=0.5, item=0.4, score=0.2)])
+def test_the_full_spectrum_is_the_root_of_the_normalised_gram_matrix(
+    matrix: sp.csr_matrix, exponents: Exponents
+) -> None:
+    model = spectral(matrix, 12, np.random.default_rng(1), exponents)
     had = matrix.toarray()
     counts = np.maximum(had.sum(axis=0), 1)
-    normalised = had / np.sqrt(np.maximum(had.sum(axis=1, keepdims=True), 1)) / np.sqrt(counts)
+    users = np.maximum(had.sum(axis=1, keepdims=True), 1)
+    normalised = had / users**exponents.user / counts**exponents.item
     squares, vectors = np.linalg.eigh(normalised.T @ normalised)
     root = (vectors * np.maximum(squares, 0.0) ** 0.25) @ vectors.T
-    expected = had / np.sqrt(counts) @ root * np.sqrt(counts)
+    expected = had / counts**exponents.item @ root * counts**exponents.score
     assert_allclose((matrix @ model.item_map) @ model.item_vectors.T, expected, atol=1e-3)
 
 

@@ -50,11 +50,10 @@ CALIBRATING_BLOCKS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A step of training: `block` interactions, the `negatives` they share, and Adam's learning rate."""
+    """A step of training: `block` interactions and the `negatives` they share."""
 
     block: int
     negatives: int
-    learning_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,10 @@ class Recipe:
     """EASE's regularisation; validation chooses."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How fast a history is forgotten; validation chooses, 0 where the data has no times."""
-    ordered: Steps = Steps(block=1024, negatives=256, learning_rate=0.003)
-    unordered: Steps = Steps(block=8192, negatives=2048, learning_rate=0.003)
+    ordered: Steps = Steps(block=1024, negatives=256)
+    unordered: Steps = Steps(block=8192, negatives=2048)
     """Where the order of histories says nothing: negatives then meet one vector a user, not one an interaction."""
+    learning_rate: float = 0.003
     negative_weight: float = 16.0
     max_epochs: int = 3
     patience: int = 2
@@ -298,7 +298,7 @@ def epochs(
     model = _started(train, recipe, choice, linear, generator)
     histories = Histories.of(train, ordered=choice.decay > 0)
     steps = recipe.ordered if histories.ordered else recipe.unordered
-    objective = Objective(steps.learning_rate, recipe.negative_weight)
+    objective = Objective(recipe.learning_rate, recipe.negative_weight)
     _calibrate(model, histories, steps, objective, generator)
     yield 0, None, model
     for epoch in itertools.count(1):

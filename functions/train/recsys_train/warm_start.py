@@ -50,6 +50,10 @@ class ItemWeights:
         return np.asarray(histories @ self.weights)
 
 
+Linear = LinearModel | ItemWeights
+"""What validation chooses from; cut down to factors (`reduce_rank`), it is where training starts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exponents:
     """How much counts weigh in `spectral`: `D_u^-user X D_i^-item` is decomposed, `D_i^score` scales what is ranked."""
@@ -60,9 +64,7 @@ class Exponents:
 
 
 SPECTRAL_EXPONENTS: Final = Exponents(user=0.3, item=0.5, score=0.3)
-
-Linear = LinearModel | ItemWeights
-"""What validation chooses from; cut down to factors (`reduce_rank`), it is where training starts."""
+"""`python -m tests.benchmarks.exponents` prints what they rest on; GF-CF's are all ½."""
 
 
 def to_matrix(interactions: Interactions) -> Any:
@@ -181,10 +183,6 @@ def calibrate(
 
     found = scipy.optimize.minimize(loss, np.array([1.0, -2.0]), jac=True, method="L-BFGS-B").x
     return max(float(found[0]), 1e-3) / unit, float(found[1])
-
-
-def _inverse_root(counts: Any) -> Any:
-    return 1.0 / np.sqrt(np.maximum(counts, 1.0))
 
 
 def _rms(vectors: Floats) -> Floats:

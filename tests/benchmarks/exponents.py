@@ -1,0 +1,90 @@
+"""What the exponents of the spectral start rest on: NDCG@20 of the start alone, on validation parts of unlike sets.
+
+python -m tests.benchmarks.exponents [--data FOLDER]
+
+One setting is to serve every shop, so the geometric mean over the sets decides. A made set of a million pairs is one of
+them. Small catalogues, for which training would start from EASE, take part too. Test parts have no say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_train.warm_start import SPECTRAL_EXPONENTS, Exponents, LinearModel, spectral, to_matrix
+from tests.benchmarks.made_data import write_made_set
+from tests.benchmarks.protocol import BUNDLED, SETS, DataSet, Floats, leave_last_out, load, measure
+from tests.benchmarks.tables import Table
+
+USER = (0.2, 0.3, 0.4, 0.5)
+ITEM = (0.3, 0.4, 0.5, 0.6)
+LESS = (0.0, 0.1, 0.2, 0.3)
+"""How much smaller than the item's exponent that of the score may be."""
+PUBLISHED = Exponents(user=0.5, item=0.5, score=0.5)
+"""GF-CF's."""
+DIM = 512
+MADE_PAIRS = 1_000_000
+SHOWN = 10
+
+Curve = dict[Exponents, float]
+
+
+def main() -> None:
+    """Print the best settings by their geometric mean, beside the published and the present ones."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, help="folder with the sets that may not be bundled")
+    arguments = parser.parse_args()
+    curves = {name: _curve(name, load(name, arguments.data)) for name in (SETS if arguments.data else [BUNDLED])}
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "made.csv"
+        write_made_set(made, MADE_PAIRS)
+        curves["made"] = _curve("made", leave_last_out("made", made))
+
+    gains = {exponents: _gain(curves, exponents) for exponents in curves["made"]}
+    best = sorted(gains, key=lambda exponents: -gains[exponents])[:SHOWN]
+    columns = {"user, item, score": "s"} | dict.fromkeys(curves, ".4f") | {"÷ published, geometric mean": ".3f"}
+    table = Table("NDCG@20 of the spectral start on validation parts", columns)
+    for exponents in dict.fromkeys([*best, SPECTRAL_EXPONENTS, PUBLISHED]):
+        ndcgs = [curve[exponents] for curve in curves.values()]
+        table.rows.append([_name(exponents), *ndcgs, gains[exponents]])
+    print(table.text())
+
+
+def _curve(name: str, data: DataSet) -> Curve:
+    """NDCG@20 on the set's validation part, by exponents."""
+    part = data.validation()
+    matrix = to_matrix(part.train)
+    counts = np.maximum(part.train.users_per_item(), 1).astype(np.float32)[:, None]
+    curve = {}
+    for user, item in itertools.product(USER, ITEM):
+        plain = spectral(matrix, DIM, np.random.default_rng(0), Exponents(user, item, score=0.0))
+        for less in LESS:
+            exponents = Exponents(user, item, round(item - less, 1))
+            model = LinearModel(plain.item_map, plain.item_vectors * counts**exponents.score)
+            curve[exponents] = measure(partial(_scores, model, matrix), part).ndcg_at_20
+        print(f"{name}: user {user}, item {item}", flush=True)
+    return curve
+
+
+def _scores(model: LinearModel, matrix: Any, users: NDArray[np.int64]) -> Floats:
+    return model.scores(matrix[users])
+
+
+def _gain(curves: dict[str, Curve], exponents: Exponents) -> float:
+    """The geometric mean over the sets of NDCG@20 ÷ that of the published exponents."""
+    return float(np.exp(np.mean([np.log(curve[exponents] / curve[PUBLISHED]) for curve in curves.values()])))
+
+
+def _name(exponents: Exponents) -> str:
+    return f"{exponents.user}, {exponents.item}, {exponents.score}"
+
+
+if __name__ == "__main__":
+    main()
