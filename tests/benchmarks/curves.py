@@ -1,4 +1,4 @@
-"""What the cap of epochs and the rate without times rest on: NDCG@20 by epoch, on parts cut from the training data.
+"""What the cap of epochs and the learning rate rest on: NDCG@20 by epoch, on parts cut from the training data.
 
 python -m tests.benchmarks.curves [--data FOLDER] [--sets ml-100k …]
 """
