@@ -97,7 +97,7 @@ def trained_version(folder: Path) -> Version:
         np.ones(len(users), dtype=np.float32),
     )
     # Enough steps to leave the initial weights.
-    recipe = Recipe(ordered=Steps(64, 64, rate_decay=0.0), learning_rate=0.001, max_epochs=6, patience=6)
+    recipe = Recipe(ordered=Steps(64, 64), learning_rate=0.001, max_epochs=6, patience=6)
     fitted = fit(interactions, recipe, seed=0, budget_s=600, on_progress=lambda _progress: None)
     metrics = describe_metrics(fitted, DataReport(), recipe=recipe, seed=0)
     write_version(folder, "job.1", interactions, fitted, metrics)

@@ -266,29 +266,6 @@ def test_a_step_moves_a_table_s_row_along_its_gradient() -> None:
     assert (np.abs(moved[touched]).std(axis=1) > 0.1 * np.abs(moved[touched]).mean(axis=1)).all()
 
 
-@pytest.mark.parametrize(("decay", "rates"), [(0.5, [0.01, 0.0025]), (0.0, [0.01, 0.01])], ids=["ordered", "unordered"])
-def test_the_rate_falls_from_epoch_to_epoch_as_the_steps_say(
-    tastes: Interactions, monkeypatch: pytest.MonkeyPatch, decay: float, rates: list[float]
-) -> None:
-    from recsys_train.fitting import Choice, Recipe, Steps, epochs  # noqa: PLC0415
-    from recsys_train.network import NeuMF, Objective  # noqa: PLC0415
-
-    used: list[float] = []
-
-    def note_rate(_model: NeuMF, _block: object, _negatives: object, objective: Objective) -> float:
-        used.append(objective.learning_rate)
-        return 0.0
-
-    monkeypatch.setattr(NeuMF, "train_block", note_rate)
-    ordered, unordered = Steps(1024, 64, rate_decay=2.0), Steps(1024, 64, rate_decay=0.0)
-    recipe = Recipe(learning_rate=0.01, ordered=ordered, unordered=unordered)
-    for epoch, _, _ in epochs(tastes, recipe, Choice(200.0, decay), 0, deadline=float("inf")):
-        if epoch == 2:
-            break
-    n_blocks = len(used) // 2
-    assert used == [rates[0]] * n_blocks + [rates[1]] * n_blocks
-
-
 def test_max_epochs_ends_the_training(tastes: Interactions) -> None:
     told: list[Progress] = []
     assert fit(tastes, told=told, max_epochs=2, patience=50).choice.epochs <= 2

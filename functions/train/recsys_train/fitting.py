@@ -50,14 +50,10 @@ CALIBRATING_BLOCKS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps of training, each of `block` interactions and the `negatives` they share.
-
-    The learning rate of epoch e is the recipe's times `e ** -rate_decay`.
-    """
+    """A step of training: `block` interactions and the `negatives` they share."""
 
     block: int
     negatives: int
-    rate_decay: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +68,8 @@ class Recipe:
     """EASE's regularisation; validation chooses."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How fast a history is forgotten; validation chooses, 0 where the data has no times."""
-    ordered: Steps = Steps(block=1024, negatives=256, rate_decay=1.0)
-    unordered: Steps = Steps(block=8192, negatives=2048, rate_decay=0.0)
+    ordered: Steps = Steps(block=1024, negatives=256)
+    unordered: Steps = Steps(block=8192, negatives=2048)
     """Where the order of histories says nothing: negatives then meet one vector a user, not one an interaction."""
     learning_rate: float = 0.003
     negative_weight: float = 16.0
@@ -302,11 +298,11 @@ def epochs(
     model = _started(train, recipe, choice, linear, generator)
     histories = Histories.of(train, ordered=choice.decay > 0)
     steps = recipe.ordered if histories.ordered else recipe.unordered
-    _calibrate(model, histories, steps, recipe.negative_weight, generator)
+    objective = Objective(recipe.learning_rate, recipe.negative_weight)
+    _calibrate(model, histories, steps, objective, generator)
     yield 0, None, model
     for epoch in itertools.count(1):
         losses = []
-        objective = Objective(recipe.learning_rate * epoch**-steps.rate_decay, recipe.negative_weight)
         for block in histories.blocks(steps.block, generator):
             negatives = generator.integers(0, train.n_items, steps.negatives, dtype=np.int32)
             losses.append(model.train_block(block, negatives, objective))
@@ -332,7 +328,7 @@ def _started(
 
 
 def _calibrate(
-    model: NeuMF, histories: Histories, steps: Steps, negative_weight: float, generator: np.random.Generator
+    model: NeuMF, histories: Histories, steps: Steps, objective: Objective, generator: np.random.Generator
 ) -> None:
     """Turn the linear model's scores into logits, by some blocks of the data."""
     blocks = itertools.islice(histories.blocks(steps.block, generator), CALIBRATING_BLOCKS)
@@ -340,7 +336,7 @@ def _calibrate(
     asked = [model.logits(block, generator.integers(0, n_items, steps.negatives, dtype=np.int32)) for block in blocks]
     if asked:
         positives, negatives = (_joined(side) for side in zip(*asked, strict=True))
-        model.calibrate(*calibrate(positives, negatives, negative_weight))
+        model.calibrate(*calibrate(positives, negatives, objective.negative_weight))
 
 
 def _joined(parts: Sequence[Weighted]) -> Weighted:
