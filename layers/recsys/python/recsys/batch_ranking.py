@@ -61,11 +61,9 @@ def _ranked_for_each(
     histories = [model.seen(row).astype(np.int64) for row in user_rows]
     users = [model.network.user(history) for history in histories]
     best = best_items_of_each(catalogue, users, n, excluded=histories)
-    # All users' together: a call of NumPy costs as much for a few numbers as for many, and many get the same items.
+    # All users' together: a call of NumPy costs as much for a few numbers as for many.
     rows, logits = (np.concatenate(part) for part in zip(*best, strict=True))
-    some, places = np.unique(rows, return_inverse=True)
-    item_ids = np.array(model.items.at(some), dtype=object)[places].tolist()
-    items = zip(item_ids, sigmoid(logits).tolist(), strict=True)
+    items = zip(model.items.at(rows), sigmoid(logits).tolist(), strict=True)
     return [ranked_items(islice(items, len(rows))) for rows, _ in best]
 
 
