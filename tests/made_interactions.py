@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recsys_train.interactions import Interactions
+from recsys_train.data.interactions import Interactions
 
 
 def made_interactions(pairs: Sequence[tuple[int, int]], *, n_users: int, n_items: int) -> Interactions:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys import artifact
-from recsys.ids import Ids
-from recsys.neumf import Dims, Floats, Network
-from recsys.ranking import ServingModel
-from recsys.search import Bounds
+from recsys.model import artifact
+from recsys.model.neumf import Dims, Floats, Network
+from recsys.model.pruned_search import Bounds
+from recsys.model.recommender import ServingModel
+from recsys.model.vocabulary import Vocabulary
 
 
 def random_weights(dims: Dims, seed: int = 0) -> dict[str, Floats]:
@@ -37,12 +37,12 @@ def network_of(rows: Sequence[Sequence[float]]) -> Network:
     gmf_map = np.zeros((n_items, n_items), dtype=np.float32)
     gmf_map[: len(given)] = given
     return Network(
-        gmf_map=gmf_map,
-        mlp_map=np.zeros((n_items, 1), dtype=np.float32),
+        history_gmf=gmf_map,
+        history_hidden_1=np.zeros((n_items, 1), dtype=np.float32),
         mlp_bias_1=np.zeros(1, dtype=np.float32),
         decay=0.0,
-        gmf_item=np.eye(n_items, dtype=np.float32),
-        mlp_item=np.zeros((n_items, 1), dtype=np.float32),
+        item_gmf=np.eye(n_items, dtype=np.float32),
+        item_hidden_1=np.zeros((n_items, 1), dtype=np.float32),
         mlp_kernels=(),
         mlp_biases=(),
         output_mlp=np.zeros(1, dtype=np.float32),
@@ -56,8 +56,8 @@ def serving_model(network: Network, seen: Sequence[Sequence[int]], *, version: s
     flat = np.array([item for items in seen for item in items], dtype=np.int32)
     return ServingModel(
         version=version,
-        users=Ids.of([f"u{user}" for user in range(len(seen))]),
-        items=Ids.of([f"i{item}" for item in range(n_items)]),
+        users=Vocabulary.of([f"u{user}" for user in range(len(seen))]),
+        items=Vocabulary.of([f"i{item}" for item in range(n_items)]),
         network=network,
         bounds=Bounds.of(network),
         seen_starts=np.cumsum([0, *map(len, seen)], dtype=np.int64),

@@ -54,13 +54,13 @@ def _by_rate(data: DataSet) -> None:
 
 def _curve(data: DataSet, ridge: float, decay: float, rate: float | None, max_epochs: int) -> list[float]:
     """NDCG@20 of the start and after each epoch."""
-    from recsys.neumf import Network  # noqa: PLC0415  # with the others: TensorFlow takes seconds
-    from recsys_train.fitting import Choice, Recipe, epochs  # noqa: PLC0415  # as above
+    from recsys.model.neumf import Network  # noqa: PLC0415  # with the others: TensorFlow takes seconds
+    from recsys_train.fitting.fit import Hyperparameters, Recipe, epochs  # noqa: PLC0415  # as above
     from tests.benchmarks.ours import network_scorer  # noqa: PLC0415  # as above
 
     recipe = Recipe() if rate is None else Recipe(learning_rate=rate)
     curve = []
-    for epoch, _, model in epochs(data.train, recipe, Choice(ridge, decay), 0, deadline=float("inf")):
+    for epoch, _, model in epochs(data.train, recipe, Hyperparameters(ridge, decay), 0, deadline=float("inf")):
         network = Network.from_weights(model.dims, model.weights(), decay=decay)
         curve.append(round(measure(network_scorer(network, data.train), data).ndcg_at_20, 4))
         if epoch == max_epochs:

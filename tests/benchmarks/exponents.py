@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_train.warm_start import SPECTRAL_EXPONENTS, Exponents, LinearModel, spectral, to_matrix
+from recsys_train.model.warm_start import SPECTRAL_EXPONENTS, Exponents, LinearModel, spectral, to_matrix
 from tests.benchmarks.made_data import write_made_set
 from tests.benchmarks.protocol import BUNDLED, SETS, DataSet, Floats, leave_last_out, load, measure
 from tests.benchmarks.tables import Table

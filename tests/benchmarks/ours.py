@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from recsys.neumf import Network
+from recsys.model.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
-from recsys_train.fitting import Choice, Fitted, Recipe, epochs, fit, score_histories
-from recsys_train.histories import Histories
-from recsys_train.interactions import Interactions
+from recsys_train.data.interactions import Interactions
+from recsys_train.fitting.fit import FitResult, Hyperparameters, Recipe, epochs, fit, score_histories
+from recsys_train.model.batches import Histories
 from tests.benchmarks.measured import seconds_by_phase
 from tests.benchmarks.protocol import DataSet, Scores, measure
 
@@ -32,7 +32,7 @@ TIMED_PASSES = 2
 class Trained:
     """A network, the seconds it took, and of these each phase's."""
 
-    fitted: Fitted
+    fitted: FitResult
     seconds: float
     phases: dict[str, float]
 
@@ -59,7 +59,7 @@ def train(
     return Trained(fitted, ended - started, seconds_by_phase([("starting", started), *marks], ended))
 
 
-def scorer(fitted: Fitted, interactions: Interactions) -> Scores:
+def scorer(fitted: FitResult, interactions: Interactions) -> Scores:
     """Logits of all items, for users as their items in `interactions` make them."""
     return network_scorer(Network.from_weights(fitted.dims, fitted.weights, decay=fitted.choice.decay), interactions)
 
@@ -79,7 +79,7 @@ def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
     for block in histories.blocks(steps.block, np.random.default_rng(seed)):
         n_places = int((block.lengths - data.has_times).sum())  # the first of an ordered history has nothing before it
         n_pairs += n_places + (n_places if data.has_times else len(block.lengths)) * steps.negatives
-    passes = epochs(data.train, recipe, Choice(recipe.ridges[0], decay), seed, deadline=float("inf"))
+    passes = epochs(data.train, recipe, Hyperparameters(recipe.ridges[0], decay), seed, deadline=float("inf"))
     next(passes), next(passes)
     started = time.perf_counter()
     for _ in range(TIMED_PASSES):

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from recsys_train.interactions import Interactions
+from recsys_train.data.interactions import Interactions
 from tests.benchmarks.protocol import DataSet, Floats, Scores, measure
 
 Settings = dict[str, Any]
@@ -194,7 +194,7 @@ class EaseRecent(Ease):
 
 
 class GfCf:
-    """Linear filter over the item graph plus ideal low-pass filter (Shen et al., CIKM 2021, equation 10).
+    """WarmStart filter over the item graph plus ideal low-pass filter (Shen et al., CIKM 2021, equation 10).
 
     `x R̃ᵀR̃ + strength * x D^-½ V Vᵀ D^½` with `R̃ = D_u^-½ R D^-½` and its leading right singular vectors V; the paper
     takes 256 of them and a strength of 0.3.

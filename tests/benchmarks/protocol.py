@@ -11,14 +11,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recsys_train.ingestion import read_interactions
-from recsys_train.interactions import Int32s, Interactions
+from recsys_train.data.csv_reader import read_interactions
+from recsys_train.data.interactions import Int32s, Interactions
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = "online_retail"
 SETS = (BUNDLED, "ml-100k", "gowalla")
 TRAIN_FILES = {
-    BUNDLED: ROOT / "infra/recsys_local/sample/online_retail.csv.gz",
+    BUNDLED: ROOT / "local/recsys_local/sample/online_retail.csv.gz",
     "ml-100k": Path("ml-100k/interactions.csv"),
     "gowalla": Path("gowalla/train.csv.gz"),
 }

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from recsys import artifact
-from recsys.batch_ranking import recommend_all
-from recsys.neumf import Floats, Network, User
-from recsys.ranking import Recommendations, ServingModel, recommend, top_n
+from recsys.model import artifact
+from recsys.model.batch_ranking import recommend_all
+from recsys.model.neumf import Floats, Network, User
+from recsys.model.recommender import Recommendations, ServingModel, recommend, top_n
 from tests.benchmarks.measured import run
 from tests.benchmarks.protocol import train_file
 from tests.benchmarks.serving_models import DEEP, enlarged, trained
@@ -76,11 +76,11 @@ def _compare(
     n_timed = min(len(users), 200)
     ours = _times([lambda user=user: recommend(model, user, n=N) for user in users[:n_timed]])
     network = model.network
-    read = _times([lambda: (network.gmf_item.max(), network.mlp_item.max())] * 15)
+    read = _times([lambda: (network.item_gmf.max(), network.item_hidden_1.max())] * 15)
     one_read = float(np.median(read))
     rows = {f"ours, {name}": ours, "one read of the item matrices": read}
     vector = network.user(model.seen(0))
-    rows["the GMF product alone"] = _times([lambda: network.gmf_item @ vector.gmf] * 15)
+    rows["the GMF product alone"] = _times([lambda: network.item_gmf @ vector.gmf] * 15)
     rows["NumPy, every logit"] = _times([lambda: _every_logit(network, vector)] * 15)
     if keras is not None:
         rows |= _keras_times(keras, len(model.items))
@@ -168,10 +168,10 @@ def _exact(network: Network, user: User) -> Floats:
     logits = np.empty(network.n_items, dtype=np.float32)
     for begin in range(0, network.n_items, BLOCK):
         block = slice(begin, begin + BLOCK)
-        hidden = np.maximum(network.mlp_item[block].astype(np.float64) + user.mlp, 0)
+        hidden = np.maximum(network.item_hidden_1[block].astype(np.float64) + user.mlp, 0)
         for kernel, bias in zip(kernels, network.mlp_biases, strict=True):
             hidden = np.maximum(hidden @ kernel + bias, 0)
-        gmf = network.gmf_item[block].astype(np.float64) @ user.gmf
+        gmf = network.item_gmf[block].astype(np.float64) @ user.gmf
         logits[block] = gmf + hidden @ network.output_mlp + network.output_bias
     return logits
 

@@ -25,12 +25,13 @@ from typing import Any, Final
 import numpy as np
 import psutil
 
-from recsys.artifact import read_folder
-from recsys.neumf import Dims
+from recsys.model.artifact import read_folder
+from recsys.model.neumf import Dims
+from recsys.model.recommender import ServingModel
 from recsys.objects.files import FileObjectStore
 from recsys.objects.s3 import S3ObjectStore
-from recsys.ranking import ServingModel
-from recsys.registry.dynamodb import DynamoRegistry
+from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_local.offline import train_folder
@@ -78,7 +79,7 @@ def measure_cold(folder: Path, arguments: argparse.Namespace) -> Table:
     runtime = packaged_runtime(folder)
     with running_ministack(folder) as emulator:
         bucket, table = emulator.new_bucket(versioned=True), emulator.new_table()
-        registry, store = DynamoRegistry(emulator.dynamodb, table), S3ObjectStore(emulator.s3, bucket)
+        registry, store = Registry(DynamoTable(emulator.dynamodb, table)), S3ObjectStore(emulator.s3, bucket)
         model, _ = trained("shipped")
         shop = new_shop(registry, store, folder / "model", model)
         environment = emulator.environment | {
@@ -159,7 +160,7 @@ def measure_warm(folder: Path, arguments: argparse.Namespace) -> Table:
     deep, _ = trained("deep", **DEEP)
     model = enlarged(deep, WARM_ITEMS, WARM_ITEMS)
     # Every answer is made: the cache of answers is measured by itself.
-    with _handlers(folder, model, answer_cache_bytes=0) as (handlers, api_key):
+    with _handlers(folder, model, response_cache_bytes=0) as (handlers, api_key):
         events = [_event(api_key, user_id) for user_id in list(model.users)[:3000]]
         for handler in handlers.values():
             _block_ms(handler, events[:1000])
@@ -194,7 +195,7 @@ def measure_answers(folder: Path, arguments: argparse.Namespace) -> Table:
         model = enlarged(deep, n_items, 1000)
         p50 = []
         for cache_bytes in (0, 16 * 2**20):
-            with _handlers(folder / f"{n_items} {cache_bytes}", model, answer_cache_bytes=cache_bytes) as (
+            with _handlers(folder / f"{n_items} {cache_bytes}", model, response_cache_bytes=cache_bytes) as (
                 handlers,
                 api_key,
             ):

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from recsys.neumf import Dims
+from recsys.model.neumf import Dims
+from recsys.model.recommender import ServingModel, recommend
 from recsys.objects.files import FileObjectStore
-from recsys.ranking import ServingModel, recommend
-from recsys.registry.port import Registry
+from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteRegistry
 from tests.benchmarks.serving_stage import Shop, made_model, new_shop, publish
 from tests.integration.live_service import running_service

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys import artifact
 from recsys.errors import ArtifactDamaged
-from recsys.ids import Ids
-from recsys.neumf import Floats
-from recsys.ranking import ServingModel
-from recsys.search import Bounds
+from recsys.model import artifact
+from recsys.model.neumf import Floats
+from recsys.model.pruned_search import Bounds
+from recsys.model.recommender import ServingModel
+from recsys.model.vocabulary import Vocabulary
 from tests.benchmarks.protocol import BUNDLED, ROOT, train_file
 
 FOLDER = ROOT / ".build" / "bench-serve"
@@ -38,8 +38,8 @@ def trained(name: str, source: Path = SAMPLE, **recipe: object) -> tuple[Serving
 
 def _train(folder: Path, source: Path, recipe: dict[str, object]) -> None:
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415  # TensorFlow takes seconds
-    from recsys_train.fitting import Recipe, fit  # noqa: PLC0415
-    from recsys_train.ingestion import read_interactions  # noqa: PLC0415
+    from recsys_train.data.csv_reader import read_interactions  # noqa: PLC0415
+    from recsys_train.fitting.fit import Recipe, fit  # noqa: PLC0415
 
     print(f"Training {folder.name} on {source.name}, once: a few minutes …", flush=True)
     with source.open("rb") as stream:
@@ -75,24 +75,24 @@ def enlarged(model: ServingModel, n_items: int, n_users: int) -> ServingModel:
         rows[n_trained:] += generator.standard_normal((n_new, table.shape[1]), dtype=np.float32) * deviation
         return rows
 
-    mlp_item = network.mlp_item[source]
-    variances, directions = np.linalg.eigh(np.cov(network.mlp_item.T))
+    mlp_item = network.item_hidden_1[source]
+    variances, directions = np.linalg.eigh(np.cov(network.item_hidden_1.T))
     mixing = (directions * np.sqrt(np.maximum(variances, 0))).T.astype(np.float32)
     mlp_item[n_trained:] = generator.standard_normal((n_new, len(mixing)), dtype=np.float32) @ mixing
-    mlp_item[n_trained:] += network.mlp_item.mean(axis=0)
+    mlp_item[n_trained:] += network.item_hidden_1.mean(axis=0)
     larger = replace(
         network,
-        gmf_item=with_noise(network.gmf_item),
-        gmf_map=with_noise(network.gmf_map),
-        mlp_item=mlp_item,
-        mlp_map=network.mlp_map[source],
+        item_gmf=with_noise(network.item_gmf),
+        history_gmf=with_noise(network.history_gmf),
+        item_hidden_1=mlp_item,
+        history_hidden_1=network.history_hidden_1[source],
     )
     starts, items = _histories(model, source, n_users, generator)
     popularity = (np.bincount(items, minlength=len(source)) / n_users).astype(np.float32)
     return ServingModel(
         version="made.1",
-        users=Ids.of([f"user-{row:07d}" for row in range(n_users)]),
-        items=Ids.of([f"item-{row:07d}" for row in range(len(source))]),
+        users=Vocabulary.of([f"user-{row:07d}" for row in range(n_users)]),
+        items=Vocabulary.of([f"item-{row:07d}" for row in range(len(source))]),
         network=larger,
         bounds=Bounds.of(larger),
         seen_starts=starts,

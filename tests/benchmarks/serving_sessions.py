@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.ranking import ServingModel, popular, recommend
+from recsys.model.recommender import ServingModel, popular, recommend
 
 N = 20
 MAX_RECENT = 200

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-
 from deployment import package
-from recsys import object_names
-from recsys.api_key import ApiKey
+
 from recsys.clock import utc_now
-from recsys.identifiers import new_job_id
-from recsys.neumf import Dims
-from recsys.objects.port import ObjectStore
-from recsys.ranking import ServingModel
-from recsys.registry.port import Registry
+from recsys.keys.api_key import ApiKey
+from recsys.keys.base62 import new_job_id
+from recsys.model.neumf import Dims
+from recsys.model.recommender import ServingModel
+from recsys.objects import layout
+from recsys.objects.store import ObjectStore
 from recsys.registry.records import Job, KeyRecord, ModelVersion
+from recsys.registry.registry import Registry
 from tests.integration.lambda_flow import Function
 from tests.made_models import random_network, serving_model, write_model
 
@@ -36,13 +36,13 @@ from pydantic import BaseModel
 app = FastAPI()
 
 
-class Question(BaseModel):
+class Query(BaseModel):
     user_id: str
     n: int = 10
 
 
 @app.post("/v1/recommendations")
-async def recommendations(question: Question):
+async def recommendations(question: Query):
     items = [{"item_id": str(rank), "rank": rank, "score": 0.5} for rank in range(1, question.n + 1)]
     return {"user_id": question.user_id, "items": items}
 
@@ -123,9 +123,9 @@ def publish(registry: Registry, store: ObjectStore, key_id: str, folder: Path, m
     now = utc_now()
     job = registry.create_job(Job(new_job_id(), key_id, "uploads/made.csv", now, now))
     order = f"{now}#{secrets.token_hex(4)}"
-    lease = registry.claim_job(job.job_id, owner="benchmark", source_order=order, lease_s=600)
+    lease = registry.claim_job(job.job_id, owner="benchmark", data_timestamp=order, lease_s=600)
     digest = write_model(folder, replace(model, version=lease.version))
     for path in sorted(folder.iterdir()):
-        store.create(object_names.model_prefix(key_id, lease.version) + path.name, path.read_bytes())
+        store.create(layout.model_prefix(key_id, lease.version) + path.name, path.read_bytes())
     registry.publish_version(lease, ModelVersion(key_id, lease.version, job.job_id, now, digest, {}), {})
     return lease.version

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_train.interactions import Interactions
-from recsys_train.tensorflow import keras
+from recsys_train.data.interactions import Interactions
+from recsys_train.model.quiet_tf import keras
 from tests.benchmarks.peers import Fit, Grid, Settings
 from tests.benchmarks.protocol import Floats
 

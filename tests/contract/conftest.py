@@ -11,13 +11,12 @@ import pytest
 
 from recsys.clock import Timestamp, after
 from recsys.objects.files import FileObjectStore
-from recsys.objects.port import ObjectStore
 from recsys.objects.s3 import S3ObjectStore
-from recsys.registry.dynamodb import DynamoRows
-from recsys.registry.port import Registry
-from recsys.registry.rows import Rows
-from recsys.registry.sqlite import SqliteRows
-from recsys.registry.stored import StoredRegistry
+from recsys.objects.store import ObjectStore
+from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.registry import Registry
+from recsys.registry.sqlite import SqliteTable
+from recsys.registry.table import Table
 from tests.contract.records import NOW
 from tests.emulators import MINISTACK, Emulator
 
@@ -64,16 +63,16 @@ class FixedClock:
 class Bench:
     """A registry on an empty database, its clock, and the rows below it."""
 
-    rows: Rows
+    rows: Table
     clock: FixedClock = field(default_factory=FixedClock)
 
     @property
     def registry(self) -> Registry:
-        return StoredRegistry(self.rows, self.clock)
+        return Registry(self.rows, self.clock)
 
-    def over(self, rows: Rows) -> Registry:
+    def over(self, rows: Table) -> Registry:
         """A registry on other rows, with the same clock."""
-        return StoredRegistry(rows, self.clock)
+        return Registry(rows, self.clock)
 
 
 @pytest.fixture(params=EVERY)
@@ -103,11 +102,11 @@ def clock(bench: Bench) -> FixedClock:
 
 
 @contextmanager
-def _make_rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rows]:
+def _make_rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
     if request.param == "local":
-        rows = SqliteRows(tmp_path / "registry.sqlite")
+        rows = SqliteTable(tmp_path / "registry.sqlite")
         yield rows
         rows.close()
     else:
         emulator: Emulator = request.getfixturevalue(request.param)
-        yield DynamoRows(emulator.dynamodb, emulator.new_table())
+        yield DynamoTable(emulator.dynamodb, emulator.new_table())

@@ -6,8 +6,8 @@ from typing import Any
 
 from recsys.clock import Timestamp
 from recsys.errors import FieldError, Problem
-from recsys.registry.port import Registry
 from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.registry import Registry
 
 NOW = Timestamp("2026-03-01T12:00:00.000000Z")
 MINUTE_LATER = Timestamp("2026-03-01T12:01:00.000000Z")
@@ -43,7 +43,7 @@ FULL_KEY = KeyRecord(
     expires_at=HOUR_LATER,
     current_version="job.3",
     current_manifest_sha256="c" * 64,
-    current_source="2026-02-28T12:00:00.000000Z#tie",
+    current_data_timestamp="2026-02-28T12:00:00.000000Z#tie",
 )
 FULL_JOB = Job(
     job_id="fullJob",
@@ -55,7 +55,7 @@ FULL_JOB = Job(
     fence=3,
     lease_owner="worker-1",
     lease_until=MINUTE_LATER,
-    source_order="2026-02-28T12:00:00.000000Z#tie",
+    data_timestamp="2026-02-28T12:00:00.000000Z#tie",
     fingerprint="d" * 64,
     object_version="version 1",
     receipt_name="receipts/fullKey/größe.json",
@@ -87,7 +87,7 @@ def a_version(lease: Lease, **fields: Any) -> ModelVersion:
 
 def claim(registry: Registry, job_id: str = "job1", *, owner: str = "worker-1", source: str = "2026-03-01#a") -> Lease:
     """Claim a job for a minute."""
-    return registry.claim_job(job_id, owner=owner, source_order=source, lease_s=60.0)
+    return registry.claim_job(job_id, owner=owner, data_timestamp=source, lease_s=60.0)
 
 
 def claim_new(registry: Registry, job_id: str, source: str) -> Lease:

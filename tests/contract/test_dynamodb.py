@@ -10,8 +10,9 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from recsys.errors import JobNotFound, KeyNotFound, Unavailable
-from recsys.registry.dynamodb import DynamoRegistry, DynamoRows
-from recsys.registry.rows import Address, Change
+from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.registry import Registry
+from recsys.registry.table import Address, Change
 from tests.contract.conftest import FixedClock
 from tests.contract.records import HOUR_LATER, a_job, a_key
 from tests.emulators import MINISTACK, Emulator
@@ -41,7 +42,7 @@ def _cancelled(*codes: str) -> dict[str, Any]:
 
 def test_items_carry_flat_attributes_and_a_time_to_live(moto: Emulator) -> None:
     table = moto.new_table()
-    registry = DynamoRegistry(moto.dynamodb, table, FixedClock())
+    registry = Registry(DynamoTable(moto.dynamodb, table), FixedClock())
     registry.create_key(a_key(expires_at=HOUR_LATER, revision=3))
     item = moto.dynamodb.get_item(TableName=table, Key={"pk": {"S": "KEY#key1"}, "sk": {"S": "KEY"}})["Item"]
     assert item.pop("etag")["S"]
@@ -60,7 +61,7 @@ def test_items_carry_flat_attributes_and_a_time_to_live(moto: Emulator) -> None:
 
 def test_what_does_not_expire_has_no_time_to_live(moto: Emulator) -> None:
     table = moto.new_table()
-    DynamoRegistry(moto.dynamodb, table, FixedClock()).create_job(a_job())
+    Registry(DynamoTable(moto.dynamodb, table), FixedClock()).create_job(a_job())
     item = moto.dynamodb.get_item(TableName=table, Key={"pk": {"S": "JOB#job1"}, "sk": {"S": "JOB"}})["Item"]
     assert "ttl" not in item
     assert item["state"] == {"S": "queued"}
@@ -68,7 +69,7 @@ def test_what_does_not_expire_has_no_time_to_live(moto: Emulator) -> None:
 
 def test_an_item_that_dynamodb_removed_is_absent(moto: Emulator) -> None:
     table = moto.new_table()
-    registry = DynamoRegistry(moto.dynamodb, table, FixedClock())
+    registry = Registry(DynamoTable(moto.dynamodb, table), FixedClock())
     registry.create_key(a_key(expires_at=HOUR_LATER))
     moto.dynamodb.delete_item(TableName=table, Key={"pk": {"S": "KEY#key1"}, "sk": {"S": "KEY"}})
     with pytest.raises(KeyNotFound):
@@ -80,7 +81,7 @@ def test_an_item_that_dynamodb_removed_is_absent(moto: Emulator) -> None:
 @pytest.mark.parametrize("emulator", ["moto", pytest.param("ministack", marks=MINISTACK)])
 def test_changes_are_made_all_or_none(request: pytest.FixtureRequest, emulator: str) -> None:
     aws: Emulator = request.getfixturevalue(emulator)
-    rows = DynamoRows(aws.dynamodb, aws.new_table())
+    rows = DynamoTable(aws.dynamodb, aws.new_table())
     a, b = Address("p", "a"), Address("p", "b")
     assert rows.write([Change(b, None, {"n": 1})])
     assert not rows.write([Change(a, None, {"n": 1}), Change(b, None, {"n": 2})])
@@ -90,7 +91,7 @@ def test_changes_are_made_all_or_none(request: pytest.FixtureRequest, emulator: 
     assert rows.get(b).document == {"n": 1}
 
 
-def test_an_answer_that_got_lost_is_no_change_by_somebody_else(ministack_rows: tuple[Emulator, DynamoRows]) -> None:
+def test_an_answer_that_got_lost_is_no_change_by_somebody_else(ministack_rows: tuple[Emulator, DynamoTable]) -> None:
     """boto3 sends a transaction again with the token of the first time."""
     emulator, rows = ministack_rows
     sent: list[Any] = []
@@ -110,9 +111,9 @@ def test_an_answer_that_got_lost_is_no_change_by_somebody_else(ministack_rows: t
 
 
 @pytest.fixture(params=[pytest.param("ministack", marks=MINISTACK)])
-def ministack_rows(request: pytest.FixtureRequest) -> tuple[Emulator, DynamoRows]:
+def ministack_rows(request: pytest.FixtureRequest) -> tuple[Emulator, DynamoTable]:
     emulator: Emulator = request.getfixturevalue(request.param)
-    return emulator, DynamoRows(emulator.dynamodb, emulator.new_table())
+    return emulator, DynamoTable(emulator.dynamodb, emulator.new_table())
 
 
 def test_a_conflict_of_transactions_is_tried_again_after_growing_pauses(stubber: Stubber) -> None:
@@ -120,7 +121,7 @@ def test_a_conflict_of_transactions_is_tried_again_after_growing_pauses(stubber:
     stubber.add_client_error("transact_write_items", **_cancelled("TransactionConflict", "None"))
     stubber.add_client_error("transact_write_items", **_cancelled("None", "ThrottlingError"))
     stubber.add_response("transact_write_items", {})
-    rows = DynamoRows(_client(stubber), "table", pause=pauses.append)
+    rows = DynamoTable(_client(stubber), "table", pause=pauses.append)
     assert rows.write([Change(ADDRESS, None, {"n": 1})]) is True
     assert len(pauses) == 2
     assert 0.02 <= pauses[0] <= 0.04 <= pauses[1] <= 0.08
@@ -129,7 +130,7 @@ def test_a_conflict_of_transactions_is_tried_again_after_growing_pauses(stubber:
 def test_a_conflict_that_stays_is_unavailable(stubber: Stubber) -> None:
     for _ in range(6):
         stubber.add_client_error("transact_write_items", **_cancelled("TransactionConflict"))
-    rows = DynamoRows(_client(stubber), "table", pause=lambda _: None)
+    rows = DynamoTable(_client(stubber), "table", pause=lambda _: None)
     with pytest.raises(Unavailable, match="6 times: TransactionConflict"):
         rows.write([Change(ADDRESS, None, {"n": 1})])
     stubber.assert_no_pending_responses()
@@ -137,13 +138,13 @@ def test_a_conflict_that_stays_is_unavailable(stubber: Stubber) -> None:
 
 def test_a_failed_condition_counts_before_a_conflict(stubber: Stubber) -> None:
     stubber.add_client_error("transact_write_items", **_cancelled("TransactionConflict", "ConditionalCheckFailed"))
-    rows = DynamoRows(_client(stubber), "table", pause=lambda _: pytest.fail("it must not try again"))
+    rows = DynamoTable(_client(stubber), "table", pause=lambda _: pytest.fail("it must not try again"))
     assert rows.write([Change(ADDRESS, None, {"n": 1})]) is False
 
 
 def test_a_transaction_that_is_not_valid_is_not_tried_again(stubber: Stubber) -> None:
     stubber.add_client_error("transact_write_items", **_cancelled("ValidationError"))
-    rows = DynamoRows(_client(stubber), "table", pause=lambda _: pytest.fail("it must not try again"))
+    rows = DynamoTable(_client(stubber), "table", pause=lambda _: pytest.fail("it must not try again"))
     with pytest.raises(Unavailable, match="TransactWriteItems: TransactionCanceledException"):
         rows.write([Change(ADDRESS, None, {"n": 1})])
 
@@ -158,7 +159,7 @@ def test_a_transaction_that_is_not_valid_is_not_tried_again(stubber: Stubber) ->
     ],
 )
 def test_what_aws_refuses_is_unavailable_and_named(stubber: Stubber, code: str) -> None:
-    registry = DynamoRegistry(_client(stubber), "table")
+    registry = Registry(DynamoTable(_client(stubber), "table"))
     for operation, called in [("get_item", registry.get_key), ("query", registry.list_versions)]:
         stubber.add_client_error(operation, code, "AKIAEXAMPLE may not")
         with pytest.raises(Unavailable, match=rf"^AWS refused (GetItem|Query): {code}\.$") as raised:
@@ -168,7 +169,7 @@ def test_what_aws_refuses_is_unavailable_and_named(stubber: Stubber, code: str) 
 
 def test_an_aws_that_does_not_answer_is_unavailable() -> None:
     # Port 1 of the loopback interface: nothing listens there.
-    registry = DynamoRegistry(Emulator("http://127.0.0.1:1").dynamodb, "table")
+    registry = Registry(DynamoTable(Emulator("http://127.0.0.1:1").dynamodb, "table"))
     with pytest.raises(Unavailable, match=r"^AWS did not answer GetItem: EndpointConnectionError\.$"):
         registry.get_job("job1")
 
@@ -177,10 +178,10 @@ def test_reads_are_consistent(stubber: Stubber) -> None:
     key = {"pk": {"S": "JOB#job1"}, "sk": {"S": "JOB"}}
     stubber.add_response("get_item", {}, {"TableName": "table", "Key": key, "ConsistentRead": True})
     with pytest.raises(JobNotFound):
-        DynamoRegistry(_client(stubber), "table").get_job("job1")
+        Registry(DynamoTable(_client(stubber), "table")).get_job("job1")
 
 
 @pytest.mark.parametrize("job_id", ["j" * 2049, "é" * 1025])
 def test_an_id_too_long_for_a_key_is_not_even_asked_for(stubber: Stubber, job_id: str) -> None:
     with pytest.raises(JobNotFound):  # the stubber would refuse any call
-        DynamoRegistry(_client(stubber), "table").get_job(job_id)
+        Registry(DynamoTable(_client(stubber), "table")).get_job(job_id)

@@ -11,7 +11,7 @@ import pytest
 
 from recsys.errors import InvalidRequest, ObjectExists, ObjectNotFound
 from recsys.objects.files import FileObjectStore
-from recsys.objects.port import ObjectInfo, ObjectStore
+from recsys.objects.store import ObjectInfo, ObjectStore
 from tests.racing import race
 
 STRANGE_NAMES = [

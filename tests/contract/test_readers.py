@@ -11,16 +11,15 @@ import pytest
 from recsys.clock import after
 from recsys.errors import KeyNotFound, ObjectNotFound
 from recsys.objects.files import FileObjectStore
-from recsys.objects.port import ObjectStore
-from recsys.objects.reader import ObjectReader
 from recsys.objects.s3 import S3ObjectStore
-from recsys.objects.s3_reader import S3Reader
-from recsys.registry.dynamodb import DynamoRegistry
-from recsys.registry.dynamodb_reader import DynamoKeyReader
-from recsys.registry.port import KeyReader, Registry
+from recsys.objects.store import ObjectReader, ObjectStore
+from recsys.registry.dynamodb import DynamoTable
 from recsys.registry.records import KeyRecord
+from recsys.registry.registry import KeyReader, Registry
 from recsys.registry.sqlite import SqliteRegistry
-from recsys.settings import AwsAccess
+from recsys.settings import AwsConfig
+from recsys_recommend.lean_aws.dynamodb_reader import DynamoKeyReader
+from recsys_recommend.lean_aws.s3_reader import S3Reader
 from tests.contract.conftest import FixedClock
 from tests.contract.records import NOW
 from tests.emulators import MINISTACK, Emulator
@@ -49,9 +48,9 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
         return
     emulator: Emulator = request.getfixturevalue(request.param)
     table, bucket = emulator.new_table(), emulator.new_bucket(versioned=True)
-    access = AwsAccess.from_environment(emulator.environment)
+    access = AwsConfig.from_environment(emulator.environment)
     keys, objects = DynamoKeyReader(access, table, clock), S3Reader(access, bucket)
-    written = DynamoRegistry(emulator.dynamodb, table, clock)
+    written = Registry(DynamoTable(emulator.dynamodb, table), clock)
     yield Stores(written, S3ObjectStore(emulator.s3, bucket), keys, objects, clock)
     keys.close()
     objects.close()

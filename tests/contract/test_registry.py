@@ -6,7 +6,7 @@ import pytest
 
 from recsys.clock import Timestamp
 from recsys.errors import Gone, JobNotFound, KeyExists, KeyNotFound, VersionNotFound
-from recsys.registry.port import Registry
+from recsys.registry.registry import Registry
 from tests.contract.conftest import FixedClock
 from tests.contract.records import DAY_BEFORE, FULL_KEY, HOUR_LATER, MINUTE_LATER, NOW, a_key
 

@@ -10,8 +10,8 @@ import pytest
 
 from recsys.clock import Timestamp
 from recsys.errors import JobBusy, JobFinished, JobNotFound, LeaseLost, Problem
-from recsys.registry.port import Published, Registry
 from recsys.registry.records import Job, JobState, Lease, Progress
+from recsys.registry.registry import Published, Registry
 from tests.contract.conftest import FixedClock
 from tests.contract.records import (
     FULL_JOB,
@@ -98,13 +98,13 @@ def test_what_was_never_asked_for_is_not_found(registry: Registry) -> None:
 def test_a_queued_job_is_claimed(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job())
     clock.advance(5)
-    lease = registry.claim_job("job1", owner="worker-1", source_order="2026-03-01#a", lease_s=55)
+    lease = registry.claim_job("job1", owner="worker-1", data_timestamp="2026-03-01#a", lease_s=55)
     assert lease.job == a_job(
         state=JobState.RUNNING,
         fence=1,
         lease_owner="worker-1",
         lease_until=MINUTE_LATER,
-        source_order="2026-03-01#a",
+        data_timestamp="2026-03-01#a",
         updated_at=Timestamp("2026-03-01T12:00:05.000000Z"),
     )
     assert (lease.fence, lease.version) == (1, "job1.1")
@@ -137,12 +137,12 @@ def test_the_first_claim_decides_the_order_of_the_data(registry: Registry, clock
     registry.create_job(a_job())
     claim(registry, source="2026-03-01#first")
     clock.advance(60)
-    assert claim(registry, owner="worker-2", source="2026-03-09#later").job.source_order == "2026-03-01#first"
+    assert claim(registry, owner="worker-2", source="2026-03-09#later").job.data_timestamp == "2026-03-01#first"
 
 
 def test_an_order_given_with_the_job_is_kept(registry: Registry) -> None:
-    registry.create_job(a_job(source_order="2026-02-01#given"))
-    assert claim(registry).job.source_order == "2026-02-01#given"
+    registry.create_job(a_job(data_timestamp="2026-02-01#given"))
+    assert claim(registry).job.data_timestamp == "2026-02-01#given"
 
 
 def test_a_claim_drops_progress_and_problem_of_the_attempt_before(registry: Registry, clock: FixedClock) -> None:

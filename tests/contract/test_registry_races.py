@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from recsys.errors import Gone, JobBusy, KeyExists
-from recsys.registry.port import Published
 from recsys.registry.records import JobState, KeyRecord, Lease
+from recsys.registry.registry import Published
 from tests.contract.conftest import Bench
 from tests.contract.records import HOUR_LATER, REPORT, a_job, a_key, a_version, claim, claim_new
 from tests.racing import race
@@ -46,7 +46,7 @@ def test_the_newest_data_is_current_however_publishers_race(atomic_bench: Bench)
         assert set(outcomes) <= {Published.CURRENT, Published.SUPERSEDED}
         assert outcomes[3] is Published.CURRENT
         key = registry.get_key(key_id)
-        assert (key.current_version, key.current_source) == (f"d{number}.1", "2026-03-01#d")
+        assert (key.current_version, key.current_data_timestamp) == (f"d{number}.1", "2026-03-01#d")
         # Each publication that became current raised the revision by one and left its version; the others left nothing.
         kept = {lease.version for lease, outcome in zip(leases, outcomes, strict=True) if outcome is Published.CURRENT}
         assert {version.version for version in registry.list_versions(key_id)} == kept

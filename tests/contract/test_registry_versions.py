@@ -9,9 +9,9 @@ import pytest
 
 from recsys.clock import Timestamp
 from recsys.errors import KeyNotFound, Unavailable, VersionNotFound
-from recsys.registry.port import Published, Registry
 from recsys.registry.records import JobState
-from recsys.registry.rows import Address, Change, Row, Rows
+from recsys.registry.registry import Published, Registry
+from recsys.registry.table import Address, Change, Row, Table
 from tests.contract.conftest import Bench, FixedClock
 from tests.contract.records import (
     HOUR_LATER,
@@ -28,9 +28,9 @@ from tests.contract.records import (
 
 
 class InterruptedRows:
-    """Rows where somebody else gets in between the read and the write, `times` times."""
+    """Table where somebody else gets in between the read and the write, `times` times."""
 
-    def __init__(self, rows: Rows, interrupt: Callable[[], object], times: int = 1) -> None:
+    def __init__(self, rows: Table, interrupt: Callable[[], object], times: int = 1) -> None:
         self._rows = rows
         self._interrupt = interrupt
         self._times_left = times
@@ -61,13 +61,13 @@ def test_publishing_makes_a_version_current_and_the_job_succeeded(registry: Regi
         expires_at=None,
         current_version="job1.1",
         current_manifest_sha256="manifest of job1.1",
-        current_source="2026-03-01#a",
+        current_data_timestamp="2026-03-01#a",
     )
     assert registry.list_versions("key1") == [version]
     assert registry.get_job("job1") == a_job(
         state=JobState.SUCCEEDED,
         fence=1,
-        source_order="2026-03-01#a",
+        data_timestamp="2026-03-01#a",
         updated_at=MINUTE_LATER,
         version="job1.1",
         metrics=METRICS,
@@ -109,7 +109,7 @@ def test_newer_data_replaces(registry: Registry) -> None:
     assert registry.publish_version(old, a_version(old), REPORT) is Published.CURRENT
     assert registry.publish_version(new, a_version(new), REPORT) is Published.CURRENT
     key = registry.get_key("key1")
-    assert (key.current_version, key.current_source, key.revision) == ("new.1", "2026-03-01#b", 2)
+    assert (key.current_version, key.current_data_timestamp, key.revision) == ("new.1", "2026-03-01#b", 2)
     assert {version.version for version in registry.list_versions("key1")} == {"old.1", "new.1"}
 
 
@@ -234,7 +234,7 @@ def test_activating_rolls_back_and_forward(registry: Registry, clock: FixedClock
         revision=3,
         current_version="old.1",
         current_manifest_sha256="manifest of old.1",
-        current_source=MINUTE_LATER,
+        current_data_timestamp=MINUTE_LATER,
     )
     assert registry.get_key("key1") == activated
     assert len(registry.list_versions("key1")) == 2
@@ -278,6 +278,6 @@ def test_activating_never_lets_older_data_in(registry: Registry) -> None:
     ahead = claim_new(registry, "ahead", f"{HOUR_LATER}#a")
     registry.publish_version(ahead, a_version(ahead), REPORT)
     activated = registry.activate_version("key1", "ahead.1")
-    assert activated.current_source == f"{HOUR_LATER}#a"
+    assert activated.current_data_timestamp == f"{HOUR_LATER}#a"
     older = claim_new(registry, "older", f"{MINUTE_LATER}#a")
     assert registry.publish_version(older, a_version(older), REPORT) is Published.SUPERSEDED

@@ -14,8 +14,8 @@ from botocore.stub import Stubber
 from recsys import aws
 from recsys.clock import Timestamp
 from recsys.errors import ObjectExists, ObjectNotFound, Unavailable
-from recsys.objects.port import ObjectInfo
 from recsys.objects.s3 import S3ObjectStore
+from recsys.objects.store import ObjectInfo
 from tests.emulators import MINISTACK, Emulator
 
 

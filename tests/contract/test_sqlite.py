@@ -15,8 +15,8 @@ import pytest
 
 from recsys.errors import KeyNotFound, Unavailable
 from recsys.registry.records import Lease
-from recsys.registry.rows import Address, Change
-from recsys.registry.sqlite import RegistryTooNew, SqliteRegistry, SqliteRows
+from recsys.registry.sqlite import RegistryTooNew, SqliteRegistry, SqliteTable
+from recsys.registry.table import Address, Change
 from tests.contract.conftest import FixedClock
 from tests.contract.records import HOUR_LATER, a_job, a_key, claim
 from tests.racing import race
@@ -32,7 +32,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for number in range(20):
     try:
-        print(registry.claim_job(f"job{number}", owner=sys.argv[2], source_order="a", lease_s=3600).fence)
+        print(registry.claim_job(f"job{number}", owner=sys.argv[2], data_timestamp="a", lease_s=3600).fence)
     except JobBusy:
         print("busy")
 """
@@ -53,9 +53,9 @@ from recsys.registry.sqlite import SqliteRegistry
 
 registry = SqliteRegistry(Path(sys.argv[1]))
 registry.get_key("key1")
-inherited = registry._sqlite_rows._connection()
+inherited = registry._sqlite_table._connection()
 child = os.fork()
-if child == 0 and registry._sqlite_rows._connection() is inherited:
+if child == 0 and registry._sqlite_table._connection() is inherited:
     os._exit(1)
 for number in range(50):
     registry.rotate_key("key1", "child" if child == 0 else "parent", overlap_s=0)
@@ -84,7 +84,7 @@ def test_the_files_are_for_their_owner_only(registry: SqliteRegistry, path: Path
 
 
 def test_commits_are_logged_ahead_and_synced(path: Path) -> None:
-    rows = SqliteRows(path)
+    rows = SqliteTable(path)
     connection = rows._connection()
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
@@ -125,9 +125,9 @@ def test_what_expired_is_removed_when_asked_and_not_by_opening(registry: SqliteR
 def test_a_file_of_a_later_release_is_left_alone(registry: SqliteRegistry, path: Path) -> None:
     registry.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(RegistryTooNew, match=r"schema 2; this release knows up to 1"):
+    with pytest.raises(RegistryTooNew, match=r"schema 3; this release knows up to 2"):
         SqliteRegistry(path)
 
 
@@ -162,7 +162,7 @@ def test_a_file_that_stays_locked_is_unavailable(
 
 
 def test_changes_are_made_all_or_none(path: Path) -> None:
-    rows = SqliteRows(path)
+    rows = SqliteTable(path)
     a, b = Address("p", "a"), Address("p", "b")
     assert rows.write([Change(b, None, {"n": 1})])
     assert not rows.write([Change(a, None, {"n": 1}), Change(b, None, {"n": 2})])

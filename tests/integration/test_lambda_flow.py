@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from recsys.registry.dynamodb import DynamoRegistry
+from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.registry import Registry
 from tests.emulators import MINISTACK, Emulator
 from tests.integration.lambda_flow import (
     EVENTS,
@@ -305,11 +306,11 @@ def test_after_a_function_was_killed_the_next_delivery_finishes_the_job(service:
 
 def test_a_job_whose_attempts_were_all_killed_is_ended_by_the_last_delivery(service: Deployment) -> None:
     accepted = service.send_csv(SMALL_CSV)
-    registry = DynamoRegistry(service.emulator.dynamodb, service.table)
+    registry = Registry(DynamoTable(service.emulator.dynamodb, service.table))
     for _ in range(4):
         message = service.receive()
         assert message is not None
-        registry.claim_job(accepted["job_id"], owner="killed", source_order="2026", lease_s=0)
+        registry.claim_job(accepted["job_id"], owner="killed", data_timestamp="2026", lease_s=0)
         _show(service, message)
     (delivery,) = service.deliver_all()
     assert (delivery.receive_count, delivery.came_back) == (5, False)

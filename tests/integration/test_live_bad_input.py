@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from recsys.api_key import ApiKey
+from recsys.keys.api_key import ApiKey
 from tests.integration.live_service import (
     RECSYS,
     LiveService,

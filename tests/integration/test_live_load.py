@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recsys.neumf import Dims
+from recsys.model.neumf import Dims
 from recsys.settings import Settings
 from tests.benchmarks.serving_load import REVOKED_WITHIN_S, Seen, run_load
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys import artifact
-from recsys.neumf import Dims, Floats, Network, sigmoid
-from recsys.ranking import ServingModel, recommend
-from recsys_train.interactions import Interactions
+from recsys.model import artifact
+from recsys.model.neumf import Dims, Floats, Network, sigmoid
+from recsys.model.recommender import ServingModel, recommend
+from recsys_train.data.interactions import Interactions
 from tests.made_models import random_weights, serving_model, write_model
-from tests.tensorflow import TENSORFLOW
+from tests.markers import TENSORFLOW
 
 pytestmark = list(TENSORFLOW)
 
@@ -62,7 +62,7 @@ def open_with_keras(path: Path) -> tuple[Callable[[Any, Any], Floats], Callable[
 
 def random_version(folder: Path) -> Version:
     """Weights by chance, so that every path, layer and bias counts."""
-    from recsys_train.network import save_keras, user_tables  # noqa: PLC0415
+    from recsys_train.model.network import save_keras, user_tables  # noqa: PLC0415
 
     generator, decay = np.random.default_rng(1), 0.5
     seen = [generator.choice(DIMS.n_items, int(generator.integers(0, 60)), replace=False) for _ in range(DIMS.n_users)]
@@ -82,8 +82,8 @@ def random_version(folder: Path) -> Version:
 def trained_version(folder: Path) -> Version:
     """What a training publishes."""
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415
-    from recsys_train.fitting import Recipe, Steps, fit  # noqa: PLC0415
-    from recsys_train.report import DataReport  # noqa: PLC0415
+    from recsys_train.data.report import DataReport  # noqa: PLC0415
+    from recsys_train.fitting.fit import BatchSizes, Recipe, fit  # noqa: PLC0415
 
     generator = np.random.default_rng(2)
     seen = [set(generator.choice(np.arange(user % 2, 40, 2), 8, replace=False).tolist()) for user in range(120)]
@@ -97,7 +97,7 @@ def trained_version(folder: Path) -> Version:
         np.ones(len(users), dtype=np.float32),
     )
     # Enough steps to leave the initial weights.
-    recipe = Recipe(ordered=Steps(64, 64), learning_rate=0.001, max_epochs=6, patience=6)
+    recipe = Recipe(ordered=BatchSizes(64, 64), learning_rate=0.001, max_epochs=6, patience=6)
     fitted = fit(interactions, recipe, seed=0, budget_s=600, on_progress=lambda _progress: None)
     metrics = describe_metrics(fitted, DataReport(), recipe=recipe, seed=0)
     write_version(folder, "job.1", interactions, fitted, metrics)
@@ -164,7 +164,7 @@ def test_recommendations_equal_a_brute_force_ranking_of_keras_scores(version: Ve
 
 
 def test_the_file_holds_keras_layers_only(tmp_path: Path) -> None:
-    from recsys_train.network import save_keras  # noqa: PLC0415
+    from recsys_train.model.network import save_keras  # noqa: PLC0415
 
     save_keras(DIMS, random_weights(DIMS), tmp_path / "model.h5")
     import keras  # noqa: PLC0415

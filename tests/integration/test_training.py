@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from recsys import artifact
-from recsys.neumf import Dims, Network
-from recsys.ranking import ServingModel, Strategy, recommend
+from recsys.model import artifact
+from recsys.model.neumf import Dims, Network
+from recsys.model.recommender import ServingModel, Strategy, recommend
 from recsys.registry.records import Progress
-from recsys_train.ingestion import read_interactions
-from recsys_train.interactions import Interactions
+from recsys_train.data.csv_reader import read_interactions
+from recsys_train.data.interactions import Interactions
 from tests.made_models import random_weights
-from tests.tensorflow import TENSORFLOW
+from tests.markers import TENSORFLOW
 
 if TYPE_CHECKING:
-    from recsys_train.fitting import Fitted
+    from recsys_train.fitting.fit import FitResult
 
 pytestmark = list(TENSORFLOW)
 
@@ -53,12 +53,12 @@ def fit(
     budget_s: float = 600.0,
     told: list[Progress] | None = None,
     **recipe: Any,
-) -> Fitted:
-    from recsys_train import fitting  # noqa: PLC0415
+) -> FitResult:
+    from recsys_train.fitting import fit  # noqa: PLC0415
 
-    return fitting.fit(
+    return fit.fit(
         interactions,
-        fitting.Recipe(**recipe),
+        fit.Recipe(**recipe),
         seed=seed,
         budget_s=budget_s,
         has_times=has_times,
@@ -66,11 +66,11 @@ def fit(
     )
 
 
-def publish(interactions: Interactions, fitted: Fitted, folder: Path) -> ServingModel:
+def publish(interactions: Interactions, fitted: FitResult, folder: Path) -> ServingModel:
     """Write the artifact and read it as a server does."""
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415
-    from recsys_train.fitting import Recipe  # noqa: PLC0415
-    from recsys_train.report import DataReport  # noqa: PLC0415
+    from recsys_train.data.report import DataReport  # noqa: PLC0415
+    from recsys_train.fitting.fit import Recipe  # noqa: PLC0415
 
     metrics = describe_metrics(fitted, DataReport(), recipe=Recipe(), seed=0)
     write_version(folder, "job.1", interactions, fitted, metrics)
@@ -89,14 +89,14 @@ def told() -> list[Progress]:
 
 
 @pytest.fixture(scope="module")
-def fitted(tastes: Interactions, told: list[Progress]) -> Fitted:
+def fitted(tastes: Interactions, told: list[Progress]) -> FitResult:
     return fit(tastes, told=told)
 
 
 # -- what it learns
 
 
-def test_it_ranks_far_better_than_popularity_where_tastes_differ(fitted: Fitted) -> None:
+def test_it_ranks_far_better_than_popularity_where_tastes_differ(fitted: FitResult) -> None:
     # The held-out item is one of 29 of the user's taste that are left: ranking those first at random gives Recall@20
     # 20 / 29 = 0.69, not knowing the taste about half of it.
     assert fitted.quality.recall_at_20 > 0.6
@@ -106,7 +106,7 @@ def test_it_ranks_far_better_than_popularity_where_tastes_differ(fitted: Fitted)
     assert fitted.evaluated_users == N_USERS // 2  # the others were asked which settings to choose
 
 
-def test_recommendations_follow_the_users_taste(tastes: Interactions, fitted: Fitted, tmp_path: Path) -> None:
+def test_recommendations_follow_the_users_taste(tastes: Interactions, fitted: FitResult, tmp_path: Path) -> None:
     model = publish(tastes, fitted, tmp_path)
     had = {(f"u{user}", f"i{item}") for user, item in two_tastes()}
     hits = 0
@@ -118,7 +118,7 @@ def test_recommendations_follow_the_users_taste(tastes: Interactions, fitted: Fi
     assert hits / (10 * N_USERS) > 0.9
 
 
-def test_progress_goes_from_choosing_to_refitting_with_numbers(fitted: Fitted, told: list[Progress]) -> None:
+def test_progress_goes_from_choosing_to_refitting_with_numbers(fitted: FitResult, told: list[Progress]) -> None:
     phases = [progress.phase for progress in told]
     n_fitting, n_refitting = phases.count("fitting") - 1, fitted.choice.epochs
     expected = ["choosing", *["fitting"] * (1 + n_fitting), "evaluating", *["refitting"] * (1 + n_refitting)]
@@ -128,14 +128,14 @@ def test_progress_goes_from_choosing_to_refitting_with_numbers(fitted: Fitted, t
     assert all(progress.loss is not None and progress.loss > 0 for progress in told if progress.epoch)
 
 
-def test_it_stops_after_an_epoch_without_a_better_validation(fitted: Fitted, told: list[Progress]) -> None:
+def test_it_stops_after_an_epoch_without_a_better_validation(fitted: FitResult, told: list[Progress]) -> None:
     values = [each.validation_ndcg for each in told if each.phase == "fitting" and each.epoch is not None]
     best = max(value for value in values if value is not None)
     assert fitted.choice.epochs == values.index(best) + 1
     assert len(values) == min(fitted.choice.epochs + 1, 3)
 
 
-def test_metrics_stand_beside_those_of_popularity(tastes: Interactions, fitted: Fitted, tmp_path: Path) -> None:
+def test_metrics_stand_beside_those_of_popularity(tastes: Interactions, fitted: FitResult, tmp_path: Path) -> None:
     publish(tastes, fitted, tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["quality"] == fitted.quality.to_json()
@@ -148,7 +148,7 @@ def test_metrics_stand_beside_those_of_popularity(tastes: Interactions, fitted: 
 
 
 def test_popularity_is_the_share_of_users_who_had_the_item(
-    tastes: Interactions, fitted: Fitted, tmp_path: Path
+    tastes: Interactions, fitted: FitResult, tmp_path: Path
 ) -> None:
     model = publish(tastes, fitted, tmp_path)
     for item in (0, 1, 79):
@@ -159,7 +159,7 @@ def test_popularity_is_the_share_of_users_who_had_the_item(
 # -- that it repeats
 
 
-def test_the_same_seed_gives_the_same_weights_bit_for_bit(tastes: Interactions, fitted: Fitted) -> None:
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(tastes: Interactions, fitted: FitResult) -> None:
     again = fit(tastes)
     assert again.choice == fitted.choice
     assert again.quality == fitted.quality
@@ -229,7 +229,7 @@ def test_without_a_budget_the_warm_start_is_still_a_model(tastes: Interactions, 
 
 
 def test_the_width_shrinks_where_the_tables_would_not_fit_into_memory() -> None:
-    from recsys_train.fitting import MAX_SERVING_BYTES, Recipe, _gmf_dim  # noqa: PLC0415
+    from recsys_train.fitting.fit import MAX_SERVING_BYTES, Recipe, _gmf_dim  # noqa: PLC0415
 
     recipe = Recipe()
     assert _gmf_dim(recipe, 5_000, 4_000) == 512
@@ -243,10 +243,10 @@ def test_the_width_shrinks_where_the_tables_would_not_fit_into_memory() -> None:
 def test_a_large_set_is_measured_with_some_of_its_users_and_published_with_all(
     tastes: Interactions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from recsys_train import fitting  # noqa: PLC0415
+    from recsys_train.fitting import fit as fitting  # noqa: PLC0415
 
     whole = fit(tastes, max_epochs=0)
-    monkeypatch.setattr(fitting, "MAX_CHOOSING", len(tastes) // 3)
+    monkeypatch.setattr(fitting, "MAX_SELECTION_INTERACTIONS", len(tastes) // 3)
     part = fit(tastes, max_epochs=0)
     assert 0 < part.measured_interactions < whole.measured_interactions / 2
     assert 0 < part.evaluated_users < whole.evaluated_users
@@ -273,13 +273,13 @@ def test_max_epochs_ends_the_training(tastes: Interactions) -> None:
 
 
 def test_what_a_report_raises_ends_the_training(tastes: Interactions) -> None:
-    from recsys_train import fitting  # noqa: PLC0415
+    from recsys_train.fitting import fit  # noqa: PLC0415
 
     def lose_the_lease(_progress: Progress) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        fitting.fit(tastes, fitting.Recipe(), seed=0, budget_s=600, on_progress=lose_the_lease)
+        fit.fit(tastes, fit.Recipe(), seed=0, budget_s=600, on_progress=lose_the_lease)
 
 
 # -- one step of it
@@ -297,14 +297,14 @@ def trainable_weights() -> dict[str, Any]:
 
 def made_model(decay: float) -> tuple[Any, Any]:
     """A network in training and the block of `HAD`."""
-    from recsys_train.histories import Block  # noqa: PLC0415
-    from recsys_train.network import NeuMF  # noqa: PLC0415
+    from recsys_train.model.batches import UserBatch  # noqa: PLC0415
+    from recsys_train.model.network import NeuMF  # noqa: PLC0415
 
     rows = np.zeros((len(HAD), 4), dtype=np.int32)
     for row, items in zip(rows, HAD, strict=True):
         row[: len(items)] = items
     lengths = np.array([len(items) for items in HAD], dtype=np.int32)
-    return NeuMF(DIMS, trainable_weights(), decay=decay), Block(rows, lengths)
+    return NeuMF(DIMS, trainable_weights(), decay=decay), UserBatch(rows, lengths)
 
 
 def served_logits(weights: dict[str, Any], decay: float) -> tuple[list[Any], list[Any]]:
@@ -324,7 +324,7 @@ def served_logits(weights: dict[str, Any], decay: float) -> tuple[list[Any], lis
 
 def take_steps(n_steps: int, *, learning_rate: float, negative_weight: float) -> tuple[list[float], dict[str, Any]]:
     """The loss before each step on the block, and the weights after the last."""
-    from recsys_train.network import Objective  # noqa: PLC0415
+    from recsys_train.model.network import Objective  # noqa: PLC0415
 
     model, block = made_model(decay=0.5)
     objective = Objective(learning_rate, negative_weight)
@@ -343,7 +343,7 @@ def test_a_positive_has_the_logit_that_a_server_gives_it_after_what_it_may_see(d
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_the_loss_of_a_block_is_weighted_binary_cross_entropy(decay: float) -> None:
-    from recsys_train.network import Objective  # noqa: PLC0415
+    from recsys_train.model.network import Objective  # noqa: PLC0415
 
     model, block = made_model(decay)
     loss = model.train_block(block, NEGATIVES, Objective(0.1, 8.0))
@@ -384,7 +384,7 @@ def test_the_first_step_of_adam_moves_each_weight_by_the_learning_rate() -> None
 
 
 def test_a_network_starts_with_the_scores_of_the_linear_model_it_is_given() -> None:
-    from recsys_train.network import initial_weights  # noqa: PLC0415
+    from recsys_train.model.network import initial_weights  # noqa: PLC0415
 
     generator = np.random.default_rng(0)
     items, item_map = generator.normal(size=(2, 9, 4)).astype(np.float32)
@@ -396,7 +396,7 @@ def test_a_network_starts_with_the_scores_of_the_linear_model_it_is_given() -> N
 
 
 def test_user_tables_are_what_the_histories_make_of_the_maps() -> None:
-    from recsys_train.network import user_tables  # noqa: PLC0415
+    from recsys_train.model.network import user_tables  # noqa: PLC0415
 
     weights = trainable_weights()
     tables = user_tables(weights, np.eye(3, 9, dtype=np.float32))

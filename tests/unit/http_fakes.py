@@ -18,15 +18,17 @@ from fastapi import FastAPI
 
 import recsys_api.app
 import recsys_recommend.app
-from recsys import artifact, object_names, problem
-from recsys.api_key import ApiKey
 from recsys.clock import Timestamp, after
-from recsys.identifiers import new_job_id
-from recsys.neumf import Network
+from recsys.http import problems
+from recsys.keys.api_key import ApiKey
+from recsys.keys.base62 import new_job_id
+from recsys.model import artifact
+from recsys.model.neumf import Network
+from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
-from recsys.objects.port import ObjectStore
-from recsys.registry.port import Registry
+from recsys.objects.store import ObjectStore
 from recsys.registry.records import Job, KeyRecord, ModelVersion
+from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 
@@ -134,7 +136,7 @@ def running(folder: Path, **settings: Any) -> Iterator[Service]:
 
 def combined_app(registry: Registry, store: ObjectStore, settings: Settings, now: Now, counted: list[str]) -> FastAPI:
     app = FastAPI(openapi_url=None)
-    problem.install(app)
+    problems.install(app)
     app.include_router(recsys_api.app.create_router(registry, store, settings, clock=now.clock))
     app.include_router(
         recsys_recommend.app.create_router(
@@ -152,7 +154,7 @@ def new_key(registry: Registry, now: Timestamp) -> ApiKey:
 
 def new_job(registry: Registry, key_id: str, now: Timestamp) -> Job:
     job_id = new_job_id()
-    return registry.create_job(Job(job_id, key_id, object_names.upload(job_id, gzipped=False), now, now))
+    return registry.create_job(Job(job_id, key_id, layout.upload(job_id, gzipped=False), now, now))
 
 
 def publish(
@@ -174,7 +176,7 @@ def publish(
     job = job or new_job(registry, key_id, now.timestamp)
     # Later than what came before, or it would be superseded.
     now.move(1)
-    lease = registry.claim_job(job.job_id, owner="test", source_order=f"{now.timestamp}#test", lease_s=60)
+    lease = registry.claim_job(job.job_id, owner="test", data_timestamp=f"{now.timestamp}#test", lease_s=60)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / artifact.MODEL).write_bytes(b"not read by serving")
     artifact.write_mappings(folder, ["u1", "u2"], item_ids)
@@ -192,7 +194,7 @@ def publish(
     spoil(folder)
     digest = sha256((folder / artifact.MANIFEST).read_bytes())
     for path in sorted(folder.iterdir()):
-        store.create(object_names.model_prefix(key_id, lease.version) + path.name, path.read_bytes())
+        store.create(layout.model_prefix(key_id, lease.version) + path.name, path.read_bytes())
     version = ModelVersion(key_id, lease.version, job.job_id, now.timestamp, digest, METRICS)
     registry.publish_version(lease, version, REPORT)
     return version
@@ -200,12 +202,12 @@ def publish(
 
 def small_network() -> Network:
     return Network(
-        gmf_map=np.ones((4, 1), dtype=np.float32),
-        mlp_map=np.zeros((4, 1), dtype=np.float32),
+        history_gmf=np.ones((4, 1), dtype=np.float32),
+        history_hidden_1=np.zeros((4, 1), dtype=np.float32),
         mlp_bias_1=np.zeros(1, dtype=np.float32),
         decay=0.0,
-        gmf_item=np.array([[3], [2], [1], [0]], dtype=np.float32),
-        mlp_item=np.zeros((4, 1), dtype=np.float32),
+        item_gmf=np.array([[3], [2], [1], [0]], dtype=np.float32),
+        item_hidden_1=np.zeros((4, 1), dtype=np.float32),
         mlp_kernels=(),
         mlp_biases=(),
         output_mlp=np.zeros(1, dtype=np.float32),

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from recsys.http.telemetry import LambdaHandler
 from recsys.settings import Settings
-from recsys.telemetry import LambdaHandler
 from tests.unit.http_fakes import CSV, Service, publish
 from tests.unit.lambda_events import Context, event, imported, unconfigured_logging
 

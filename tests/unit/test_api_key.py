@@ -12,8 +12,8 @@ import traceback
 
 import pytest
 
-from recsys.api_key import ApiKey, claim_token_sha256, new_claim_token
 from recsys.errors import InvalidApiKey
+from recsys.keys.api_key import ApiKey, claim_token_sha256, new_claim_token
 
 BASE62 = string.digits + string.ascii_letters
 FORM = re.compile(r"rk_[0-9A-Za-z]{12}_[0-9A-Za-z]{34}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from recsys.api_key import ApiKey, claim_token_sha256, new_claim_token
 from recsys.clock import after
+from recsys.keys.api_key import ApiKey, claim_token_sha256, new_claim_token
 from recsys.registry.records import KeyRecord
 from tests.unit.http_fakes import METRICS, Service, assert_problem, publish
 

@@ -11,8 +11,6 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 
-from recsys import problem
-from recsys.api_key import ApiKey, claim_token_sha256, new_claim_token
 from recsys.clock import after
 from recsys.errors import (
     ArtifactDamaged,
@@ -30,6 +28,8 @@ from recsys.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from recsys.http import problems
+from recsys.keys.api_key import ApiKey, claim_token_sha256, new_claim_token
 from recsys.redaction import redacted
 from recsys.registry.records import KeyRecord
 from recsys.registry.sqlite import SqliteRegistry
@@ -41,7 +41,7 @@ CANARY = str(ApiKey.mint())
 def answer_to(error: Exception) -> httpx.Response:
     """What an app says when a route raises `error`."""
     app = FastAPI()
-    problem.install(app)
+    problems.install(app)
 
     @app.get("/")
     async def fail() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from recsys.api_key import ApiKey
 from recsys.clock import after
 from recsys.errors import ObjectExists, Unavailable
+from recsys.keys.api_key import ApiKey
 from recsys.objects.files import FileObjectStore
 from tests.unit.http_fakes import CSV, Service, assert_problem, running
 
@@ -24,7 +24,7 @@ def train_form(service: Service, files: list[tuple[str, object]]) -> httpx.Respo
 
 def registry_is_empty(service: Service) -> bool:
     """Nothing is in the registry's table, whatever it would be called."""
-    rows = service.registry._sqlite_rows._connection().execute("SELECT count(*) FROM registry").fetchone()
+    rows = service.registry._sqlite_table._connection().execute("SELECT count(*) FROM registry").fetchone()
     return bool(rows[0] == 0)
 
 
@@ -267,13 +267,13 @@ def test_another_file_under_the_same_idempotency_key_is_refused(service: Service
     key = str(service.new_key()) if with_key else None
     service.client.train(key=key, idempotency_key=REPEAT)
     stored = service.stored()
-    rows = service.registry._sqlite_rows._connection().execute("SELECT count(*) FROM registry").fetchone()
+    rows = service.registry._sqlite_table._connection().execute("SELECT count(*) FROM registry").fetchone()
 
     response = service.client.train(CSV + b"u3,A\n", key=key, idempotency_key=REPEAT)
 
     assert_problem(response, 422, "idempotency-mismatch")
     assert service.stored() == stored
-    assert service.registry._sqlite_rows._connection().execute("SELECT count(*) FROM registry").fetchone() == rows
+    assert service.registry._sqlite_table._connection().execute("SELECT count(*) FROM registry").fetchone() == rows
 
 
 def test_a_repeat_mends_a_request_that_died_before_its_file_was_stored(
@@ -291,7 +291,7 @@ def test_a_repeat_mends_a_request_that_died_before_its_file_was_stored(
 
 def test_a_repeat_after_the_upload_was_cleaned_up_stores_nothing(service: Service) -> None:
     answer = service.client.train(idempotency_key=REPEAT).json()
-    lease = service.registry.claim_job(answer["job_id"], owner="w", source_order="1#1", lease_s=60)
+    lease = service.registry.claim_job(answer["job_id"], owner="w", data_timestamp="1#1", lease_s=60)
     service.registry.supersede_job(lease)
     service.store.delete(f"uploads/{answer['job_id']}.csv")
 

@@ -74,7 +74,7 @@ def test_a_queued_job_says_when_to_ask_again(service: Service) -> None:
 def test_a_running_job_says_how_far_it_is(service: Service) -> None:
     api_key = service.new_key()
     job = new_job(service.registry, api_key.key_id, service.now.timestamp)
-    lease = service.registry.claim_job(job.job_id, owner="w", source_order="1#1", lease_s=60)
+    lease = service.registry.claim_job(job.job_id, owner="w", data_timestamp="1#1", lease_s=60)
     service.registry.renew_lease(lease, lease_s=60, progress=Progress("fitting", 2, 10, 0.5, 0.25))
 
     answer = service.client.get(f"/v1/jobs/{job.job_id}", str(api_key)).json()
@@ -98,7 +98,7 @@ def test_a_job_that_succeeded_has_its_version_metrics_and_report(service: Servic
 def test_a_job_that_failed_says_why_and_what_to_do(service: Service) -> None:
     api_key = service.new_key()
     job = new_job(service.registry, api_key.key_id, service.now.timestamp)
-    lease = service.registry.claim_job(job.job_id, owner="w", source_order="1#1", lease_s=60)
+    lease = service.registry.claim_job(job.job_id, owner="w", data_timestamp="1#1", lease_s=60)
     service.registry.fail_job(lease, Problem("invalid-data", "Bad data", "No item_id.", "Add item_id."), REPORT)
 
     answer = service.client.get(f"/v1/jobs/{job.job_id}", str(api_key)).json()

@@ -14,7 +14,7 @@ import pytest
 
 from recsys.errors import FieldError, Problem, Unavailable
 from recsys.objects.files import FileObjectStore
-from recsys.objects.port import ObjectInfo
+from recsys.objects.store import ObjectInfo
 from recsys.registry.records import Job, JobState
 from recsys.registry.sqlite import SqliteRegistry
 from recsys_api.jobs import wait_until_final
@@ -97,7 +97,7 @@ def test_a_training_that_ends_within_the_wait_answers_with_its_metrics(service: 
 
 def test_a_training_that_fails_within_the_wait_answers_with_its_problem_and_the_key(service: Service) -> None:
     def finish(job: Job) -> None:
-        lease = service.registry.claim_job(job.job_id, owner="w", source_order="1#1", lease_s=60)
+        lease = service.registry.claim_job(job.job_id, owner="w", data_timestamp="1#1", lease_s=60)
         service.registry.fail_job(lease, BAD_DATA, None)
 
     with worker(service, finish):
@@ -114,7 +114,7 @@ def test_a_training_that_fails_within_the_wait_answers_with_its_problem_and_the_
 def test_a_training_that_is_superseded_within_the_wait_answers_so(service: Service) -> None:
     def finish(job: Job) -> None:
         service.registry.supersede_job(
-            service.registry.claim_job(job.job_id, owner="w", source_order="1#1", lease_s=60)
+            service.registry.claim_job(job.job_id, owner="w", data_timestamp="1#1", lease_s=60)
         )
 
     with worker(service, finish):

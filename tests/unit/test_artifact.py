@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys import artifact
 from recsys.errors import ArtifactDamaged, ObjectNotFound
-from recsys.ids import Ids
-from recsys.neumf import Dims, Network
-from recsys.npz import view_npz
-from recsys.ranking import ServingModel, recommend
+from recsys.model import artifact
+from recsys.model.array_file import view_npz
+from recsys.model.neumf import Dims, Network
+from recsys.model.recommender import ServingModel, recommend
+from recsys.model.vocabulary import Vocabulary
 from tests.made_models import random_network, serving_model, write_model
 
 DIMS = Dims(n_users=3, n_items=4, gmf_dim=2, mlp_dim=2, hidden_dims=(3, 2))
@@ -111,7 +111,7 @@ ODD_IDS = ["007", "NA", "日本", '"', "\\", "\u2028", "a\tb", " ", "\x7f", "�
 
 
 def test_ids_come_back_from_the_arrays_character_for_character(tmp_path: Path) -> None:
-    model = replace(made_model(), users=Ids.of(ODD_IDS[:3]), items=Ids.of(ODD_IDS[3:7]))
+    model = replace(made_model(), users=Vocabulary.of(ODD_IDS[:3]), items=Vocabulary.of(ODD_IDS[3:7]))
     write_model(tmp_path, model)
     read = artifact.read_folder(tmp_path)
     assert (list(read.users), list(read.items)) == (ODD_IDS[:3], ODD_IDS[3:7])

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.api_key import ApiKey
-from recsys.authentication import Authenticator, current_version
 from recsys.clock import Timestamp, after
 from recsys.errors import InvalidApiKey, ModelNotReady, Unavailable
+from recsys.keys.api_key import ApiKey
+from recsys.keys.authentication import Authenticator, current_version
 from recsys.registry.records import Job, KeyRecord, ModelVersion
 from recsys.registry.sqlite import SqliteRegistry
 
@@ -64,7 +64,7 @@ def add_key(registry: SqliteRegistry, *, expires_at: Timestamp | None = None) ->
 
 def publish(registry: SqliteRegistry, key_id: str, job_id: str = "job1") -> None:
     registry.create_job(Job(job_id, key_id, f"uploads/{job_id}.csv", START, START))
-    lease = registry.claim_job(job_id, owner="worker", source_order=f"{START}#{job_id}", lease_s=60)
+    lease = registry.claim_job(job_id, owner="worker", data_timestamp=f"{START}#{job_id}", lease_s=60)
     registry.publish_version(lease, ModelVersion(key_id, lease.version, job_id, START, "d" * 64, {}), {})
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys import batch_ranking
-from recsys.batch_ranking import recommend_all
-from recsys.batch_search import best_items_of_each
-from recsys.neumf import Dims
-from recsys.ranking import ServingModel, recommend
+from recsys.model import batch_ranking
+from recsys.model.batch_ranking import recommend_all
+from recsys.model.batch_search import best_items_of_each
+from recsys.model.neumf import Dims
+from recsys.model.recommender import ServingModel, recommend
 from tests.made_models import random_network, serving_model
 
 

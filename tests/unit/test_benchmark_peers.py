@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from recsys_train.interactions import Interactions
+from recsys_train.data.interactions import Interactions
 from tests.benchmarks.made_data import N_CLUSTERS, make_pairs
 from tests.benchmarks.measured import seconds_by_phase
 from tests.benchmarks.peers import Ease, EaseRecent, GfCf, climb

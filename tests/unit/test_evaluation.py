@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys.neumf import Floats
-from recsys_train.evaluation import Quality, Ranks, evaluate, lift_interval
+from recsys.model.neumf import Floats
+from recsys_train.fitting.evaluation import Quality, Ranks, evaluate, lift_interval
 from tests.made_interactions import made_interactions
 
 

@@ -10,7 +10,7 @@ import pytest
 
 FORBIDDEN = ("tensorflow", "keras", "pandas", "pyarrow", "h5py")
 COLD_START_BUDGET = {
-    # boto3 and its two clients took as long as FastAPI; recsys.signed_requests reads S3 and DynamoDB without.
+    # boto3 and its two clients took as long as FastAPI; recsys_recommend.lean_aws does without them.
     *("boto3", "botocore.session", "botocore.client", "s3transfer", "urllib3", "dateutil"),
     *("recsys.aws", "recsys.objects.s3", "recsys.registry.dynamodb", "recsys.registry.sqlite", "sqlite3"),
     # What FastAPI and Powertools load when they are asked to, and nobody asks.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys_train.interactions import Interactions
+from recsys_train.data.interactions import Interactions
 from tests.made_interactions import made_interactions
 
 

@@ -60,7 +60,7 @@ def registry(tmp_path: Path, now: list[Timestamp]) -> Iterator[ObservedRegistry]
 
 @pytest.fixture
 def lease(registry: ObservedRegistry) -> Lease:
-    return registry.claim_job("job1", owner="worker-1", source_order="1", lease_s=60)
+    return registry.claim_job("job1", owner="worker-1", data_timestamp="1", lease_s=60)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_lost_lease_is_raised_by_the_next_report(
     registry: ObservedRegistry, lease: Lease, now: list[Timestamp]
 ) -> None:
     now[0] = after(START, 61)
-    registry.claim_job("job1", owner="worker-2", source_order="1", lease_s=60)
+    registry.claim_job("job1", owner="worker-2", data_timestamp="1", lease_s=60)
     with LeaseKeeper(registry, lease, lease_s=0.003) as keeper:
         keeper._thread.join(DEADLOCK_S)  # it ends when it learns of the loss
         with pytest.raises(LeaseLost):

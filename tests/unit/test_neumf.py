@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.neumf import Dims, Floats, Network, User, sigmoid
+from recsys.model.neumf import Dims, Floats, Network, User, sigmoid
 from tests.made_models import random_network, random_weights
 
 ONE_LAYER = Dims(n_users=2, n_items=2, gmf_dim=2, mlp_dim=1, hidden_dims=(2,))
@@ -111,7 +111,7 @@ def test_an_exact_logit_is_the_same_bit_for_bit_whatever_it_is_computed_with(
 
 def test_serving_arrays_are_contiguous_float32() -> None:
     network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS, decay=1.0)
-    held = [network.gmf_map, network.gmf_item, network.mlp_map, network.mlp_bias_1, network.mlp_item]
+    held = [network.history_gmf, network.item_gmf, network.history_hidden_1, network.mlp_bias_1, network.item_hidden_1]
     held += [network.output_mlp, *network.mlp_kernels, *network.mlp_biases]
     assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in held)
 

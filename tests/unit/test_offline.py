@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from recsys.batch_ranking import recommend_all
 from recsys.errors import InvalidRequest
+from recsys.model.batch_ranking import recommend_all
 from recsys.objects.files import FileObjectStore
 from recsys.registry.records import Progress
 from recsys.registry.sqlite import SqliteRegistry
@@ -22,7 +22,7 @@ from recsys_local.offline import read_user_ids, write_recommendations
 from recsys_local.progress import TrainingProgress
 from recsys_local.sample import MARKER, SampleRun
 from tests.made_models import network_of, serving_model, write_model
-from tests.tensorflow import TENSORFLOW
+from tests.markers import TENSORFLOW
 
 
 def trains(test: object) -> object:
@@ -268,7 +268,7 @@ def test_the_sample_is_submitted_once(sample: SampleRun) -> None:
 def test_a_sample_that_failed_is_submitted_again(sample: SampleRun) -> None:
     sample.run()
     job_id = uploads(sample)[0].removeprefix("uploads/").removesuffix(".csv.gz")
-    lease = sample.registry.claim_job(job_id, owner="worker", source_order="1", lease_s=60)
+    lease = sample.registry.claim_job(job_id, owner="worker", data_timestamp="1", lease_s=60)
     sample.registry.fail_job(lease, InvalidRequest("No memory.").to_problem(), None)
     sample.run()
     assert len(uploads(sample)) == 2

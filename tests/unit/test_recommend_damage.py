@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys import object_names
-from recsys.api_key import ApiKey
-from recsys.artifact import MANIFEST, MAPPINGS, SERVING
+from recsys.keys.api_key import ApiKey
+from recsys.model.artifact import MANIFEST, MAPPINGS, SERVING
+from recsys.objects import layout
 from tests.unit.http_fakes import Service, assert_problem, eventually, publish, sha256
 
 Contents = dict[str, bytes]
@@ -155,10 +155,10 @@ def spoil_stored(service: Service, key: ApiKey, spoil: Callable[[Contents], None
     """Change what lies in the store of the key's current version."""
     version = service.registry.get_key(key.key_id).current_version
     assert version is not None
-    prefix = object_names.model_prefix(key.key_id, version)
+    prefix = layout.model_prefix(key.key_id, version)
     stored = {name: service.store.read(prefix + name) for name in (MANIFEST, MAPPINGS, SERVING)}
     other = service.published_key(version_name="foreign")
-    foreign = object_names.model_prefix(other.key_id, str(service.registry.get_key(other.key_id).current_version))
+    foreign = layout.model_prefix(other.key_id, str(service.registry.get_key(other.key_id).current_version))
     before = dict(stored)
     stored |= {f"foreign {name}": service.store.read(foreign + name) for name in (MANIFEST, SERVING)}
     # The arrays of both are the same; another's are not.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys import object_names, ranking
-from recsys.api_key import ApiKey
+from recsys.keys.api_key import ApiKey
+from recsys.model import recommender
+from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
 from tests.unit.http_fakes import Service, assert_problem, eventually, publish, running
 
@@ -276,7 +277,7 @@ def damage(service: Service, key: ApiKey) -> None:
     """Flip a bit of what serving reads of the key's current version."""
     version = service.registry.get_key(key.key_id).current_version
     assert version is not None
-    name = object_names.model_prefix(key.key_id, version) + "serving.npz"
+    name = layout.model_prefix(key.key_id, version) + "serving.npz"
     content = bytearray(service.store.read(name))
     content[len(content) // 2] ^= 1
     service.store.replace(name, bytes(content))
@@ -294,7 +295,7 @@ def test_an_answer_that_was_given_before_is_given_again_without_the_model(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(ranking, "recommend", fail)
+    monkeypatch.setattr(recommender, "recommend", fail)
 
     again = service.client.recommend(key, "u1", n=2)
     assert (again.content, again.headers["content-type"]) == (first.content, first.headers["content-type"])

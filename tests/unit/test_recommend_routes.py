@@ -13,8 +13,8 @@ import httpx
 import pytest
 import uvicorn
 
-from recsys import batch_ranking
-from recsys.api_key import ApiKey
+from recsys.keys.api_key import ApiKey
+from recsys.model import batch_ranking
 from tests.unit.http_fakes import Service, assert_problem, eventually, publish
 
 ODD_IDS = ["shoes/red/42", "50% off", "a%2Fb", "?what=#", "日本 ü+é", "/", "a//b", "similar", "x/similar"]

@@ -32,7 +32,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_MAX_WAIT_S": "14",
         "RECSYS_KEY_CACHE_S": "1.5",
         "RECSYS_MODEL_CACHE_BYTES": "15",
-        "RECSYS_ANSWER_CACHE_BYTES": "16",
+        "RECSYS_RESPONSE_CACHE_BYTES": "16",
         "RECSYS_LEASE_S": "17",
         "RECSYS_MAX_ATTEMPTS": "18",
         "RECSYS_UNPROVEN_KEY_DAYS": "19",

@@ -17,18 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import ObjectNotFound, Unavailable
-from recsys.objects.s3_reader import S3Reader
-from recsys.registry.dynamodb_reader import DynamoKeyReader
-from recsys.settings import AwsAccess
-from recsys.signed_requests import SignedService, sign
+from recsys.settings import AwsConfig
+from recsys_recommend.lean_aws.dynamodb_reader import DynamoKeyReader
+from recsys_recommend.lean_aws.s3_reader import S3Reader
+from recsys_recommend.lean_aws.signed_requests import SignedService, sign
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 PATH_TEXT = st.text("abcXYZ019-_.~", min_size=1, max_size=12)
 TOKENS = st.sampled_from(["", "a-token/with+signs=="])
 
 
-def access(*, token: str = "", endpoint: str = "", region: str = "eu-west-1") -> AwsAccess:
-    return AwsAccess(region, "AKIDEXAMPLE", "secret/+=", token, {"": endpoint} if endpoint else {})
+def access(*, token: str = "", endpoint: str = "", region: str = "eu-west-1") -> AwsConfig:
+    return AwsConfig(region, "AKIDEXAMPLE", "secret/+=", token, {"": endpoint} if endpoint else {})
 
 
 def botocores(auth: type, service: str, method: str, url: str, headers: dict[str, str], body: bytes, token: str) -> str:
@@ -62,13 +62,13 @@ def test_a_question_to_dynamodb_is_signed_as_botocore_signs_it(body: bytes, toke
 
 
 def test_without_credentials_nothing_is_sent_and_the_message_names_what_is_missing() -> None:
-    nobody = AwsAccess.from_environment({"AWS_REGION": "eu-west-1"})
+    nobody = AwsConfig.from_environment({"AWS_REGION": "eu-west-1"})
     with pytest.raises(Unavailable, match="AWS_ACCESS_KEY_ID"):
         S3Reader(nobody, "bucket").read("models/x")
 
 
 def test_who_asks_is_read_from_the_variables_of_lambda() -> None:
-    found = AwsAccess.from_environment(
+    found = AwsConfig.from_environment(
         {
             "AWS_REGION": "eu-west-1",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -84,7 +84,7 @@ def test_who_asks_is_read_from_the_variables_of_lambda() -> None:
 
 
 def test_an_emulator_of_one_service_leaves_the_others() -> None:
-    found = AwsAccess.from_environment({"AWS_ENDPOINT_URL_S3": "http://s3:1", "AWS_ENDPOINT_URL": "http://all:2"})
+    found = AwsConfig.from_environment({"AWS_ENDPOINT_URL_S3": "http://s3:1", "AWS_ENDPOINT_URL": "http://all:2"})
     assert (found.endpoint_url("s3"), found.endpoint_url("dynamodb")) == ("http://s3:1", "http://all:2")
 
 

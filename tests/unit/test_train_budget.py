@@ -14,7 +14,7 @@ from recsys.objects.files import FileObjectStore
 from recsys.registry.records import Job, KeyRecord
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
-from tests.tensorflow import TENSORFLOW
+from tests.markers import TENSORFLOW
 
 pytestmark = list(TENSORFLOW)
 
@@ -23,7 +23,7 @@ pytestmark = list(TENSORFLOW)
 def test_fitting_leaves_a_third_of_the_time_for_what_comes_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time_left_s: float, budget_s: float
 ) -> None:
-    from recsys_train import build, pipeline  # noqa: PLC0415
+    from recsys_train import build, job  # noqa: PLC0415
 
     budgets = []
 
@@ -36,8 +36,8 @@ def test_fitting_leaves_a_third_of_the_time_for_what_comes_after(
     registry.create_key(KeyRecord("key", now))
     registry.create_job(Job("job", "key", "uploads/job.csv", created_at=now, updated_at=now))
     store.create("uploads/job.csv", b"user_id,item_id\nu1,a\nu1,b\nu2,a\n")
-    pipeline.Trainer(store, registry, Settings(), owner="worker", time_left_s=lambda: time_left_s).run(
-        "job", source_order="1"
+    job.Trainer(store, registry, Settings(), owner="worker", time_left_s=lambda: time_left_s).run(
+        "job", data_timestamp="1"
     )
     registry.close()
     assert budgets == [pytest.approx(budget_s)]

@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
-from recsys import artifact
-from recsys.api_key import ApiKey, claim_token_sha256
 from recsys.clock import Timestamp, after
 from recsys.errors import Gone, JobBusy, JobNotFound, KeyNotFound, LeaseLost, RecsysError, Unavailable
-from recsys.identifiers import job_id_of_object
+from recsys.keys.api_key import ApiKey, claim_token_sha256
+from recsys.keys.base62 import job_id_of_object
+from recsys.model import artifact
+from recsys.model.recommender import ServingModel, Strategy, recommend
 from recsys.objects.files import FileObjectStore
-from recsys.objects.port import ObjectInfo
-from recsys.ranking import ServingModel, Strategy, recommend
+from recsys.objects.store import ObjectInfo
 from recsys.registry.records import Job, JobState, KeyRecord, Progress
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_train import lease as lease_module
-from tests.tensorflow import TENSORFLOW
+from tests.markers import TENSORFLOW
 
 if TYPE_CHECKING:
     from recsys_train.events import ObjectCreated
-    from recsys_train.fitting import Fitted
-    from recsys_train.pipeline import Trainer
+    from recsys_train.fitting.fit import FitResult
+    from recsys_train.job import Trainer
 
 pytestmark = list(TENSORFLOW)
 
@@ -122,7 +122,7 @@ class Workshop:
         self.now = after(self.now, seconds)
 
     def worker(self, owner: str = "worker-1", **fields: Any) -> Trainer:
-        from recsys_train.pipeline import Trainer  # noqa: PLC0415
+        from recsys_train.job import Trainer  # noqa: PLC0415
 
         return Trainer(self.store, self.registry, self.settings, owner=owner, clock=self.clock, **fields)
 
@@ -186,19 +186,22 @@ class Workshop:
 
 
 @pytest.fixture(scope="module")
-def fitted_before() -> dict[bytes, Fitted]:
+def fitted_before() -> dict[bytes, FitResult]:
     """What was fitted to which data."""
     return {}
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted_before: dict[bytes, Fitted]) -> Iterator[Workshop]:
-    from recsys_train import build, fitting  # noqa: PLC0415
+def workshop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted_before: dict[bytes, FitResult]
+) -> Iterator[Workshop]:
+    from recsys_train import build  # noqa: PLC0415
+    from recsys_train.fitting import fit  # noqa: PLC0415
 
     workshop = Workshop(tmp_path, FaultyStore(tmp_path / "objects"))
-    really_fit = fitting.fit
+    really_fit = fit.fit
 
-    def fit_once(interactions: Any, recipe: Any, *, on_progress: Any, **arguments: Any) -> Fitted:
+    def fit_once(interactions: Any, recipe: Any, *, on_progress: Any, **arguments: Any) -> FitResult:
         workshop.fits += 1
         data = repr((interactions.user_ids, interactions.item_ids)).encode() + interactions.users.tobytes()
         data += interactions.items.tobytes() + repr(sorted(arguments.items())).encode()
@@ -640,7 +643,7 @@ def test_a_receipt_that_could_not_be_written_is_written_the_next_time(workshop: 
 
 def test_a_job_that_another_worker_has_is_left_to_it(workshop: Workshop) -> None:
     event = workshop.announce("job1", workshop.add_key().key_id)
-    workshop.registry.claim_job("job1", owner="worker-2", source_order=event.order, lease_s=LEASE_S)
+    workshop.registry.claim_job("job1", owner="worker-2", data_timestamp=event.order, lease_s=LEASE_S)
     with pytest.raises(JobBusy):
         workshop.process(event)
     assert (workshop.fits, workshop.objects("models/")) == (0, [])
@@ -654,7 +657,7 @@ def test_a_worker_that_lost_its_lease_publishes_nothing_and_leaves_nothing(works
     def fall_asleep(_job: Job, progress: Progress) -> None:
         if progress.phase == phase and workshop.registry.get_job("job1").fence == 1:
             workshop.pass_s(LEASE_S)
-            workshop.registry.claim_job("job1", owner="worker-2", source_order=event.order, lease_s=LEASE_S)
+            workshop.registry.claim_job("job1", owner="worker-2", data_timestamp=event.order, lease_s=LEASE_S)
 
     with pytest.raises(LeaseLost):
         workshop.process(event, workshop.worker(watch=fall_asleep))

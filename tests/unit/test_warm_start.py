@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from recsys_train.warm_start import (
+from recsys_train.model.warm_start import (
     SPECTRAL_EXPONENTS,
     Exponents,
     ItemWeights,

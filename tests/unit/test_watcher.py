@@ -16,7 +16,7 @@ import pytest
 from recsys.clock import Timestamp, after, utc_now
 from recsys.errors import Unavailable
 from recsys.objects.files import FileObjectStore
-from tests.tensorflow import TENSORFLOW
+from tests.markers import TENSORFLOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -233,11 +233,11 @@ def test_hidden_files_and_other_folders_are_passed_over_without_a_word(
 
 
 def test_a_store_that_does_not_answer_is_named_once_and_the_worker_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    from recsys_local.worker import Complaints  # noqa: PLC0415
+    from recsys_local.worker import LogOnChange  # noqa: PLC0415
 
-    complaints = Complaints()
+    complaints = LogOnChange()
     for answers in (False, False, True, False):
-        with complaints.said_once():
+        with complaints.log_on_change():
             if not answers:
                 raise Unavailable("The inbox cannot be read.")
     assert len(caplog.messages) == 2

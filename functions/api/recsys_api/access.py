@@ -8,8 +8,8 @@ from typing import Annotated, Final
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
 
-from recsys.authentication import Authenticator
-from recsys.exchange import exchange_of
+from recsys.http.middleware import request_context
+from recsys.keys.authentication import Authenticator
 from recsys.registry.records import KeyRecord
 
 HEADER: Final = "X-API-Key"
@@ -26,7 +26,7 @@ def required(authenticator: Authenticator, *, current: bool = False) -> Callable
 
     def authenticated(request: Request, _: Annotated[str | None, Security(_documented)]) -> KeyRecord:
         record = authenticator.authenticate(request.headers.get(HEADER), require_current=current)
-        exchange_of(request.scope).key_id = record.key_id
+        request_context(request.scope).key_id = record.key_id
         return record
 
     return authenticated

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from recsys import problem
-from recsys.authentication import Authenticator
 from recsys.clock import Clock, utc_now
-from recsys.exchange import Observe
-from recsys.objects.port import ObjectStore
-from recsys.registry.port import Registry
+from recsys.http import problems
+from recsys.http.middleware import OnRequestEnd
+from recsys.keys.authentication import Authenticator
+from recsys.objects.store import ObjectStore
+from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api import access
-from recsys_api.key_routes import create_key_router
-from recsys_api.service_routes import create_service_router
+from recsys_api.routes.keys import create_key_router
+from recsys_api.routes.service import create_service_router
+from recsys_api.routes.training import create_training_router
 from recsys_api.training import Training
-from recsys_api.training_routes import create_training_router
 
 
 def create_router(registry: Registry, store: ObjectStore, settings: Settings, *, clock: Clock = utc_now) -> APIRouter:
-    """Every route; the app that includes them needs `recsys.problem.install`."""
+    """Every route; the app that includes them needs `recsys.http.problems.install`."""
     # No cache: what changes a key must see what changed it before.
     authenticator = Authenticator(registry, clock=clock)
     key_of, optional_key_of = access.required(authenticator), access.optional(authenticator)
@@ -40,10 +40,10 @@ def create_app(
     settings: Settings,
     *,
     clock: Clock = utc_now,
-    observe: Observe | None = None,
+    on_request_end: OnRequestEnd | None = None,
 ) -> FastAPI:
     """An app that needs nothing else. `observe` is told of every exchange, for metrics."""
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
-    problem.install(app, observe=observe)
+    problems.install(app, on_request_end=on_request_end)
     app.include_router(create_router(registry, store, settings, clock=clock))
     return app

@@ -11,9 +11,9 @@ from typing import Final
 import anyio.to_thread
 
 from recsys.errors import JobNotFound, Unavailable
-from recsys.identifiers import JOB_ID_LENGTH
-from recsys.registry.port import Registry
+from recsys.keys.base62 import JOB_ID_LENGTH
 from recsys.registry.records import Job, KeyRecord
+from recsys.registry.registry import Registry
 
 _JOB_ID: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}")
 _FIRST_LOOK_S: Final = 0.1

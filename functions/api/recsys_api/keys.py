@@ -6,11 +6,11 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from recsys.api_key import ApiKey, claim_token_sha256
 from recsys.errors import VersionNotFound
-from recsys.identifiers import JOB_ID_LENGTH
-from recsys.registry.port import Registry
+from recsys.keys.api_key import ApiKey, claim_token_sha256
+from recsys.keys.base62 import JOB_ID_LENGTH
 from recsys.registry.records import KeyRecord
+from recsys.registry.registry import Registry
 
 _VERSION: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}\.[0-9]{{1,9}}")
 

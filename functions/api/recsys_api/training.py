@@ -10,14 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from recsys import object_names
-from recsys.api_key import ApiKey
 from recsys.clock import Clock, after, utc_now
 from recsys.errors import Conflict, IdempotencyMismatch, InvalidRequest, JobNotFound, KeyExists, ObjectExists
-from recsys.identifiers import job_id_of_request, new_job_id
-from recsys.objects.port import ObjectStore, UploadForm
-from recsys.registry.port import Registry
+from recsys.keys.api_key import ApiKey
+from recsys.keys.base62 import job_id_of_request, new_job_id
+from recsys.objects import layout
+from recsys.objects.store import ObjectStore, UploadForm
 from recsys.registry.records import Job, JobState, KeyRecord
+from recsys.registry.registry import Registry
 from recsys.settings import Settings
 
 UPLOAD_VALID_S: Final = 3600
@@ -129,7 +129,7 @@ class Training:
             Job(
                 job_id,
                 key_id,
-                object_names.upload(job_id, gzipped=gzipped),
+                layout.upload(job_id, gzipped=gzipped),
                 created_at=now,
                 updated_at=now,
                 fingerprint=fingerprint,

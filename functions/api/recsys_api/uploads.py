@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from recsys.errors import EmptyUpload, FieldError, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from recsys.exchange import exchange_of
+from recsys.http.middleware import request_context
 from recsys_api.training import NewFile
 
 RAW_TYPES: Final = ("text/csv", "application/csv", "application/gzip", "application/x-gzip", "application/octet-stream")
@@ -44,9 +44,9 @@ async def received(request: Request, *, max_bytes: int) -> AsyncIterator[NewFile
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    exchange_of(request.scope).max_body_bytes = max_bytes
+    request_context(request.scope).max_body_bytes = max_bytes
     if content_type == _MULTIPART and encoding == "identity":
-        exchange_of(request.scope).framing_bytes = _FRAMING_BYTES
+        request_context(request.scope).framing_bytes = _FRAMING_BYTES
         async with _form(request) as form:
             yield await run_in_threadpool(_describe, _only_file(form), max_bytes)
     elif content_type in RAW_TYPES and encoding in ("identity", "gzip", "x-gzip"):

@@ -1,6 +1,6 @@
 """What the routes give, for the OpenAPI document alone.
 
-`recsys_recommend.questions` makes the bodies; a cold start does not wait for models that nothing is checked by.
+`recsys_recommend.queries` makes the bodies; a cold start does not wait for models that nothing is checked by.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from recsys.ranking import Strategy
+from recsys.model.recommender import Strategy
 
 
 class RecommendedItem(BaseModel):
@@ -35,7 +35,7 @@ class RecommendationsBody(BaseModel):
 
 
 class BatchBody(BaseModel):
-    """One answer for each question, in their order, all from one version of the model."""
+    """One answer for each query, in their order, all from one version of the model."""
 
     model_version: str
     results: list[RecommendationsBody]

@@ -8,14 +8,14 @@ from typing import Final
 
 from mangum import Mangum
 
-from recsys.objects.reader import ObjectReader
-from recsys.objects.s3_reader import S3Reader
-from recsys.problem import MEDIA_TYPE
-from recsys.registry.dynamodb_reader import DynamoKeyReader
-from recsys.registry.port import KeyReader
-from recsys.settings import AwsAccess, Settings
-from recsys.telemetry import LambdaHandler, LambdaTelemetry
+from recsys.http.problems import MEDIA_TYPE
+from recsys.http.telemetry import LambdaHandler, LambdaTelemetry
+from recsys.objects.store import ObjectReader
+from recsys.registry.registry import KeyReader
+from recsys.settings import AwsConfig, Settings
 from recsys_recommend.app import create_app
+from recsys_recommend.lean_aws.dynamodb_reader import DynamoKeyReader
+from recsys_recommend.lean_aws.s3_reader import S3Reader
 
 # Anything else is sent in base64, which costs a third more of the 6 MB that Lambda takes.
 TEXT_TYPES = ["text/", "application/json", MEDIA_TYPE]
@@ -30,7 +30,7 @@ def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) 
         registry,
         store,
         settings,
-        observe=telemetry.observe,
+        on_request_end=telemetry.observe,
         count=telemetry.count,
         patience_s=_PATIENCE_S,
     )
@@ -39,6 +39,6 @@ def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) 
 
 
 _settings = Settings.from_environment(backend="aws")
-_access = AwsAccess.from_environment()
+_access = AwsConfig.from_environment()
 handle = build_handler(DynamoKeyReader(_access, _settings.table), S3Reader(_access, _settings.bucket), _settings)
 cold_start.finish()

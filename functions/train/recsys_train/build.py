@@ -10,16 +10,16 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from recsys import artifact
-from recsys.neumf import Network
+from recsys.model import artifact
+from recsys.model.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
-from recsys_train.fitting import Fitted, OnProgress, Recipe, fit
-from recsys_train.histories import final_histories
-from recsys_train.ingestion import read_interactions
-from recsys_train.interactions import Interactions
-from recsys_train.network import save_keras, user_tables
-from recsys_train.report import DataReport
+from recsys_train.data.csv_reader import read_interactions
+from recsys_train.data.interactions import Interactions
+from recsys_train.data.report import DataReport
+from recsys_train.fitting.fit import FitResult, OnProgress, Recipe, fit
+from recsys_train.model.batches import final_histories
+from recsys_train.model.network import save_keras, user_tables
 
 _FITTING_SHARE: Final = 2 / 3
 """Of the time that is left after reading; the rest is for evaluating, writing and uploading."""
@@ -43,7 +43,7 @@ def build_version(
     *,
     time_left_s: Callable[[], float] = lambda: math.inf,
 ) -> Built:
-    """Train on a CSV and write every file of the artifact; `recsys.artifact` says which.
+    """Train on a CSV and write every file of the artifact; `recsys.model.artifact` says which.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def build_version(
 
 
 def write_version(
-    folder: Path, version: str, interactions: Interactions, fitted: Fitted, metrics: dict[str, Any]
+    folder: Path, version: str, interactions: Interactions, fitted: FitResult, metrics: dict[str, Any]
 ) -> str:
     """Write every file of a version into `folder`; returns the SHA-256 of its manifest."""
     starts, items = interactions.items_by_user()
@@ -98,7 +98,7 @@ def write_version(
     return artifact.write_manifest(folder, version)
 
 
-def describe_metrics(fitted: Fitted, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
+def describe_metrics(fitted: FitResult, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
     """What `metrics.json` holds: quality beside the popularity baseline, how it was measured, data report, training."""
     lift = fitted.quality.ndcg_at_20 / fitted.popularity.ndcg_at_20 if fitted.popularity.ndcg_at_20 else None
     beats_popularity = fitted.quality.ndcg_at_20 > fitted.popularity.ndcg_at_20

@@ -6,14 +6,14 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
-from recsys import object_names
 from recsys.clock import Timestamp, after
 from recsys.errors import InvalidRequest, JobNotFound, KeyExists
-from recsys.identifiers import KEY_ID_LENGTH, derived_base62, job_id_of_object
-from recsys.object_names import Drop
-from recsys.objects.valid_name import checked_name
+from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, job_id_of_object
+from recsys.objects import layout
+from recsys.objects.layout import Drop
+from recsys.objects.names import checked_name
 from recsys.registry.records import Job, KeyRecord
-from recsys_train.pipeline import Trainer
+from recsys_train.job import Trainer
 from recsys_train.receipts import write_receipt
 
 logger = logging.getLogger("recsys.train")
@@ -46,7 +46,7 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     job = _job_of(event, trainer)
     if job is None:
         return None
-    job = trainer.run(job.job_id, source_order=event.order)
+    job = trainer.run(job.job_id, data_timestamp=event.order)
     if job.receipt_name is not None and job.receipted_at is None:
         write_receipt(job, trainer.store, trainer.registry, trainer.clock)
     return job
@@ -55,7 +55,7 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
 def _job_of(event: ObjectCreated, trainer: Trainer) -> Job | None:
     """The job that the object asks for; None, and a line in the log, where it asks for none."""
     try:
-        source = object_names.parse_source(checked_name(event.name))
+        source = layout.parse_source(checked_name(event.name))
         if isinstance(source, Drop):
             return _announce_drop(event, source, trainer)
         job = trainer.registry.get_job(source.job_id) if source is not None else None
@@ -84,7 +84,7 @@ def _announce_drop(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
             created_at=now,
             updated_at=now,
             object_version=event.version,
-            receipt_name=object_names.receipt(drop),
+            receipt_name=layout.receipt(drop),
         )
     )
     # Not for a job that is final: its key may have expired unclaimed, and would start anew without a model.

@@ -16,13 +16,14 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from recsys import aws
 from recsys.clock import from_datetime
 from recsys.errors import RecsysError, Unavailable
+from recsys.http.telemetry import LambdaTelemetry
 from recsys.objects.s3 import S3ObjectStore
 from recsys.redaction import redacted
-from recsys.registry.dynamodb import DynamoRegistry
+from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.registry import Registry
 from recsys.settings import Settings
-from recsys.telemetry import LambdaTelemetry
 from recsys_train.events import ObjectCreated, process
-from recsys_train.pipeline import Trainer
+from recsys_train.job import Trainer
 
 MAX_PAUSE_S: Final = 3600
 
@@ -30,7 +31,7 @@ logger: Final = logging.getLogger("recsys.train")
 telemetry: Final = LambdaTelemetry("train")
 settings: Final = Settings.from_environment(backend="aws")
 store: Final = S3ObjectStore(aws.s3_client(), settings.bucket)
-registry: Final = DynamoRegistry(aws.dynamodb_client(), settings.table)
+registry: Final = Registry(DynamoTable(aws.dynamodb_client(), settings.table))
 queue: Final = aws.sqs_client()
 processor: Final = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 
@@ -106,7 +107,7 @@ def _come_back_soon(record: SQSRecord) -> None:
     delivery = int(record.attributes.approximate_receive_count or 1)
     pause_s = min(MAX_PAUSE_S, 2 * settings.lease_s * 2 ** (delivery - 1))
     try:
-        with aws.answering("ChangeMessageVisibility"):
+        with aws.translating_errors("ChangeMessageVisibility"):
             queue.change_message_visibility(
                 QueueUrl=record.queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=pause_s
             )

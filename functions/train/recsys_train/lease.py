@@ -6,8 +6,8 @@ import threading
 from typing import Final, Self
 
 from recsys.errors import LeaseLost, Unavailable
-from recsys.registry.port import Registry
 from recsys.registry.records import Lease, Progress
+from recsys.registry.registry import Registry
 
 PROGRESS_EVERY_S: Final = 1.0
 """Progress is written at most this often; a training may report many times a second."""

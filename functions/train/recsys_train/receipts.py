@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from recsys.api_key import claim_token_sha256, new_claim_token
 from recsys.clock import Clock, Timestamp, after
 from recsys.errors import KeyNotFound, ObjectNotFound
-from recsys.objects.port import ObjectStore
-from recsys.registry.port import Registry
+from recsys.keys.api_key import claim_token_sha256, new_claim_token
+from recsys.objects.store import ObjectStore
 from recsys.registry.records import Job, JobState, KeyRecord
+from recsys.registry.registry import Registry
 
 CLAIM_VALID_S: Final = 24 * 3600
 MAX_EARLIER: Final = 10

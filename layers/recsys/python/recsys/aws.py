@@ -60,7 +60,7 @@ def error_code(error: ClientError) -> str:
 
 
 @contextmanager
-def answering(operation: str) -> Iterator[None]:
+def translating_errors(operation: str) -> Iterator[None]:
     """Turn what botocore raises within into `Unavailable`.
 
     botocore has tried again by then where that helps. The message names `operation` and the error's code; what the

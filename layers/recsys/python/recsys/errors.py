@@ -26,7 +26,7 @@
     ├── ArtifactDamaged            a model file is not what its manifest says
     └── Unavailable                a store did not answer; trying again may help
 
-An error knows no HTTP status: `recsys.problem` maps classes to problems.
+An error knows no HTTP status: `recsys.http.problems` maps classes to problems.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class ItemNotFound(NotFound):
 
     code = "item-not-found"
     title = "No such item"
-    default_hint = "Ids are compared as they stand in the CSV. Items that are new since need another training."
+    default_hint = "Vocabulary are compared as they stand in the CSV. Items that are new since need another training."
 
 
 class ObjectNotFound(NotFound):

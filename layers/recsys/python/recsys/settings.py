@@ -45,7 +45,7 @@ class Settings:
     """How long a key's record is trusted without asking the registry; a revoked key works at most this long."""
     model_cache_bytes: int = 512 * MIB
     """Memory for loaded models, least recently used go first."""
-    answer_cache_bytes: int = 16 * MIB
+    response_cache_bytes: int = 16 * MIB
     """Memory for answers that may be asked for again, least recently used go first."""
     lease_s: int = 60
     """How long a worker that stopped renewing keeps its job."""
@@ -87,7 +87,7 @@ _AWS_DEFAULTS: dict[str, Any] = {"max_request_bytes": 4 * MIB, "max_wait_s": 25,
 
 
 @dataclass(frozen=True, slots=True)
-class AwsAccess:
+class AwsConfig:
     """Who asks AWS, where: the variables that Lambda sets and every SDK reads.
 
     `endpoint_urls` is by service (`s3`), and under `""` for every other, where an emulator stands in for AWS.

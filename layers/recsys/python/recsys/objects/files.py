@@ -21,8 +21,8 @@ from typing import BinaryIO, Final
 
 from recsys.clock import Timestamp, from_datetime
 from recsys.errors import InvalidRequest, ObjectExists, ObjectNotFound, Unavailable
-from recsys.objects.port import ObjectInfo, UploadForm
-from recsys.objects.valid_name import RESERVED, checked_name, checked_prefix
+from recsys.objects.names import RESERVED, checked_name, checked_prefix
+from recsys.objects.store import ObjectInfo, UploadForm
 
 logger = logging.getLogger("recsys.objects")
 
@@ -52,14 +52,14 @@ class FileObjectStore:
         self._temporary = root / RESERVED
         self._base_url = base_url.rstrip("/")
         self._passed_over: set[str] = set()
-        with _answering("open", str(root)):
+        with _translating_errors("open", str(root)):
             self._temporary.mkdir(parents=True, exist_ok=True)
             self._remove_stale(stale_after_s)
 
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
         """See `ObjectStore.create`."""
         path = self._path(name)
-        with _answering("create", name), self._written(body, after_ns=0) as temporary:
+        with _translating_errors("create", name), self._written(body, after_ns=0) as temporary:
             status = temporary.stat()
             try:
                 self._place(path, lambda: os.link(temporary, path))
@@ -70,38 +70,38 @@ class FileObjectStore:
     def replace(self, name: str, body: bytes) -> ObjectInfo:
         """See `ObjectStore.replace`."""
         path = self._path(name)
-        with _answering("replace", name), self._written(body, after_ns=_modified_ns(path)) as temporary:
+        with _translating_errors("replace", name), self._written(body, after_ns=_modified_ns(path)) as temporary:
             status = temporary.stat()
             self._place(path, lambda: temporary.replace(path))
         return _describe(name, status)
 
     def read(self, name: str) -> bytes:
         """See `ObjectStore.read`."""
-        with self.open(name) as file, _answering("read", name):
+        with self.open(name) as file, _translating_errors("read", name):
             return file.read()
 
     def open(self, name: str) -> BinaryIO:
         """See `ObjectStore.open`."""
         path = self._path(name)
-        with _answering("open", name), _absent_without_file(name):
+        with _translating_errors("open", name), _absent_without_file(name):
             return path.open("rb")
 
     def info(self, name: str) -> ObjectInfo:
         """See `ObjectStore.info`."""
-        with _answering("look up", name):
+        with _translating_errors("look up", name):
             return self._info(name)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See `ObjectStore.list`; what lies below and may not be looked at is passed over, with a warning."""
         checked_prefix(prefix)
         folder = prefix.rpartition("/")[0]
-        with _answering("list", prefix):
+        with _translating_errors("list", prefix):
             yield from self._walk(f"{folder}/" if folder else "", prefix)
 
     def delete(self, name: str) -> None:
         """See `ObjectStore.delete`; folders left empty go too, but for those right below the root."""
         path = self._path(name)
-        with _answering("delete", name):
+        with _translating_errors("delete", name):
             try:
                 if not path.is_file():
                     return
@@ -262,7 +262,7 @@ def _absent_without_file(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _answering(verb: str, name: str) -> Iterator[None]:
+def _translating_errors(verb: str, name: str) -> Iterator[None]:
     """Turn what the operating system raises within into `Unavailable`."""
     try:
         yield

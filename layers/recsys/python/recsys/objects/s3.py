@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from botocore.exceptions import ClientError
 
-from recsys.aws import answering, error_code
+from recsys.aws import error_code, translating_errors
 from recsys.clock import Timestamp, from_datetime
 from recsys.errors import ObjectExists, ObjectNotFound, Unavailable
-from recsys.objects.port import ObjectInfo, UploadForm
-from recsys.objects.valid_name import checked_name, checked_prefix
+from recsys.objects.names import checked_name, checked_prefix
+from recsys.objects.store import ObjectInfo, UploadForm
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -44,7 +44,7 @@ class S3ObjectStore:
         # boto3 sends a request again when its answer got lost. Then S3 says that the object exists, and the mark says
         # that it is the one this call wrote.
         writer = secrets.token_hex(8)
-        with answering("PutObject"):
+        with translating_errors("PutObject"):
             version_id = self._put_new(name, body, writer)
         head = self._head_written(name, version_id)
         if version_id is None and head["Metadata"].get(_WRITER) != writer:
@@ -54,7 +54,7 @@ class S3ObjectStore:
     def replace(self, name: str, body: bytes) -> ObjectInfo:
         """See `ObjectStore.replace`."""
         checked_name(name)
-        with answering("PutObject"):
+        with translating_errors("PutObject"):
             reply = self._client.put_object(Bucket=self._bucket, Key=name, Body=body, ChecksumAlgorithm="SHA256")
         return _describe(name, self._head_written(name, reply.get("VersionId")))
 
@@ -79,7 +79,7 @@ class S3ObjectStore:
         checked_prefix(prefix)
         # Listing versions, since the plain listing leaves version ids out.
         pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix)
-        with answering("ListObjectVersions"):
+        with translating_errors("ListObjectVersions"):
             for page in pages:
                 for entry in page.get("Versions", ()):
                     if entry["IsLatest"]:
@@ -90,13 +90,13 @@ class S3ObjectStore:
     def delete(self, name: str) -> None:
         """See `ObjectStore.delete`."""
         checked_name(name)
-        with answering("DeleteObject"):
+        with translating_errors("DeleteObject"):
             self._client.delete_object(Bucket=self._bucket, Key=name)
 
     def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:
         """See `ObjectStore.upload_form`: a presigned POST, since a presigned PUT would take any size."""
         checked_name(name)
-        with answering("generate_presigned_post"):
+        with translating_errors("generate_presigned_post"):
             form = self._client.generate_presigned_post(
                 self._bucket, name, Conditions=[["content-length-range", 0, max_bytes]], ExpiresIn=valid_s
             )
@@ -149,7 +149,7 @@ class _ObjectStream(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer)
-        with answering("GetObject"):
+        with translating_errors("GetObject"):
             received = self._body.read(len(view))
         view[: len(received)] = received
         return len(received)
@@ -178,7 +178,7 @@ def _version(version_id: str | None, etag: str) -> str:
 
 @contextmanager
 def _reading(operation: str, name: str) -> Iterator[None]:
-    with answering(operation):
+    with translating_errors(operation):
         try:
             yield
         except ClientError as error:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import ClientError
 
-from recsys.aws import answering, error_code
-from recsys.clock import Clock, utc_now
+from recsys.aws import error_code, translating_errors
 from recsys.errors import Unavailable
 from recsys.registry.dynamodb_items import fits, to_item, to_key, to_row
-from recsys.registry.rows import Address, Change, Row
-from recsys.registry.stored import StoredRegistry
+from recsys.registry.table import Address, Change, Row
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -27,15 +25,8 @@ _TRY_AGAIN: Final = frozenset(
 )
 
 
-class DynamoRegistry(StoredRegistry):
-    """A `Registry` in a DynamoDB table."""
-
-    def __init__(self, client: DynamoDBClient, table: str, clock: Clock = utc_now) -> None:
-        super().__init__(DynamoRows(client, table), clock)
-
-
-class DynamoRows:
-    """`Rows` in a DynamoDB table; a document's members are the item's attributes."""
+class DynamoTable:
+    """`Table` in a DynamoDB table; a document's members are the item's attributes."""
 
     def __init__(self, client: DynamoDBClient, table: str, *, pause: Callable[[float], None] = time.sleep) -> None:
         self._client = client
@@ -43,27 +34,27 @@ class DynamoRows:
         self._pause = pause
 
     def get(self, address: Address) -> Row:
-        """See `Rows.get`."""
+        """See `Table.get`."""
         if not fits(address):
             return Row(address)
-        with answering("GetItem"):
+        with translating_errors("GetItem"):
             reply = self._client.get_item(TableName=self._table, Key=to_key(address), ConsistentRead=True)
         item = reply.get("Item")
         return to_row(item) if item else Row(address)
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
-        """See `Rows.list`."""
+        """See `Table.list`."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :partition AND begins_with(sk, :prefix)",
             ExpressionAttributeValues={":partition": {"S": partition}, ":prefix": {"S": sort_prefix}},
             ConsistentRead=True,
         )
-        with answering("Query"):
+        with translating_errors("Query"):
             return [to_row(item) for page in pages for item in page["Items"]]
 
     def write(self, changes: Sequence[Change]) -> bool:
-        """See `Rows.write`.
+        """See `Table.write`.
 
         One change is a transaction too: boto3 gives a transaction a token, so when it sends it again because the
         answer got lost, DynamoDB answers as it did before, and does not find the row changed.
@@ -72,7 +63,7 @@ class DynamoRows:
         for attempt in range(_WRITE_ATTEMPTS):
             if attempt:
                 self._pause(random.uniform(0.5, 1.0) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311 - no secret
-            with answering("TransactWriteItems"):
+            with translating_errors("TransactWriteItems"):
                 try:
                     self._client.transact_write_items(TransactItems=actions)
                     return True

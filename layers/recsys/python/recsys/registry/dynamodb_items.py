@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from recsys.clock import Timestamp, to_epoch_s
 from recsys.registry.records import Document
-from recsys.registry.rows import Address, Row
+from recsys.registry.table import Address, Row
 
 _MAX_PARTITION_BYTES: Final = 2048
 _MAX_SORT_BYTES: Final = 1024

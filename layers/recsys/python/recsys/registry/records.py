@@ -35,9 +35,9 @@ class KeyRecord:
 
     `revision` rises with every change. `secret_sha256` is None until a dropped file's receipt is claimed.
     `previous_sha256` is the rotated-out secret, valid until `previous_expires_at`. `expires_at` is set until the key
-    has both a secret and a version: a key that never gets a model, or that nobody claims, goes by itself.
-    `current_source` orders what the current version was made from, see `Job.source_order`; activating a version sets
-    it to the moment of activation, so a training already under way cannot undo it.
+    has both a secret and a version, so that a key without a model and an unclaimed key expire.
+    `current_data_timestamp` says how recent the data of the current version is, see `Job.data_timestamp`. Activating
+    a version sets it to the time of the activation, so that a training already under way cannot undo it.
     """
 
     key_id: str
@@ -50,7 +50,7 @@ class KeyRecord:
     expires_at: Timestamp | None = None
     current_version: str | None = None
     current_manifest_sha256: str | None = None
-    current_source: str | None = None
+    current_data_timestamp: str | None = None
 
     def to_document(self) -> Document:
         """The record as a flat document."""
@@ -78,7 +78,7 @@ class Job:
     """One request to train `key_id` on `object_name`.
 
     `object_version` is the write of that name which is meant (`ObjectInfo.version`); None: whatever lies there.
-    `fence` counts the attempts; attempt n owns the prefix of version `<job_id>.<n>`. `source_order` orders jobs of a
+    `fence` counts the attempts; attempt n owns the prefix of version `<job_id>.<n>`. `data_timestamp` orders jobs of a
     key by when their data arrived (`Timestamp#tiebreak`, compares as text); it is set by the first claim.
     `fingerprint` is the SHA-256 of the request's body, to tell a repeated request from a changed one.
     `receipt_name` is where the outcome of a drop goes; `receipted_at` when it was written.
@@ -93,7 +93,7 @@ class Job:
     fence: int = 0
     lease_owner: str | None = None
     lease_until: Timestamp | None = None
-    source_order: str | None = None
+    data_timestamp: str | None = None
     fingerprint: str | None = None
     object_version: str | None = None
     receipt_name: str | None = None

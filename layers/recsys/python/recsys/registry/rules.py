@@ -1,6 +1,6 @@
 """The registry's decisions: given records and the time, what may happen and what the records become.
 
-Nothing here reads or writes. `recsys.registry.stored` applies the rules, each together with a conditional write.
+Nothing here reads or writes. `recsys.registry.registry` applies the rules, each together with a conditional write.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def claim_gone() -> Gone:
 def activated(key: KeyRecord, version: ModelVersion, *, now: Timestamp) -> KeyRecord:
     """The key with `version` as its current one; data that arrived before `now` cannot replace it."""
     # Never backwards: arrival times come from other clocks, and one may be ahead of this one.
-    return _pointing_to(key, version, source=max(str(now), key.current_source or ""))
+    return _pointing_to(key, version, source=max(str(now), key.current_data_timestamp or ""))
 
 
 def check_not_revoked(key: KeyRecord) -> None:
@@ -79,7 +79,7 @@ def key_not_found(key_id: str) -> KeyNotFound:
 # -- jobs
 
 
-def claimed(job: Job, *, owner: str, source_order: str, lease_s: float, now: Timestamp) -> Job:
+def claimed(job: Job, *, owner: str, data_timestamp: str, lease_s: float, now: Timestamp) -> Job:
     """The job as `owner`'s next attempt, its fence one higher.
 
     Raises
@@ -97,7 +97,7 @@ def claimed(job: Job, *, owner: str, source_order: str, lease_s: float, now: Tim
         fence=job.fence + 1,
         lease_owner=owner,
         lease_until=after(now, lease_s),
-        source_order=job.source_order if job.source_order is not None else source_order,
+        data_timestamp=job.data_timestamp if job.data_timestamp is not None else data_timestamp,
         updated_at=now,
         problem=None,
         progress=None,
@@ -146,12 +146,12 @@ def may_publish(key: KeyRecord | None, job: Job) -> bool:
     """Whether what the job makes may become the current version of `key` (None: gone)."""
     if key is None or key.revoked_at is not None:
         return False
-    return key.current_source is None or key.current_source < source_of(job)
+    return key.current_data_timestamp is None or key.current_data_timestamp < source_of(job)
 
 
 def source_of(job: Job) -> str:
     """The order of the job's data; the first claim set it."""
-    return job.source_order or ""
+    return job.data_timestamp or ""
 
 
 def succeeded(job: Job, version: ModelVersion, report: dict[str, Any], *, now: Timestamp) -> Job:
@@ -173,5 +173,5 @@ def _pointing_to(key: KeyRecord, version: ModelVersion, *, source: str) -> KeyRe
         revision=key.revision + 1,
         current_version=version.version,
         current_manifest_sha256=version.manifest_sha256,
-        current_source=source,
+        current_data_timestamp=source,
     )

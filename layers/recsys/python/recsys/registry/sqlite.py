@@ -16,15 +16,21 @@ from weakref import WeakSet
 
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import RecsysError, Unavailable
-from recsys.registry.rows import Address, Change, Row
-from recsys.registry.stored import StoredRegistry
+from recsys.registry.registry import Registry
+from recsys.registry.table import Address, Change, Row
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
     CREATE TABLE registry (
         partition TEXT NOT NULL, sort TEXT NOT NULL, etag TEXT NOT NULL, expires_at TEXT, document TEXT NOT NULL,
         PRIMARY KEY (partition, sort)
     ) WITHOUT ROWID
+"""
+_RENAMED_IN_2: Final = (("source_order", "data_timestamp"), ("current_source", "current_data_timestamp"))
+_RENAME_MEMBER: Final = """
+    UPDATE registry
+    SET document = json_remove(json_set(document, '$.{new}', json_extract(document, '$.{old}')), '$.{old}')
+    WHERE json_extract(document, '$.{old}') IS NOT NULL
 """
 _BUSY_TIMEOUT_S: Final = 10.0
 
@@ -37,7 +43,7 @@ class RegistryTooNew(RecsysError):
     default_hint = "Start the release that wrote it, or use another data directory."
 
 
-class SqliteRegistry(StoredRegistry):
+class SqliteRegistry(Registry):
     """A `Registry` in the file at `path`, made when it is not there (for its owner's eyes only, mode 0600).
 
     Raises
@@ -49,26 +55,26 @@ class SqliteRegistry(StoredRegistry):
     """
 
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
-        self._sqlite_rows = SqliteRows(path)
-        super().__init__(self._sqlite_rows, clock)
+        self._sqlite_table = SqliteTable(path)
+        super().__init__(self._sqlite_table, clock)
 
     def remove_expired(self) -> None:
         """Remove what expired from the file; to readers it is gone already."""
-        self._sqlite_rows.remove_expired(self._clock())
+        self._sqlite_table.remove_expired(self._clock())
 
     def close(self) -> None:
         """Close every connection of this process; no other thread may be using the registry."""
-        self._sqlite_rows.close()
+        self._sqlite_table.close()
 
 
-class SqliteRows:
-    """`Rows` in a SQLite file: write-ahead log, every commit synced, one connection per thread."""
+class SqliteTable:
+    """`Table` in a SQLite file: write-ahead log, every commit synced, one connection per thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = threading.local()
         self._sessions: WeakSet[_Session] = WeakSet()
-        with self._answering():
+        with self._translating_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             _keep_write_ahead_log(self._connection())
@@ -76,8 +82,8 @@ class SqliteRows:
             self._check_schema(connection)
 
     def get(self, address: Address) -> Row:
-        """See `Rows.get`."""
-        with self._answering():
+        """See `Table.get`."""
+        with self._translating_errors():
             found = self._connection().execute(
                 "SELECT document, etag FROM registry WHERE partition = ? AND sort = ?", address
             )
@@ -85,8 +91,8 @@ class SqliteRows:
         return Row(address) if row is None else Row(address, json.loads(row[0]), row[1])
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
-        """See `Rows.list`."""
-        with self._answering():
+        """See `Table.list`."""
+        with self._translating_errors():
             found = self._connection().execute(
                 "SELECT sort, document, etag FROM registry WHERE partition = ? AND substr(sort, 1, ?) = ?",
                 (partition, len(sort_prefix), sort_prefix),
@@ -95,7 +101,7 @@ class SqliteRows:
         return [Row(Address(partition, sort), json.loads(document), etag) for sort, document, etag in rows]
 
     def write(self, changes: Sequence[Change]) -> bool:
-        """See `Rows.write`."""
+        """See `Table.write`."""
         try:
             with self._transaction() as connection:
                 for change in changes:
@@ -118,7 +124,7 @@ class SqliteRows:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._answering():
+        with self._translating_errors():
             connection = self._connection()
             # IMMEDIATE takes the write lock at once; a transaction that reads first could not get it later.
             connection.execute("BEGIN IMMEDIATE")
@@ -145,10 +151,14 @@ class SqliteRows:
             )
         if version == 0:
             connection.execute(_SCHEMA)
+        if version == 1:
+            for old, new in _RENAMED_IN_2:
+                connection.execute(_RENAME_MEMBER.format(old=old, new=new))
+        if version < SCHEMA_VERSION:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         """Turn what SQLite raises within (locked for too long, disk full, not a database …) into `Unavailable`."""
         try:
             yield

@@ -1,0 +1,1 @@
+"""The HTTP routes, grouped by subject."""

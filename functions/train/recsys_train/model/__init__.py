@@ -1,0 +1,1 @@
+"""The trainable NeuMF in TensorFlow and its closed-form start."""

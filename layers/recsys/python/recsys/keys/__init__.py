@@ -1,0 +1,1 @@
+"""API keys: format, identifiers, authentication."""

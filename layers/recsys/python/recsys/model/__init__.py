@@ -1,0 +1,1 @@
+"""The model for serving: arithmetic, artifact files, ranking."""

@@ -1,0 +1,236 @@
+"""Reading a CSV: what is kept byte for byte, what is counted as bad, what cannot be trained on."""
+
+from __future__ import annotations
+
+import gzip
+import io
+
+import pytest
+
+from recsys.errors import FieldError, InvalidData
+from recsys_train.data import csv_reader
+from recsys_train.data.csv_reader import UntrainableCsv, read_interactions
+from recsys_train.data.interactions import Interactions
+from recsys_train.data.report import DataReport
+
+HEADER = b"user_id,item_id\n"
+GOOD_LINES = b"".join(b"u%d,i%d\n" % (line % 50, line % 37) for line in range(1000))
+
+
+def read(content: bytes, *, max_unpacked_bytes: int = 10**8) -> tuple[Interactions, DataReport]:
+    return read_interactions(io.BytesIO(content), max_unpacked_bytes=max_unpacked_bytes)
+
+
+def pairs(interactions: Interactions) -> list[tuple[str, str]]:
+    return [
+        (interactions.user_ids[user], interactions.item_ids[item])
+        for user, item in zip(interactions.users, interactions.items, strict=True)
+    ]
+
+
+def lines_and_codes(errors: list[FieldError]) -> list[tuple[int | None, str]]:
+    return [(error.line, error.code) for error in errors]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"user_id,item_id\nanna,tea\nben,milk\n",
+        b"ITEM_ID, User_Id\ntea,anna\nmilk,ben\n",
+        b"\xef\xbb\xbfuser_id,item_id\r\nanna,tea\r\nben,milk",
+        b"user_id,title,item_id\nanna,a tea,tea\nben,some milk,milk\n",
+        b'user_id,item_id\n"anna","tea"\n"ben","milk"\n',
+        b"user_id,item_id\n\nanna,tea\n,\nben,milk\n\n",
+        b"user_id,item_id\ranna,tea\rben,milk\r",
+        gzip.compress(b"user_id,item_id\nanna,tea\nben,milk\n", mtime=0),
+        gzip.compress(b"user_id,item_id\nanna,tea\n") + gzip.compress(b"ben,milk\n"),
+    ],
+    ids=[
+        "plain",
+        "header-case-and-order",
+        "bom-crlf",
+        "extra-column",
+        "quoted",
+        "blank-lines",
+        "cr",
+        "gzip",
+        "gzip-twice",
+    ],
+)
+def test_the_same_interactions_whatever_the_spelling(content: bytes) -> None:
+    interactions, report = read(content)
+    assert pairs(interactions) == [("anna", "tea"), ("ben", "milk")]
+    assert (report.lines, report.bad_lines) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "item_id", ["007", "7", "NA", "null", "None", "nan", "1e5", "9007199254740993", "  x ", "é", "日本"]
+)
+def test_ids_are_kept_byte_for_byte(item_id: str) -> None:
+    interactions, _report = read(f"user_id,item_id\na,{item_id}\nb,other\n".encode())
+    assert interactions.item_ids == [item_id, "other"]
+
+
+def test_a_quoted_id_may_hold_a_comma_and_a_quote() -> None:
+    interactions, _report = read(b'user_id,item_id\na,"x,""y"""\nb,z\n')
+    assert interactions.item_ids == ['x,"y"', "z"]
+
+
+def test_repeated_pairs_become_one_at_the_first_time_with_the_scores_added() -> None:
+    interactions, _report = read(
+        b"user_id,item_id,interaction_score,timestamp\n"
+        b"a,x,2,2020-01-03\na,y,1,2020-01-02\na,x,0.5,2020-01-01\nb,x,1,2020-01-01\n"
+    )
+    assert pairs(interactions) == [("a", "x"), ("b", "x"), ("a", "y")]
+    assert interactions.scores.tolist() == [2.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ("881250949", "881250950"),
+        ("881250949", "881250949001"),
+        ("2020-01-01", "2020-01-01T00:00:01"),
+        ("2020-01-01T12:00:00+02:00", "2020-01-01T10:30:00Z"),
+        ("2020-01-01 10:00:00", "2020-01-01T10:00:00.5Z"),
+        ("", "1970-01-01"),
+    ],
+)
+def test_rows_are_ordered_by_time_in_every_notation(early: str, late: str) -> None:
+    interactions, _report = read(
+        f"user_id,item_id,timestamp\na,late,{late}\na,early,{early}\nb,early,{early}\n".encode()
+    )
+    assert pairs(interactions)[-1] == ("a", "late")
+
+
+def test_rows_of_one_time_stay_in_the_order_of_the_file() -> None:
+    interactions, _report = read(b"user_id,item_id,timestamp\na,z,5\na,b,5\nb,m,5\n")
+    assert pairs(interactions) == [("a", "z"), ("a", "b"), ("b", "m")]
+
+
+def test_every_kind_of_bad_line_is_counted_and_named_with_its_line() -> None:
+    content = (
+        b"user_id,item_id,interaction_score,timestamp\n"
+        b"a,x,1,1\n"  # line 2
+        b"a,x,1\n"
+        b"a,x,1,1,1\n"
+        b",x,1,1\n"
+        b"a,  ,1,1\n"
+        b"caf\xe9,x,1,1\n"  # line 7, Latin-1
+        b"a,x,many,1\n"
+        b"a,x,inf,1\n"
+        b"a,x,1,yesterday\n" + b"a," + b"x" * 513 + b",1,1\n" + b"b,y,,\n" * 990
+    )
+    _interactions, report = read(content)
+    assert lines_and_codes(report.listed) == [
+        (3, "ragged-line"),
+        (4, "ragged-line"),
+        (5, "blank-user-id"),
+        (6, "blank-item-id"),
+        (7, "not-utf8-user-id"),
+        (8, "bad-interaction-score"),
+        (9, "bad-interaction-score"),
+        (10, "bad-timestamp"),
+        (11, "too-long-item-id"),
+    ]
+    assert (report.lines, report.bad_lines) == (1000, 9)
+
+
+def test_line_numbers_hold_across_blocks() -> None:
+    lines = b"user,item\n" * 900_000  # more than one block of 8 MiB
+    _interactions, report = read(HEADER + lines + b"ragged\n" + lines + b"a,b\n,blank\n")
+    assert lines_and_codes(report.listed) == [(900_002, "ragged-line"), (1_800_004, "blank-user-id")]
+
+
+def test_ids_of_bad_lines_are_not_in_the_model() -> None:
+    interactions, _report = read(HEADER + GOOD_LINES + b"ghost,\n,phantom\n")
+    assert "ghost" not in interactions.user_ids
+    assert "phantom" not in interactions.item_ids
+
+
+def test_exactly_one_percent_of_bad_lines_trains_with_a_warning() -> None:
+    good = b"".join(GOOD_LINES.splitlines(keepends=True)[:990])
+    _interactions, report = read(HEADER + b"bad\n" * 10 + good)
+    assert "10 of 1,000 lines are bad (10 ragged-line)" in report.warnings()[0]
+
+
+def test_more_than_one_percent_of_bad_lines_fail_with_the_first_hundred_listed() -> None:
+    with pytest.raises(UntrainableCsv) as caught:
+        read(HEADER + GOOD_LINES + b"bad\n" * 150)
+    assert caught.value.problem_code == "too-many-bad-lines"
+    assert "150 of 1,150 lines are bad" in caught.value.detail
+    assert [error.line for error in caught.value.errors] == list(range(1002, 1102))
+
+
+def test_a_quote_that_swallows_lines_counts_each_of_them() -> None:
+    with pytest.raises(UntrainableCsv, match=r"1,001 of 2,001 lines are bad"):
+        read(HEADER + GOOD_LINES + b'"a,b\n' + GOOD_LINES)
+
+
+def test_scores_of_zero_and_less_are_left_out_with_a_warning() -> None:
+    interactions, report = read(b"user_id,item_id,interaction_score\na,x,1\nb,y,2\na,y,0\nb,x,-3\n")
+    assert pairs(interactions) == [("a", "x"), ("b", "y")]
+    assert report.bad_lines == 0
+    assert "2 lines have an interaction_score of 0 or less" in report.warnings()[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "empty-file"),
+        (b"\n\n", "empty-file"),
+        (gzip.compress(b"", mtime=0), "empty-file"),
+        (HEADER, "no-rows"),
+        (b"user_id,item_id", "no-rows"),
+        (b"user_id\na\n", "missing-column"),
+        (b"user_id;item_id\na;b\n", "missing-column"),
+        (b"17850,85123A\n17850,71053\n", "missing-column"),
+        (b"user_id,item_id,USER_ID\na,b,c\n", "duplicate-column"),
+        (b"user_id,item_id,timestamp,timestamp\na,b,1,2\n", "duplicate-column"),
+        (bytes(range(256)) * 100, "not-a-csv"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(255, 0, -1)) * 9, "not-utf8"),
+        ("user_id,item_id\na,b\n".encode("utf-16"), "not-utf8"),
+        (b"PK\x03\x04 a zip", "unsupported-compression"),
+        (gzip.compress(HEADER + GOOD_LINES, mtime=0)[:-20], "damaged-gzip"),
+        (gzip.compress(HEADER + GOOD_LINES, mtime=0)[:15], "damaged-gzip"),
+        (b"\x1f\x8b no gzip", "damaged-gzip"),
+        (HEADER + GOOD_LINES + b'a,"b\n' + GOOD_LINES * 2000, "unclosed-quote"),
+        (HEADER + b"a,x\na,y\na,z\n", "too-few-users"),
+        (HEADER + b"a,x\nb,x\n", "too-few-items"),
+        (b"user_id,item_id,interaction_score\na,x,0\nb,y,-1\n", "too-few-users"),
+    ],
+)
+def test_a_file_that_cannot_be_trained_on_says_why_and_what_to_do(content: bytes, code: str) -> None:
+    with pytest.raises(InvalidData) as caught:
+        read(content)
+    assert caught.value.problem_code == code
+    assert caught.value.hint
+
+
+def test_the_missing_column_is_named_beside_what_came() -> None:
+    with pytest.raises(InvalidData, match=r"no column item_id\. Received: 'user_id', 'product'\."):
+        read(b"user_id,product\na,b\n")
+
+
+def test_another_separator_is_recognised() -> None:
+    with pytest.raises(InvalidData, match=r"separated by ';': use commas"):
+        read(b"user_id;item_id\na;b\n")
+
+
+def test_a_gzip_bomb_ends_at_the_limit() -> None:
+    bomb = gzip.compress(HEADER + b"a,b\nc,d\n" * 1_000_000)
+    assert len(bomb) < 50_000
+    with pytest.raises(InvalidData) as caught:
+        read(bomb, max_unpacked_bytes=1_000_000)
+    assert caught.value.problem_code == "too-large-unpacked"
+
+
+def test_merging_rows_while_reading_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"u{line % 7},i{line % 5},{line % 3 + 1},{(line * 37) % 11}" for line in range(500)]
+    content = b"user_id,item_id,interaction_score,timestamp\n" + "\n".join(lines).encode()
+    monkeypatch.setattr(csv_reader, "BLOCK_BYTES", 400)
+    at_the_end, _ = read(content)
+    monkeypatch.setattr(csv_reader, "MERGE_ROWS", 10)
+    now_and_then, _ = read(content)
+    assert pairs(now_and_then) == pairs(at_the_end)
+    assert now_and_then.scores.tolist() == at_the_end.scores.tolist()
