@@ -55,16 +55,21 @@ def _by_rate(data: DataSet) -> None:
 def _curve(data: DataSet, ridge: float, decay: float, rate: float | None, max_epochs: int) -> list[float]:
     """NDCG@20 of the start and after each epoch."""
     from recsys.model.neumf import Network  # noqa: PLC0415  # with the others: TensorFlow takes seconds
-    from recsys_train.fitting.fit import Hyperparameters, Recipe, epochs  # noqa: PLC0415  # as above
+    from recsys_train.fitting.recipe import Hyperparameters, Recipe  # noqa: PLC0415  # as above
+    from recsys_train.fitting.training import Training  # noqa: PLC0415  # as above
     from tests.benchmarks.ours import network_scorer  # noqa: PLC0415  # as above
 
     recipe = Recipe() if rate is None else Recipe(learning_rate=rate)
-    curve = []
-    for epoch, _, model in epochs(data.train, recipe, Hyperparameters(ridge, decay), 0, deadline=float("inf")):
-        network = Network.from_weights(model.dims, model.weights(), decay=decay)
-        curve.append(round(measure(network_scorer(network, data.train), data).ndcg_at_20, 4))
-        if epoch == max_epochs:
-            break
+    training = Training.start(data.train, recipe, Hyperparameters(ridge, decay), seed=0)
+
+    def ndcg() -> float:
+        network = Network.from_weights(training.network.dims, training.network.weights(), decay=decay)
+        return round(measure(network_scorer(network, data.train), data).ndcg_at_20, 4)
+
+    curve = [ndcg()]
+    for _ in range(max_epochs):
+        training.run_epoch(deadline=float("inf"))
+        curve.append(ndcg())
     return curve
 
 

@@ -12,7 +12,10 @@ from recsys.model.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
 from recsys_train.data.interactions import Interactions
-from recsys_train.fitting.fit import FitResult, Hyperparameters, Recipe, epochs, fit, score_histories
+from recsys_train.fitting.fit import FitResult, fit
+from recsys_train.fitting.recipe import Hyperparameters, Recipe
+from recsys_train.fitting.scoring import score_histories
+from recsys_train.fitting.training import Training
 from recsys_train.model.batches import Histories
 from tests.benchmarks.measured import seconds_by_phase
 from tests.benchmarks.protocol import DataSet, Scores, measure
@@ -61,11 +64,13 @@ def train(
 
 def scorer(fitted: FitResult, interactions: Interactions) -> Scores:
     """Logits of all items, for users as their items in `interactions` make them."""
-    return network_scorer(Network.from_weights(fitted.dims, fitted.weights, decay=fitted.choice.decay), interactions)
+    return network_scorer(
+        Network.from_weights(fitted.dims, fitted.weights, decay=fitted.hyperparameters.decay), interactions
+    )
 
 
 def network_scorer(network: Network, interactions: Interactions) -> Scores:
-    """The same of a network."""
+    """Return the same for a network."""
     starts, items = interactions.items_by_user()
     return lambda users: score_histories(network, [items[starts[user] : starts[user + 1]] for user in users])
 
@@ -75,15 +80,15 @@ def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
     decay = recipe.decays[-1] if data.has_times else 0.0
     histories = Histories.of(data.train, ordered=data.has_times)
     n_pairs = 0
-    steps = recipe.ordered if data.has_times else recipe.unordered
-    for block in histories.blocks(steps.block, np.random.default_rng(seed)):
-        n_places = int((block.lengths - data.has_times).sum())  # the first of an ordered history has nothing before it
-        n_pairs += n_places + (n_places if data.has_times else len(block.lengths)) * steps.negatives
-    passes = epochs(data.train, recipe, Hyperparameters(recipe.ridges[0], decay), seed, deadline=float("inf"))
-    next(passes), next(passes)
+    sizes = recipe.ordered if data.has_times else recipe.unordered
+    for batch in histories.batches(sizes.interactions, np.random.default_rng(seed)):
+        n_positives = int((batch.lengths - data.has_times).sum())  # the first of an ordered history has no predecessor
+        n_pairs += n_positives + (n_positives if data.has_times else len(batch.lengths)) * sizes.negatives
+    training = Training.start(data.train, recipe, Hyperparameters(recipe.ridges[0], decay), seed=seed)
+    training.run_epoch(deadline=float("inf"))
     started = time.perf_counter()
     for _ in range(TIMED_PASSES):
-        next(passes)
+        training.run_epoch(deadline=float("inf"))
     return TIMED_PASSES * n_pairs / (time.perf_counter() - started)
 
 

@@ -39,7 +39,8 @@ def trained(name: str, source: Path = SAMPLE, **recipe: object) -> tuple[Serving
 def _train(folder: Path, source: Path, recipe: dict[str, object]) -> None:
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415  # TensorFlow takes seconds
     from recsys_train.data.csv_reader import read_interactions  # noqa: PLC0415
-    from recsys_train.fitting.fit import Recipe, fit  # noqa: PLC0415
+    from recsys_train.fitting.fit import fit  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
 
     print(f"Training {folder.name} on {source.name}, once: a few minutes …", flush=True)
     with source.open("rb") as stream:
@@ -48,7 +49,7 @@ def _train(folder: Path, source: Path, recipe: dict[str, object]) -> None:
     fitted = fit(
         interactions, chosen, seed=0, budget_s=300, on_progress=lambda _: None, has_times=report.has_timestamps
     )
-    assert fitted.choice.epochs > 0, "the MLP was not trained: its bounds would look too good"
+    assert fitted.hyperparameters.epochs > 0, "the MLP was not trained: its bounds would look too good"
     folder.mkdir(parents=True, exist_ok=True)
     metrics = describe_metrics(fitted, report, recipe=chosen, seed=0)
     write_version(folder, folder.name, interactions, fitted, metrics)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from deployment import package
 
+from deployment import package
 from recsys.clock import utc_now
 from recsys.keys.api_key import ApiKey
 from recsys.keys.base62 import new_job_id

@@ -71,7 +71,7 @@ def contribution(variant: str, data: str, folder: str | None, seed: int) -> Json
 
 
 def _quality_of_ours(data: DataSet, seed: int, changes: Json) -> Json:
-    from recsys_train.fitting.fit import Recipe  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415
 
     trained = ours.train(data.train, replace(Recipe(), **changes), seed=seed, has_times=data.has_times)
@@ -87,7 +87,7 @@ def _quality_of_ours(data: DataSet, seed: int, changes: Json) -> Json:
 
 def speed(data: str, folder: str | None, seed: int, epochs: int) -> Json:
     """Pairs per second of ours and the textbook at the same widths, and the time to the textbook's quality."""
-    from recsys_train.fitting.fit import Recipe  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415
     from tests.benchmarks.textbook import Textbook  # noqa: PLC0415
 
@@ -116,7 +116,7 @@ def speed(data: str, folder: str | None, seed: int, epochs: int) -> Json:
 
 def newcomers(data: str, folder: str | None, seed: int) -> Json:
     """NDCG@20 of a fifth of the users, left out of training, beside the others' and their own where they were in it."""
-    from recsys_train.fitting.fit import Recipe  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415
 
     loaded = load(data, _path(folder))
@@ -147,7 +147,7 @@ def made_set(path: str, n_pairs: int) -> Json:
 
 def scale(path: str, seed: int, budget_s: float) -> Json:
     """Read a made set, train within a budget, measure."""
-    from recsys_train.fitting.fit import Recipe  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415
 
     started = time.perf_counter()

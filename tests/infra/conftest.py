@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from deployment import serverless
 
+from deployment import serverless
 from tests.infra.stack import NAMES_FILE, ROOT
 
 Once = Callable[[str, Callable[[Path], None]], Path]

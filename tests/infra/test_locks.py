@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from deployment.requirements import requirements
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from deployment.requirements import requirements
 from tests.infra.stack import ROOT
 
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from deployment import package
 
+from deployment import package
 from tests.infra.conftest import Once
 from tests.infra.stack import ROOT
 

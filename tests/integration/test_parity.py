@@ -62,7 +62,7 @@ def open_with_keras(path: Path) -> tuple[Callable[[Any, Any], Floats], Callable[
 
 def random_version(folder: Path) -> Version:
     """Weights by chance, so that every path, layer and bias counts."""
-    from recsys_train.model.network import save_keras, user_tables  # noqa: PLC0415
+    from recsys_train.model.keras_export import save_keras, user_tables  # noqa: PLC0415
 
     generator, decay = np.random.default_rng(1), 0.5
     seen = [generator.choice(DIMS.n_items, int(generator.integers(0, 60)), replace=False) for _ in range(DIMS.n_users)]
@@ -83,7 +83,8 @@ def trained_version(folder: Path) -> Version:
     """What a training publishes."""
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415
     from recsys_train.data.report import DataReport  # noqa: PLC0415
-    from recsys_train.fitting.fit import BatchSizes, Recipe, fit  # noqa: PLC0415
+    from recsys_train.fitting.fit import fit  # noqa: PLC0415
+    from recsys_train.fitting.recipe import BatchSizes, Recipe  # noqa: PLC0415
 
     generator = np.random.default_rng(2)
     seen = [set(generator.choice(np.arange(user % 2, 40, 2), 8, replace=False).tolist()) for user in range(120)]
@@ -164,7 +165,7 @@ def test_recommendations_equal_a_brute_force_ranking_of_keras_scores(version: Ve
 
 
 def test_the_file_holds_keras_layers_only(tmp_path: Path) -> None:
-    from recsys_train.model.network import save_keras  # noqa: PLC0415
+    from recsys_train.model.keras_export import save_keras  # noqa: PLC0415
 
     save_keras(DIMS, random_weights(DIMS), tmp_path / "model.h5")
     import keras  # noqa: PLC0415

@@ -55,10 +55,11 @@ def fit(
     **recipe: Any,
 ) -> FitResult:
     from recsys_train.fitting import fit  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
 
     return fit.fit(
         interactions,
-        fit.Recipe(**recipe),
+        Recipe(**recipe),
         seed=seed,
         budget_s=budget_s,
         has_times=has_times,
@@ -70,7 +71,7 @@ def publish(interactions: Interactions, fitted: FitResult, folder: Path) -> Serv
     """Write the artifact and read it as a server does."""
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415
     from recsys_train.data.report import DataReport  # noqa: PLC0415
-    from recsys_train.fitting.fit import Recipe  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
 
     metrics = describe_metrics(fitted, DataReport(), recipe=Recipe(), seed=0)
     write_version(folder, "job.1", interactions, fitted, metrics)
@@ -120,7 +121,7 @@ def test_recommendations_follow_the_users_taste(tastes: Interactions, fitted: Fi
 
 def test_progress_goes_from_choosing_to_refitting_with_numbers(fitted: FitResult, told: list[Progress]) -> None:
     phases = [progress.phase for progress in told]
-    n_fitting, n_refitting = phases.count("fitting") - 1, fitted.choice.epochs
+    n_fitting, n_refitting = phases.count("fitting") - 1, fitted.hyperparameters.epochs
     expected = ["choosing", *["fitting"] * (1 + n_fitting), "evaluating", *["refitting"] * (1 + n_refitting)]
     assert phases == expected
     epochs = [progress.epoch for progress in told if progress.epoch is not None]
@@ -128,11 +129,34 @@ def test_progress_goes_from_choosing_to_refitting_with_numbers(fitted: FitResult
     assert all(progress.loss is not None and progress.loss > 0 for progress in told if progress.epoch)
 
 
-def test_it_stops_after_an_epoch_without_a_better_validation(fitted: FitResult, told: list[Progress]) -> None:
-    values = [each.validation_ndcg for each in told if each.phase == "fitting" and each.epoch is not None]
-    best = max(value for value in values if value is not None)
-    assert fitted.choice.epochs == values.index(best) + 1
-    assert len(values) == min(fitted.choice.epochs + 1, 3)
+@pytest.mark.parametrize(
+    ("ndcg_by_epoch", "expected_best", "expected_epochs"),
+    [
+        pytest.param([0.3, 0.2, 0.1, 0.4], 0, 2, id="the-warm-start-is-best"),
+        pytest.param([0.1, 0.3, 0.2, 0.2, 0.4], 1, 3, id="the-first-epoch-is-best"),
+        pytest.param([0.1, 0.05, 0.3, 0.2, 0.2, 0.4], 2, 4, id="a-worse-epoch-precedes-a-better-one"),
+        pytest.param([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 5, 5, id="every-epoch-is-better"),
+    ],
+)
+def test_training_stops_after_patience_epochs_without_a_better_validation(
+    tastes: Interactions,
+    monkeypatch: pytest.MonkeyPatch,
+    ndcg_by_epoch: list[float],
+    expected_best: int,
+    expected_epochs: int,
+) -> None:
+    from recsys_train.fitting import fit as fit_module  # noqa: PLC0415
+
+    really_validate = fit_module._validate
+
+    def validate(training: Any, *arguments: Any) -> Any:
+        return really_validate(training, *arguments)._replace(ndcg=ndcg_by_epoch[training.n_epochs])
+
+    monkeypatch.setattr(fit_module, "_validate", validate)
+    told: list[Progress] = []
+    fitted = fit(tastes, told=told, max_epochs=5, patience=2)
+    assert fitted.hyperparameters.epochs == expected_best
+    assert [each.epoch for each in told if each.phase == "fitting"] == [None, *range(1, expected_epochs + 1)]
 
 
 def test_metrics_stand_beside_those_of_popularity(tastes: Interactions, fitted: FitResult, tmp_path: Path) -> None:
@@ -161,7 +185,7 @@ def test_popularity_is_the_share_of_users_who_had_the_item(
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(tastes: Interactions, fitted: FitResult) -> None:
     again = fit(tastes)
-    assert again.choice == fitted.choice
+    assert again.hyperparameters == fitted.hyperparameters
     assert again.quality == fitted.quality
     assert {name: array.tobytes() for name, array in again.weights.items()} == {
         name: array.tobytes() for name, array in fitted.weights.items()
@@ -224,18 +248,19 @@ def test_without_a_budget_the_warm_start_is_still_a_model(tastes: Interactions, 
     told: list[Progress] = []
     fitted = fit(tastes, budget_s=0.0, told=told)
     assert [progress.phase for progress in told] == ["choosing", "fitting", "evaluating", "refitting"]
-    assert fitted.choice.epochs == 0
+    assert fitted.hyperparameters.epochs == 0
     assert len(recommend(publish(tastes, fitted, tmp_path), "u0", n=5).items) == 5
 
 
 def test_the_width_shrinks_where_the_tables_would_not_fit_into_memory() -> None:
-    from recsys_train.fitting.fit import MAX_SERVING_BYTES, Recipe, _gmf_dim  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
+    from recsys_train.fitting.selection import MAX_SERVING_BYTES, gmf_dim  # noqa: PLC0415
 
     recipe = Recipe()
-    assert _gmf_dim(recipe, 5_000, 4_000) == 512
-    assert _gmf_dim(recipe, 5_000, 30) == 30
-    assert _gmf_dim(recipe, 10_000_000, 50_000) == 16
-    dim = _gmf_dim(recipe, 200_000, 500_000)
+    assert gmf_dim(recipe, 5_000, 4_000) == 512
+    assert gmf_dim(recipe, 5_000, 30) == 30
+    assert gmf_dim(recipe, 10_000_000, 50_000) == 16
+    dim = gmf_dim(recipe, 200_000, 500_000)
     assert dim < 512
     assert 2 * 4 * 500_000 * (dim + recipe.hidden_dims[0]) <= MAX_SERVING_BYTES
 
@@ -243,10 +268,10 @@ def test_the_width_shrinks_where_the_tables_would_not_fit_into_memory() -> None:
 def test_a_large_set_is_measured_with_some_of_its_users_and_published_with_all(
     tastes: Interactions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from recsys_train.fitting import fit as fitting  # noqa: PLC0415
+    from recsys_train.fitting import split  # noqa: PLC0415
 
     whole = fit(tastes, max_epochs=0)
-    monkeypatch.setattr(fitting, "MAX_SELECTION_INTERACTIONS", len(tastes) // 3)
+    monkeypatch.setattr(split, "MAX_SELECTION_INTERACTIONS", len(tastes) // 3)
     part = fit(tastes, max_epochs=0)
     assert 0 < part.measured_interactions < whole.measured_interactions / 2
     assert 0 < part.evaluated_users < whole.evaluated_users
@@ -268,18 +293,19 @@ def test_a_step_moves_a_table_s_row_along_its_gradient() -> None:
 
 def test_max_epochs_ends_the_training(tastes: Interactions) -> None:
     told: list[Progress] = []
-    assert fit(tastes, told=told, max_epochs=2, patience=50).choice.epochs <= 2
+    assert fit(tastes, told=told, max_epochs=2, patience=50).hyperparameters.epochs <= 2
     assert [progress.phase for progress in told].count("fitting") == 3  # one as it begins
 
 
 def test_what_a_report_raises_ends_the_training(tastes: Interactions) -> None:
     from recsys_train.fitting import fit  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
 
     def lose_the_lease(_progress: Progress) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        fit.fit(tastes, fit.Recipe(), seed=0, budget_s=600, on_progress=lose_the_lease)
+        fit.fit(tastes, Recipe(), seed=0, budget_s=600, on_progress=lose_the_lease)
 
 
 # -- one step of it
@@ -328,7 +354,7 @@ def take_steps(n_steps: int, *, learning_rate: float, negative_weight: float) ->
 
     model, block = made_model(decay=0.5)
     objective = Objective(learning_rate, negative_weight)
-    return [model.train_block(block, NEGATIVES, objective) for _ in range(n_steps)], model.weights()
+    return [model.train_batch(block, NEGATIVES, objective) for _ in range(n_steps)], model.weights()
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
@@ -346,7 +372,7 @@ def test_the_loss_of_a_block_is_weighted_binary_cross_entropy(decay: float) -> N
     from recsys_train.model.network import Objective  # noqa: PLC0415
 
     model, block = made_model(decay)
-    loss = model.train_block(block, NEGATIVES, Objective(0.1, 8.0))
+    loss = model.train_batch(block, NEGATIVES, Objective(0.1, 8.0))
     positives, negatives = served_logits(trainable_weights(), decay)
     up = np.logaddexp(0, -np.array(positives)).mean()
     down = np.logaddexp(0, np.array(negatives)).mean()
@@ -396,7 +422,7 @@ def test_a_network_starts_with_the_scores_of_the_linear_model_it_is_given() -> N
 
 
 def test_user_tables_are_what_the_histories_make_of_the_maps() -> None:
-    from recsys_train.model.network import user_tables  # noqa: PLC0415
+    from recsys_train.model.keras_export import user_tables  # noqa: PLC0415
 
     weights = trainable_weights()
     tables = user_tables(weights, np.eye(3, 9, dtype=np.float32))

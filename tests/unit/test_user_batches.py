@@ -42,7 +42,7 @@ def many(lengths: list[int]) -> Interactions:
 @pytest.mark.parametrize("places", [1, 10, 64, 10_000])
 def test_blocks_hold_every_user_with_two_items_or_more_once(places: int) -> None:
     lengths = np.random.default_rng(0).integers(1, 30, 200).tolist()
-    blocks = list(Histories.of(many(lengths), ordered=True).blocks(places, np.random.default_rng(1)))
+    blocks = list(Histories.of(many(lengths), ordered=True).batches(places, np.random.default_rng(1)))
     assert sorted(length for block in blocks for length in block.lengths.tolist()) == sorted(
         n for n in lengths if n > 1
     )
@@ -53,12 +53,12 @@ def test_blocks_hold_every_user_with_two_items_or_more_once(places: int) -> None
 
 
 def test_of_a_long_history_the_latest_items_are_seen() -> None:
-    (block,) = Histories.of(many([MAX_LENGTH + 50, 1]), ordered=True).blocks(1, np.random.default_rng(0))
+    (block,) = Histories.of(many([MAX_LENGTH + 50, 1]), ordered=True).batches(1, np.random.default_rng(0))
     assert block.items.tolist() == [list(range(50, MAX_LENGTH + 50))]
 
 
 def test_where_order_says_nothing_others_are_seen_each_time() -> None:
     histories, generator = Histories.of(many([MAX_LENGTH + 50, 1]), ordered=False), np.random.default_rng(0)
-    first, second = (next(histories.blocks(1, generator)).items[0].tolist() for _ in range(2))
+    first, second = (next(histories.batches(1, generator)).items[0].tolist() for _ in range(2))
     assert len(set(first)) == len(set(second)) == MAX_LENGTH
     assert set(first) != set(second)

@@ -17,12 +17,17 @@ from recsys.settings import Settings
 from recsys_train.data.csv_reader import read_interactions
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.report import DataReport
-from recsys_train.fitting.fit import FitResult, OnProgress, Recipe, fit
+from recsys_train.fitting.fit import FitResult, OnProgress, fit
+from recsys_train.fitting.recipe import Recipe
 from recsys_train.model.batches import final_histories
-from recsys_train.model.network import save_keras, user_tables
+from recsys_train.model.keras_export import save_keras, user_tables
 
 _FITTING_SHARE: Final = 2 / 3
 """Of the time that is left after reading; the rest is for evaluating, writing and uploading."""
+
+
+_AMONG_SAMPLED: Final = "the held-out item among 99 that the user never interacted with; a tie counts against the model"
+_AMONG_CATALOGUE: Final = "the held-out item among the whole catalogue, without the items of the user's history"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +87,12 @@ def write_version(
 ) -> str:
     """Write every file of a version into `folder`; returns the SHA-256 of its manifest."""
     starts, items = interactions.items_by_user()
-    users = user_tables(fitted.weights, final_histories(interactions, fitted.choice.decay))
+    users = user_tables(fitted.weights, final_histories(interactions, fitted.hyperparameters.decay))
     save_keras(fitted.dims, fitted.weights | users, folder / artifact.MODEL)
     artifact.write_mappings(folder, interactions.user_ids, interactions.item_ids)
     artifact.write_serving(
         folder,
-        Network.from_weights(fitted.dims, fitted.weights, decay=fitted.choice.decay),
+        Network.from_weights(fitted.dims, fitted.weights, decay=fitted.hyperparameters.decay),
         user_ids=interactions.user_ids,
         item_ids=interactions.item_ids,
         seen_starts=starts,
@@ -121,13 +126,15 @@ def describe_metrics(fitted: FitResult, report: DataReport, *, recipe: Recipe, s
             ),
             "evaluated_users": fitted.evaluated_users,
             "chosen_on": "other users' last interactions (the same users where fewer than 20 have one)",
-            "hr_at_10, ndcg_at_10": "the held-out item among 99 the user never touched; a tie counts against the model",
-            "recall_at_20, ndcg_at_20": "the held-out item among the whole catalogue without what the user had",
+            "hr_at_10": _AMONG_SAMPLED,
+            "ndcg_at_10": _AMONG_SAMPLED,
+            "recall_at_20": _AMONG_CATALOGUE,
+            "ndcg_at_20": _AMONG_CATALOGUE,
             "measured_model": f"trained on {fitted.measured_interactions:,} interactions that were not held out",
             "published_model": "the same recipe, trained again on all interactions",
         },
         "training": {
-            "chosen": asdict(fitted.choice),
+            "chosen": asdict(fitted.hyperparameters),
             "fit_s": fitted.fit_s,
             "seed": seed,
             "recipe": recipe.to_json(),

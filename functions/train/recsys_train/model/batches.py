@@ -56,10 +56,10 @@ class Histories:
         """The histories of all users of `interactions`."""
         return cls(*interactions.items_by_user(), ordered)
 
-    def blocks(self, places: int, generator: np.random.Generator) -> Iterator[UserBatch]:
-        """All users once, in random order, about `places` items a block.
+    def batches(self, n_positions: int, generator: np.random.Generator) -> Iterator[UserBatch]:
+        """All users once, in random order, about `n_positions` items per batch.
 
-        Users of a block have about as many items, so that little of it is padding.
+        Users of one batch have histories of similar length, so that little of it is padding.
         """
         counts = np.diff(self.starts)
         users = generator.permutation(np.flatnonzero(counts >= 2))
@@ -69,10 +69,10 @@ class Histories:
         bounds = [0]
         while bounds[-1] < len(users):
             # As long as the first is the shortest, so many fit; the last of them is what the others are padded to.
-            end = min(len(users), bounds[-1] + max(1, places // int(lengths[bounds[-1]])))
-            bounds.append(min(end, bounds[-1] + max(1, places // int(lengths[end - 1]))))
-        for block in generator.permutation(len(bounds) - 1).tolist():
-            some = slice(bounds[block], bounds[block + 1])
+            end = min(len(users), bounds[-1] + max(1, n_positions // int(lengths[bounds[-1]])))
+            bounds.append(min(end, bounds[-1] + max(1, n_positions // int(lengths[end - 1]))))
+        for batch in generator.permutation(len(bounds) - 1).tolist():
+            some = slice(bounds[batch], bounds[batch + 1])
             yield UserBatch(self._rows(users[some], lengths[some], generator), lengths[some])
 
     def _rows(self, users: NDArray[np.int64], lengths: Int32s, generator: np.random.Generator) -> Int32s:

@@ -1,0 +1,76 @@
+"""The settings of a training: the recipe that a caller passes in, and the hyperparameters that validation selects."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSizes:
+    """The size of one training step.
+
+    Parameters
+    ----------
+    interactions
+        History positions per batch of users.
+    negatives
+        Sampled negative items, shared by all users of the batch.
+    """
+
+    interactions: int
+    negatives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train. The defaults suit shops of any size up to millions of interactions.
+
+    They were developed on the data sets that `docs/benchmarks.md` lists.
+    """
+
+    gmf_dim: int = 512
+    """Width of the GMF embeddings; reduced to the number of items, or so that the tables fit into memory."""
+    mlp_dim: int = 16
+    """Width of the MLP embeddings."""
+    hidden_dims: tuple[int, ...] = (8,)
+    """Widths of the ReLU layers."""
+    ridges: tuple[float, ...] = (50.0, 200.0, 800.0)
+    """Candidates for EASE's L2 regularisation; validation selects one."""
+    decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Candidates for the recency exponent of histories; validation selects one. Without timestamps it is 0."""
+    ordered: BatchSizes = BatchSizes(interactions=1024, negatives=256)
+    """Batch sizes where the histories have an order: every position scores the negatives."""
+    unordered: BatchSizes = BatchSizes(interactions=8192, negatives=2048)
+    """Batch sizes where they have none: every user scores the negatives once, so more of them are affordable."""
+    learning_rate: float = 0.003
+    """Adam's step size."""
+    negative_weight: float = 16.0
+    """Weight of the mean loss over negatives against the mean loss over positives."""
+    max_epochs: int = 3
+    """Upper limit of passes over the histories."""
+    patience: int = 2
+    """Epochs without a better validation NDCG@20 before training stops; a first worse epoch can precede better ones."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as it appears in `metrics.json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """The values that validation selected.
+
+    Parameters
+    ----------
+    ridge
+        L2 regularisation of EASE; 0 where the warm start is spectral.
+    decay
+        Recency exponent of histories, see `recsys.model.user_encoder`.
+    epochs
+        Passes over the histories.
+    """
+
+    ridge: float
+    decay: float
+    epochs: int = 0

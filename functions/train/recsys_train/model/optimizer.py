@@ -1,0 +1,71 @@
+"""Adam for embedding tables: only the rows of a batch are updated, and each row has one second moment.
+
+Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1, as a lazy (sparse) variant: rows
+that a batch does not touch keep their moments. One second moment per row instead of one per number halves the memory
+traffic of the tables; FBGEMM's row-wise Adam does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from recsys_train.model.quiet_tf import tf
+
+BETA_1: Final = 0.9
+BETA_2: Final = 0.999
+EPSILON: Final = 1e-8
+
+
+class RowwiseAdam:
+    """The moments of a set of variables.
+
+    Parameters
+    ----------
+    variables
+        `tf.Variable` by name, float32.
+    tables
+        Names of the variables that are embedding tables, of shape (n_rows, dim).
+    """
+
+    def __init__(self, variables: Mapping[str, Any], tables: Collection[str]) -> None:
+        self._variables = variables
+        self._means = {name: tf.Variable(tf.zeros_like(value)) for name, value in variables.items()}
+        self._squares = {
+            name: tf.Variable(tf.zeros_like(value[:, :1] if name in tables else value))
+            for name, value in variables.items()
+        }
+        self._step = tf.Variable(0.0)
+
+    def apply(
+        self, values: Mapping[str, Any], gradients: Mapping[str, Any], rows: Mapping[str, Any], learning_rate: Any
+    ) -> None:
+        """Take one step.
+
+        Parameters
+        ----------
+        values, gradients
+            Tensors by variable: the gathered rows (n, dim) of a table, or the whole variable.
+        rows
+            Row numbers (n,) of the gathered rows by table, each row once.
+        learning_rate
+            Scalar tensor.
+        """
+        self._step.assign_add(1.0)
+        rate = learning_rate * tf.sqrt(1 - BETA_2**self._step) / (1 - BETA_1**self._step)
+        for name, gradient in gradients.items():
+            moments = self._means[name], self._squares[name]
+            old_mean, old_square = (
+                tf.gather(variable, rows[name]) if name in rows else variable for variable in moments
+            )
+            mean = BETA_1 * old_mean + (1 - BETA_1) * gradient
+            new_square = tf.square(gradient)
+            if name in rows:
+                new_square = tf.reduce_mean(new_square, axis=1, keepdims=True)
+            square = BETA_2 * old_square + (1 - BETA_2) * new_square
+            value = values[name] - rate * mean / (tf.sqrt(square) + EPSILON)
+            for variable, new in zip((*moments, self._variables[name]), (mean, square, value), strict=True):
+                if name in rows:
+                    variable.scatter_update(tf.IndexedSlices(new, rows[name]))
+                else:
+                    variable.assign(new)
