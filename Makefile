@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: setup run test check format bench bench-train bench-serve locks sizes openapi clean
+.PHONY: setup run test test-fast coverage check format bench bench-train bench-serve locks sizes openapi clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +30,16 @@ run: setup
 
 test: setup .venv-ministack/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# A minute on two cores: no emulator of AWS, no TensorFlow, nothing that waits.
+FAST_TESTS = -m "not slow and not emulator and not node" tests/unit tests/contract tests/architecture
+
+test-fast: setup
+	$(BIN)/python -m pytest -n 2 -q $(FAST_TESTS)
+
+coverage: setup
+	$(BIN)/python -m pytest -n 2 -q $(FAST_TESTS) --cov-report=term-missing:skip-covered --cov-fail-under=70 \
+	  --cov=functions/api --cov=functions/recommend --cov=layers
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -56,11 +56,11 @@ def _curve(data: DataSet, ridge: float, decay: float, rate: float | None, max_ep
     """NDCG@20 of the start and after each epoch."""
     from recsys.model.neumf import Network  # noqa: PLC0415  # with the others: TensorFlow takes seconds
     from recsys_train.fitting.recipe import Hyperparameters, Recipe  # noqa: PLC0415  # as above
-    from recsys_train.fitting.training import Training  # noqa: PLC0415  # as above
+    from recsys_train.fitting.training import TrainingRun  # noqa: PLC0415  # as above
     from tests.benchmarks.ours import network_scorer  # noqa: PLC0415  # as above
 
     recipe = Recipe() if rate is None else Recipe(learning_rate=rate)
-    training = Training.start(data.train, recipe, Hyperparameters(ridge, decay), seed=0)
+    training = TrainingRun.start(data.train, recipe, Hyperparameters(ridge, decay), seed=0)
 
     def ndcg() -> float:
         network = Network.from_weights(training.network.dims, training.network.weights(), decay=decay)

@@ -15,7 +15,7 @@ from recsys_train.data.interactions import Interactions
 from recsys_train.fitting.fit import FitResult, fit
 from recsys_train.fitting.recipe import Hyperparameters, Recipe
 from recsys_train.fitting.scoring import score_histories
-from recsys_train.fitting.training import Training
+from recsys_train.fitting.training import TrainingRun
 from recsys_train.model.batches import Histories
 from tests.benchmarks.measured import seconds_by_phase
 from tests.benchmarks.protocol import DataSet, Scores, measure
@@ -84,7 +84,7 @@ def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
     for batch in histories.batches(sizes.interactions, np.random.default_rng(seed)):
         n_positives = int((batch.lengths - data.has_times).sum())  # the first of an ordered history has no predecessor
         n_pairs += n_positives + (n_positives if data.has_times else len(batch.lengths)) * sizes.negatives
-    training = Training.start(data.train, recipe, Hyperparameters(recipe.ridges[0], decay), seed=seed)
+    training = TrainingRun.start(data.train, recipe, Hyperparameters(recipe.ridges[0], decay), seed=seed)
     training.run_epoch(deadline=float("inf"))
     started = time.perf_counter()
     for _ in range(TIMED_PASSES):

@@ -102,7 +102,7 @@ def test_a_server_reads_the_manifest_and_the_arrays_alone(written: dict[str, byt
 def test_a_model_takes_the_memory_of_the_one_file_it_was_read_from(files: dict[str, bytes]) -> None:
     model = load(files)
     assert model.size_bytes == len(files[artifact.SERVING])
-    arrays = [getattr(model.network, name) for name in ("gmf_map", "gmf_item", "mlp_map", "mlp_item")]
+    arrays = [getattr(model.network, name) for name in ("history_gmf", "item_gmf", "history_hidden_1", "item_hidden_1")]
     arrays += [model.seen_items, model.popularity, model.users.text, model.bounds.slack]
     assert not any(array.flags.owndata for array in arrays)
 

@@ -17,7 +17,7 @@ from recsys_train.fitting.recipe import Hyperparameters, Recipe
 from recsys_train.fitting.scoring import score_users
 from recsys_train.fitting.selection import select_hyperparameters
 from recsys_train.fitting.split import Split, split_interactions
-from recsys_train.fitting.training import Training
+from recsys_train.fitting.training import TrainingRun
 
 OnProgress = Callable[[Progress], None]
 """Called with the state of a training; an exception that it raises ends the training."""
@@ -86,7 +86,8 @@ def fit(
     Examples
     --------
     >>> from recsys_train.fitting.recipe import Recipe
-    >>> interactions = Interactions(["u1", "u2"], ["a", "b"], np.array([0, 0, 1], "i4"), np.array([0, 1, 0], "i4"))
+    >>> users, items, scores = np.array([0, 0, 1], "i4"), np.array([0, 1, 0], "i4"), np.ones(3, "f4")
+    >>> interactions = Interactions(["u1", "u2"], ["a", "b"], users, items, scores)
     >>> result = fit(interactions, Recipe(max_epochs=1), seed=0, budget_s=60, on_progress=lambda progress: None)
     >>> result.weights["gmf_item"].shape
     (2, 2)
@@ -151,7 +152,7 @@ def _select_and_train(
     selection = select_hyperparameters(split.train, split.validation, recipe, has_times=has_times, seed=seed)
     on_progress(Progress("fitting"))
     training_started = time.monotonic()
-    training = Training.start(
+    training = TrainingRun.start(
         split.train, recipe, selection.hyperparameters, seed=seed, warm_start=selection.warm_start
     )
     best = _validate(training, selection.hyperparameters, split, seed)
@@ -167,7 +168,7 @@ def _select_and_train(
     return best
 
 
-def _validate(training: Training, hyperparameters: Hyperparameters, split: Split, seed: int) -> _Checkpoint:
+def _validate(training: TrainingRun, hyperparameters: Hyperparameters, split: Split, seed: int) -> _Checkpoint:
     dims, weights = training.network.dims, training.network.weights()
     scores = score_users(dims, weights, hyperparameters.decay, split.train)
     ndcg = evaluate(scores, split.train, split.validation, seed=seed).quality().ndcg_at_20
@@ -188,9 +189,9 @@ def _train_again(
     on_progress: OnProgress,
     *,
     seed: int,
-) -> Training:
+) -> TrainingRun:
     """Train on all interactions for as many epochs as validation selected, or until the deadline."""
-    training = Training.start(interactions, recipe, hyperparameters, seed=seed)
+    training = TrainingRun.start(interactions, recipe, hyperparameters, seed=seed)
     while training.n_epochs < hyperparameters.epochs and time.monotonic() <= deadline:
         loss = training.run_epoch(deadline=deadline)
         on_progress(Progress("refitting", training.n_epochs, hyperparameters.epochs, loss))

@@ -23,7 +23,7 @@ CALIBRATION_BATCHES: Final = 16
 
 
 @dataclass(slots=True)
-class Training:
+class TrainingRun:
     """A network under training, and everything that its next epoch depends on.
 
     `n_epochs` counts the epochs so far; the last one may have ended early at its deadline.
