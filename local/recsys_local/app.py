@@ -6,20 +6,19 @@ import asyncio
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import recsys_api.app
 import recsys_recommend.app
 from recsys.errors import InvalidRequest, JobNotFound, Unavailable
 from recsys.http import problems
-from recsys.http.middleware import AsgiApp, Receive, Scope, Send, request_context
+from recsys.http.middleware import MULTIPART_FRAMING_BYTES, request_context
 from recsys.objects import layout
 from recsys.objects.layout import Upload
 from recsys.objects.store import ObjectStore
 from recsys.registry.records import JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
-
-FORM_FRAMING_BYTES = 64 * 1024
 
 
 def create_app(registry: Registry, store: ObjectStore, settings: Settings) -> FastAPI:
@@ -32,7 +31,7 @@ def create_app(registry: Registry, store: ObjectStore, settings: Settings) -> Fa
     return app
 
 
-def answer_on_shutdown(app: AsgiApp) -> AsgiApp:
+def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
     """`app`, where a request that the server cancels because it ends is answered, not logged as a failure."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +53,7 @@ def _create_upload_router(registry: Registry, store: ObjectStore, settings: Sett
     @router.post("/local/uploads", status_code=204, include_in_schema=False)
     async def upload(request: Request) -> Response:
         context = request_context(request.scope)
-        context.max_body_bytes, context.framing_bytes = settings.max_upload_bytes, FORM_FRAMING_BYTES
+        context.max_body_bytes = settings.max_upload_bytes + MULTIPART_FRAMING_BYTES
         async with request.form(max_files=1, max_fields=1, max_part_size=1024) as form:
             name, file = form.get("name"), form.get("file")
             if not isinstance(name, str) or not isinstance(file, UploadFile):

@@ -1,6 +1,7 @@
-"""The OpenAPI document of the whole service: `python -m recsys_local.openapi` writes `recsys/openapi.json`.
+"""The OpenAPI document of both functions: `python -m recsys_local.openapi` writes `recsys/openapi.json`.
 
-The function `api` serves the file. It cannot make it: half of the routes are the function `recommend`'s.
+The function `api` serves the file. It cannot generate the document, because half of the routes belong to the function
+`recommend`.
 """
 
 from __future__ import annotations
@@ -18,30 +19,49 @@ import recsys_recommend.app
 from recsys.objects.store import ObjectStore
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
-from recsys_recommend.bodies import BODIES
+from recsys_recommend.response_schemas import RESPONSE_MODELS
 
 PATH: Final = Path(recsys.__file__).parent / "openapi.json"
 
+_DESCRIPTION: Final = """\
+A recommendation model as a service: upload a CSV of interactions, receive an API key, and request recommendations.
+
+Send the API key in the `X-API-Key` header. Each key owns one model, which is retrained when new data arrives.
+
+Errors are problem documents ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with the media type
+`application/problem+json`. `type` identifies the error, and `hint` says how to fix it. Include `request_id`, which is
+also in the `X-Request-Id` header of each response, when you report a problem.
+"""
+
+_TAGS: Final = [
+    {"name": "Training", "description": "Upload interactions, train a model and follow the training job."},
+    {"name": "Recommendations", "description": "Request ranked items from the key's current model."},
+    {"name": "Models", "description": "List the published versions of the key's model, and roll back or forward."},
+    {"name": "Keys", "description": "Inspect, rotate, revoke and claim API keys."},
+    {"name": "Health", "description": "Check the state of the service. These routes need no API key."},
+]
+
 _PROBLEM: Final[dict[str, Any]] = {
     "title": "Problem",
-    "description": "What went wrong, and the mend (RFC 9457). Some routes add members.",
+    "description": "A problem document (RFC 9457). Some routes add further members.",
     "type": "object",
     "properties": {
-        "type": {"type": "string", "description": "urn:recsys:problem:<code>"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "request_id": {"type": "string"},
-        "hint": {"type": "string"},
+        "type": {"type": "string", "description": "Identifier of the error, `urn:recsys:problem:<code>`."},
+        "title": {"type": "string", "description": "Summary of the error, the same for each occurrence."},
+        "status": {"type": "integer", "description": "HTTP status of the response."},
+        "detail": {"type": "string", "description": "Explanation of this occurrence."},
+        "request_id": {"type": "string", "description": "Id of the request, as in the service's log."},
+        "hint": {"type": "string", "description": "How to fix the error."},
         "errors": {
             "type": "array",
+            "description": "The findings, if the error is about parts of the input.",
             "items": {
                 "type": "object",
                 "properties": {
-                    "line": {"type": "integer", "description": "Line of the CSV; its header is line 1."},
-                    "pointer": {"type": "string", "description": "JSON pointer into the request's body."},
-                    "code": {"type": "string"},
-                    "detail": {"type": "string"},
+                    "line": {"type": "integer", "description": "Line of the CSV. The header is line 1."},
+                    "pointer": {"type": "string", "description": "JSON pointer into the request body (RFC 6901)."},
+                    "code": {"type": "string", "description": "Identifier of the finding."},
+                    "detail": {"type": "string", "description": "Explanation of the finding."},
                 },
                 "required": ["code", "detail"],
             },
@@ -52,46 +72,49 @@ _PROBLEM: Final[dict[str, Any]] = {
 
 
 def document() -> dict[str, Any]:
-    """Every route of both functions."""
+    """Generate the document with every route of both functions."""
     app = FastAPI(
         title="recsys",
         version=version("recsys"),
-        description="A recommendation model as a service: a CSV in, an API key out, NeuMF behind it.",
+        summary="A recommendation model as a service.",
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        generate_unique_id_function=lambda route: route.name,  # client generators derive method names from it
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    # Routes are described, never called.
+    # The routes are described and never called, so they need no storage.
     no_registry, no_store = cast("Registry", None), cast("ObjectStore", None)
     for create_router in (recsys_api.app.create_router, recsys_recommend.app.create_router):
         app.include_router(create_router(no_registry, no_store, Settings()))
-    described: dict[str, Any] = app.openapi()
-    _describe_bodies(described)
-    _describe_problems(described)
-    return described
+    generated: dict[str, Any] = app.openapi()
+    _add_response_models(generated)
+    _add_problems(generated)
+    return generated
 
 
-def _describe_bodies(described: dict[str, Any]) -> None:
-    """Say what the function `recommend` answers, whose routes do not."""
-    schemas = described["components"]["schemas"]
-    for (method, path), body in BODIES.items():
-        schema = body.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
-        schemas |= schema.pop("$defs", {}) | {body.__name__: schema}
-        content = described["paths"][path][method]["responses"]["200"]["content"]
-        content["application/json"] = {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}
+def _add_response_models(document: dict[str, Any]) -> None:
+    """Add the response bodies of the function `recommend`, whose routes do not declare them."""
+    schemas = document["components"]["schemas"]
+    for (method, path), model in RESPONSE_MODELS.items():
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+        content = document["paths"][path][method]["responses"]["200"]["content"]
+        content["application/json"] = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
 
 
-def _describe_problems(described: dict[str, Any]) -> None:
-    """Put our problem where the framework, by itself, says how it would answer a bad request."""
-    schemas = described["components"]["schemas"]
+def _add_problems(document: dict[str, Any]) -> None:
+    """Replace FastAPI's description of a validation error by the problem document."""
+    schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Problem"] = _PROBLEM
-    for operation in [operation for path in described["paths"].values() for operation in path.values()]:
+    for operation in [operation for path in document["paths"].values() for operation in path.values()]:
         if "HTTPValidationError" in json.dumps(operation["responses"].get("422", {})):
             del operation["responses"]["422"]
 
 
 def text() -> str:
-    """The file's content."""
+    """Return the content of the file."""
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
@@ -40,7 +43,7 @@ REPORT = {"rows": 3}
 
 @dataclass
 class Now:
-    """A clock and a timer that stand still until they are moved."""
+    """A clock and a timer that only advance when a test moves them."""
 
     timestamp: Timestamp = START
     seconds: float = 1000.0
@@ -57,7 +60,7 @@ class Now:
 
 
 class Client:
-    """Calls an ASGI app, whose event loop runs in a thread of its own."""
+    """Sends requests to an ASGI app whose event loop runs in another thread."""
 
     def __init__(self, app: Any, portal: BlockingPortal) -> None:
         self.app = app
@@ -88,7 +91,7 @@ class Client:
     def recommend(self, key: str | None, user_id: str = "u1", **body: Any) -> httpx.Response:
         return self.post("/v1/recommendations", key, json={"user_id": user_id, **body})
 
-    def ask(self, key: str | None, **body: Any) -> httpx.Response:
+    def recommend_for(self, key: str | None, **body: Any) -> httpx.Response:
         return self.post("/v1/recommendations", key, json=body)
 
     def all_at_once(self, calls: list[Callable[[httpx.AsyncClient], Coroutine[Any, Any, Any]]]) -> list[Any]:
@@ -100,7 +103,7 @@ class Client:
 
 @dataclass
 class Service:
-    """What a test needs of the running service."""
+    """The running service as tests use it."""
 
     client: Client
     registry: SqliteRegistry
@@ -123,7 +126,7 @@ class Service:
 
 @contextmanager
 def running(folder: Path, **settings: Any) -> Iterator[Service]:
-    """Both apps in one, as the local server makes it, on a clock that stands still."""
+    """Run both apps in one, as the local server does, on a clock that only advances when a test moves it."""
     now = Now()
     registry = SqliteRegistry(folder / "registry.sqlite3", now.clock)
     store = FileObjectStore(folder / "objects")
@@ -134,13 +137,29 @@ def running(folder: Path, **settings: Any) -> Iterator[Service]:
     registry.close()
 
 
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Run uvicorn on a free port in a thread, and yield its base URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            eventually(lambda: server.started)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 def combined_app(registry: Registry, store: ObjectStore, settings: Settings, now: Now, counted: list[str]) -> FastAPI:
     app = FastAPI(openapi_url=None)
     problems.install(app)
     app.include_router(recsys_api.app.create_router(registry, store, settings, clock=now.clock))
     app.include_router(
         recsys_recommend.app.create_router(
-            registry, store, settings, clock=now.clock, timer=now.timer, count=counted.append
+            registry, store, settings, clock=now.clock, timer=now.timer, count_metric=counted.append
         )
     )
     return app
@@ -168,13 +187,13 @@ def publish(
     item_ids: Sequence[str] = ("A", "B", "C", "D"),
     spoil: Callable[[Path], None] = lambda _: None,
 ) -> ModelVersion:
-    """Do what a training does, with a model that needs none.
+    """Publish a small hand-made model as a training would.
 
-    Items A, B, C, D have logits 3, 2, 1, 0 for every user. u1 had A; u2 had B and C. Half of the users had A, half B,
-    all C, none D. `spoil` changes the files before they are published.
+    Items A, B, C, D have logits 3, 2, 1, 0 for every user. The history of u1 is A, that of u2 is B and C. The
+    popularity of A and B is 0.5, that of C is 1, that of D is 0. `spoil` changes the files before they are published.
     """
     job = job or new_job(registry, key_id, now.timestamp)
-    # Later than what came before, or it would be superseded.
+    # Later than the previous version, or this one would be superseded.
     now.move(1)
     lease = registry.claim_job(job.job_id, owner="test", data_timestamp=f"{now.timestamp}#test", lease_s=60)
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,11 +234,17 @@ def small_network() -> Network:
     )
 
 
+def registry_is_empty(service: Service) -> bool:
+    """Return whether the registry's table has no row of any kind."""
+    rows = service.registry._sqlite_table._connection().execute("SELECT count(*) FROM registry").fetchone()
+    return bool(rows[0] == 0)
+
+
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what goes on in the background."""
+    """Wait until a background task has made `condition` true."""
     deadline = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < deadline, "It never happened."
+        assert time.monotonic() < deadline, "The condition did not become true within 10 seconds."
         time.sleep(0.005)
 
 
@@ -232,7 +257,7 @@ def sha256(content: bytes) -> str:
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The document, after checking what every problem must have."""
+    """Check the properties of every problem document, and return it."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = response.json()

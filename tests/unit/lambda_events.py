@@ -1,4 +1,4 @@
-"""Events as API Gateway sends them, and the context that Lambda adds."""
+"""Events as API Gateway sends them, and the context object of Lambda."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent.parent / "fixtures" / "events"
 
 @dataclass(frozen=True)
 class Context:
-    """What Powertools reads of Lambda's context."""
+    """The attributes of Lambda's context object that Powertools reads."""
 
     function_name: str = "recsys-test-api"
     memory_limit_in_mb: int = 512
@@ -28,7 +28,7 @@ class Context:
 
 
 def event(name: str, *, key: object = None, **changes: Any) -> dict[str, Any]:
-    """A stored event with a key in its headers and top-level members changed."""
+    """Load a stored event, with a key in its headers and with changed top-level members."""
     loaded: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
     if key is not None:
         loaded["headers"]["x-api-key"] = str(key)
@@ -37,7 +37,7 @@ def event(name: str, *, key: object = None, **changes: Any) -> dict[str, Any]:
 
 @contextmanager
 def unconfigured_logging() -> Iterator[None]:
-    """Within, Powertools sets logging up as in a fresh process, writing to what is standard output now."""
+    """Let Powertools set up logging as in a new process, so that it writes to the current standard output."""
     _forget_logging()
     yield
     _forget_logging()
@@ -53,7 +53,7 @@ def _forget_logging() -> None:
 
 
 def imported(module: str, patch: pytest.MonkeyPatch) -> ModuleType:
-    """A handler's module; importing it makes AWS clients, which need a region and no account."""
+    """Import a handler module; that creates AWS clients, which need a region but no account."""
     for variable, value in {
         "RECSYS_BACKEND": "aws",
         "RECSYS_BUCKET": "bucket",

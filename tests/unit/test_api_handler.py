@@ -1,4 +1,4 @@
-"""Both HTTP functions' Lambda handlers, driven by API Gateway's events on the local adapters."""
+"""The Lambda handlers of both HTTP functions, invoked with API Gateway events on the local adapters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = Settings(backend="aws", max_request_bytes=4 * 1024 * 1024)
 
 @pytest.fixture
 def event_loop() -> Iterator[None]:
-    """Mangum runs the app on the thread's own loop."""
+    """Provide the event loop of this thread, on which Mangum runs the app."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield
@@ -32,9 +32,9 @@ def event_loop() -> Iterator[None]:
 
 @pytest.fixture
 def build(service: Service, monkeypatch: pytest.MonkeyPatch, event_loop: None) -> Iterator[Build]:
-    """Makes the handler of the function `api` or `recommend`.
+    """Return a function that builds the handler of `api` or `recommend`.
 
-    In the test itself, for the logger keeps the standard output that it finds.
+    A test calls it itself, because the logger keeps the standard output of that moment.
     """
     modules = {name: imported(f"recsys_{name}.handler", monkeypatch) for name in ("api", "recommend")}
     with unconfigured_logging():
@@ -42,22 +42,22 @@ def build(service: Service, monkeypatch: pytest.MonkeyPatch, event_loop: None) -
 
 
 def printed(capsys: Captured) -> list[dict[str, Any]]:
-    """The JSON lines that went to standard output."""
+    """Return the JSON lines on standard output."""
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.mark.parametrize("name", ["api_gateway_v2_train_multipart", "api_gateway_v2_train_csv"])
-def test_an_upload_through_api_gateway_is_stored(build: Build, service: Service, name: str) -> None:
+def test_upload_through_api_gateway_is_stored(build: Build, service: Service, name: str) -> None:
     response = build("api")(event(name), Context())
 
     assert response["statusCode"] == 202
     assert response["isBase64Encoded"] is False
-    answer = json.loads(response["body"])
-    assert response["headers"]["location"] == f"/v1/jobs/{answer['job_id']}"
-    assert service.store.read(f"uploads/{answer['job_id']}.csv") == CSV
+    body = json.loads(response["body"])
+    assert response["headers"]["location"] == f"/v1/jobs/{body['job_id']}"
+    assert service.store.read(f"uploads/{body['job_id']}.csv") == CSV
 
 
-def test_a_problem_is_sent_as_text(build: Build) -> None:
+def test_problem_is_not_base64_encoded(build: Build) -> None:
     response = build("api")(event("api_gateway_v2_unknown_path"), Context())
 
     assert response["statusCode"] == 404
@@ -66,7 +66,7 @@ def test_a_problem_is_sent_as_text(build: Build) -> None:
     assert json.loads(response["body"])["type"] == "urn:recsys:problem:not-found"
 
 
-def test_the_request_id_is_the_one_of_api_gateway(build: Build, service: Service) -> None:
+def test_request_id_is_taken_from_api_gateway(build: Build, service: Service) -> None:
     response = build("api")(event("api_gateway_v2_job", key=service.new_key()), Context())
 
     assert json.loads(response["body"])["request_id"] == response["headers"]["x-request-id"] == "JKJaXmPLvHcESHA="
@@ -79,27 +79,29 @@ def test_recommendations_through_api_gateway(build: Build, service: Service) -> 
     assert [item["item_id"] for item in json.loads(response["body"])["items"]] == ["B", "C"]
 
 
-def test_an_item_id_in_a_path_comes_decoded_from_api_gateway(build: Build, service: Service) -> None:
-    """`/v1/items/50%25%20off%2Fshoes%2Bh%C3%BCte/similar` was asked for: an id that is decoded twice is another."""
+def test_item_id_in_the_path_is_not_decoded_twice(build: Build, service: Service) -> None:
+    """The request is `/v1/items/50%25%20off%2Fshoes%2Bh%C3%BCte/similar`; decoding it twice gives another id."""
     key = service.new_key()
     item_ids = ["A", "50% off/shoes+hüte", "C", "D"]
     publish(service.registry, service.store, key.key_id, service.folder / "m", service.now, item_ids=item_ids)
 
     response = build("recommend")(event("api_gateway_v2_similar", key=key), Context())
 
-    answer = json.loads(response["body"])
-    assert response["statusCode"] == 200, answer
-    assert (answer["item_id"], [item["item_id"] for item in answer["items"]]) == ("50% off/shoes+hüte", ["A", "C"])
+    body = json.loads(response["body"])
+    assert response["statusCode"] == 200, body
+    assert (body["item_id"], [item["item_id"] for item in body["items"]]) == ("50% off/shoes+hüte", ["A", "C"])
 
 
-def test_a_second_call_is_answered_as_the_first(build: Build, service: Service) -> None:
-    """The environment is frozen in between, the event loop and the loaded model stay."""
+def test_second_invocation_gives_the_same_response(build: Build, service: Service) -> None:
+    """Lambda keeps the event loop and the loaded model between two invocations."""
     handle, call = build("recommend"), event("api_gateway_v2_recommendations", key=service.published_key())
 
     assert handle(call, Context())["body"] == handle(call, Context())["body"]
 
 
-def test_a_call_is_logged_as_one_line_with_both_ids(build: Build, service: Service, capsys: Captured) -> None:
+def test_invocation_is_logged_as_one_line_with_both_request_ids(
+    build: Build, service: Service, capsys: Captured
+) -> None:
     key = service.published_key()
     capsys.readouterr()
 
@@ -114,7 +116,7 @@ def test_a_call_is_logged_as_one_line_with_both_ids(build: Build, service: Servi
     assert line["latency_ms"] > 0
 
 
-def test_a_call_is_measured_in_the_embedded_metric_format(build: Build, service: Service, capsys: Captured) -> None:
+def test_invocation_emits_embedded_metrics(build: Build, service: Service, capsys: Captured) -> None:
     key = service.published_key()
     capsys.readouterr()
 
@@ -129,7 +131,7 @@ def test_a_call_is_measured_in_the_embedded_metric_format(build: Build, service:
 
 
 @pytest.mark.parametrize(("method", "measured"), [("DELETE", "DELETE"), ("BREW1", "OTHER"), ("delete", "OTHER")])
-def test_a_method_that_a_caller_made_up_makes_no_metric(
+def test_unknown_method_does_not_create_a_metric_dimension(
     build: Build, capsys: Captured, method: str, measured: str
 ) -> None:
     call = event("api_gateway_v2_recommendations")
@@ -141,8 +143,8 @@ def test_a_method_that_a_caller_made_up_makes_no_metric(
     assert line["route"].split()[0] == measured
 
 
-def test_a_wrong_method_for_recommending_is_told_the_right_one(build: Build) -> None:
-    """API Gateway sends every method of that path to `recommend`."""
+def test_wrong_method_lists_the_allowed_one(build: Build) -> None:
+    """API Gateway routes every method of this path to `recommend`."""
     call = event("api_gateway_v2_recommendations", routeKey="ANY /v1/recommendations")
     call["requestContext"]["http"]["method"] = "GET"
 
@@ -152,9 +154,7 @@ def test_a_wrong_method_for_recommending_is_told_the_right_one(build: Build) -> 
 
 
 @pytest.mark.parametrize("name", ["api", "recommend"])
-def test_on_lambda_the_backend_is_aws_whatever_the_environment_says(
-    build: Build, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_backend_on_lambda_is_always_aws(build: Build, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     module = importlib.import_module(f"recsys_{name}.handler")
     monkeypatch.setenv("RECSYS_BACKEND", "local")
 
@@ -163,7 +163,7 @@ def test_on_lambda_the_backend_is_aws_whatever_the_environment_says(
     assert (settings.backend, settings.max_wait_s) == ("aws", 25)
 
 
-def test_nothing_that_lambda_prints_holds_a_key(build: Build, service: Service, capsys: Captured) -> None:
+def test_lambda_output_contains_no_key(build: Build, service: Service, capsys: Captured) -> None:
     key = service.published_key()
 
     trained = json.loads(build("api")(event("api_gateway_v2_train_csv"), Context())["body"])

@@ -1,4 +1,4 @@
-"""Keys: what is shown, rotation, revocation, claims; and the versions of a key's model."""
+"""Routes for keys (properties, rotation, revocation, claims) and for the versions of a key's model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.unit.http_fakes import METRICS, Service, assert_problem, publish
 DAY_S = 86_400
 
 
-def test_a_key_is_described_without_its_secrets(service: Service) -> None:
-    answer = service.client.train().json()
+def test_key_is_described_without_its_secret(service: Service) -> None:
+    trained = service.client.train().json()
 
-    described = service.client.get("/v1/key", answer["api_key"]).json()
+    described = service.client.get("/v1/key", trained["api_key"]).json()
 
     assert described == {
-        "key_id": answer["key_id"],
+        "key_id": trained["key_id"],
         "created_at": service.now.timestamp,
         "current_version": None,
         "expires_at": after(service.now.timestamp, 7 * DAY_S),
@@ -26,7 +26,7 @@ def test_a_key_is_described_without_its_secrets(service: Service) -> None:
     }
 
 
-def test_a_key_with_a_model_stays(service: Service) -> None:
+def test_key_with_a_model_does_not_expire(service: Service) -> None:
     described = service.client.get("/v1/key", str(service.published_key())).json()
 
     assert described["current_version"]
@@ -46,7 +46,7 @@ def test_a_key_with_a_model_stays(service: Service) -> None:
         "x" * 8000,
     ],
 )
-def test_what_is_no_key_is_refused(service: Service, broken: str | None) -> None:
+def test_invalid_key_is_rejected(service: Service, broken: str | None) -> None:
     response = service.client.get("/v1/key", broken)
 
     document = assert_problem(response, 401, "invalid-api-key")
@@ -54,7 +54,7 @@ def test_what_is_no_key_is_refused(service: Service, broken: str | None) -> None
     assert response.headers["www-authenticate"].startswith("ApiKey")
 
 
-def test_a_typo_is_told_from_an_unknown_key(service: Service) -> None:
+def test_typo_and_unknown_key_are_distinguished(service: Service) -> None:
     key = str(service.new_key())
     typo = key[:20] + ("a" if key[20] != "a" else "b") + key[21:]
 
@@ -64,19 +64,19 @@ def test_a_typo_is_told_from_an_unknown_key(service: Service) -> None:
     )
 
 
-def test_another_secret_of_a_known_key_is_refused(service: Service) -> None:
+def test_wrong_secret_of_a_known_key_is_rejected(service: Service) -> None:
     forged = ApiKey.mint(service.new_key().key_id)
 
     assert_problem(service.client.get("/v1/key", str(forged)), 401, "invalid-api-key")
 
 
-def test_a_key_of_a_drop_that_nobody_claimed_opens_nothing(service: Service) -> None:
+def test_unclaimed_key_of_an_import_is_rejected(service: Service) -> None:
     service.registry.create_key(KeyRecord("dropDropDrop", service.now.timestamp))
 
     assert_problem(service.client.get("/v1/key", str(ApiKey.mint("dropDropDrop"))), 401, "invalid-api-key")
 
 
-def test_a_rotated_key_overlaps_with_the_new_one_for_a_day(service: Service) -> None:
+def test_previous_key_is_valid_for_a_day_after_rotation(service: Service) -> None:
     old = str(service.published_key())
 
     response = service.client.post("/v1/key/rotate", old)
@@ -93,7 +93,7 @@ def test_a_rotated_key_overlaps_with_the_new_one_for_a_day(service: Service) -> 
     assert service.client.get("/v1/key", new).json()["previous_key_expires_at"] is None
 
 
-def test_a_rotation_without_overlap_ends_the_old_key_at_once(service: Service) -> None:
+def test_rotation_without_overlap_invalidates_the_previous_key(service: Service) -> None:
     old = str(service.published_key())
 
     new = service.client.post("/v1/key/rotate", old, json={"overlap_s": 0}).json()["api_key"]
@@ -106,22 +106,22 @@ def test_a_rotation_without_overlap_ends_the_old_key_at_once(service: Service) -
     ("method", "path"),
     [("POST", "/v1/key/rotate"), ("DELETE", "/v1/key"), ("POST", "/v1/models/{version}/activate")],
 )
-def test_a_rotated_out_key_cannot_take_over(service: Service, method: str, path: str) -> None:
+def test_previous_key_cannot_change_the_key_or_its_version(service: Service, method: str, path: str) -> None:
     api_key = service.new_key()
     first = publish(service.registry, service.store, api_key.key_id, service.folder / "1", service.now)
     publish(service.registry, service.store, api_key.key_id, service.folder / "2", service.now)
     new = service.client.post("/v1/key/rotate", str(api_key)).json()["api_key"]
-    before = service.registry.get_key(api_key.key_id)
+    unchanged = service.registry.get_key(api_key.key_id)
     path = path.format(version=first.version)
 
     response = service.client.request(method, path, headers={"x-api-key": str(api_key)})
 
     assert "new key" in assert_problem(response, 401, "invalid-api-key")["hint"]
-    assert service.registry.get_key(api_key.key_id) == before
+    assert service.registry.get_key(api_key.key_id) == unchanged
     assert service.client.request(method, path, headers={"x-api-key": new}).is_success
 
 
-def test_a_rotated_out_key_still_reads_trains_and_recommends_during_the_overlap(service: Service) -> None:
+def test_previous_key_can_read_train_and_recommend_during_the_overlap(service: Service) -> None:
     old = str(service.published_key())
     service.client.post("/v1/key/rotate", old)
 
@@ -131,7 +131,7 @@ def test_a_rotated_out_key_still_reads_trains_and_recommends_during_the_overlap(
 
 
 @pytest.mark.parametrize("overlap_s", [-1, 7 * DAY_S + 1, "60", 1.5, None, True, 10**400])
-def test_an_overlap_is_from_none_to_seven_days(service: Service, overlap_s: object) -> None:
+def test_overlap_outside_of_0_to_7_days_is_rejected(service: Service, overlap_s: object) -> None:
     old = str(service.published_key())
 
     document = assert_problem(
@@ -142,13 +142,13 @@ def test_an_overlap_is_from_none_to_seven_days(service: Service, overlap_s: obje
     assert service.client.get("/v1/key", old).status_code == 200
 
 
-def test_an_overlap_may_be_seven_days(service: Service) -> None:
+def test_overlap_of_seven_days_is_accepted(service: Service) -> None:
     old = str(service.published_key())
 
     assert service.client.post("/v1/key/rotate", old, json={"overlap_s": 7 * DAY_S}).status_code == 200
 
 
-def test_a_revoked_key_opens_nothing_any_more(service: Service) -> None:
+def test_revoked_key_is_rejected_by_every_route(service: Service) -> None:
     key = str(service.published_key())
 
     response = service.client.delete("/v1/key", key)
@@ -163,7 +163,7 @@ def test_a_revoked_key_opens_nothing_any_more(service: Service) -> None:
 
 
 def offered_claim(service: Service) -> str:
-    """The token in the receipt of a file that somebody new dropped."""
+    """Return the token of an import receipt of a new tenant."""
     service.registry.create_key(KeyRecord("dropDropDrop", service.now.timestamp))
     token = new_claim_token()
     expires_at = after(service.now.timestamp, DAY_S)
@@ -171,7 +171,7 @@ def offered_claim(service: Service) -> str:
     return token
 
 
-def test_a_claim_token_becomes_a_key_that_works(service: Service) -> None:
+def test_claim_token_is_exchanged_for_a_valid_key(service: Service) -> None:
     response = service.client.post("/v1/key/claim", json={"claim_token": offered_claim(service)})
 
     assert response.status_code == 201
@@ -180,7 +180,7 @@ def test_a_claim_token_becomes_a_key_that_works(service: Service) -> None:
     assert service.client.get("/v1/key", response.json()["api_key"]).json()["key_id"] == "dropDropDrop"
 
 
-def test_a_claim_token_works_once(service: Service) -> None:
+def test_claim_token_works_once(service: Service) -> None:
     token = offered_claim(service)
     service.client.post("/v1/key/claim", json={"claim_token": token})
 
@@ -189,19 +189,19 @@ def test_a_claim_token_works_once(service: Service) -> None:
     assert "Drop the file again" in document["hint"]
 
 
-def test_a_claim_token_works_for_a_day(service: Service) -> None:
+def test_claim_token_expires_after_a_day(service: Service) -> None:
     token = offered_claim(service)
     service.now.move(DAY_S)
 
     assert_problem(service.client.post("/v1/key/claim", json={"claim_token": token}), 410, "claim-gone")
 
 
-def test_an_unknown_claim_token_is_gone(service: Service) -> None:
+def test_unknown_claim_token_is_gone(service: Service) -> None:
     assert_problem(service.client.post("/v1/key/claim", json={"claim_token": "ct_x"}), 410, "claim-gone")
 
 
 @pytest.mark.parametrize("body", [None, {}, {"claim_token": ""}, {"claim_token": "x" * 201}, {"claim_token": 5}])
-def test_a_claim_without_a_token_is_refused(service: Service, body: object) -> None:
+def test_claim_without_a_valid_token_is_rejected(service: Service, body: object) -> None:
     assert_problem(service.client.post("/v1/key/claim", json=body), 422, "invalid-request")
 
 
@@ -229,11 +229,11 @@ def test_models_are_listed_newest_first_with_the_current_one_marked(service: Ser
     }
 
 
-def test_a_key_without_models_lists_none(service: Service) -> None:
+def test_key_without_models_gets_an_empty_list(service: Service) -> None:
     assert service.client.get("/v1/models", str(service.new_key())).json() == {"current_version": None, "models": []}
 
 
-def test_an_older_version_can_be_made_current_again(service: Service) -> None:
+def test_older_version_can_be_activated(service: Service) -> None:
     api_key = service.new_key()
     first = publish(service.registry, service.store, api_key.key_id, service.folder / "1", service.now)
     publish(service.registry, service.store, api_key.key_id, service.folder / "2", service.now)
@@ -245,13 +245,13 @@ def test_an_older_version_can_be_made_current_again(service: Service) -> None:
 
 
 @pytest.mark.parametrize("version", ["nothing", "0" * 22 + ".1", "x" * 3000, "%00.1"])
-def test_a_version_that_the_key_does_not_have_cannot_be_activated(service: Service, version: str) -> None:
+def test_unknown_version_cannot_be_activated(service: Service, version: str) -> None:
     response = service.client.post(f"/v1/models/{version}/activate", str(service.published_key()))
 
     assert_problem(response, 404, "version-not-found")
 
 
-def test_the_version_of_another_key_cannot_be_activated(service: Service) -> None:
+def test_version_of_another_key_cannot_be_activated(service: Service) -> None:
     version = publish(
         service.registry, service.store, service.new_key().key_id, service.folder / "theirs", service.now
     ).version

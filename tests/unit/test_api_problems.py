@@ -1,4 +1,4 @@
-"""Every error is a problem; what happened is logged, secrets are not."""
+"""Error responses, request ids and the request log; health checks and the documentation page."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from tests.unit.http_fakes import Client, Service, assert_problem, publish, runn
 CANARY = str(ApiKey.mint())
 
 
-def answer_to(error: Exception) -> httpx.Response:
-    """What an app says when a route raises `error`."""
+def response_to(error: Exception) -> httpx.Response:
+    """Return the response of an app whose route raises `error`."""
     app = FastAPI()
     problems.install(app)
 
@@ -72,8 +72,8 @@ def answer_to(error: Exception) -> httpx.Response:
         (ValueError("d"), 500, "internal-error"),
     ],
 )
-def test_every_error_has_its_status(error: Exception, status: int, code: str) -> None:
-    assert_problem(answer_to(error), status, code)
+def test_error_class_determines_status_and_code(error: Exception, status: int, code: str) -> None:
+    assert_problem(response_to(error), status, code)
 
 
 @pytest.mark.parametrize(
@@ -86,22 +86,22 @@ def test_every_error_has_its_status(error: Exception, status: int, code: str) ->
         (InvalidRequest("d"), None),
     ],
 )
-def test_what_may_go_away_says_when_to_try_again(error: RecsysError, retry_after: str | None) -> None:
-    assert answer_to(error).headers.get("retry-after") == retry_after
+def test_temporary_error_has_a_retry_after_header(error: RecsysError, retry_after: str | None) -> None:
+    assert response_to(error).headers.get("retry-after") == retry_after
 
 
 @pytest.mark.parametrize("error", [ValueError(CANARY), RecsysError("/etc/secret"), Unavailable("/etc/secret")])
-def test_what_failed_inside_is_not_told_outside(error: Exception) -> None:
-    text = answer_to(error).text
+def test_internal_details_are_not_exposed(error: Exception) -> None:
+    text = response_to(error).text
 
     assert CANARY not in text
     assert "/etc/secret" not in text
 
 
-def test_a_failure_is_logged_once_with_its_traceback_and_request_id_but_no_key(
+def test_crash_is_logged_once_with_traceback_and_request_id_but_no_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    response = answer_to(ValueError(f"cannot use {CANARY}"))
+    response = response_to(ValueError(f"cannot use {CANARY}"))
 
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "Traceback" in record.getMessage()
@@ -109,14 +109,14 @@ def test_a_failure_is_logged_once_with_its_traceback_and_request_id_but_no_key(
     assert vars(record)["request_id"] == response.headers["x-request-id"]
 
 
-def test_a_store_that_fails_is_logged_with_what_it_said(caplog: pytest.LogCaptureFixture) -> None:
-    answer_to(Unavailable("disk /dev/sda1 is full"))
+def test_unavailable_store_is_logged_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    response_to(Unavailable("disk /dev/sda1 is full"))
 
     assert "disk /dev/sda1 is full" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/train/", "/v1/recommendations/x", "/../etc/passwd"])
-def test_an_unknown_path_is_a_problem(service: Service, path: str) -> None:
+def test_unknown_path_is_not_found(service: Service, path: str) -> None:
     assert_problem(service.client.get(path), 404, "not-found")
 
 
@@ -130,9 +130,7 @@ def test_an_unknown_path_is_a_problem(service: Service, path: str) -> None:
         ("BREW", "/health/live", "GET"),
     ],
 )
-def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
-    service: Service, method: str, path: str, allowed: str
-) -> None:
+def test_wrong_method_lists_the_allowed_ones(service: Service, method: str, path: str, allowed: str) -> None:
     response = service.client.request(method, path)
 
     assert_problem(response, 405, "method-not-allowed")
@@ -142,9 +140,9 @@ def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"user_id": "a", "n": ' + b"1" * 5000 + b"}", b'{"user_id": "\\ud800"}'],
-    ids=["empty", "cut off", "no UTF-8", "deep", "a long number", "half a character"],
+    ids=["empty", "cut off", "not UTF-8", "deeply nested", "long number", "lone surrogate"],
 )
-def test_a_body_that_cannot_be_read_is_a_problem(service: Service, body: bytes) -> None:
+def test_unreadable_body_is_rejected(service: Service, body: bytes) -> None:
     headers = {"content-type": "application/json", "x-api-key": str(service.published_key())}
 
     response = service.client.request("POST", "/v1/recommendations", content=body, headers=headers)
@@ -153,7 +151,7 @@ def test_a_body_that_cannot_be_read_is_a_problem(service: Service, body: bytes) 
     assert "pointer" in document["errors"][0]
 
 
-def test_json_that_does_not_say_so_gets_the_mend(service: Service) -> None:
+def test_json_without_its_content_type_gets_a_hint(service: Service) -> None:
     headers = {"content-type": "text/plain", "x-api-key": str(service.published_key())}
 
     response = service.client.request("POST", "/v1/recommendations", content=b'{"user_id": "u1"}', headers=headers)
@@ -161,7 +159,7 @@ def test_json_that_does_not_say_so_gets_the_mend(service: Service) -> None:
     assert "Content-Type: application/json" in assert_problem(response, 422, "invalid-request")["hint"]
 
 
-def test_a_wrong_value_is_pointed_at_and_said_again_in_part(service: Service) -> None:
+def test_invalid_value_is_located_and_quoted_in_part(service: Service) -> None:
     response = service.client.recommend(str(service.published_key()), exclude_items=["A", 5], n="x" * 500)
 
     document = assert_problem(response, 422, "invalid-request")
@@ -170,13 +168,13 @@ def test_a_wrong_value_is_pointed_at_and_said_again_in_part(service: Service) ->
     assert "x" * 80 not in response.text
 
 
-def test_a_strange_field_name_is_a_valid_json_pointer(service: Service) -> None:
+def test_field_name_is_escaped_in_the_json_pointer(service: Service) -> None:
     response = service.client.recommend(str(service.published_key()), **{"a/b~c": 1})
 
     assert assert_problem(response, 422, "invalid-request")["errors"][0]["pointer"] == "/a~1b~0c"
 
 
-def test_thousands_of_mistakes_are_told_in_a_few(service: Service) -> None:
+def test_list_of_findings_is_limited(service: Service) -> None:
     response = service.client.recommend(str(service.published_key()), exclude_items=list(range(5000)))
 
     document = assert_problem(response, 422, "invalid-request")
@@ -184,19 +182,19 @@ def test_thousands_of_mistakes_are_told_in_a_few(service: Service) -> None:
     assert "4999 more" in document["detail"]
 
 
-def test_a_large_json_body_is_refused(service: Service) -> None:
+def test_large_json_body_is_rejected(service: Service) -> None:
     response = service.client.recommend(str(service.published_key()), "u" * 3_000_000)
 
     assert_problem(response, 413, "payload-too-large")
 
 
-def test_every_answer_has_an_id_of_its_own(service: Service) -> None:
+def test_every_response_has_a_unique_request_id(service: Service) -> None:
     ids = {service.client.get("/health/live").headers["x-request-id"] for _ in range(3)}
 
     assert len(ids) == 3
 
 
-def test_the_log_names_the_route_and_not_the_path(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_contains_the_route_and_not_the_path(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "recsys.http")
     api_key = service.new_key()
 
@@ -209,14 +207,14 @@ def test_the_log_names_the_route_and_not_the_path(service: Service, caplog: pyte
     assert record["latency_ms"] > 0
 
 
-def test_no_secret_is_in_any_log_line_or_in_any_answer_but_the_one(
+def test_secrets_appear_in_no_log_line_and_in_one_response_only(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
     with running(tmp_path) as service:
         issued = str(service.client.train(idempotency_key="an-idempotency-canary").json()["api_key"])
         rotated = str(service.client.post("/v1/key/rotate", issued).json()["api_key"])
@@ -231,50 +229,50 @@ def test_no_secret_is_in_any_log_line_or_in_any_answer_but_the_one(
 
         client = service.client
         for key in (issued, rotated, claimed):
-            answers += [client.get(path, key) for path in ("/v1/key", "/v1/models", "/v1/jobs/x", f"/v1/jobs/{key}")]
-            answers += [client.recommend(key), client.recommend(key, user_id=5), client.recommend(key + "x")]
-            answers += [client.train(b"", key=key), client.train(key=key, content_type="application/json")]
-            answers += [client.recommend(key, n=key), client.post("/v1/key/claim", json={"claim_token": [key]})]
-        answers += [client.post("/v1/key/claim", json=body) for body in ({"claim_token": token}, {"token": token})]
-        answers += [client.train(idempotency_key="an-idempotency-canary ü")]
+            responses += [client.get(path, key) for path in ("/v1/key", "/v1/models", "/v1/jobs/x", f"/v1/jobs/{key}")]
+            responses += [client.recommend(key), client.recommend(key, user_id=5), client.recommend(key + "x")]
+            responses += [client.train(b"", key=key), client.train(key=key, content_type="application/json")]
+            responses += [client.recommend(key, n=key), client.post("/v1/key/claim", json={"claim_token": [key]})]
+        responses += [client.post("/v1/key/claim", json=body) for body in ({"claim_token": token}, {"token": token})]
+        responses += [client.train(idempotency_key="an-idempotency-canary ü")]
         with monkeypatch.context() as patch:
-            patch.setattr(SqliteRegistry, "get_key", _fail_with_its_argument)
-            answers += [client.get("/v1/key", key) for key in (issued, rotated)]
-        answers += [client.delete("/v1/key", claimed)]
+            patch.setattr(SqliteRegistry, "get_key", _fail_with_a_secret)
+            responses += [client.get("/v1/key", key) for key in (issued, rotated)]
+        responses += [client.delete("/v1/key", claimed)]
 
-    # httpx is the test's own client, and logs what it asks for.
+    # httpx is the test's own client and logs its requests.
     records = [record for record in caplog.records if not record.name.startswith("httpx")]
     logged = repr([(record.getMessage(), vars(record)) for record in records]) + "".join(capsys.readouterr())
     for secret in secrets:
         assert secret not in logged
-        assert not [answer.text for answer in answers if secret in answer.text]
+        assert not [response.text for response in responses if secret in response.text]
     for key in (issued, rotated, claimed):
         assert ApiKey.parse(key).secret not in logged
 
 
-def _fail_with_its_argument(_: SqliteRegistry, key_id: str) -> Any:
+def _fail_with_a_secret(_: SqliteRegistry, key_id: str) -> Any:
     raise ZeroDivisionError(f"a message that quotes {CANARY} for {key_id}")
 
 
-def test_redaction_knows_keys_and_claim_tokens() -> None:
+def test_keys_and_claim_tokens_are_redacted() -> None:
     key, token = str(ApiKey.mint()), new_claim_token()
 
     assert redacted(f"({key}) '{token}' rk_ ct_ work_item") == "((secret)) '(secret)' rk_ ct_ work_item"
 
 
-# -- the service's own routes
+# -- health checks and documentation
 
 
-def test_a_live_process_says_so(service: Service) -> None:
+def test_liveness(service: Service) -> None:
     assert service.client.get("/health/live").json() == {"status": "live"}
 
 
-def test_a_service_whose_stores_answer_is_ready(service: Service) -> None:
+def test_service_is_ready_if_its_storage_responds(service: Service) -> None:
     assert service.client.get("/health/ready").json() == {"status": "ready"}
 
 
 @pytest.mark.parametrize("which", ["registry", "store"])
-def test_a_service_whose_stores_do_not_answer_is_not_ready(
+def test_service_is_not_ready_if_its_storage_does_not_respond(
     service: Service, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
     def fail(*_: object) -> None:
@@ -285,7 +283,7 @@ def test_a_service_whose_stores_do_not_answer_is_not_ready(
     assert_problem(service.client.get("/health/ready"), 503, "unavailable")
 
 
-def test_the_docs_page_shows_the_document(service: Service) -> None:
+def test_docs_page_shows_the_openapi_document(service: Service) -> None:
     page = service.client.get("/docs")
     document = service.client.get("/openapi.json")
 

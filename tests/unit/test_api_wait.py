@@ -1,4 +1,4 @@
-"""`Prefer: wait=N`: reading the header, and what comes back when the job ends in time."""
+"""`Prefer: wait=N`: parsing the header, and the response when the job ends during the wait."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ BAD_DATA = Problem(
         (["waiting=5"], None),
     ],
 )
-def test_the_wait_in_a_prefer_header(headers: list[str], expected: int | None) -> None:
+def test_wait_is_read_from_the_prefer_header(headers: list[str], expected: int | None) -> None:
     assert wait_s(headers) == expected
 
 
 @contextmanager
 def worker(service: Service, finish: Callable[[Job], None]) -> Iterator[None]:
-    """Runs `finish` on the first upload that appears."""
+    """Call `finish` with the job of the first upload that appears."""
 
     def work() -> None:
         for _ in range(500):
@@ -78,7 +78,7 @@ def worker(service: Service, finish: Callable[[Job], None]) -> Iterator[None]:
     thread.join()
 
 
-def test_a_training_that_ends_within_the_wait_answers_with_its_metrics(service: Service) -> None:
+def test_training_that_succeeds_during_the_wait_returns_metrics(service: Service) -> None:
     def finish(job: Job) -> None:
         publish(service.registry, service.store, job.key_id, service.folder / "model", service.now, job=job)
 
@@ -87,15 +87,15 @@ def test_a_training_that_ends_within_the_wait_answers_with_its_metrics(service: 
 
     assert response.status_code == 201
     assert response.headers["preference-applied"] == "wait=20"
-    answer = response.json()
-    assert answer["status"] == "succeeded"
-    assert (answer["metrics"], answer["report"]) == (METRICS, REPORT)
-    assert answer["model_version"] == f"{answer['job_id']}.1"
-    assert response.headers["location"] == f"/v1/jobs/{answer['job_id']}"
-    assert service.client.recommend(answer["api_key"]).status_code == 200
+    body = response.json()
+    assert body["status"] == "succeeded"
+    assert (body["metrics"], body["report"]) == (METRICS, REPORT)
+    assert body["model_version"] == f"{body['job_id']}.1"
+    assert response.headers["location"] == f"/v1/jobs/{body['job_id']}"
+    assert service.client.recommend(body["api_key"]).status_code == 200
 
 
-def test_a_training_that_fails_within_the_wait_answers_with_its_problem_and_the_key(service: Service) -> None:
+def test_training_that_fails_during_the_wait_returns_problem_and_key(service: Service) -> None:
     def finish(job: Job) -> None:
         lease = service.registry.claim_job(job.job_id, owner="w", data_timestamp="1#1", lease_s=60)
         service.registry.fail_job(lease, BAD_DATA, None)
@@ -111,7 +111,7 @@ def test_a_training_that_fails_within_the_wait_answers_with_its_problem_and_the_
     assert service.client.get(f"/v1/jobs/{document['job_id']}", document["api_key"]).json()["status"] == "failed"
 
 
-def test_a_training_that_is_superseded_within_the_wait_answers_so(service: Service) -> None:
+def test_training_that_is_superseded_during_the_wait_is_reported(service: Service) -> None:
     def finish(job: Job) -> None:
         service.registry.supersede_job(
             service.registry.claim_job(job.job_id, owner="w", data_timestamp="1#1", lease_s=60)
@@ -124,7 +124,7 @@ def test_a_training_that_is_superseded_within_the_wait_answers_so(service: Servi
     assert response.json()["status"] == "superseded"
 
 
-def test_a_wait_that_is_over_answers_as_without_it(tmp_path: Path) -> None:
+def test_response_after_the_wait_is_202(tmp_path: Path) -> None:
     with running(tmp_path, max_wait_s=1) as service:
         response = service.client.train(prefer="wait=60")
 
@@ -133,34 +133,34 @@ def test_a_wait_that_is_over_answers_as_without_it(tmp_path: Path) -> None:
     assert response.json()["status"] == "queued"
 
 
-def test_the_wait_counts_from_the_start_of_the_request(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """API Gateway's 30 seconds do, too."""
-    looks: list[str] = []
+def test_wait_starts_with_the_request(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 30 seconds of API Gateway also start with the request."""
+    lookups: list[str] = []
     create, get_job = FileObjectStore.create, SqliteRegistry.get_job
 
     def create_slowly(store: FileObjectStore, name: str, content: bytes | BinaryIO) -> ObjectInfo:
         time.sleep(1.1)
         return create(store, name, content)
 
-    def look(registry: SqliteRegistry, job_id: str) -> Job:
-        looks.append(job_id)
+    def count_lookups(registry: SqliteRegistry, job_id: str) -> Job:
+        lookups.append(job_id)
         return get_job(registry, job_id)
 
     monkeypatch.setattr(FileObjectStore, "create", create_slowly)
-    monkeypatch.setattr(SqliteRegistry, "get_job", look)
+    monkeypatch.setattr(SqliteRegistry, "get_job", count_lookups)
 
     response = service.client.train(prefer="wait=1")
 
     assert response.status_code == 202
     assert response.headers["preference-applied"] == "wait=1"
-    assert looks == []
+    assert lookups == []
 
 
-def test_without_a_wait_no_preference_was_applied(service: Service) -> None:
+def test_no_preference_is_applied_without_a_wait(service: Service) -> None:
     assert "preference-applied" not in service.client.train(prefer="respond-async").headers
 
 
-def test_the_registry_is_asked_more_and_more_rarely(tmp_path: Path) -> None:
+def test_polling_slows_down(tmp_path: Path) -> None:
     now = Now()
     registry = SqliteRegistry(tmp_path / "r", now.clock)
     job = new_job(registry, "key", now.timestamp)
@@ -179,12 +179,12 @@ def test_the_registry_is_asked_more_and_more_rarely(tmp_path: Path) -> None:
     assert sum(pauses) == pytest.approx(3)
 
 
-def test_a_registry_that_stops_answering_does_not_lose_the_accepted_job(tmp_path: Path) -> None:
+def test_unavailable_registry_does_not_lose_the_accepted_job(tmp_path: Path) -> None:
     now = Now()
     registry = SqliteRegistry(tmp_path / "r", now.clock)
     job = new_job(registry, "key", now.timestamp)
 
-    class Silent(SqliteRegistry):
+    class UnavailableRegistry(SqliteRegistry):
         def __init__(self) -> None: ...
 
         def get_job(self, job_id: str) -> Job:
@@ -193,5 +193,5 @@ def test_a_registry_that_stops_answering_does_not_lose_the_accepted_job(tmp_path
     async def sleep(seconds: float) -> None:
         now.move(seconds)
 
-    assert asyncio.run(wait_until_final(Silent(), job, timeout_s=2, sleep=sleep, timer=now.timer)) == job
+    assert asyncio.run(wait_until_final(UnavailableRegistry(), job, timeout_s=2, sleep=sleep, timer=now.timer)) == job
     registry.close()

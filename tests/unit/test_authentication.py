@@ -1,4 +1,4 @@
-"""From the text of a header to a record that may act: what works, for how long, and what is said when it does not."""
+"""Authentication: which keys are valid, for how long, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from recsys.clock import Timestamp, after
 from recsys.errors import InvalidApiKey, ModelNotReady, Unavailable
 from recsys.keys.api_key import ApiKey
-from recsys.keys.authentication import Authenticator, current_version
+from recsys.keys.authentication import Authenticator, ModelName, current_model
 from recsys.registry.records import Job, KeyRecord, ModelVersion
 from recsys.registry.sqlite import SqliteRegistry
 
@@ -22,7 +22,7 @@ CACHE_S = 4.0
 
 @dataclass
 class Time:
-    """The calendar and the stop-watch, moved together by hand."""
+    """A clock and a timer that only advance when a test moves them."""
 
     passed_s: float = 0.0
 
@@ -46,13 +46,13 @@ def registry(tmp_path: Path, time: Time) -> Iterator[SqliteRegistry]:
 
 
 @pytest.fixture
-def asking(registry: SqliteRegistry, time: Time) -> Authenticator:
-    """Asks the registry every time."""
+def uncached(registry: SqliteRegistry, time: Time) -> Authenticator:
+    """An authenticator without a cache."""
     return Authenticator(registry, clock=time.now, timer=time.seconds)
 
 
 @pytest.fixture
-def caching(registry: SqliteRegistry, time: Time) -> Authenticator:
+def cached(registry: SqliteRegistry, time: Time) -> Authenticator:
     return Authenticator(registry, cache_s=CACHE_S, clock=time.now, timer=time.seconds)
 
 
@@ -74,175 +74,171 @@ def add_key_with_model(registry: SqliteRegistry) -> ApiKey:
     return api_key
 
 
-def test_a_key_gives_its_record(registry: SqliteRegistry, asking: Authenticator) -> None:
+def test_key_yields_its_record(registry: SqliteRegistry, uncached: Authenticator) -> None:
     api_key = add_key(registry)
     add_key(registry)
-    assert asking.authenticate(str(api_key)).key_id == api_key.key_id
+    assert uncached.authenticate(str(api_key)).key_id == api_key.key_id
 
 
-def test_unknown_wrong_and_revoked_keys_get_the_same_answer(registry: SqliteRegistry, asking: Authenticator) -> None:
+def test_unknown_wrong_and_revoked_keys_get_the_same_error(registry: SqliteRegistry, uncached: Authenticator) -> None:
     revoked, known = add_key(registry), add_key(registry)
     registry.revoke_key(revoked.key_id)
-    said = set()
+    errors = set()
     for api_key in (ApiKey.mint(), ApiKey.mint(known.key_id), revoked):
         with pytest.raises(InvalidApiKey) as caught:
-            asking.authenticate(str(api_key))
-        said.add((str(caught.value), caught.value.hint, caught.value.problem_code))
+            uncached.authenticate(str(api_key))
+        errors.add((str(caught.value), caught.value.hint, caught.value.problem_code))
         assert api_key.secret not in "".join(traceback.format_exception(caught.value))
-    assert len(said) == 1
+    assert len(errors) == 1
 
 
-def test_a_typo_is_refused_without_asking_the_registry(tmp_path: Path) -> None:
-    class Silent(SqliteRegistry):
+def test_typo_is_detected_without_the_registry(tmp_path: Path) -> None:
+    class UntouchedRegistry(SqliteRegistry):
         def get_key(self, key_id: str) -> KeyRecord:
-            raise AssertionError(f"asked for {key_id}")
+            raise AssertionError(f"{key_id} was looked up.")
 
-    registry = Silent(tmp_path / "silent.sqlite3")
+    registry = UntouchedRegistry(tmp_path / "registry.sqlite3")
     for header in (None, "", "nonsense", str(ApiKey.mint())[:-1]):
         with pytest.raises(InvalidApiKey):
             Authenticator(registry).authenticate(header)
     registry.close()
 
 
-def test_a_key_that_expired_before_its_first_model_is_refused(
-    registry: SqliteRegistry, asking: Authenticator, time: Time
+def test_key_that_expired_without_a_model_is_rejected(
+    registry: SqliteRegistry, uncached: Authenticator, time: Time
 ) -> None:
     api_key = add_key(registry, expires_at=after(START, 10))
     time.passed_s = 9.999
-    asking.authenticate(str(api_key))
+    uncached.authenticate(str(api_key))
     time.passed_s = 10
     with pytest.raises(InvalidApiKey):
-        asking.authenticate(str(api_key))
+        uncached.authenticate(str(api_key))
 
 
-def test_a_key_that_was_never_claimed_lets_nobody_in(registry: SqliteRegistry, asking: Authenticator) -> None:
+def test_unclaimed_key_is_rejected(registry: SqliteRegistry, uncached: Authenticator) -> None:
     registry.create_key(KeyRecord("unclaimed123", START))
     with pytest.raises(InvalidApiKey):
-        asking.authenticate(str(ApiKey.mint("unclaimed123")))
+        uncached.authenticate(str(ApiKey.mint("unclaimed123")))
 
 
-def test_after_a_rotation_both_secrets_work_until_the_overlap_ends(
-    registry: SqliteRegistry, asking: Authenticator, time: Time
+def test_both_secrets_work_until_the_overlap_ends(
+    registry: SqliteRegistry, uncached: Authenticator, time: Time
 ) -> None:
     old = add_key(registry)
     new = ApiKey.mint(old.key_id)
     registry.rotate_key(old.key_id, new.sha256(), overlap_s=60)
     for passed_s in (0, 59.999):
         time.passed_s = passed_s
-        assert asking.authenticate(str(old)) == asking.authenticate(str(new))
+        assert uncached.authenticate(str(old)) == uncached.authenticate(str(new))
     time.passed_s = 60
-    assert asking.authenticate(str(new)).key_id == old.key_id
+    assert uncached.authenticate(str(new)).key_id == old.key_id
     with pytest.raises(InvalidApiKey):
-        asking.authenticate(str(old))
+        uncached.authenticate(str(old))
 
 
-def test_where_the_current_secret_is_required_a_rotated_out_one_is_refused(
-    registry: SqliteRegistry, asking: Authenticator
+def test_previous_secret_is_rejected_if_the_current_one_is_required(
+    registry: SqliteRegistry, uncached: Authenticator
 ) -> None:
     old = add_key(registry)
-    assert asking.authenticate(str(old), require_current=True).key_id == old.key_id
+    assert uncached.authenticate(str(old), require_current=True).key_id == old.key_id
     new = ApiKey.mint(old.key_id)
     registry.rotate_key(old.key_id, new.sha256(), overlap_s=60)
 
     with pytest.raises(InvalidApiKey) as caught:
-        asking.authenticate(str(old), require_current=True)
+        uncached.authenticate(str(old), require_current=True)
 
     assert "Send the new key" in str(caught.value.hint)
-    assert asking.authenticate(str(new), require_current=True).key_id == old.key_id
+    assert uncached.authenticate(str(new), require_current=True).key_id == old.key_id
 
 
-def test_a_cached_record_does_not_stretch_the_overlap(
-    registry: SqliteRegistry, caching: Authenticator, time: Time
-) -> None:
+def test_cached_record_does_not_extend_the_overlap(registry: SqliteRegistry, cached: Authenticator, time: Time) -> None:
     old = add_key_with_model(registry)
     registry.rotate_key(old.key_id, ApiKey.mint(old.key_id).sha256(), overlap_s=1)
-    caching.authenticate(str(old))
+    cached.authenticate(str(old))
     time.passed_s = 1
     with pytest.raises(InvalidApiKey):
-        caching.authenticate(str(old))
+        cached.authenticate(str(old))
 
 
-def test_a_revoked_key_works_no_longer_than_the_cache_trusts_its_record(
-    registry: SqliteRegistry, caching: Authenticator, time: Time
+def test_revoked_key_works_until_its_cached_record_expires(
+    registry: SqliteRegistry, cached: Authenticator, time: Time
 ) -> None:
     api_key = add_key_with_model(registry)
-    caching.authenticate(str(api_key))
+    cached.authenticate(str(api_key))
     registry.revoke_key(api_key.key_id)
     time.passed_s = CACHE_S - 0.001
-    caching.authenticate(str(api_key))  # this look must not renew the trust
+    cached.authenticate(str(api_key))  # this lookup must not extend the record's lifetime
     time.passed_s = CACHE_S
     with pytest.raises(InvalidApiKey):
-        caching.authenticate(str(api_key))
+        cached.authenticate(str(api_key))
 
 
-def test_without_a_cache_a_revocation_works_at_once(registry: SqliteRegistry, asking: Authenticator) -> None:
+def test_revocation_is_immediate_without_a_cache(registry: SqliteRegistry, uncached: Authenticator) -> None:
     api_key = add_key_with_model(registry)
-    asking.authenticate(str(api_key))
+    uncached.authenticate(str(api_key))
     registry.revoke_key(api_key.key_id)
     with pytest.raises(InvalidApiKey):
-        asking.authenticate(str(api_key))
+        uncached.authenticate(str(api_key))
 
 
-def test_a_cached_record_answers_while_the_registry_does_not(
-    registry: SqliteRegistry, caching: Authenticator, time: Time, monkeypatch: pytest.MonkeyPatch
+def test_cached_record_is_used_while_the_registry_is_unavailable(
+    registry: SqliteRegistry, cached: Authenticator, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api_key = add_key_with_model(registry)
-    caching.authenticate(str(api_key))
+    cached.authenticate(str(api_key))
 
-    def silent(_key_id: str) -> KeyRecord:
+    def fail(_key_id: str) -> KeyRecord:
         raise Unavailable("The registry did not answer.")
 
-    monkeypatch.setattr(registry, "get_key", silent)
-    assert caching.authenticate(str(api_key)).key_id == api_key.key_id
+    monkeypatch.setattr(registry, "get_key", fail)
+    assert cached.authenticate(str(api_key)).key_id == api_key.key_id
     time.passed_s = CACHE_S
     with pytest.raises(Unavailable):
-        caching.authenticate(str(api_key))
+        cached.authenticate(str(api_key))
 
 
-def test_a_cached_record_opens_for_its_own_secret_only(registry: SqliteRegistry, caching: Authenticator) -> None:
+def test_cached_record_rejects_a_wrong_secret(registry: SqliteRegistry, cached: Authenticator) -> None:
     api_key = add_key_with_model(registry)
-    caching.authenticate(str(api_key))
+    cached.authenticate(str(api_key))
     with pytest.raises(InvalidApiKey):
-        caching.authenticate(str(ApiKey.mint(api_key.key_id)))
-    assert caching.authenticate(str(api_key)).key_id == api_key.key_id
+        cached.authenticate(str(ApiKey.mint(api_key.key_id)))
+    assert cached.authenticate(str(api_key)).key_id == api_key.key_id
 
 
-def test_a_new_secret_works_at_once_although_the_old_record_is_cached(
-    registry: SqliteRegistry, caching: Authenticator
-) -> None:
+def test_new_secret_works_although_the_old_record_is_cached(registry: SqliteRegistry, cached: Authenticator) -> None:
     api_key = add_key_with_model(registry)
-    caching.authenticate(str(api_key))
+    cached.authenticate(str(api_key))
     new = ApiKey.mint(api_key.key_id)
     registry.rotate_key(api_key.key_id, new.sha256(), overlap_s=0)
-    assert caching.authenticate(str(new)).secret_sha256 == new.sha256()
+    assert cached.authenticate(str(new)).secret_sha256 == new.sha256()
 
 
-def test_a_first_model_is_seen_at_once(registry: SqliteRegistry, caching: Authenticator) -> None:
+def test_record_without_a_model_is_not_cached(registry: SqliteRegistry, cached: Authenticator) -> None:
     api_key = add_key(registry)
-    assert caching.authenticate(str(api_key)).current_version is None
+    assert cached.authenticate(str(api_key)).current_version is None
     publish(registry, api_key.key_id)
-    assert caching.authenticate(str(api_key)).current_version == "job1.1"
+    assert cached.authenticate(str(api_key)).current_version == "job1.1"
 
 
-def test_a_next_model_is_seen_when_the_cache_forgets(
-    registry: SqliteRegistry, caching: Authenticator, time: Time
+def test_new_version_is_seen_after_the_cached_record_expires(
+    registry: SqliteRegistry, cached: Authenticator, time: Time
 ) -> None:
     api_key = add_key_with_model(registry)
-    caching.authenticate(str(api_key))
+    cached.authenticate(str(api_key))
     publish(registry, api_key.key_id, "job2")
-    assert caching.authenticate(str(api_key)).current_version == "job1.1"
+    assert cached.authenticate(str(api_key)).current_version == "job1.1"
     time.passed_s = CACHE_S
-    assert caching.authenticate(str(api_key)).current_version == "job2.1"
+    assert cached.authenticate(str(api_key)).current_version == "job2.1"
 
 
-def test_the_current_version_is_named_with_its_manifest(registry: SqliteRegistry, asking: Authenticator) -> None:
-    record = asking.authenticate(str(add_key_with_model(registry)))
-    assert current_version(record) == ("job1.1", "d" * 64)
+def test_current_model_has_key_version_and_manifest_digest(registry: SqliteRegistry, uncached: Authenticator) -> None:
+    record = uncached.authenticate(str(add_key_with_model(registry)))
+    assert current_model(record) == ModelName(record.key_id, version="job1.1", manifest_sha256="d" * 64)
 
 
-def test_a_key_without_a_model_is_not_ready_and_says_when_to_ask_again() -> None:
+def test_key_without_a_model_is_not_ready() -> None:
     record = KeyRecord("shop12345678", START)
     for each in (record, replace(record, current_version="job1.1")):
         with pytest.raises(ModelNotReady) as caught:
-            current_version(each)
+            current_model(each)
         assert caught.value.retry_after_s == 5

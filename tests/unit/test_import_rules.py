@@ -1,4 +1,4 @@
-"""What the zip functions must not load: it would not fit, or a cold start would wait for it."""
+"""Modules that the zip functions must not import, because of the package size or the cold start."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 
 FORBIDDEN = ("tensorflow", "keras", "pandas", "pyarrow", "h5py")
 COLD_START_BUDGET = {
-    # boto3 and its two clients took as long as FastAPI; recsys_recommend.lean_aws does without them.
+    # Importing boto3 and creating its two clients took as long as FastAPI; recsys_recommend.lean_aws replaces them.
     *("boto3", "botocore.session", "botocore.client", "s3transfer", "urllib3", "dateutil"),
     *("recsys.aws", "recsys.objects.s3", "recsys.registry.dynamodb", "recsys.registry.sqlite", "sqlite3"),
-    # What FastAPI and Powertools load when they are asked to, and nobody asks.
+    # Optional parts of FastAPI and Powertools that the function does not use.
     *("fastapi.staticfiles", "fastapi.testclient", "jinja2", "orjson", "email_validator"),
     *("aws_xray_sdk", "aws_lambda_powertools.event_handler", "aws_lambda_powertools.utilities.parser"),
-    # NumPy is needed; its larger parts are not.
+    # NumPy is needed, but these large parts of it are not.
     *("numpy.testing", "numpy.f2py", "numpy.polynomial", "numpy.random", "numpy.fft", "numpy.ma", "scipy"),
     *("multiprocessing", "unittest", "xml", "pdb", "rich", "typer", "uvicorn", "httpx", "httpcore"),
 }
-"""Modules that importing the function `recommend` must not load, each of them milliseconds of every cold start."""
+"""Modules that importing the function `recommend` must not load, because each adds milliseconds to a cold start."""
 AWS_ENVIRONMENT = {
     "RECSYS_BACKEND": "aws",
     "RECSYS_BUCKET": "bucket",
@@ -31,7 +31,7 @@ AWS_ENVIRONMENT = {
 
 
 def modules_loaded_by(module: str) -> set[str]:
-    """What a fresh process without AWS credentials has loaded after `import module`."""
+    """Return the names of all modules that a new process without AWS credentials loads to import `module`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RECSYS_"))}
     program = f"import sys, {module}; assert callable({module}.handle); print(*sys.modules)"
     run = subprocess.run(
@@ -47,11 +47,11 @@ def modules_loaded_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", ["recsys_api.handler", "recsys_recommend.handler"])
-def test_the_http_functions_load_without_what_training_needs(module: str) -> None:
+def test_http_functions_load_without_training_dependencies(module: str) -> None:
     assert modules_loaded_by(module).isdisjoint(FORBIDDEN)
 
 
-def test_a_cold_start_of_recommend_loads_nothing_that_it_does_not_need() -> None:
+def test_cold_start_of_recommend_loads_no_unneeded_module() -> None:
     assert modules_loaded_by("recsys_recommend.handler") & COLD_START_BUDGET == set()
 
 

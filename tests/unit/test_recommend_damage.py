@@ -1,4 +1,4 @@
-"""Damaged artifacts: each is refused with a line in the log and a metric, and the version before keeps answering."""
+"""Damaged model files: they are rejected, logged and counted, and the previous version serves requests meanwhile."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Contents = dict[str, bytes]
 Arrays = dict[str, NDArray[Any]]
 
 
-# -- what lies in the store is not what was published
+# -- the stored files differ from the published ones
 
 
-def flipped(name: str, place: float) -> Callable[[Contents], None]:
+def flipped(name: str, position: float) -> Callable[[Contents], None]:
     def spoil(stored: Contents) -> None:
         content = bytearray(stored[name])
-        content[int(place * (len(content) - 1))] ^= 1
+        content[int(position * (len(content) - 1))] ^= 1
         stored[name] = bytes(content)
 
     return spoil
@@ -53,7 +53,7 @@ def swapped(stored: Contents) -> None:
 
 
 def with_foreign(*names: str) -> Callable[[Contents], None]:
-    """Files of another version, in themselves sound."""
+    """Replace files by those of another version, which are valid themselves."""
 
     def spoil(stored: Contents) -> None:
         for name in names:
@@ -69,7 +69,7 @@ STORED: Mapping[str, Callable[[Contents], None]] = {
     "half of the arrays": cut(SERVING, 0.5),
     "empty arrays": cut(SERVING, 0.0),
     "no arrays": missing(SERVING),
-    "more than the arrays": grown,
+    "arrays with a trailing byte": grown,
     "arrays and mappings swapped": swapped,
     "arrays of another version": with_foreign(SERVING),
     "a bit of the manifest flipped": flipped(MANIFEST, 0.5),
@@ -80,7 +80,7 @@ STORED: Mapping[str, Callable[[Contents], None]] = {
 }
 
 
-# -- what was published is wrong in itself: every digest fits
+# -- the published files are invalid although every digest matches
 
 
 def with_arrays(change: Callable[[Arrays], None]) -> Callable[[Path], None]:
@@ -96,7 +96,7 @@ def with_arrays(change: Callable[[Arrays], None]) -> Callable[[Path], None]:
 
 
 def with_content(folder: Path, content: bytes) -> None:
-    """Other arrays, and a manifest that lists them."""
+    """Write other arrays, and a manifest that lists them."""
     (folder / SERVING).write_bytes(content)
     with_manifest(folder, files={SERVING: {"size_bytes": len(content), "sha256": sha256(content)}})
 
@@ -135,16 +135,16 @@ def as_list(folder: Path) -> None:
 
 
 PUBLISHED: Mapping[str, Callable[[Path], None]] = {
-    "no number": with_arrays(set_first("gmf_item", np.nan)),
+    "a number that is NaN": with_arrays(set_first("gmf_item", np.nan)),
     "an infinite number": with_arrays(set_first("popularity", np.inf)),
-    "items without their rows": with_arrays(cut_rows("gmf_item")),
-    "users without their histories": with_arrays(cut_rows("seen_starts")),
-    "a history of items that are none": with_arrays(set_first("seen_items", 4)),
-    "a history of items before the first": with_arrays(set_first("seen_items", -1)),
-    "numbers of another type": with_arrays(as_float64),
-    "an array left out": with_arrays(lambda arrays: arrays.__delitem__("output_mlp")),
+    "items without rows": with_arrays(cut_rows("gmf_item")),
+    "users without histories": with_arrays(cut_rows("seen_starts")),
+    "a history with an item index beyond the last": with_arrays(set_first("seen_items", 4)),
+    "a history with a negative item index": with_arrays(set_first("seen_items", -1)),
+    "an array of another dtype": with_arrays(as_float64),
+    "a missing array": with_arrays(lambda arrays: arrays.__delitem__("output_mlp")),
     "a pickle": pickled,
-    "no zip": lambda folder: with_content(folder, b"no zip"),
+    "not a zip file": lambda folder: with_content(folder, b"not a zip file"),
     "another format": lambda folder: with_manifest(folder, format=99),
     "a manifest that lists nothing": lambda folder: with_manifest(folder, files={}),
     "a manifest that is a list": as_list,
@@ -152,19 +152,19 @@ PUBLISHED: Mapping[str, Callable[[Path], None]] = {
 
 
 def spoil_stored(service: Service, key: ApiKey, spoil: Callable[[Contents], None]) -> None:
-    """Change what lies in the store of the key's current version."""
+    """Change the stored files of the key's current version."""
     version = service.registry.get_key(key.key_id).current_version
     assert version is not None
     prefix = layout.model_prefix(key.key_id, version)
     stored = {name: service.store.read(prefix + name) for name in (MANIFEST, MAPPINGS, SERVING)}
     other = service.published_key(version_name="foreign")
     foreign = layout.model_prefix(other.key_id, str(service.registry.get_key(other.key_id).current_version))
-    before = dict(stored)
+    original = dict(stored)
     stored |= {f"foreign {name}": service.store.read(foreign + name) for name in (MANIFEST, SERVING)}
-    # The arrays of both are the same; another's are not.
+    # The arrays of both versions are equal, so make these differ.
     stored[f"foreign {SERVING}"] += b"x"
     spoil(stored)
-    for name, content in before.items():
+    for name, content in original.items():
         if name not in stored:
             service.store.delete(prefix + name)
         elif stored[name] != content:
@@ -173,7 +173,7 @@ def spoil_stored(service: Service, key: ApiKey, spoil: Callable[[Contents], None
 
 @pytest.fixture(params=[*STORED, *PUBLISHED])
 def damage(request: pytest.FixtureRequest) -> Callable[[Service, ApiKey], None]:
-    """Publishes a version that is damaged."""
+    """Return a function that publishes a damaged version."""
     name: str = request.param
 
     def publish_damaged(service: Service, key: ApiKey) -> None:
@@ -185,30 +185,30 @@ def damage(request: pytest.FixtureRequest) -> Callable[[Service, ApiKey], None]:
     return publish_damaged
 
 
-def test_there_are_at_least_twenty_kinds_of_damage() -> None:
+def test_at_least_twenty_kinds_of_damage_are_tested() -> None:
     assert len(STORED) + len(PUBLISHED) >= 20
 
 
-def test_a_damaged_version_is_refused_and_the_one_before_keeps_answering(
+def test_previous_version_serves_while_the_current_one_is_damaged(
     service: Service, damage: Callable[[Service, ApiKey], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     key = service.new_key()
-    sound = publish(service.registry, service.store, key.key_id, service.folder / "sound", service.now)
-    assert service.client.recommend(str(key)).json()["model_version"] == sound.version
+    intact = publish(service.registry, service.store, key.key_id, service.folder / "intact", service.now)
+    assert service.client.recommend(str(key)).json()["model_version"] == intact.version
     damage(service, key)
     service.now.move(4)
     for _ in range(3):
-        answer = service.client.recommend(str(key))
-        assert (answer.status_code, answer.json()["model_version"]) == (200, sound.version)
+        response = service.client.recommend(str(key))
+        assert (response.status_code, response.json()["model_version"]) == (200, intact.version)
         eventually(lambda: service.counted == ["ModelLoaded", "ModelFailed"])
 
     (line,) = [record for record in caplog.records if record.name == "recsys.models" and record.levelname == "ERROR"]
-    assert line.getMessage().startswith("A model cannot be read: ")
+    assert line.getMessage().startswith("A model cannot be loaded: ")
     assert line.__dict__["key_id"] == key.key_id
     assert line.__dict__["model_version"] == service.registry.get_key(key.key_id).current_version
 
 
-def test_a_damaged_version_with_none_before_is_a_problem_with_the_mend(
+def test_damaged_first_version_is_a_problem_with_a_hint(
     service: Service, damage: Callable[[Service, ApiKey], None]
 ) -> None:
     key = service.new_key()

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
-import uvicorn
 
 from recsys.keys.api_key import ApiKey
 from recsys.model import batch_ranking
-from tests.unit.http_fakes import Service, assert_problem, eventually, publish
+from tests.unit.http_fakes import Service, assert_problem, publish, serving
 
-ODD_IDS = ["shoes/red/42", "50% off", "a%2Fb", "?what=#", "日本 ü+é", "/", "a//b", "similar", "x/similar"]
+UNUSUAL_IDS = ["shoes/red/42", "50% off", "a%2Fb", "?what=#", "日本 ü+é", "/", "a//b", "similar", "x/similar"]
 LISTS = ["/v1/popular", "/v1/items/A/similar"]
 
 
@@ -31,18 +26,18 @@ def results(response: httpx.Response) -> list[Any]:
     return found
 
 
-def item_ids(answer: Any) -> list[str]:
-    return [item["item_id"] for item in answer["items"]]
+def item_ids(body: Any) -> list[str]:
+    return [item["item_id"] for item in body["items"]]
 
 
 # -- batches
 
 
-def test_a_batch_is_answered_in_its_order_as_each_alone(service: Service) -> None:
+def test_batch_results_equal_single_results_in_order(service: Service) -> None:
     key = service.published_key()
     requests: list[dict[str, Any]] = [
         {"user_id": "u2"},
-        {"user_id": "nobody"},
+        {"user_id": "unknown"},
         {"recent_items": ["B"], "n": 1},
         {"user_id": "u1", "exclude_seen": False, "candidates": ["A", "D"]},
         {"user_id": "u1", "exclude_items": ["B"]},
@@ -51,22 +46,24 @@ def test_a_batch_is_answered_in_its_order_as_each_alone(service: Service) -> Non
 
     response = batch(service, key, *requests)
 
-    assert results(response) == [service.client.ask(str(key), **request).json() for request in requests]
+    assert results(response) == [service.client.recommend_for(str(key), **request).json() for request in requests]
     assert response.json()["model_version"] == service.registry.get_key(key.key_id).current_version
 
 
-def test_users_alone_are_answered_all_together_as_each_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_queries_of_a_batch_are_computed_together(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     key = service.published_key()
-    alone = [service.client.ask(str(key), user_id=user_id, n=2).json() for user_id in ("u1", "nobody", "u2", "u1")]
-    monkeypatch.setattr(batch_ranking, "recommend_all", together := _Noting(batch_ranking.recommend_all))
+    single = [
+        service.client.recommend_for(str(key), user_id=user_id, n=2).json() for user_id in ("u1", "unknown", "u2", "u1")
+    ]
+    monkeypatch.setattr(batch_ranking, "recommend_all", together := _CallCounter(batch_ranking.recommend_all))
 
-    answers = results(batch(service, key, *({"user_id": answer["user_id"]} for answer in alone), n=2))
+    bodies = results(batch(service, key, *({"user_id": body["user_id"]} for body in single), n=2))
 
-    assert answers == alone
+    assert bodies == single
     assert together.calls == 1
 
 
-class _Noting:
+class _CallCounter:
     def __init__(self, function: Any) -> None:
         self._function = function
         self.calls = 0
@@ -76,8 +73,8 @@ class _Noting:
         return self._function(*arguments, **more)
 
 
-def test_what_a_batch_says_holds_for_each_that_does_not_say_otherwise(service: Service) -> None:
-    answers = results(
+def test_batch_options_are_defaults_for_its_requests(service: Service) -> None:
+    bodies = results(
         batch(
             service,
             service.published_key(),
@@ -90,10 +87,10 @@ def test_what_a_batch_says_holds_for_each_that_does_not_say_otherwise(service: S
         )
     )
 
-    assert [item_ids(answer) for answer in answers] == [["B"], ["C", "D"]]
+    assert [item_ids(body) for body in bodies] == [["B"], ["C", "D"]]
 
 
-def test_a_batch_of_one_and_of_a_thousand_are_taken_and_no_more(service: Service) -> None:
+def test_batch_has_1_to_1000_requests(service: Service) -> None:
     key = service.published_key()
 
     assert len(results(batch(service, key, {"user_id": "u1"}))) == 1
@@ -102,7 +99,7 @@ def test_a_batch_of_one_and_of_a_thousand_are_taken_and_no_more(service: Service
     assert document["errors"][0]["pointer"] == "/requests"
 
 
-def test_a_batch_of_twenty_thousand_items_is_taken_and_no_more(service: Service) -> None:
+def test_batch_has_at_most_20000_items(service: Service) -> None:
     key = service.published_key()
     users = [{"user_id": "u1", "n": 1000}] * 19
 
@@ -126,14 +123,14 @@ def test_a_batch_of_twenty_thousand_items_is_taken_and_no_more(service: Service)
         ({"users": ["u1"], "requests": [{"user_id": "u1"}]}, "/users"),
     ],
 )
-def test_a_batch_of_another_shape_is_pointed_at(service: Service, body: object, pointer: str) -> None:
+def test_invalid_batch_is_located(service: Service, body: object, pointer: str) -> None:
     response = service.client.post("/v1/recommendations/batch", str(service.published_key()), json=body)
 
     assert assert_problem(response, 422, "invalid-request")["errors"][0]["pointer"] == pointer
 
 
-def test_a_batch_goes_on_in_a_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Health is answered while a large batch is computed."""
+def test_batch_does_not_block_other_requests(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The liveness check succeeds while a batch is computed."""
     key = service.published_key()
     alive: list[int] = []
 
@@ -150,28 +147,28 @@ def test_a_batch_goes_on_in_a_thread(service: Service, monkeypatch: pytest.Monke
 # -- similar and popular
 
 
-def test_what_goes_with_an_item_is_without_the_item(service: Service) -> None:
+def test_similar_items_do_not_include_the_item(service: Service) -> None:
     key = service.published_key()
 
-    answer = service.client.get("/v1/items/B/similar?n=2", str(key)).json()
+    body = service.client.get("/v1/items/B/similar?n=2", str(key)).json()
 
-    assert (answer["item_id"], item_ids(answer)) == ("B", ["A", "C"])
-    assert answer["model_version"] == service.registry.get_key(key.key_id).current_version
-    assert answer["items"][0] == {"item_id": "A", "rank": 1, "score": pytest.approx(0.9526, abs=1e-4)}
+    assert (body["item_id"], item_ids(body)) == ("B", ["A", "C"])
+    assert body["model_version"] == service.registry.get_key(key.key_id).current_version
+    assert body["items"][0] == {"item_id": "A", "rank": 1, "score": pytest.approx(0.9526, abs=1e-4)}
 
 
-def test_an_unknown_item_has_nothing_similar(service: Service) -> None:
+def test_similar_items_of_an_unknown_item_are_not_found(service: Service) -> None:
     response = service.client.get("/v1/items/no%20such/similar", str(service.published_key()))
 
     assert "'no such'" in assert_problem(response, 404, "item-not-found")["detail"]
 
 
-def test_popular_items_need_nobody(service: Service) -> None:
+def test_popular_items_are_ranked_by_share_of_users(service: Service) -> None:
     key = service.published_key()
 
-    answer = service.client.get("/v1/popular?n=3", str(key)).json()
+    body = service.client.get("/v1/popular?n=3", str(key)).json()
 
-    assert answer == {
+    assert body == {
         "model_version": service.registry.get_key(key.key_id).current_version,
         "items": [
             {"item_id": "C", "rank": 1, "score": 1.0},
@@ -182,15 +179,15 @@ def test_popular_items_need_nobody(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("path", "expected"), [("/v1/popular", ["A", "D"]), ("/v1/items/A/similar", ["D"])])
-def test_lists_leave_out_what_they_are_told_to(service: Service, path: str, expected: list[str]) -> None:
-    answer = service.client.get(f"{path}?exclude_items=B&exclude_items=C", str(service.published_key())).json()
+def test_lists_leave_out_excluded_items(service: Service, path: str, expected: list[str]) -> None:
+    body = service.client.get(f"{path}?exclude_items=B&exclude_items=C", str(service.published_key())).json()
 
-    assert item_ids(answer) == expected
+    assert item_ids(body) == expected
 
 
 @pytest.mark.parametrize("path", LISTS)
 @pytest.mark.parametrize("query", ["n=0", "n=1001", "n=ten", "n=", "top=5"])
-def test_a_list_takes_a_length_from_1_to_1000_and_nothing_unknown(service: Service, path: str, query: str) -> None:
+def test_invalid_list_parameters_are_rejected(service: Service, path: str, query: str) -> None:
     document = assert_problem(
         service.client.get(f"{path}?{query}", str(service.published_key())), 422, "invalid-request"
     )
@@ -199,66 +196,60 @@ def test_a_list_takes_a_length_from_1_to_1000_and_nothing_unknown(service: Servi
 
 
 @pytest.mark.parametrize("path", [*LISTS, "/v1/recommendations/batch"])
-def test_every_route_needs_a_key_and_says_so_first(service: Service, path: str) -> None:
+def test_missing_key_is_reported_before_invalid_parameters(service: Service, path: str) -> None:
     method = "POST" if path.endswith("batch") else "GET"
 
     assert_problem(service.client.request(method, f"{path}?n=0"), 401, "invalid-api-key")
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_list_of_a_key_without_a_model_is_told_to_wait(service: Service, path: str) -> None:
+def test_list_of_a_key_without_a_model_is_not_ready(service: Service, path: str) -> None:
     assert_problem(service.client.get(path, str(service.new_key())), 409, "model-not-ready")
 
 
-def test_a_wrong_method_is_told_the_right_one(service: Service) -> None:
+def test_wrong_method_lists_the_allowed_one(service: Service) -> None:
     response = service.client.post("/v1/popular")
 
     assert (response.status_code, response.headers["allow"]) == (405, "GET")
 
 
-@pytest.mark.parametrize("odd", ODD_IDS)
-def test_an_id_in_a_path_is_percent_encoded_and_decoded_once(service: Service, odd: str) -> None:
+@pytest.mark.parametrize("item_id", UNUSUAL_IDS)
+def test_item_id_in_the_path_is_decoded_once(service: Service, item_id: str) -> None:
     key = service.new_key()
     publish(
-        service.registry, service.store, key.key_id, service.folder / "m", service.now, item_ids=["A", odd, "C", "D"]
+        service.registry,
+        service.store,
+        key.key_id,
+        service.folder / "m",
+        service.now,
+        item_ids=["A", item_id, "C", "D"],
     )
 
-    answer = service.client.get(f"/v1/items/{quote(odd, safe='')}/similar", str(key))
+    response = service.client.get(f"/v1/items/{quote(item_id, safe='')}/similar", str(key))
 
-    assert answer.status_code == 200, answer.text
-    assert (answer.json()["item_id"], item_ids(answer.json())) == (odd, ["A", "C", "D"])
+    assert response.status_code == 200, response.text
+    assert (response.json()["item_id"], item_ids(response.json())) == (item_id, ["A", "C", "D"])
 
 
-def test_uvicorn_decodes_the_id_once_too(service: Service) -> None:
-    key, odd = service.new_key(), "50% off/a%2Fb ü"
+def test_uvicorn_decodes_the_item_id_once(service: Service) -> None:
+    key, item_id = service.new_key(), "50% off/a%2Fb ü"
     publish(
-        service.registry, service.store, key.key_id, service.folder / "m", service.now, item_ids=["A", odd, "C", "D"]
+        service.registry,
+        service.store,
+        key.key_id,
+        service.folder / "m",
+        service.now,
+        item_ids=["A", item_id, "C", "D"],
     )
     with serving(service.client.app) as base_url:
         path = "/v1/items/50%25%20off/a%252Fb%20%C3%BC/similar"
-        answer = httpx.get(f"{base_url}{path}", headers={"X-API-Key": str(key)}, trust_env=False)
+        response = httpx.get(f"{base_url}{path}", headers={"X-API-Key": str(key)}, trust_env=False)
 
-    assert answer.status_code == 200, answer.text
-    assert (answer.json()["item_id"], item_ids(answer.json())) == (odd, ["A", "C", "D"])
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """uvicorn on a free port, in a thread of its own."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            eventually(lambda: server.started)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    assert response.status_code == 200, response.text
+    assert (response.json()["item_id"], item_ids(response.json())) == (item_id, ["A", "C", "D"])
 
 
-def test_the_routes_of_a_path_are_logged_without_the_id(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_contains_the_route_without_the_item_id(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "recsys.http")
 
     service.client.get("/v1/items/A/similar", str(service.published_key()))

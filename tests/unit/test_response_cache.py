@@ -1,71 +1,103 @@
-"""The cache of answers: found by all that they depend on, bounded in bytes."""
+"""The response cache: entries are found by everything they depend on, and are bounded in bytes."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
+import pytest
+
+from recsys.keys.authentication import ModelName
 from recsys.model.recommender import ServingModel
-from recsys_recommend.model_cache import LoadedModel, ModelName
+from recsys_recommend.model_cache import LoadedModel
+from recsys_recommend.queries import PopularQuery, SimilarItemsQuery, UserQuery
 from recsys_recommend.response_cache import ResponseCache
 
 NAME = ModelName("key", "job.1", "digest")
 MIB = 2**20
 
+RUNS: list[Any] = []
+
 
 @dataclass(frozen=True)
-class Asked:
-    """A query whose answer says how often one was made."""
+class CountingQuery:
+    """A query whose response is the number of queries that were run so far."""
 
-    what: Any
+    value: Any
     size: int = 0
 
-    def answer(self, model: ServingModel) -> dict[str, Any]:
-        MADE.append(self.what)
-        return {"answer": len(MADE), "padding": "x" * self.size}
+    def run(self, model: ServingModel) -> dict[str, Any]:
+        RUNS.append(self.value)
+        return {"run": len(RUNS), "padding": "x" * self.size}
+
+    def cache_fields(self) -> tuple[Any, ...]:
+        return (self.value, self.size)
 
 
-MADE: list[Any] = []
-
-
-def ask(cache: ResponseCache, what: Any, name: ModelName = NAME, size: int = 0) -> int:
+def run(cache: ResponseCache, value: Any, name: ModelName = NAME, size: int = 0) -> int:
     loaded = LoadedModel(name, cast("ServingModel", None))
-    return int(json.loads(cache.answer(loaded, Asked(what, size=size)))["answer"])
+    return int(json.loads(cache.get(loaded, CountingQuery(value, size=size)))["run"])
 
 
-def test_the_same_question_is_answered_once() -> None:
+def test_repeated_query_is_computed_once() -> None:
     cache = ResponseCache(max_bytes=MIB)
-    assert ask(cache, "a") == ask(cache, "a") != ask(cache, "b")
+    assert run(cache, "a") == run(cache, "a") != run(cache, "b")
 
 
-def test_another_key_another_version_and_another_digest_are_other_answers() -> None:
+def test_responses_are_separate_per_key_version_and_digest() -> None:
     cache = ResponseCache(max_bytes=MIB)
-    names = [NAME, *(replace(NAME, **{member: "other"}) for member in ("key_id", "version", "manifest_sha256"))]
-    assert len({ask(cache, "a", name) for name in names}) == 4
+    names = [NAME, *(NAME._replace(**{field: "other"}) for field in ModelName._fields)]
+    assert len({run(cache, "a", name) for name in names}) == 4
 
 
-def test_questions_that_look_alike_are_told_apart() -> None:
+def test_queries_that_look_alike_are_distinguished() -> None:
     cache = ResponseCache(max_bytes=MIB)
     alike = [["a", "b"], ["a,b"], ['a", "b'], ["ab"], [["a"], "b"], "a", ["a"], None, [None], 1, "1", True, []]
-    assert len({ask(cache, what) for what in alike}) == len(alike)
+    assert len({run(cache, value) for value in alike}) == len(alike)
 
 
-def test_the_least_recently_used_answer_goes_first_and_the_bound_holds() -> None:
+@pytest.mark.parametrize(
+    ("query", "changes"),
+    [
+        (
+            UserQuery("u1", ["A"], 10, exclude_seen=True, exclude_items=[], candidates=None),
+            {
+                "user_id": "u2",
+                "recent_items": ["B"],
+                "n": 9,
+                "exclude_seen": False,
+                "exclude_items": ["A"],
+                "candidates": [],
+            },
+        ),
+        (SimilarItemsQuery("A", 10, []), {"item_id": "B", "n": 9, "exclude_items": ["A"]}),
+        (PopularQuery(10, []), {"n": 9, "exclude_items": ["A"]}),
+    ],
+    ids=["user", "similar", "popular"],
+)
+def test_cache_fields_cover_every_field_of_a_query(query: Any, changes: Mapping[str, Any]) -> None:
+    assert set(changes) == {field.name for field in fields(query)}
+    for name, value in changes.items():
+        assert replace(query, **{name: value}).cache_fields() != query.cache_fields(), name
+
+
+def test_least_recently_used_response_is_evicted_first() -> None:
     cache = ResponseCache(max_bytes=4000)
-    first, second = ask(cache, "a", size=1000), ask(cache, "b", size=1000)
-    assert ask(cache, "a", size=1000) == first
-    ask(cache, "c", size=1000)
-    ask(cache, "d", size=1000)
-    assert ask(cache, "b", size=1000) != second
-    assert cache._answers.currsize <= 4000
+    first, second = run(cache, "a", size=1000), run(cache, "b", size=1000)
+    assert run(cache, "a", size=1000) == first
+    run(cache, "c", size=1000)
+    run(cache, "d", size=1000)
+    assert run(cache, "b", size=1000) != second
+    assert cache._responses.currsize <= 4000
 
 
-def test_an_answer_larger_than_the_cache_is_given_and_not_kept() -> None:
+def test_response_larger_than_the_cache_is_returned_and_not_kept() -> None:
     cache = ResponseCache(max_bytes=1000)
-    assert ask(cache, "a", size=1000) != ask(cache, "a", size=1000)
+    assert run(cache, "a", size=1000) != run(cache, "a", size=1000)
 
 
-def test_no_memory_keeps_nothing() -> None:
+def test_size_zero_disables_the_cache() -> None:
     cache = ResponseCache(max_bytes=0)
-    assert ask(cache, "a") != ask(cache, "a")
+    assert run(cache, "a") != run(cache, "a")

@@ -1,1 +1,1 @@
-"""HTTP for training, jobs, models and keys."""
+"""The function `api`: HTTP routes for training, jobs, models and keys."""

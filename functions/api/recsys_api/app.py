@@ -1,4 +1,4 @@
-"""The app of the function `api`: everything over HTTP but recommending."""
+"""The FastAPI app of the function `api`: every route except recommendations."""
 
 from __future__ import annotations
 
@@ -6,32 +6,17 @@ from fastapi import APIRouter, FastAPI
 
 from recsys.clock import Clock, utc_now
 from recsys.http import problems
+from recsys.http.api_key_header import optional_key, required_key
 from recsys.http.middleware import OnRequestEnd
 from recsys.keys.authentication import Authenticator
 from recsys.objects.store import ObjectStore
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
-from recsys_api import access
 from recsys_api.routes.keys import create_key_router
+from recsys_api.routes.models import create_model_router
 from recsys_api.routes.service import create_service_router
 from recsys_api.routes.training import create_training_router
 from recsys_api.training import Training
-
-
-def create_router(registry: Registry, store: ObjectStore, settings: Settings, *, clock: Clock = utc_now) -> APIRouter:
-    """Every route; the app that includes them needs `recsys.http.problems.install`."""
-    # No cache: what changes a key must see what changed it before.
-    authenticator = Authenticator(registry, clock=clock)
-    key_of, optional_key_of = access.required(authenticator), access.optional(authenticator)
-    training = Training(registry, store, settings, clock)
-    router = APIRouter()
-    router.include_router(
-        create_training_router(registry, training, settings, key_of=key_of, optional_key_of=optional_key_of)
-    )
-    current_key_of = access.required(authenticator, current=True)
-    router.include_router(create_key_router(registry, key_of=key_of, current_key_of=current_key_of, clock=clock))
-    router.include_router(create_service_router(registry, store))
-    return router
 
 
 def create_app(
@@ -42,8 +27,60 @@ def create_app(
     clock: Clock = utc_now,
     on_request_end: OnRequestEnd | None = None,
 ) -> FastAPI:
-    """An app that needs nothing else. `observe` is told of every exchange, for metrics."""
+    """Create the complete app of the function `api`.
+
+    Parameters
+    ----------
+    registry
+        Stores keys, jobs and model versions.
+    store
+        Stores uploads.
+    settings
+        Limits and retention times.
+    clock
+        Current time, for tests.
+    on_request_end
+        Called with the `RequestContext` of each finished request, for example to record metrics.
+
+    Returns
+    -------
+    FastAPI
+        The ASGI app. `/docs` and `/openapi.json` describe both functions.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from starlette.testclient import TestClient
+    >>> from recsys.objects.files import FileObjectStore
+    >>> from recsys.registry.sqlite import SqliteRegistry
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> registry = SqliteRegistry(folder / "registry.sqlite3")
+    >>> app = create_app(registry, FileObjectStore(folder), Settings())
+    >>> TestClient(app).post("/v1/train", files={"file": ("a.csv", b"user_id,item_id")}).json()["status"]
+    'queued'
+    >>> registry.close()
+    """
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app, on_request_end=on_request_end)
     app.include_router(create_router(registry, store, settings, clock=clock))
     return app
+
+
+def create_router(registry: Registry, store: ObjectStore, settings: Settings, *, clock: Clock = utc_now) -> APIRouter:
+    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`."""
+    # Without a cache, because a change to a key must see the changes before it.
+    authenticator = Authenticator(registry, clock=clock)
+    key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
+    training = Training(registry, store, settings, clock)
+    router = APIRouter()
+    for part in (
+        create_training_router(
+            registry, training, settings, required_key=key, optional_key=optional_key(authenticator)
+        ),
+        create_model_router(registry, required_key=key, current_key=current_key),
+        create_key_router(registry, required_key=key, current_key=current_key, clock=clock),
+        create_service_router(registry, store),
+    ):
+        router.include_router(part)
+    return router

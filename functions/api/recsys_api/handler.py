@@ -1,11 +1,11 @@
-"""The entry point on AWS Lambda: API Gateway's events to the app, with the AWS adapters."""
+"""Lambda entry point of the function `api`, on the AWS adapters."""
 
 from __future__ import annotations
 
-from mangum import Mangum
+from typing import Final
 
 from recsys import aws
-from recsys.http.problems import MEDIA_TYPE
+from recsys.http.lambda_app import lambda_handler
 from recsys.http.telemetry import LambdaHandler, LambdaTelemetry
 from recsys.objects.s3 import S3ObjectStore
 from recsys.objects.store import ObjectStore
@@ -14,20 +14,16 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.app import create_app
 
-# Anything else is sent in base64, which costs a third more of the 6 MB that Lambda takes.
-TEXT_TYPES = ["text/", "application/json", MEDIA_TYPE]
-
 
 def build_handler(registry: Registry, store: ObjectStore, settings: Settings) -> LambdaHandler:
-    """The handler over these stores."""
+    """Return the Lambda handler on the given storage."""
     telemetry = LambdaTelemetry("api")
-    app = create_app(registry, store, settings, on_request_end=telemetry.observe)
-    # Lifespan off: Mangum would run it with every call.
-    return telemetry.watch(Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES))
+    app = create_app(registry, store, settings, on_request_end=telemetry.record_request)
+    return lambda_handler(app, telemetry)
 
 
-_settings = Settings.from_environment(backend="aws")
-handle = build_handler(
+_settings: Final = Settings.from_environment(backend="aws")
+handle: Final = build_handler(
     Registry(DynamoTable(aws.dynamodb_client(), _settings.table)),
     S3ObjectStore(aws.s3_client(), _settings.bucket),
     _settings,

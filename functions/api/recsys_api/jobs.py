@@ -1,4 +1,4 @@
-"""Jobs as their owner sees them: reading one, and waiting for one to end."""
+"""Jobs as the key's owner sees them: look one up, and wait until it is final."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from recsys.registry.records import Job, KeyRecord
 from recsys.registry.registry import Registry
 
 _JOB_ID: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}")
-_FIRST_LOOK_S: Final = 0.1
-_LAST_LOOK_S: Final = 0.5
+# Not tuned: small trainings end within seconds, and one lookup takes a few milliseconds.
+_FIRST_PAUSE_S: Final = 0.1
+_MAX_PAUSE_S: Final = 0.5
+_PAUSE_GROWTH: Final = 1.5
 
 
 def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:
-    """The job of that id.
+    """Return a job of `key`.
 
     Raises
     ------
     JobNotFound
-        There is none, or it is another key's; the message does not say which.
+        The job does not exist or belongs to another key; the message is the same for both.
     """
     missing = JobNotFound("This key has no such job.", hint="Use the job_id that POST /v1/train returned.")
     if not _JOB_ID.fullmatch(job_id):
@@ -48,19 +50,42 @@ async def wait_until_final(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     timer: Callable[[], float] = time.monotonic,
 ) -> Job:
-    """The job when nothing about it will change any more, or as it is after `timeout_s` (at once if negative).
+    """Poll a job until its state is final or the time is over.
 
-    Neither a registry that does not answer nor a server that ends (it cancels what still waits) makes an error: the job
-    was accepted, and the caller must learn its key.
+    The function does not raise: the job was accepted, and the response must tell the caller the new key. It ignores a
+    registry that does not respond, and returns early if the server shuts down and cancels the request.
+
+    Parameters
+    ----------
+    registry
+        Where the job is looked up, in a thread.
+    job
+        The job as last seen.
+    timeout_s
+        Longest time to wait, in seconds. If it is 0 or negative, `job` is returned at once.
+    sleep, timer
+        Pause and monotonic clock, for tests.
+
+    Returns
+    -------
+    Job
+        The job as last seen, in a final state unless the time is over.
+
+    Examples
+    --------
+    >>> from recsys.registry.records import JobState
+    >>> job = Job("job", "key", "uploads/job.csv", "2026-03-01T12:00:00.000000Z", "2026-03-01T12:00:00.000000Z")
+    >>> asyncio.run(wait_until_final(None, job, timeout_s=0)).state is JobState.QUEUED
+    True
     """
     deadline = timer() + timeout_s
-    pause_s = _FIRST_LOOK_S
+    pause_s = _FIRST_PAUSE_S
     while not job.state.is_final and (left_s := deadline - timer()) > 0:
         try:
             await sleep(min(pause_s, left_s))
         except asyncio.CancelledError:
             return job
-        pause_s = min(pause_s * 1.5, _LAST_LOOK_S)
+        pause_s = min(pause_s * _PAUSE_GROWTH, _MAX_PAUSE_S)
         try:
             job = await anyio.to_thread.run_sync(registry.get_job, job.job_id)
         except Unavailable:

@@ -1,33 +1,38 @@
-"""The `Prefer` header (RFC 7240): how long a caller wants to wait for the outcome."""
+"""The `Prefer` header (RFC 7240), which says how long a client is willing to wait for the outcome."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
-_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
-_WORD: Final = rf"(?:{_NAME}|{_QUOTED})"
-# A preference, its value, and parameters of its own, which no preference that is known here has.
-_PREFERENCE: Final = re.compile(
-    rf"\s*(?P<name>{_NAME})(?:\s*=\s*(?P<value>{_WORD}))?(?:\s*;\s*(?:{_NAME}(?:\s*=\s*{_WORD})?)?)*\s*(?:,|$)"
-)
-_MAX_LENGTH: Final = 1000
-_MAX_DIGITS: Final = 9
+_WAIT: Final = re.compile(r'wait\s*=\s*("?)([0-9]{1,9})\1', re.IGNORECASE)
 
 
-def wait_s(headers: Sequence[str]) -> int | None:
-    """Seconds of `wait=N` in the request's `Prefer` headers; None where there is none that can be understood.
+def wait_s(headers: Iterable[str]) -> int | None:
+    """Return the seconds of the first valid `wait=N` preference.
 
-    Names are compared without case, the first `wait` counts, a value may be quoted. What cannot be understood is
-    passed over, as RFC 7240 §2 wants.
+    Parameters
+    ----------
+    headers
+        Values of the request's `Prefer` headers. Each can hold several preferences, separated by commas.
+
+    Returns
+    -------
+    int or None
+        Seconds to wait, or None if no preference asks for it. Preferences that are unknown or malformed are ignored, as
+        RFC 7240 §2 requires.
+
+    Examples
+    --------
+    >>> wait_s(["respond-async, wait=10"])
+    10
+    >>> wait_s(["wait=soon"]) is None
+    True
     """
-    text = ", ".join(headers)
-    if len(text) > _MAX_LENGTH:
-        return None
-    for match in _PREFERENCE.finditer(text):
-        if match["name"].lower() == "wait":
-            digits = (match["value"] or "").strip('"')
-            return int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS else None
+    for preference in ",".join(headers).split(","):
+        # Parameters follow a semicolon; `wait` does not have any.
+        match = _WAIT.fullmatch(preference.partition(";")[0].strip())
+        if match is not None:
+            return int(match[2])
     return None

@@ -1,4 +1,4 @@
-"""What the routes take and give, as JSON. Requests are strict: no unknown members, no numbers in quotes."""
+"""JSON bodies of the routes. Request models are strict: no unknown fields, no numbers in quotes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,27 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recsys.clock import Timestamp
 from recsys.http.problems import to_document
-from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion
+from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion, Progress
 
-DAY_S: Final = 86_400
+_DAY_S: Final = 86_400
+_MAX_OVERLAP_S: Final = 7 * _DAY_S
+
+_KeyId = Annotated[str, Field(description="Public id of the API key.")]
+_NewApiKey = Annotated[str, Field(description="The API key. It is shown only in this response, so store it now.")]
+_JobId = Annotated[str, Field(description="Id of the job.")]
+_CreatedAt = Annotated[str, Field(description="Creation time (UTC, ISO 8601).")]
+_CurrentVersion = Annotated[
+    str | None, Field(description="Version that serves requests; null until the first model is published.")
+]
+_Metrics = Annotated[dict[str, Any], Field(description="Evaluation on held-out interactions, beside the baselines.")]
+_FinalMetrics = Annotated[
+    dict[str, Any] | None,
+    Field(description="Evaluation on held-out interactions, beside the baselines; null unless the training succeeded."),
+]
+_Report = Annotated[
+    dict[str, Any] | None,
+    Field(description="Data report: what was read, and which lines were skipped. null until the data has been read."),
+]
 
 
 class _Request(BaseModel):
@@ -18,93 +36,121 @@ class _Request(BaseModel):
 
 
 class UploadRequest(_Request):
-    """What will be uploaded."""
+    """Options of an upload form."""
 
-    gzip: Annotated[bool, Field(description="Whether the file will be compressed.")] = False
+    gzip: Annotated[bool, Field(description="Whether the file is compressed with gzip.")] = False
 
 
 class RotateRequest(_Request):
-    """How to rotate a key."""
+    """Options of a key rotation."""
 
     overlap_s: Annotated[
-        int, Field(ge=0, le=7 * DAY_S, description="How long the key before works on, in seconds.")
-    ] = DAY_S
+        int,
+        Field(
+            ge=0,
+            le=_MAX_OVERLAP_S,
+            description="How long the previous key remains valid, in seconds. Defaults to one day; at most seven.",
+        ),
+    ] = _DAY_S
 
 
 class ClaimRequest(_Request):
-    """The token of a receipt."""
+    """A claim token."""
 
-    claim_token: Annotated[str, Field(min_length=1, max_length=200)]
+    claim_token: Annotated[
+        str, Field(min_length=1, max_length=200, description="`claim_token` from the receipt of the import.")
+    ]
 
 
 class JobAccepted(BaseModel):
-    """A training that was asked for. `api_key` is shown this once; null when the request came with a key."""
+    """An accepted training request."""
 
-    job_id: str
-    key_id: str
-    api_key: str | None
-    status: JobState
-    location: Annotated[str, Field(description="Where to ask how far it is.")]
+    job_id: _JobId
+    key_id: Annotated[str, Field(description="Public id of the API key whose model is trained.")]
+    api_key: Annotated[
+        str | None,
+        Field(
+            description="The new API key, shown only in this response. null if the request was made with an API key."
+        ),
+    ]
+    status: Annotated[JobState, Field(description="Status of the job.")]
+    location: Annotated[str, Field(description="Path of the job, to poll its status.")]
 
 
 class ModelTrained(JobAccepted):
-    """A training that succeeded while the request waited."""
+    """A training that succeeded during the wait."""
 
-    model_version: str | None
-    metrics: dict[str, Any] | None
-    report: Annotated[dict[str, Any] | None, Field(description="What was read, and which lines were left out.")]
+    model_version: Annotated[str | None, Field(description="The published version of the model.")]
+    metrics: _FinalMetrics
+    report: _Report
 
 
 class UploadOffered(JobAccepted):
-    """Where to send a large file: POST a multipart form with `fields`, then `file`, to `url`."""
+    """A form for uploading a file directly to the object store."""
 
-    url: str
-    fields: dict[str, str]
-    max_bytes: int
-    expires_in_s: int
+    url: Annotated[str, Field(description="Address to `POST` the multipart form to.")]
+    fields: Annotated[dict[str, str], Field(description="Form fields to send, unchanged and before the part `file`.")]
+    max_bytes: Annotated[int, Field(description="Largest file that the form accepts, in bytes.")]
+    expires_in_s: Annotated[int, Field(description="How long the form is valid, in seconds.")]
 
 
 class ProgressBody(BaseModel):
-    """How far a training is."""
+    """The progress of a training."""
 
-    phase: str
-    epoch: int | None
-    epochs: int | None
-    loss: float | None
-    validation_ndcg: float | None
+    phase: Annotated[
+        str,
+        Field(description="Current step: `reading`, `choosing`, `fitting`, `evaluating`, `refitting` or `publishing`."),
+    ]
+    epoch: Annotated[int | None, Field(description="Completed epochs; null outside of `fitting` and `refitting`.")]
+    epochs: Annotated[int | None, Field(description="Largest number of epochs; training can stop earlier.")]
+    loss: Annotated[float | None, Field(description="Mean training loss of the last completed epoch.")]
+    validation_ndcg: Annotated[float | None, Field(description="NDCG@20 on the validation data; null if not measured.")]
+
+    @classmethod
+    def of(cls, progress: Progress) -> ProgressBody:
+        """Convert the progress of a job."""
+        return cls(
+            phase=progress.phase,
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            loss=progress.loss,
+            validation_ndcg=progress.validation_ndcg,
+        )
 
 
 class JobBody(BaseModel):
-    """A training: queued, running, and then succeeded, failed, or superseded by newer data."""
+    """A training job."""
 
-    job_id: str
-    key_id: str
-    status: JobState
-    progress: ProgressBody | None
-    report: dict[str, Any] | None
-    metrics: dict[str, Any] | None
-    problem: Annotated[dict[str, Any] | None, Field(description="Why it failed: type, title, detail, hint, errors.")]
-    model_version: str | None
-    created_at: str
-    updated_at: str
+    job_id: _JobId
+    key_id: Annotated[str, Field(description="Public id of the API key whose model is trained.")]
+    status: Annotated[
+        JobState,
+        Field(
+            description="`queued`, `running`, or one of the final statuses: `succeeded`, `failed`, or `superseded` if "
+            "a training with newer data was published first."
+        ),
+    ]
+    progress: Annotated[
+        ProgressBody | None, Field(description="Last reported progress; null until the training starts.")
+    ]
+    report: _Report
+    metrics: _FinalMetrics
+    problem: Annotated[
+        dict[str, Any] | None,
+        Field(description="Why the training failed: `type`, `title`, `detail`, `hint` and `errors`; null otherwise."),
+    ]
+    model_version: Annotated[str | None, Field(description="Version that the job published; null unless it succeeded.")]
+    created_at: _CreatedAt
+    updated_at: Annotated[str, Field(description="Time of the last change (UTC, ISO 8601).")]
 
     @classmethod
     def of(cls, job: Job) -> JobBody:
-        """`job` as it is shown."""
-        progress = job.progress
+        """Convert a job for its owner."""
         return cls(
             job_id=job.job_id,
             key_id=job.key_id,
             status=job.state,
-            progress=None
-            if progress is None
-            else ProgressBody(
-                phase=progress.phase,
-                epoch=progress.epoch,
-                epochs=progress.epochs,
-                loss=progress.loss,
-                validation_ndcg=progress.validation_ndcg,
-            ),
+            progress=ProgressBody.of(job.progress) if job.progress else None,
             report=job.report,
             metrics=job.metrics,
             problem=to_document(job.problem) if job.problem else None,
@@ -115,24 +161,24 @@ class JobBody(BaseModel):
 
 
 class ModelBody(BaseModel):
-    """One version of the key's model."""
+    """A published version of a model."""
 
-    version: str
-    job_id: str
-    created_at: str
-    current: bool
-    metrics: dict[str, Any]
+    version: Annotated[str, Field(description="Name of the version.")]
+    job_id: Annotated[str, Field(description="Id of the job that trained the version.")]
+    created_at: _CreatedAt
+    current: Annotated[bool, Field(description="Whether the version serves requests.")]
+    metrics: _Metrics
 
 
 class ModelsBody(BaseModel):
-    """Every version of the key's model, newest first."""
+    """All published versions of a key's model."""
 
-    current_version: str | None
-    models: list[ModelBody]
+    current_version: _CurrentVersion
+    models: Annotated[list[ModelBody], Field(description="The versions, newest first.")]
 
     @classmethod
     def of(cls, key: KeyRecord, versions: list[ModelVersion]) -> ModelsBody:
-        """`versions` of `key` as they are shown."""
+        """Convert the versions of `key`."""
         models = [
             ModelBody(
                 version=version.version,
@@ -147,42 +193,47 @@ class ModelsBody(BaseModel):
 
 
 class ActivatedBody(BaseModel):
-    """Which version answers from now on."""
+    """The outcome of an activation."""
 
-    key_id: str
-    current_version: str | None
+    key_id: _KeyId
+    current_version: _CurrentVersion
 
 
 class KeyBody(BaseModel):
-    """What may be known of a key. `expires_at` is set until its first model is published."""
+    """An API key, without its secret."""
 
-    key_id: str
-    created_at: str
-    current_version: str | None
-    expires_at: str | None
-    previous_key_expires_at: Annotated[str | None, Field(description="Until when the key before the rotation works.")]
+    key_id: _KeyId
+    created_at: _CreatedAt
+    current_version: _CurrentVersion
+    expires_at: Annotated[
+        str | None, Field(description="When the unused key expires; null as soon as its first model is published.")
+    ]
+    previous_key_expires_at: Annotated[
+        str | None,
+        Field(description="When the previous secret of a rotated key expires; null if only the current one is valid."),
+    ]
 
     @classmethod
     def of(cls, key: KeyRecord, *, now: Timestamp) -> KeyBody:
-        """`key` as it is shown: nothing of its secrets."""
-        previous_runs = key.previous_expires_at is not None and now < key.previous_expires_at
+        """Convert a key record for its owner at the time `now`."""
+        is_overlapping = key.previous_expires_at is not None and now < key.previous_expires_at
         return cls(
             key_id=key.key_id,
             created_at=key.created_at,
             current_version=key.current_version,
             expires_at=key.expires_at,
-            previous_key_expires_at=key.previous_expires_at if previous_runs else None,
+            previous_key_expires_at=key.previous_expires_at if is_overlapping else None,
         )
 
 
 class KeyIssued(BaseModel):
-    """A key in clear, shown this once."""
+    """A newly issued API key."""
 
-    key_id: str
-    api_key: str
+    key_id: _KeyId
+    api_key: _NewApiKey
 
 
 class HealthBody(BaseModel):
-    """The service answers."""
+    """The result of a health check."""
 
-    status: str
+    status: Annotated[str, Field(description="`live` or `ready`.")]

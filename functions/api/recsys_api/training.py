@@ -1,7 +1,7 @@
-"""Asking for a training: a key, a job, and last the file, whose arrival in the store starts the work.
+"""Training requests: register a key, create a job, then store the file, whose arrival starts the training.
 
-The order lets every step fail alone. A key or a job that nothing follows expires by itself; a file is never there
-without the job that says whose it is.
+Each step can fail on its own. A key or a job without a file expires, and a file is never stored without the job that
+says whose it is.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 
 UPLOAD_VALID_S: Final = 3600
+"""How long an upload form is valid, in seconds."""
+
 _DAY_S: Final = 86_400
 _ANONYMOUS: Final = "anonymous"
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _MIN_ANONYMOUS_LENGTH: Final = 16
+_UUID_HINT: Final = "Use a new UUID for each file."
 
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A CSV to train on. `sha256` is the hex digest of all its bytes."""
+    """A CSV file to train on; `sha256` is the hex digest of its content."""
 
     content: BinaryIO
     sha256: str
@@ -38,19 +41,25 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A job, and the key it trains when the caller does not have it yet."""
+    """An accepted training request: its job, and the API key if the request created one."""
 
     job: Job
     api_key: ApiKey | None
 
 
 class Training:
-    """Takes files to train on.
+    """Accepts files to train on.
 
     Parameters
     ----------
+    registry
+        Stores keys and jobs.
+    store
+        Stores the files.
+    settings
+        Size limits, and when jobs and unused keys expire.
     clock
-        Says when keys and jobs are made, and with that when they expire.
+        Current time, from which creation and expiry times are set.
     """
 
     def __init__(self, registry: Registry, store: ObjectStore, settings: Settings, clock: Clock = utc_now) -> None:
@@ -60,22 +69,49 @@ class Training:
         self._clock = clock
 
     def accept(self, file: NewFile, *, key: KeyRecord | None, idempotency_key: str | None) -> Accepted:
-        """Store `file` and queue its job; under the same idempotency key a second time, answer as the first time.
+        """Store a file and queue the job that trains on it.
+
+        A repeated request with the same idempotency key and file returns the first request's job and key. It completes
+        the first request if that failed before the file was stored.
 
         Parameters
         ----------
+        file
+            The CSV file.
         key
-            Whose model is trained again; None mints a key. Under an idempotency key it is derived from that and the
-            file, so that the repeated request gets the same one although it is kept nowhere.
+            Key whose model is retrained. If None, a key is created: at random, or derived from the idempotency key and
+            the file, so that a repeated request returns the same key although only its digest is stored.
+        idempotency_key
+            Value of the `Idempotency-Key` header, 1 to 255 visible ASCII characters, at least 16 if `key` is None.
+
+        Returns
+        -------
+        Accepted
+            The job, and the created key; its `api_key` is None if `key` was given.
 
         Raises
         ------
         IdempotencyMismatch
-            The idempotency key was used with another file; nothing was made.
+            The idempotency key was used with another file. Nothing was stored.
         Conflict
-            The key that the first request was given was rotated or revoked since; nothing was made.
+            The key that the first request created was rotated or revoked. Nothing was stored.
         InvalidRequest
-            The idempotency key has other characters than visible ASCII, or a length that is not allowed.
+            The idempotency key has an invalid character or length.
+
+        Examples
+        --------
+        >>> import io, tempfile
+        >>> from pathlib import Path
+        >>> from recsys.objects.files import FileObjectStore
+        >>> from recsys.registry.sqlite import SqliteRegistry
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> registry = SqliteRegistry(folder / "registry.sqlite3")
+        >>> training = Training(registry, FileObjectStore(folder / "objects"), Settings())
+        >>> file = NewFile(io.BytesIO(b"user_id,item_id"), sha256="5f1c…", gzipped=False)
+        >>> accepted = training.accept(file, key=None, idempotency_key=None)
+        >>> accepted.job.state.value, accepted.job.key_id == accepted.api_key.key_id
+        ('queued', True)
+        >>> registry.close()
         """
         if idempotency_key is None:
             job_id, api_key = new_job_id(), None if key else ApiKey.mint()
@@ -84,7 +120,7 @@ class Training:
             job_id = job_id_of_request(key.key_id if key else _ANONYMOUS, idempotency_key)
             self._check_same_file(job_id, file)
             api_key = None if key else ApiKey.derive(_ANONYMOUS, idempotency_key, file.sha256)
-        key_id = self._key_to_train(key, api_key, may_exist=idempotency_key is not None)
+        key_id = self._register_key(key, api_key, may_exist=idempotency_key is not None)
         job = self._create_job(job_id, key_id, gzipped=file.gzipped, fingerprint=file.sha256)
         _check_fingerprint(job, file)
         if job.state is JobState.QUEUED:
@@ -92,23 +128,23 @@ class Training:
         return Accepted(job, api_key)
 
     def offer_upload(self, *, key: KeyRecord | None, gzipped: bool) -> tuple[Accepted, UploadForm]:
-        """Queue a job whose file the caller sends to the store directly."""
+        """Queue a job, and return it with the form for uploading its file directly to the object store."""
         api_key = None if key else ApiKey.mint()
-        key_id = self._key_to_train(key, api_key, may_exist=False)
+        key_id = self._register_key(key, api_key, may_exist=False)
         job = self._create_job(new_job_id(), key_id, gzipped=gzipped, fingerprint=None)
         max_bytes = self._settings.max_upload_bytes
         form = self._store.upload_form(job.object_name, max_bytes=max_bytes, valid_s=UPLOAD_VALID_S)
         return Accepted(job, api_key), form
 
     def _check_same_file(self, job_id: str, file: NewFile) -> None:
-        """Look before a key is made: one that belongs to no job would be left behind."""
+        """Reject another file before a key is created for it, which would be left behind without a job."""
         try:
             _check_fingerprint(self._registry.get_job(job_id), file)
         except JobNotFound:
             return
 
-    def _key_to_train(self, key: KeyRecord | None, api_key: ApiKey | None, *, may_exist: bool) -> str:
-        """The id of `key`, or of `api_key` after adding it to the registry."""
+    def _register_key(self, key: KeyRecord | None, api_key: ApiKey | None, *, may_exist: bool) -> str:
+        """Return the id of `key`, or add `api_key` to the registry and return its id."""
         if api_key is None:
             assert key is not None
             return key.key_id
@@ -141,40 +177,40 @@ class Training:
         try:
             self._store.create(job.object_name, file.content)
         except ObjectExists:
-            # The same request came before and stored the same bytes.
+            # An earlier request with this idempotency key stored the same bytes.
             return
 
 
 def check_idempotency_key(text: str, *, anonymous: bool) -> None:
-    """Raise `InvalidRequest` unless `text` can be an idempotency key.
+    """Raise `InvalidRequest` unless `text` is a valid idempotency key.
 
-    Without an API key it must be long enough that nobody guesses it: the new key is derived from it.
+    Without an API key it must be long enough that it cannot be guessed, because the new key is derived from it.
     """
     if not _IDEMPOTENCY_KEY.fullmatch(text):
         raise InvalidRequest(
             "Idempotency-Key must be 1 to 255 visible ASCII characters.",
             code="invalid-idempotency-key",
-            hint="Use a new UUID for every file.",
+            hint=_UUID_HINT,
         )
     if anonymous and len(text) < _MIN_ANONYMOUS_LENGTH:
         raise InvalidRequest(
             f"Without an API key, Idempotency-Key must have at least {_MIN_ANONYMOUS_LENGTH} characters, so that it "
-            f"cannot be guessed. Received: {len(text)}.",
+            f"cannot be guessed. Received: {len(text)} characters.",
             code="invalid-idempotency-key",
-            hint="Use a new UUID for every file.",
+            hint=_UUID_HINT,
         )
 
 
 def _check_fingerprint(job: Job, file: NewFile) -> None:
     if job.fingerprint != file.sha256:
-        raise IdempotencyMismatch("This Idempotency-Key came with another file before.")
+        raise IdempotencyMismatch("This Idempotency-Key was used with a different file.")
 
 
 def _check_unchanged(record: KeyRecord, api_key: ApiKey) -> None:
-    """A repeated request derives the key it was given first, and must not be told one that opens nothing any more."""
+    """Raise `Conflict` if the derived key is no longer valid, because the response would contain a useless key."""
     if record.revoked_at is not None or record.secret_sha256 is None or not api_key.matches(record.secret_sha256):
         raise Conflict(
-            "The key that this Idempotency-Key made was rotated or revoked since.",
+            "The key that this Idempotency-Key created has been rotated or revoked.",
             code="key-changed",
-            hint="Use the key you rotated to, or a new Idempotency-Key for a new key.",
+            hint="Use the key you rotated to, or a new Idempotency-Key to create another key.",
         )

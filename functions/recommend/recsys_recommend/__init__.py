@@ -1,1 +1,1 @@
-"""HTTP for recommending: NumPy only, no TensorFlow, no pandas."""
+"""The function `recommend`: HTTP routes for recommendations, with NumPy but without TensorFlow and pandas."""

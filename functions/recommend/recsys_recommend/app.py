@@ -1,6 +1,6 @@
-"""The app of the function `recommend`: the hot path."""
+"""The FastAPI app of the function `recommend`, the hot path."""
 
-# No `from __future__ import annotations`: FastAPI reads the annotations of routes, which name what is local here.
+# No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 import asyncio
 import math
 import time
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response, Security
-from fastapi.security import APIKeyHeader
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Response
 
 from recsys.clock import Clock, utc_now
 from recsys.http import problems
-from recsys.http.middleware import OnRequestEnd, request_context
+from recsys.http.api_key_header import cached_key
+from recsys.http.middleware import OnRequestEnd
 from recsys.http.problems import documented
-from recsys.keys.authentication import Authenticator, current_version
+from recsys.keys.authentication import Authenticator, ModelName, current_model
 from recsys.model.artifact import SERVING, read_model
 from recsys.model.recommender import ServingModel
 from recsys.objects import layout
@@ -23,15 +23,59 @@ from recsys.objects.store import ObjectReader
 from recsys.registry.records import KeyRecord
 from recsys.registry.registry import KeyReader
 from recsys.settings import Settings
-from recsys_recommend.model_cache import LoadedModel, ModelCache, ModelName
+from recsys_recommend.model_cache import ModelCache
 from recsys_recommend.queries import BatchQuery, ModelQuery, PopularQuery, SimilarItemsQuery, UserQuery, to_json
 from recsys_recommend.response_cache import ResponseCache
-from recsys_recommend.schemas import BatchRequest, ListQuery, RecommendationRequest
+from recsys_recommend.schemas import BatchRequest, ListParameters, RecommendationRequest
 
-_HEADER: Final = "X-API-Key"
-_documented_header: Final = APIKeyHeader(
-    name=_HEADER, scheme_name="ApiKey", description="The key that POST /v1/train returned.", auto_error=False
-)
+_JSON: Final = "application/json"
+
+
+def create_app(
+    registry: KeyReader,
+    store: ObjectReader,
+    settings: Settings,
+    *,
+    on_request_end: OnRequestEnd | None = None,
+    count_metric: Callable[[str], None] = lambda _: None,
+    stale_while_loading_s: float = math.inf,
+) -> FastAPI:
+    """Create the complete app of the function `recommend`.
+
+    Parameters
+    ----------
+    registry
+        Where key records are read.
+    store
+        Where models are read.
+    settings
+        Cache sizes and lifetimes.
+    on_request_end
+        Called with the `RequestContext` of each finished request, for example to record metrics.
+    count_metric
+        Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
+    stale_while_loading_s
+        How long the previous version of a model serves requests while the current one loads, in seconds.
+
+    Returns
+    -------
+    FastAPI
+        The ASGI app.
+
+    Examples
+    --------
+    >>> from starlette.testclient import TestClient
+    >>> app = create_app(registry=None, store=None, settings=Settings())
+    >>> response = TestClient(app).get("/v1/popular")
+    >>> response.status_code, response.json()["detail"]
+    (401, 'No API key was sent.')
+    """
+    app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
+    problems.install(app, on_request_end=on_request_end)
+    app.include_router(
+        create_router(registry, store, settings, count_metric=count_metric, stale_while_loading_s=stale_while_loading_s)
+    )
+    return app
 
 
 def create_router(
@@ -41,88 +85,116 @@ def create_router(
     *,
     clock: Clock = utc_now,
     timer: Callable[[], float] = time.monotonic,
-    count: Callable[[str], None] = lambda _: None,
-    patience_s: float = math.inf,
+    count_metric: Callable[[str], None] = lambda _: None,
+    stale_while_loading_s: float = math.inf,
 ) -> APIRouter:
-    """Every route; the app that includes them needs `recsys.http.problems.install`.
+    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
 
-    `clock` and `timer` are for tests; `count` is told of loaded and failed models, for metrics; `patience_s` is the
-    `ModelCache`'s.
+    `clock` and `timer` are for tests. The other parameters are those of `create_app`.
     """
-    authenticator = Authenticator(registry, cache_s=settings.key_cache_s, clock=clock, timer=timer)
-    models = ModelCache(
-        lambda name: load_model(store, name),
-        max_bytes=settings.model_cache_bytes,
-        patience_s=patience_s,
-        count=count,
-        timer=timer,
+    service = _Recommendations(
+        ModelCache(
+            lambda name: load_model(store, name),
+            max_bytes=settings.model_cache_bytes,
+            stale_while_loading_s=stale_while_loading_s,
+            count_metric=count_metric,
+            timer=timer,
+        ),
+        ResponseCache(max_bytes=settings.response_cache_bytes),
     )
-    answers = ResponseCache(max_bytes=settings.response_cache_bytes)
-    router = APIRouter(tags=["recommending"])
+    authenticator = Authenticator(registry, cache_s=settings.key_cache_s, clock=clock, timer=timer)
+    Key = Annotated[KeyRecord, Depends(cached_key(authenticator))]  # noqa: N806  # it names a type
+    router = APIRouter(tags=["Recommendations"])
 
-    # Not in a thread: almost every time the record is cached, and a thread costs more than all the rest.
-    async def key_of(request: Request, _: Annotated[str | None, Security(_documented_header)]) -> KeyRecord:
-        record = authenticator.authenticate(request.headers.get(_HEADER))
-        request_context(request.scope).key_id = record.key_id
-        return record
+    @router.post(
+        "/v1/recommendations",
+        summary="Recommend items",
+        response_description="The items, best first.",
+        responses=documented(401, 409, 413, 422, 503),
+    )
+    async def recommend_items(key: Key, body: RecommendationRequest) -> Response:
+        """Rank items for a user, for a basket, or for a user with recent interactions.
 
-    async def model_of(key: KeyRecord) -> LoadedModel:
-        return await models.get(ModelName(key.key_id, *current_version(key)))
+        A user of the training data gets personal recommendations. An unknown user with `recent_items` gets
+        recommendations for these items, and without them the most popular items, so an unknown user is never an error.
+        `strategy` in the response states which of these applied.
+        """
+        return await service.respond(key, UserQuery.of(body))
 
-    async def ask(key: KeyRecord, query: ModelQuery) -> Response:
-        return Response(answers.answer(await model_of(key), query), media_type="application/json")
+    @router.post(
+        "/v1/recommendations/batch",
+        summary="Recommend items to many users",
+        response_description="One result per request, in the same order.",
+        responses=documented(401, 409, 413, 422, 503),
+    )
+    async def recommend_items_batch(key: Key, body: BatchRequest) -> Response:
+        """Answer up to 1,000 recommendation requests in one call, all from the same version of the model.
 
-    Key = Annotated[KeyRecord, Depends(key_of)]  # noqa: N806  # it names a type
+        Options next to `requests` are defaults; each request can override them. A batch can ask for at most 20,000
+        items in total.
+        """
+        return await service.respond_to_batch(key, BatchQuery.of(body))
 
-    @router.post("/v1/recommendations", responses=documented(401, 409, 413, 422, 503))
-    async def recommendations(key: Key, body: RecommendationRequest) -> Response:
-        """The best items for a user, known or not, or for a basket. Where nothing is known, the most popular ones."""
-        return await ask(key, UserQuery.of(body))
+    # `:path` because an id can contain slashes, and the server (uvicorn, API Gateway) decodes %2F before routing.
+    @router.get(
+        "/v1/items/{item_id:path}/similar",
+        summary="List similar items",
+        response_description="The items, best first.",
+        responses=documented(401, 404, 409, 422, 503),
+    )
+    async def list_similar_items(
+        key: Key,
+        item_id: Annotated[str, Path(description="The item's id, percent-encoded once. It can contain `%2F`.")],
+        parameters: Annotated[ListParameters, Query()],
+    ) -> Response:
+        """Rank the items that go best with an item: those recommended to a user who interacted with it alone."""
+        return await service.respond(key, SimilarItemsQuery.of(item_id, parameters))
 
-    @router.post("/v1/recommendations/batch", responses=documented(401, 409, 413, 422, 503))
-    async def recommendations_of_many(key: Key, body: BatchRequest) -> Response:
-        """The best items for each of many users: one answer each, in their order."""
-        queries = BatchQuery.of(body)
-        loaded = await model_of(key)
-        # In a thread: it may take seconds, and others ask meanwhile.
-        content = await asyncio.to_thread(lambda: to_json(queries.answer(loaded.model)))
-        return Response(content, media_type="application/json")
-
-    # The id may hold slashes, and the path is decoded when it comes here: by uvicorn, and on AWS by API Gateway.
-    @router.get("/v1/items/{item_id:path}/similar", responses=documented(401, 404, 409, 422, 503))
-    async def similar_items(key: Key, item_id: str, query: Annotated[ListQuery, Query()]) -> Response:
-        """What goes with an item."""
-        return await ask(key, SimilarItemsQuery.of(item_id, query))
-
-    @router.get("/v1/popular", responses=documented(401, 409, 422, 503))
-    async def popular_items(key: Key, query: Annotated[ListQuery, Query()]) -> Response:
-        """What most users had."""
-        return await ask(key, PopularQuery.of(query))
+    @router.get(
+        "/v1/popular",
+        summary="List popular items",
+        response_description="The items, most popular first.",
+        responses=documented(401, 409, 422, 503),
+    )
+    async def list_popular_items(key: Key, parameters: Annotated[ListParameters, Query()]) -> Response:
+        """Rank the items by the share of users who interacted with them."""
+        return await service.respond(key, PopularQuery.of(parameters))
 
     return router
 
 
-def create_app(
-    registry: KeyReader,
-    store: ObjectReader,
-    settings: Settings,
-    *,
-    on_request_end: OnRequestEnd | None = None,
-    count: Callable[[str], None] = lambda _: None,
-    patience_s: float = math.inf,
-) -> FastAPI:
-    """An app that needs nothing else. `observe` is told of every context, for metrics."""
-    app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
-    problems.install(app, on_request_end=on_request_end)
-    app.include_router(create_router(registry, store, settings, count=count, patience_s=patience_s))
-    return app
+class _Recommendations:
+    """Answers queries with the current model of a key."""
+
+    def __init__(self, models: ModelCache, responses: ResponseCache) -> None:
+        self._models = models
+        self._responses = responses
+
+    async def respond(self, key: KeyRecord, query: ModelQuery) -> Response:
+        """Answer a query, from the response cache if possible."""
+        loaded = await self._models.get(current_model(key))
+        return Response(self._responses.get(loaded, query), media_type=_JSON)
+
+    async def respond_to_batch(self, key: KeyRecord, batch: BatchQuery) -> Response:
+        """Answer a batch in a thread, because it can take seconds and must not block other requests."""
+        loaded = await self._models.get(current_model(key))
+        content = await asyncio.to_thread(lambda: to_json(batch.run(loaded.model)))
+        return Response(content, media_type=_JSON)
 
 
 def load_model(store: ObjectReader, name: ModelName) -> ServingModel:
-    """Read a model from the store, verifying every byte that is used."""
+    """Read a model from the object store and verify its digests.
+
+    Raises
+    ------
+    ArtifactDamaged
+        A file is missing or differs from its manifest.
+    Unavailable
+        The object store did not respond.
+    """
     prefix = layout.model_prefix(name.key_id, name.version)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        # Asked for together with the manifest: a cold start waits for one answer less.
+        # Read in parallel with the manifest, which saves a cold start one round trip.
         arrays = pool.submit(store.read, prefix + SERVING)
 
         def read(file: str) -> bytes:

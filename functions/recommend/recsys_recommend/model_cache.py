@@ -1,66 +1,59 @@
-"""Loaded models: as many as fit into the memory set aside, the least recently used go first."""
+"""Cache of loaded models, bounded in memory, with least-recently-used eviction."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cachetools import LRUCache, TTLCache
 
 from recsys.errors import ArtifactDamaged, RecsysError, Unavailable
+from recsys.keys.authentication import ModelName
 from recsys.model.recommender import ServingModel
 
 _logger: Final = logging.getLogger("recsys.models")
-_RETRY_S: Final = 10.0
+_RETRY_S: Final = 10.0  # pause before a version that could not be loaded is tried again; not tuned
+_MAX_FAILURES: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class ModelName:
-    """One version of one key's model, and the digest of its manifest that the registry trusts."""
-
-    key_id: str
-    version: str
-    manifest_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model, and which one it is."""
+class LoadedModel(NamedTuple):
+    """A model in memory and its name."""
 
     name: ModelName
     model: ServingModel
 
 
-@dataclass(frozen=True, slots=True)
-class _Loading:
+class _Loading(NamedTuple):
     task: asyncio.Task[LoadedModel]
     since_s: float
 
 
 class ModelCache:
-    """Models by key, loaded when they are asked for. For the coroutines of one event loop.
+    """Loads models on demand and keeps them in memory. Not thread-safe: use it from one event loop.
 
-    While another version is loaded, the one before answers: nobody waits for a version that can be seen to be coming.
+    While the current version of a model loads, the previous version serves requests, so that a new version does not
+    make any request wait.
 
     Parameters
     ----------
     load
-        Reads a model; raises `ArtifactDamaged` or `Unavailable`. Runs in a thread.
+        Reads a model; raises `ArtifactDamaged` or `Unavailable`. It runs in a thread.
     max_bytes
-        Memory for all models together, as `ServingModel.size_bytes` counts it. A larger one is loaded for every
-        request that needs it, and not kept.
-    patience_s
-        For how long the version before answers at most. A server's thread goes on by itself; Lambda's stands still
-        between two requests, so there one of them has to wait when they are few.
-    count
-        Is told `ModelLoaded` and `ModelFailed`, for metrics.
+        Memory for all models together, as counted by `ServingModel.size_bytes`. A larger model is loaded for each
+        request and not kept.
+    stale_while_loading_s
+        How long the previous version may serve requests while the current one loads, in seconds; after that, requests
+        wait. Unlimited on a server. Lambda freezes the loading thread between two requests, so there a request has to
+        wait for it from time to time.
+    count_metric
+        Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
     timer
-        Seconds that only rise.
+        Monotonic seconds, for tests.
     """
 
     def __init__(
@@ -68,68 +61,86 @@ class ModelCache:
         load: Callable[[ModelName], ServingModel],
         *,
         max_bytes: int,
-        patience_s: float = math.inf,
-        count: Callable[[str], None] = lambda _: None,
+        stale_while_loading_s: float = math.inf,
+        count_metric: Callable[[str], None] = lambda _: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._max_bytes = max_bytes
-        self._patience_s = patience_s
-        self._count = count
+        self._stale_while_loading_s = stale_while_loading_s
+        self._count_metric = count_metric
         self._timer = timer
         self._by_key: LRUCache[str, LoadedModel] = LRUCache(max_bytes, getsizeof=lambda loaded: loaded.model.size_bytes)
         self._loading: dict[ModelName, _Loading] = {}
-        # A version that cannot be read is not read again with every request.
-        self._failed: TTLCache[ModelName, RecsysError] = TTLCache(1000, _RETRY_S, timer)
+        self._failures: TTLCache[ModelName, RecsysError] = TTLCache(_MAX_FAILURES, _RETRY_S, timer)
 
     async def get(self, name: ModelName) -> LoadedModel:
-        """The model of that name; while it is loaded, or cannot be, the one of the same key that was loaded before.
+        """Return a model, or the previous version of it while it loads or if it cannot be loaded.
 
-        However many ask for it at once, it is read once.
+        Concurrent calls share one load. A failed load is retried after 10 seconds at the earliest.
+
+        Parameters
+        ----------
+        name
+            The key's current version.
+
+        Returns
+        -------
+        LoadedModel
+            The requested version, or the version of the same key that was loaded last; its `name` tells which.
 
         Raises
         ------
-        ArtifactDamaged, Unavailable
-            It cannot be read, and no other of the key is loaded.
+        ArtifactDamaged
+            The model's files are damaged, and no other version of the key is in memory.
+        Unavailable
+            The object store did not respond, and no other version of the key is in memory.
+
+        Examples
+        --------
+        >>> from types import SimpleNamespace
+        >>> cache = ModelCache(lambda name: SimpleNamespace(size_bytes=100), max_bytes=1000)
+        >>> asyncio.run(cache.get(ModelName("shop", "job.1", "digest"))).name.version
+        'job.1'
         """
-        before = self._by_key.get(name.key_id)
-        if before is not None and before.name == name:
-            return before
-        if name in self._failed:
-            return _or_raise(before, self._failed[name])
-        loading = self._start(name)
-        if before is not None and self._timer() - loading.since_s < self._patience_s:
-            return before
+        previous = self._by_key.get(name.key_id)
+        if previous is not None and previous.name == name:
+            return previous
+        if name in self._failures:
+            return _previous_or_raise(previous, self._failures[name])
+        loading = self._start_loading(name)
+        if previous is not None and self._timer() - loading.since_s < self._stale_while_loading_s:
+            return previous
         try:
-            # Shielded: a client that hangs up must not take the model away from the others that wait for it.
+            # Shielded, because a client that disconnects must not cancel the load for the other waiting requests.
             return await asyncio.shield(loading.task)
         except (ArtifactDamaged, Unavailable) as error:
-            return _or_raise(before, error)
+            return _previous_or_raise(previous, error)
 
-    def _start(self, name: ModelName) -> _Loading:
-        """The loading of that model, which may be under way."""
+    def _start_loading(self, name: ModelName) -> _Loading:
+        """Start loading a model, unless that is under way."""
         loading = self._loading.get(name)
         if loading is None:
             task = asyncio.create_task(self._load_and_keep(name))
             loading = self._loading[name] = _Loading(task, self._timer())
-            task.add_done_callback(lambda ended: self._end(name, ended))
+            task.add_done_callback(lambda ended: self._end_loading(name, ended))
         return loading
 
-    def _end(self, name: ModelName, task: asyncio.Task[LoadedModel]) -> None:
+    def _end_loading(self, name: ModelName, task: asyncio.Task[LoadedModel]) -> None:
         self._loading.pop(name, None)
         if not task.cancelled() and isinstance(error := task.exception(), RecsysError):
-            self._failed[name] = error
+            self._failures[name] = error
 
     async def _load_and_keep(self, name: ModelName) -> LoadedModel:
         started = time.perf_counter()
         try:
             model = await asyncio.to_thread(self._load, name)
         except (ArtifactDamaged, Unavailable) as error:
-            self._count("ModelFailed")
-            where = {"key_id": name.key_id, "model_version": name.version}
-            _logger.error("A model cannot be read: %s", error.detail, extra=where)
+            self._count_metric("ModelFailed")
+            fields = {"key_id": name.key_id, "model_version": name.version}
+            _logger.error("A model cannot be loaded: %s", error.detail, extra=fields)
             raise
-        self._count("ModelLoaded")
+        self._count_metric("ModelLoaded")
         _logger.info(
             "A model was loaded",
             extra={
@@ -145,7 +156,8 @@ class ModelCache:
         return loaded
 
 
-def _or_raise(before: LoadedModel | None, error: RecsysError) -> LoadedModel:
-    if before is None:
-        raise type(error)(error.detail, hint=error.hint)
-    return before
+def _previous_or_raise(previous: LoadedModel | None, error: RecsysError) -> LoadedModel:
+    if previous is None:
+        # A copy: many requests raise the same stored error, and each raise would append frames to its traceback.
+        raise copy.copy(error) from error.__cause__
+    return previous

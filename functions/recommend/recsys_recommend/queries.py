@@ -1,6 +1,7 @@
-"""What can be asked of a model, as values; and the answer to each, as JSON.
+"""Queries to a model, as values, and their responses.
 
-An answer is plain values put into JSON here: with 1,000 items, checking our own answer would cost the most of all.
+A response is built from plain dictionaries, because validating it with Pydantic would cost more than computing it: a
+response can have 1,000 items.
 """
 
 from __future__ import annotations
@@ -8,26 +9,27 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from recsys.errors import FieldError, InvalidRequest
 from recsys.model import recommender
 from recsys.model.recommender import RankedItem, Recommendations, ServingModel
-from recsys_recommend.schemas import MAX_BATCH_ITEMS, BatchEntry, BatchRequest, ListQuery, RecommendationRequest
+from recsys_recommend.schemas import MAX_BATCH_ITEMS, BatchEntry, BatchRequest, ListParameters, RecommendationRequest
 
 
 class ModelQuery(Protocol):
-    """Something that a model answers: a dataclass of all that the answer depends on."""
+    """A query whose response can be cached."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    def run(self, model: ServingModel) -> dict[str, Any]:
+        """Return the body of the response."""
 
-    def answer(self, model: ServingModel) -> dict[str, Any]:
-        """The answer's body."""
+    def cache_fields(self) -> tuple[Any, ...]:
+        """Return all values that the response depends on besides the model, in a form that JSON can represent."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserQuery:
-    """What to recommend to a user, or to a basket; see `recommender.recommend`."""
+    """A query for recommendations to a user or a basket; see `recsys.model.recommender.recommend`."""
 
     user_id: str | None
     recent_items: Sequence[str]
@@ -38,19 +40,31 @@ class UserQuery:
 
     @classmethod
     def of(cls, body: RecommendationRequest) -> UserQuery:
-        """The query of a request.
+        """Convert a request.
 
         Raises
         ------
         InvalidRequest
-            It names neither a user nor items.
+            The request has neither a user nor recent items.
         """
-        _check_somebody(body, at="")
+        _check_subject(body, at="")
         return cls(body.user_id, body.recent_items, body.n, body.exclude_seen, body.exclude_items, body.candidates)
 
-    def answer(self, model: ServingModel) -> dict[str, Any]:
-        """`RecommendationsBody`."""
-        found = recommender.recommend(
+    @classmethod
+    def of_entry(cls, entry: BatchEntry, defaults: BatchRequest) -> UserQuery:
+        """Convert a request of a batch, whose own options override the batch's."""
+        return cls(
+            entry.user_id,
+            entry.recent_items,
+            defaults.n if entry.n is None else entry.n,
+            defaults.exclude_seen if entry.exclude_seen is None else entry.exclude_seen,
+            defaults.exclude_items if entry.exclude_items is None else entry.exclude_items,
+            defaults.candidates if entry.candidates is None else entry.candidates,
+        )
+
+    def run(self, model: ServingModel) -> dict[str, Any]:
+        """Return a `RecommendationsBody`."""
+        recommendations = recommender.recommend(
             model,
             self.user_id,
             n=self.n,
@@ -59,125 +73,133 @@ class UserQuery:
             exclude_items=self.exclude_items,
             candidates=self.candidates,
         )
-        return _recommendations(found)
+        return _recommendations(recommendations)
+
+    def cache_fields(self) -> tuple[Any, ...]:
+        """Return all fields."""
+        return (self.user_id, self.recent_items, self.n, self.exclude_seen, self.exclude_items, self.candidates)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it names a user and nothing else but `n`."""
-        plain = UserQuery(self.user_id, [], self.n, exclude_seen=True, exclude_items=[], candidates=None)
-        return self.user_id is not None and self == plain
+    def is_default(self) -> bool:
+        """Whether the query has a user and, except for `n`, only default options."""
+        default = UserQuery(self.user_id, [], self.n, exclude_seen=True, exclude_items=[], candidates=None)
+        return self.user_id is not None and self == default
 
 
 @dataclass(frozen=True, slots=True)
 class BatchQuery:
-    """What to recommend to each of many."""
+    """A batch of queries for recommendations. It has at least one."""
 
-    each: list[UserQuery]
+    queries: list[UserQuery]
 
     @classmethod
     def of(cls, body: BatchRequest) -> BatchQuery:
-        """The queries of a batch.
+        """Convert a request.
 
         Raises
         ------
         InvalidRequest
-            An entry names neither a user nor items, or they ask for too many items together.
+            An entry has neither a user nor recent items, or the batch requests too many items in total.
         """
-        for place, entry in enumerate(body.requests):
-            _check_somebody(entry, at=f"/requests/{place}")
-        each = [_with_defaults(entry, body) for entry in body.requests]
-        n_items = sum(query.n for query in each)
+        for index, entry in enumerate(body.requests):
+            _check_subject(entry, at=f"/requests/{index}")
+        queries = [UserQuery.of_entry(entry, body) for entry in body.requests]
+        n_items = sum(query.n for query in queries)
         if n_items > MAX_BATCH_ITEMS:
-            detail = f"A batch takes {MAX_BATCH_ITEMS:,} items in all, the sum of every n. Received: {n_items:,}."
+            detail = f"Expected at most {MAX_BATCH_ITEMS:,} items per batch, the sum of every n. Received: {n_items:,}."
             raise InvalidRequest(
                 detail,
-                hint="Ask for fewer items each, or send several batches.",
+                hint="Reduce n, or send several batches.",
                 errors=[FieldError("too_many_items", detail, pointer="/requests")],
             )
-        return cls(each)
+        return cls(queries)
 
-    def answer(self, model: ServingModel) -> dict[str, Any]:
-        """`BatchBody`; users alone are multiplied all together."""
+    def run(self, model: ServingModel) -> dict[str, Any]:
+        """Return a `BatchBody`. Default queries are computed together, which is faster than one by one."""
         from recsys.model import batch_ranking  # noqa: PLC0415  # 7 ms of a cold start that few requests need
 
-        first = self.each[0]
-        if all(query.is_plain and query.n == first.n for query in self.each):
-            user_ids = [query.user_id for query in self.each if query.user_id is not None]
-            results = [_recommendations(found) for found in batch_ranking.recommend_all(model, user_ids, n=first.n)]
+        n = self.queries[0].n
+        if all(query.is_default and query.n == n for query in self.queries):
+            user_ids = [query.user_id for query in self.queries if query.user_id is not None]
+            results = [_recommendations(each) for each in batch_ranking.recommend_all(model, user_ids, n=n)]
         else:
-            results = [query.answer(model) for query in self.each]
+            results = [query.run(model) for query in self.queries]
         return {"model_version": model.version, "results": results}
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarItemsQuery:
-    """What goes with an item; see `recommender.similar`."""
+    """A query for items similar to an item; see `recsys.model.recommender.similar`."""
 
     item_id: str
     n: int
     exclude_items: Sequence[str]
 
     @classmethod
-    def of(cls, item_id: str, query: ListQuery) -> SimilarItemsQuery:
-        """The query of a request."""
-        return cls(item_id, query.n, query.exclude_items)
+    def of(cls, item_id: str, parameters: ListParameters) -> SimilarItemsQuery:
+        """Convert a request."""
+        return cls(item_id, parameters.n, parameters.exclude_items)
 
-    def answer(self, model: ServingModel) -> dict[str, Any]:
-        """`SimilarBody`. Raises `ItemNotFound`."""
+    def run(self, model: ServingModel) -> dict[str, Any]:
+        """Return a `SimilarBody`.
+
+        Raises
+        ------
+        ItemNotFound
+            The model does not know the item.
+        """
         items = recommender.similar(model, self.item_id, n=self.n, exclude_items=self.exclude_items)
         return {"item_id": self.item_id, "model_version": model.version, "items": _items(items)}
+
+    def cache_fields(self) -> tuple[Any, ...]:
+        """Return all fields."""
+        return (self.item_id, self.n, self.exclude_items)
 
 
 @dataclass(frozen=True, slots=True)
 class PopularQuery:
-    """What most users had; see `recommender.popular`."""
+    """A query for the most popular items; see `recsys.model.recommender.popular`."""
 
     n: int
     exclude_items: Sequence[str]
 
     @classmethod
-    def of(cls, query: ListQuery) -> PopularQuery:
-        """The query of a request."""
-        return cls(query.n, query.exclude_items)
+    def of(cls, parameters: ListParameters) -> PopularQuery:
+        """Convert a request."""
+        return cls(parameters.n, parameters.exclude_items)
 
-    def answer(self, model: ServingModel) -> dict[str, Any]:
-        """`PopularBody`."""
-        found = recommender.popular(model, n=self.n, exclude_items=self.exclude_items)
-        return {"model_version": found.model_version, "items": _items(found.items)}
+    def run(self, model: ServingModel) -> dict[str, Any]:
+        """Return a `PopularBody`."""
+        recommendations = recommender.popular(model, n=self.n, exclude_items=self.exclude_items)
+        return {"model_version": recommendations.model_version, "items": _items(recommendations.items)}
+
+    def cache_fields(self) -> tuple[Any, ...]:
+        """Return all fields."""
+        return (self.n, self.exclude_items)
 
 
 def to_json(body: dict[str, Any]) -> bytes:
-    """`body` as it is sent."""
+    """Encode a response body as compact UTF-8 JSON."""
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _check_somebody(asked: RecommendationRequest | BatchEntry, *, at: str) -> None:
-    if asked.user_id is None and not asked.recent_items:
+def _check_subject(request: RecommendationRequest | BatchEntry, *, at: str) -> None:
+    """Raise `InvalidRequest` unless the request has a user or recent items; `at` is its JSON pointer."""
+    if request.user_id is None and not request.recent_items:
         detail = "Expected a user_id, or recent_items for a basket without a user. Received neither."
         raise InvalidRequest(
             f"{at} {detail}".strip(),
-            hint="GET /v1/popular gives what most users had, for nobody in particular.",
+            hint="For recommendations without a user, use GET /v1/popular.",
             errors=[FieldError("missing", detail, pointer=f"{at}/user_id")],
         )
 
 
-def _with_defaults(entry: BatchEntry, batch: BatchRequest) -> UserQuery:
-    return UserQuery(
-        entry.user_id,
-        entry.recent_items,
-        batch.n if entry.n is None else entry.n,
-        batch.exclude_seen if entry.exclude_seen is None else entry.exclude_seen,
-        batch.exclude_items if entry.exclude_items is None else entry.exclude_items,
-        batch.candidates if entry.candidates is None else entry.candidates,
-    )
-
-
-def _recommendations(found: Recommendations) -> dict[str, Any]:
+def _recommendations(recommendations: Recommendations) -> dict[str, Any]:
     return {
-        "user_id": found.user_id,
-        "strategy": found.strategy.value,
-        "model_version": found.model_version,
-        "items": _items(found.items),
+        "user_id": recommendations.user_id,
+        "strategy": recommendations.strategy.value,
+        "model_version": recommendations.model_version,
+        "items": _items(recommendations.items),
     }
 
 

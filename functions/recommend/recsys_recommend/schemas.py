@@ -1,72 +1,88 @@
-"""What the routes take, as JSON. Requests are strict: no unknown members, no numbers for ids."""
+"""JSON bodies and query parameters of the routes. They are strict: no unknown fields, no numbers as ids."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MAX_N = 1000
-MAX_RECENT = 200
-MAX_EXCLUDED = 10_000
-MAX_CANDIDATES = 10_000
-MAX_BATCH = 1000
-MAX_BATCH_ITEMS = 20_000
-"""Of all of a batch's answers together: Lambda's answers take 6 MB."""
+MAX_N: Final = 1000
+MAX_RECENT: Final = 200
+MAX_EXCLUDED: Final = 10_000
+MAX_CANDIDATES: Final = 10_000
+MAX_BATCH: Final = 1000
+MAX_BATCH_ITEMS: Final = 20_000
+"""Items in all results of a batch together, because a Lambda response is limited to 6 MB."""
 
-UserId = Annotated[str, Field(min_length=1, description="The id as it stands in the CSV, byte for byte.")]
+_Ids = list[str]
+_Strict: Final = ConfigDict(extra="forbid", strict=True)
+
+UserId = Annotated[
+    Annotated[str, Field(min_length=1)] | None,
+    Field(description="The user's id, exactly as in the training data; null for a basket without a user."),
+]
 RecentItems = Annotated[
-    list[str],
+    _Ids,
     Field(
-        max_length=MAX_RECENT, description="What the user had since the model was trained, or a basket; oldest first."
+        max_length=MAX_RECENT,
+        description="Ids of the items in the basket or of the user's interactions since the training; oldest first.",
     ),
 ]
-Count = Annotated[int, Field(ge=1, le=MAX_N, description="How many items.")]
-ExcludeSeen = Annotated[bool, Field(description="Leave out what the user had, `recent_items` included.")]
-ExcludedItems = Annotated[list[str], Field(max_length=MAX_EXCLUDED, description="Leave these out too.")]
-Candidates = Annotated[list[str], Field(max_length=MAX_CANDIDATES, description="Rank only these.")]
+Count = Annotated[int, Field(ge=1, le=MAX_N, description="Number of items to return.")]
+ExcludeSeen = Annotated[
+    bool, Field(description="Whether to leave out items that the user interacted with, `recent_items` included.")
+]
+ExcludedItems = Annotated[
+    _Ids, Field(max_length=MAX_EXCLUDED, description="Ids of items to leave out. Unknown ids are ignored.")
+]
+Candidates = Annotated[
+    Annotated[_Ids, Field(max_length=MAX_CANDIDATES)] | None,
+    Field(description="Ids of the only items to rank; null ranks all items. Unknown ids are ignored."),
+]
 
 
 class RecommendationRequest(BaseModel):
-    """Who asks (a user, a basket, or a user with what they had since), for how many items, and for which ones not."""
+    """A request for recommendations. At least one of `user_id` and `recent_items` is required."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = _Strict
 
-    user_id: UserId | None = None
+    user_id: UserId = None
     recent_items: RecentItems = []
     n: Count = 10
     exclude_seen: ExcludeSeen = True
     exclude_items: ExcludedItems = []
-    candidates: Candidates | None = None
+    candidates: Candidates = None
 
 
 class BatchEntry(BaseModel):
-    """One query of a batch; what it leaves out is as the batch says."""
+    """A request of a batch."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = _Strict
 
-    user_id: UserId | None = None
+    user_id: UserId = None
     recent_items: RecentItems = []
-    n: Count | None = None
-    exclude_seen: ExcludeSeen | None = None
-    exclude_items: ExcludedItems | None = None
-    candidates: Candidates | None = None
+    n: Annotated[Count | None, Field(description="Overrides the batch's `n`.")] = None
+    exclude_seen: Annotated[ExcludeSeen | None, Field(description="Overrides the batch's `exclude_seen`.")] = None
+    exclude_items: Annotated[ExcludedItems | None, Field(description="Overrides the batch's `exclude_items`.")] = None
+    candidates: Annotated[Candidates, Field(description="Overrides the batch's `candidates`.")] = None
 
 
 class BatchRequest(BaseModel):
-    """Many queries at once, and what holds for each that does not say otherwise."""
+    """A batch of requests for recommendations, with default options."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = _Strict
 
-    requests: Annotated[list[BatchEntry], Field(min_length=1, max_length=MAX_BATCH)]
+    requests: Annotated[
+        list[BatchEntry], Field(min_length=1, max_length=MAX_BATCH, description="The requests, at most 1,000.")
+    ]
     n: Count = 10
     exclude_seen: ExcludeSeen = True
     exclude_items: ExcludedItems = []
-    candidates: Candidates | None = None
+    candidates: Candidates = None
 
 
-class ListQuery(BaseModel):
-    """How long a list that belongs to no user is, and what it leaves out."""
+class ListParameters(BaseModel):
+    """Query parameters of a list of items."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,1 +1,1 @@
-"""The HTTP routes, grouped by subject."""
+"""The HTTP routes, one module per subject."""

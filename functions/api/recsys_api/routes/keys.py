@@ -1,74 +1,86 @@
-"""Routes about a key and the versions of its model."""
+"""Routes for API keys."""
 
-# No `from __future__ import annotations`: FastAPI reads the annotations of routes, which name what is local here.
+# No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Response
 
 from recsys.clock import Clock
 from recsys.http.problems import documented
+from recsys.keys.api_key import ApiKey
 from recsys.registry.records import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
-from recsys_api.schemas import ActivatedBody, ClaimRequest, KeyBody, KeyIssued, ModelsBody, RotateRequest
+from recsys_api.schemas import ClaimRequest, KeyBody, KeyIssued, RotateRequest
+
+_NO_STORE: Final = "no-store"  # a cache must not keep a response that contains a key
 
 
 def create_key_router(
     registry: Registry,
     *,
-    key_of: Callable[..., KeyRecord],
-    current_key_of: Callable[..., KeyRecord],
+    required_key: Callable[..., KeyRecord],
+    current_key: Callable[..., KeyRecord],
     clock: Clock,
 ) -> APIRouter:
-    """`/v1/key…` and `/v1/models…`; what changes a key for good takes `current_key_of`, not a rotated-out key."""
-    router = APIRouter()
-    add_model_routes(router, registry, key_of, current_key_of)
+    """Create the router for `/v1/key…`; rotation and revocation need `current_key`, not a rotated-out secret."""
+    router = APIRouter(tags=["Keys"])
 
-    @router.get("/v1/key", tags=["keys"], responses=documented(401, 503))
-    def describe_key(key: Annotated[KeyRecord, Depends(key_of)]) -> KeyBody:
-        """What is known of this key, without its secret."""
+    @router.get("/v1/key", summary="Retrieve the key", response_description="The key.", responses=documented(401, 503))
+    def get_key(key: Annotated[KeyRecord, Depends(required_key)]) -> KeyBody:
+        """Return the properties of the API key that the request was made with. The secret is never returned."""
         return KeyBody.of(key, now=clock())
 
-    @router.post("/v1/key/rotate", tags=["keys"], responses=documented(401, 404, 413, 422, 503))
+    @router.post(
+        "/v1/key/rotate",
+        summary="Rotate the key",
+        response_description="The new key.",
+        responses=documented(401, 404, 413, 422, 503),
+    )
     def rotate_key(
-        response: Response, key: Annotated[KeyRecord, Depends(current_key_of)], body: RotateRequest | None = None
+        response: Response, key: Annotated[KeyRecord, Depends(current_key)], body: RotateRequest | None = None
     ) -> KeyIssued:
-        """A new key for the same model; the one before works on for a while."""
-        response.headers["Cache-Control"] = "no-store"
-        api_key = keys.rotate(registry, key, overlap_s=(body or RotateRequest()).overlap_s)
-        return KeyIssued(key_id=api_key.key_id, api_key=str(api_key))
+        """Generate a new secret for the key. Its models are kept.
 
-    @router.delete("/v1/key", tags=["keys"], status_code=204, responses=documented(401, 404, 503))
-    def revoke_key(key: Annotated[KeyRecord, Depends(current_key_of)]) -> None:
-        """Make this key invalid for good."""
+        The previous secret remains valid for `overlap_s` seconds, so that clients can be switched one by one. During
+        the overlap it can train and recommend, but it cannot rotate or revoke the key or activate a model version.
+        """
+        response.headers["Cache-Control"] = _NO_STORE
+        return _issued(keys.rotate(registry, key, overlap_s=(body or RotateRequest()).overlap_s))
+
+    @router.delete(
+        "/v1/key",
+        summary="Revoke the key",
+        status_code=204,
+        response_description="The key was revoked.",
+        responses=documented(401, 404, 503),
+    )
+    def revoke_key(key: Annotated[KeyRecord, Depends(current_key)]) -> None:
+        """Permanently revoke the key.
+
+        Recommendations can succeed for a few more seconds, because the function that serves them caches key records.
+        """
         registry.revoke_key(key.key_id)
 
-    @router.post("/v1/key/claim", tags=["keys"], status_code=201, responses=documented(410, 413, 422, 503))
+    @router.post(
+        "/v1/key/claim",
+        summary="Claim a key",
+        status_code=201,
+        response_description="The key.",
+        responses=documented(410, 413, 422, 503),
+    )
     def claim_key(response: Response, body: ClaimRequest) -> KeyIssued:
-        """The key of a file that was dropped, for the token in its receipt; works once."""
-        response.headers["Cache-Control"] = "no-store"
-        api_key = keys.claim(registry, body.claim_token)
-        return KeyIssued(key_id=api_key.key_id, api_key=str(api_key))
+        """Exchange the claim token of an import receipt for an API key.
+
+        A file that is dropped into the inbox of a new tenant creates a key. The receipt of the import contains a token,
+        which works once and expires after 24 hours.
+        """
+        response.headers["Cache-Control"] = _NO_STORE
+        return _issued(keys.claim(registry, body.claim_token))
 
     return router
 
 
-def add_model_routes(
-    router: APIRouter,
-    registry: Registry,
-    key_of: Callable[..., KeyRecord],
-    current_key_of: Callable[..., KeyRecord],
-) -> None:
-    """Add `GET /v1/models` and `POST /v1/models/{version}/activate`."""
-
-    @router.get("/v1/models", tags=["models"], responses=documented(401, 503))
-    def list_models(key: Annotated[KeyRecord, Depends(key_of)]) -> ModelsBody:
-        """Every published version with its metrics, newest first, and which one answers."""
-        return ModelsBody.of(key, registry.list_versions(key.key_id))
-
-    @router.post("/v1/models/{version}/activate", tags=["models"], responses=documented(401, 404, 503))
-    def activate_model(version: str, key: Annotated[KeyRecord, Depends(current_key_of)]) -> ActivatedBody:
-        """Make a version the one that answers: roll back, or forward again."""
-        changed = keys.activate(registry, key, version)
-        return ActivatedBody(key_id=changed.key_id, current_version=changed.current_version)
+def _issued(api_key: ApiKey) -> KeyIssued:
+    return KeyIssued(key_id=api_key.key_id, api_key=str(api_key))

@@ -1,4 +1,4 @@
-"""Routes about the service itself: is it well, and what can it do."""
+"""Routes about the service itself: health checks and API documentation."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.registry import Registry
 from recsys_api.schemas import HealthBody
 
-_READY_TIMEOUT_S: Final = 3.0
+_READY_TIMEOUT_S: Final = 3.0  # below 5 s, the default health check timeout of AWS load balancers
 _PROBE: Final = "readiness"
 
 
 def create_service_router(registry: Registry, store: ObjectStore) -> APIRouter:
-    """`/health/…`, `/openapi.json`, `/docs`."""
-    router = APIRouter(tags=["service"])
+    """Create the router for `/health/…`, `/openapi.json` and `/docs`."""
+    router = APIRouter(tags=["Health"])
 
-    @router.get("/health/live")
-    async def live() -> HealthBody:
-        """The process answers."""
+    @router.get("/health/live", summary="Check liveness", response_description="The process is running.")
+    async def check_liveness() -> HealthBody:
+        """Report that the process handles requests. No dependency is checked, so a failure means: restart."""
         return HealthBody(status="live")
 
-    @router.get("/health/ready", responses=documented(503))
-    async def ready() -> HealthBody:
-        """The registry and the object store answer too."""
-        await _finish_in_time(lambda: look_up_nothing(registry, store))
+    @router.get(
+        "/health/ready",
+        summary="Check readiness",
+        response_description="The service can handle requests.",
+        responses=documented(503),
+    )
+    async def check_readiness() -> HealthBody:
+        """Report whether the object store and the registry respond. A 503 means: send no traffic here for now."""
+        await _finish_in_time(lambda: probe_storage(registry, store))
         return HealthBody(status="ready")
 
     @router.get("/openapi.json", include_in_schema=False)
@@ -44,14 +49,20 @@ def create_service_router(registry: Registry, store: ObjectStore) -> APIRouter:
 
     @router.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        # Relative, so that it is right behind any prefix.
+        # A relative address works behind any path prefix.
         return get_swagger_ui_html(openapi_url="openapi.json", title="recsys")
 
     return router
 
 
-def look_up_nothing(registry: Registry, store: ObjectStore) -> None:
-    """Ask both stores for what is not there. Raises `Unavailable` when one does not answer."""
+def probe_storage(registry: Registry, store: ObjectStore) -> None:
+    """Look up a key and an object that do not exist.
+
+    Raises
+    ------
+    Unavailable
+        The registry or the object store did not respond.
+    """
     with suppress(KeyNotFound):
         registry.get_key(_PROBE)
     with suppress(ObjectNotFound):
@@ -63,10 +74,10 @@ async def _finish_in_time(check: Callable[[], None]) -> None:
         with anyio.fail_after(_READY_TIMEOUT_S):
             await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
     except TimeoutError as error:
-        raise Unavailable(f"A store did not answer within {_READY_TIMEOUT_S:.0f} seconds.") from error
+        raise Unavailable(f"A storage backend did not respond within {_READY_TIMEOUT_S:.0f} seconds.") from error
 
 
 @cache
 def _openapi_document() -> bytes:
-    """Both functions' routes; `python -m recsys_local.openapi` writes the file."""
+    """Read the document of both functions' routes, which `python -m recsys_local.openapi` generates."""
     return files("recsys").joinpath("openapi.json").read_bytes()

@@ -1,10 +1,10 @@
-"""Routes that take data and say what became of it."""
+"""Routes that accept training data and report on training jobs."""
 
-# No `from __future__ import annotations`: FastAPI reads the annotations of routes, which name what is local here.
+# No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -18,17 +18,15 @@ from recsys_api.schemas import JobAccepted, JobBody, ModelTrained, UploadOffered
 from recsys_api.training import UPLOAD_VALID_S, Accepted, Training
 from recsys_api.uploads import RAW_TYPES, received
 
-NO_STORE: Final = {"Cache-Control": "no-store"}
-"""For answers that hold a key."""
-
+_NO_STORE: Final = {"Cache-Control": "no-store"}  # a cache must not keep a response that contains a key
 _RETRY_AFTER: Final = {"Retry-After": "2"}
-_FILE: Final = {"type": "string", "format": "binary"}
+_FILE: Final = {"type": "string", "format": "binary", "description": "The CSV, plain or compressed with gzip."}
 _KEY_IS_OPTIONAL: Final[dict[str, Any]] = {"security": [{}]}
 _TRAIN_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "A CSV with the columns user_id,item_id and, if there are any, interaction_score,timestamp; "
-        "plain or gzip.",
+        "description": "A CSV with the columns `user_id` and `item_id`, and optionally `interaction_score` and "
+        "`timestamp`. Plain or compressed with gzip.",
         "content": {
             "multipart/form-data": {
                 "schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]},
@@ -37,6 +35,22 @@ _TRAIN_BODY: Final[dict[str, Any]] = {
         },
     }
 }
+_IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Makes retries safe: requests with the same value and file are one job. 1 to 255 visible ASCII "
+        "characters, at least 16 without an API key; a UUID is recommended.",
+    ),
+]
+_Prefer = Annotated[
+    list[str] | None,
+    Header(
+        alias="Prefer",
+        description="`wait=N` waits up to N seconds for the training to finish (RFC 7240). The server can shorten the "
+        "wait; `Preference-Applied` states the limit that was used.",
+    ),
+]
 
 
 def create_training_router(
@@ -44,30 +58,39 @@ def create_training_router(
     training: Training,
     settings: Settings,
     *,
-    key_of: Callable[..., KeyRecord],
-    optional_key_of: Callable[..., KeyRecord | None],
+    required_key: Callable[..., KeyRecord],
+    optional_key: Callable[..., KeyRecord | None],
 ) -> APIRouter:
-    """`POST /v1/train`, `POST /v1/uploads`, `GET /v1/jobs/{job_id}`."""
-    router = APIRouter(tags=["training"])
+    """Create the router for `POST /v1/train`, `POST /v1/uploads` and `GET /v1/jobs/{job_id}`."""
+    router = APIRouter(tags=["Training"])
 
     @router.post(
         "/v1/train",
+        summary="Train a model",
         status_code=202,
         response_model=JobAccepted,
+        response_description="The training was queued. `Location` is the address of its job.",
         responses={
-            200: {"model": JobAccepted, "description": "It ended within the wait, superseded by newer data."},
-            201: {"model": ModelTrained, "description": "It succeeded within the wait."},
+            200: {"model": JobAccepted, "description": "Newer data superseded the training during the wait."},
+            201: {"model": ModelTrained, "description": "The training succeeded during the wait."},
             **documented(401, 409, 413, 415, 422, 503),
         },
         openapi_extra=_TRAIN_BODY | _KEY_IS_OPTIONAL,
     )
-    async def train(
+    async def train_model(
         request: Request,
-        key: Annotated[KeyRecord | None, Depends(optional_key_of)],
-        idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
-        prefer_headers: Annotated[list[str] | None, Header(alias="Prefer")] = None,
+        key: Annotated[KeyRecord | None, Depends(optional_key)],
+        idempotency_key: _IdempotencyKey = None,
+        prefer_headers: _Prefer = None,
     ) -> Response:
-        """Train a model on a CSV. With a key, that key's model is trained again; without, a new key comes back."""
+        """Upload interactions and train a model on them.
+
+        Without an API key, the response contains a new key, which is shown only once. It becomes usable when the first
+        model is published. With an API key, that key's model is retrained, and the current version serves requests
+        until the new one is published.
+
+        Training takes seconds to minutes. Poll the job at `Location`, or send `Prefer: wait=N`.
+        """
         async with received(request, max_bytes=settings.max_request_bytes) as file:
             accepted = await run_in_threadpool(training.accept, file, key=key, idempotency_key=idempotency_key)
         context = request_context(request.scope)
@@ -76,21 +99,27 @@ def create_training_router(
         if not wait_s:
             return _accepted(accepted, {})
         wait_s = min(wait_s, settings.max_wait_s)
-        # Storing the file is part of the wait: API Gateway counts from the start of the request.
+        # The time spent on storing the file counts, because API Gateway's limit starts with the request.
         job = await jobs.wait_until_final(registry, accepted.job, timeout_s=wait_s - context.elapsed_s)
         return _outcome(request, Accepted(job, accepted.api_key), {"Preference-Applied": f"wait={wait_s}"})
 
     @router.post(
         "/v1/uploads",
+        summary="Create an upload form",
         status_code=201,
         response_model=UploadOffered,
+        response_description="The form. `Location` is the address of its job.",
         responses=documented(401, 413, 422, 503),
         openapi_extra=_KEY_IS_OPTIONAL,
     )
-    def offer_upload(
-        key: Annotated[KeyRecord | None, Depends(optional_key_of)], body: UploadRequest | None = None
+    def create_upload_form(
+        key: Annotated[KeyRecord | None, Depends(optional_key)], body: UploadRequest | None = None
     ) -> Response:
-        """An address that takes a large CSV; training starts when the file is there."""
+        """Request a form for uploading a large CSV directly to the object store.
+
+        Send a multipart `POST` to `url` with all `fields` and then the file as the part `file`. Training starts when
+        the upload is complete. As with `POST /v1/train`, a request without an API key creates a new key.
+        """
         accepted, form = training.offer_upload(key=key, gzipped=body.gzip if body else False)
         offered = UploadOffered(
             **_members(accepted),
@@ -99,12 +128,21 @@ def create_training_router(
             max_bytes=settings.max_upload_bytes,
             expires_in_s=UPLOAD_VALID_S,
         )
-        headers = {"Location": _location(accepted.job), **NO_STORE}
+        headers = {"Location": _location(accepted.job), **_NO_STORE}
         return JSONResponse(offered.model_dump(), 201, headers)
 
-    @router.get("/v1/jobs/{job_id}", response_model=JobBody, responses=documented(401, 404, 503))
-    def job(job_id: str, key: Annotated[KeyRecord, Depends(key_of)]) -> Response:
-        """How far a training is, and what became of it."""
+    @router.get(
+        "/v1/jobs/{job_id}",
+        summary="Retrieve a job",
+        response_model=JobBody,
+        response_description="The job. `Retry-After` is set until its status is final.",
+        responses=documented(401, 404, 503),
+    )
+    def get_job(
+        job_id: Annotated[str, Path(description="`job_id` as returned by `POST /v1/train` or `POST /v1/uploads`.")],
+        key: Annotated[KeyRecord, Depends(required_key)],
+    ) -> Response:
+        """Return the status and progress of a training, and its metrics or its problem when it has finished."""
         found = jobs.job_of_key(registry, key, job_id)
         return JSONResponse(JobBody.of(found).model_dump(), headers={} if found.state.is_final else _RETRY_AFTER)
 
@@ -112,9 +150,9 @@ def create_training_router(
 
 
 def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> Response:
-    """The answer after a wait: what became of the job, or that it goes on."""
+    """Build the response after a wait: the outcome of the job, or 202 if it is not final."""
     job = accepted.job
-    headers |= {"Location": _location(job), **NO_STORE}
+    headers |= {"Location": _location(job), **_NO_STORE}
     match job.state:
         case JobState.SUCCEEDED:
             trained = ModelTrained(
@@ -122,10 +160,10 @@ def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> R
             )
             return JSONResponse(trained.model_dump(), 201, headers)
         case JobState.FAILED if job.problem is not None:
-            # The key is told all the same: it takes the next, better file.
+            # The response includes the key, because it accepts a corrected file.
             status = 500 if job.problem.code == "internal-error" else 422
             members = _members(accepted)
-            del members["status"]  # of the job: here the word means the HTTP status
+            del members["status"]  # the job's; in a problem document `status` is the HTTP status
             return respond(request_context(request.scope), job.problem, status, headers=headers, members=members)
         case JobState.SUPERSEDED:
             return JSONResponse(_members(accepted), 200, headers)
@@ -134,7 +172,7 @@ def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> R
 
 
 def _accepted(accepted: Accepted, headers: dict[str, str]) -> Response:
-    headers = {**headers, "Location": _location(accepted.job), **_RETRY_AFTER, **NO_STORE}
+    headers = {**headers, "Location": _location(accepted.job), **_RETRY_AFTER, **_NO_STORE}
     return JSONResponse(_members(accepted), 202, headers)
 
 

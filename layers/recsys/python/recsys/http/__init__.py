@@ -1,1 +1,1 @@
-"""HTTP shared by the functions: problem documents, request logging, the API key header, Lambda wiring."""
+"""HTTP code that the functions share: problem documents, request context, API key header, Lambda wiring, telemetry."""

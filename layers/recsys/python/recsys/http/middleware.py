@@ -1,7 +1,6 @@
-"""One HTTP context: its id, the limit of its body, its line in the log, and an answer when the code below it failed.
+"""Request context: request id, body limit, one log line per request, and a response when the app fails.
 
-Plain ASGI, no framework. A line says which route, which status, how long and which key id; never a header, a key, a
-body or a path as it was sent.
+The log line has the route, status, latency and key id. It never has a header, a key, a body or the raw path.
 """
 
 from __future__ import annotations
@@ -10,32 +9,29 @@ import logging
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.errors import PayloadTooLarge
 from recsys.redaction import redacted
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+MULTIPART_FRAMING_BYTES: Final = 64 * 1024
+"""Allowance for boundaries and part headers of a multipart body, on top of the file's limit; curl needs about 200."""
 
 _logger: Final = logging.getLogger("recsys.http")
 _SCOPE_KEY: Final = "recsys.http.middleware"
-_DEFAULT_BODY_BYTES: Final = 2 * 1024 * 1024
-# A client that still sends misses an answer that comes before its last byte: so much is read and thrown away.
-_DISCARDED_BYTES: Final = 64 * 1024 * 1024
+_DEFAULT_BODY_BYTES: Final = 2 * 1024 * 1024  # about 100,000 ids of 20 characters; not tuned
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """What is known of a request and its answer, for the log and for metrics.
+    """Facts about a request and its response, for the log and for metrics.
 
-    `max_body_bytes` and `framing_bytes` (what may come on top, the text around a multipart file) can be raised by a
-    route before it reads the body. `route` is the path as the program knows it, `/v1/jobs/{job_id}`.
+    `route` is the path template, such as `/v1/jobs/{job_id}`. A route that accepts larger bodies raises
+    `max_body_bytes` before it reads the body.
     """
 
     request_id: str
@@ -47,7 +43,6 @@ class RequestContext:
     job_id: str | None = None
     problem: str | None = None
     max_body_bytes: int = _DEFAULT_BODY_BYTES
-    framing_bytes: int = 0
     _started_s: float = field(default_factory=time.perf_counter, init=False)
 
     @property
@@ -60,7 +55,7 @@ OnRequestEnd = Callable[[RequestContext], None]
 
 
 def request_context(scope: Scope) -> RequestContext:
-    """The context that an ASGI scope belongs to."""
+    """Return the context of the request that `scope` describes."""
     context = scope.get(_SCOPE_KEY)
     if not isinstance(context, RequestContext):
         raise TypeError("The app has no RequestContextMiddleware: call recsys.http.problems.install(app).")
@@ -68,36 +63,42 @@ def request_context(scope: Scope) -> RequestContext:
 
 
 class RequestContextMiddleware:
-    """Wraps an app; goes outside everything else.
+    """Outermost middleware, which creates the `RequestContext`, enforces the body limit and logs the request.
 
     Parameters
     ----------
-    crashed
-        Gives the answer to an exception that nothing else handled.
-    observe
-        Is told of every context when it is over.
+    app
+        The app to wrap.
+    crash_response
+        Builds the response to an exception that the app did not handle.
+    on_request_end
+        Called with the context of each finished request.
     """
 
     def __init__(
-        self, app: AsgiApp, *, crashed: Callable[[RequestContext], AsgiApp], on_request_end: OnRequestEnd | None = None
+        self,
+        app: ASGIApp,
+        *,
+        crash_response: Callable[[RequestContext], ASGIApp],
+        on_request_end: OnRequestEnd | None = None,
     ) -> None:
         self._app = app
-        self._crashed = crashed
+        self._crash_response = crash_response
         self._on_request_end = on_request_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and the answer back."""
+        """Handle one ASGI connection; anything but HTTP is passed through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         context = scope[_SCOPE_KEY] = RequestContext(_request_id(scope), scope["method"])
         send = _record_status(context, send)
         try:
-            await self._app(scope, _limited(context, receive), send)
-        except Exception as error:  # noqa: BLE001 the last line: whatever it is, the caller gets an answer
+            await self._app(scope, _limit_body(context, scope, receive), send)
+        except Exception as error:  # noqa: BLE001 the outermost handler: the client gets a response to any failure
             _log_crash(context, error)
             if context.status is None:
-                await self._crashed(context)(scope, receive, send)
+                await self._crash_response(context)(scope, receive, send)
         finally:
             context.latency_ms = round(context.elapsed_s * 1000, 2)
             context.route = getattr(scope.get("route"), "path_format", context.route)
@@ -112,13 +113,13 @@ class RequestContextMiddleware:
 
 
 def _request_id(scope: Scope) -> str:
-    """API Gateway's, so that its log and ours can be joined; otherwise a new one."""
+    """Return API Gateway's request id, so that its log and this one can be joined, or else a new id."""
     context = scope.get("aws.event", {}).get("requestContext", {})
     return str(context.get("requestId") or secrets.token_hex(8))
 
 
 def _record_status(context: RequestContext, send: Send) -> Send:
-    """Note the status on its way out, and add the request id."""
+    """Wrap `send` so that it records the response's status and adds the `X-Request-Id` header."""
 
     async def send_recorded(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -130,34 +131,44 @@ def _record_status(context: RequestContext, send: Send) -> Send:
     return send_recorded
 
 
-def _limited(context: RequestContext, receive: Receive) -> Receive:
-    """Raise `PayloadTooLarge` once the body is over the context's limit, which is looked up with every part."""
-    received = 0
+def _limit_body(context: RequestContext, scope: Scope, receive: Receive) -> Receive:
+    """Wrap `receive` so that it raises `PayloadTooLarge` for a body above the context's limit.
+
+    The limit is looked up with every message, because a route can raise it before it reads the body. Starlette's own
+    `max_body_size` is not used: docs/decisions/request-limits.md.
+    """
+    declared_bytes = _content_length(scope)
+    received_bytes = 0
 
     async def receive_limited() -> Message:
-        nonlocal received
+        nonlocal received_bytes
+        # Before the first `receive`, which would send `100 Continue` to a client that waits for it.
+        if declared_bytes > context.max_body_bytes:
+            raise _too_large(context)
         message = await receive()
         if message["type"] == "http.request":
-            received += len(message.get("body", b""))
-            if received > context.max_body_bytes + context.framing_bytes:
-                await _discard(message, receive)
-                raise PayloadTooLarge(
-                    f"The body is over the limit of {context.max_body_bytes} bytes.",
-                    hint="Send less in one request; a large CSV goes to the address that POST /v1/uploads gives.",
-                )
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > context.max_body_bytes:
+                raise _too_large(context)
         return message
 
     return receive_limited
 
 
-async def _discard(message: Message, receive: Receive) -> None:
-    discarded = 0
-    while message["type"] == "http.request" and message.get("more_body") and discarded < _DISCARDED_BYTES:
-        message = await receive()
-        discarded += len(message.get("body", b""))
+def _content_length(scope: Scope) -> int:
+    """Return the declared size of the body, or 0 for a chunked one."""
+    text = dict(scope["headers"]).get(b"content-length", b"")
+    return int(text) if text.isdigit() else 0
+
+
+def _too_large(context: RequestContext) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The request body exceeds the limit of {context.max_body_bytes} bytes.",
+        hint="Send less data per request. For a large CSV, request an upload form with POST /v1/uploads.",
+    )
 
 
 def _log_crash(context: RequestContext, error: Exception) -> None:
-    # As text, since a message can quote a value; a formatter that prints exc_info would not pass it through `redacted`.
+    # As text: a message can quote a secret, and a formatter that prints exc_info would not pass it through `redacted`.
     text = redacted("".join(traceback.format_exception(error)))
     _logger.error("%s failed\n%s", context.method, text, extra={"request_id": context.request_id})

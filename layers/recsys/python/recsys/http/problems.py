@@ -1,7 +1,8 @@
-"""Errors as HTTP answers: RFC 9457, `application/problem+json`. The one place that knows which error has which status.
+"""Errors as HTTP responses: RFC 9457 problem documents, `application/problem+json`.
 
-`type` is `urn:recsys:problem:<code>`: stable, and nobody is sent to a page that may be gone. `install(app)` makes an
-app answer every error so, the framework's own included.
+This module alone maps error classes to HTTP statuses. `type` is `urn:recsys:problem:<code>`: a URN is stable, whereas a
+URL would promise a page that has to be kept. `install(app)` makes an app respond to every error in this format, the
+framework's own errors included.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Final, cast
 
 from fastapi import FastAPI
@@ -35,6 +35,7 @@ from recsys.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from recsys.http.api_key_header import HEADER
 from recsys.http.middleware import OnRequestEnd, RequestContext, RequestContextMiddleware, request_context
 from recsys.redaction import redacted
 
@@ -52,35 +53,67 @@ STATUS_OF: Final[Mapping[type[RecsysError], int]] = {
     ArtifactDamaged: 503,
     Unavailable: 503,
 }
-"""The status of an error, by its class or the nearest one above it; what is not here is 500."""
+"""HTTP status by error class. A subclass has the status of its nearest listed base; any other error is a 500."""
 
 _logger: Final = logging.getLogger("recsys.http")
-_RETRY_AFTER_S: Final = {ModelNotReady: 5, Unavailable: 5, ArtifactDamaged: 30}
-_HINT_ROUTES: Final = "GET /docs lists the routes."
+_RETRY_AFTER_S: Final = {ModelNotReady: 5, Unavailable: 5, ArtifactDamaged: 30}  # not tuned
+_ROUTES_HINT: Final = "GET /docs lists the routes."
 _MAX_ERRORS: Final = 20
-_MAX_ECHO: Final = 80
+_MAX_ECHO: Final = 80  # characters of the client's own input that a response repeats
 _METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
-_CRASH: Final = Problem("internal-error", RecsysError.title, "The service failed; the failure was logged.")
+_CRASH: Final = Problem(
+    "internal-error",
+    RecsysError.title,
+    "An unexpected error occurred. It was logged under this request_id.",
+)
 _HINTS: Final = {
-    "string_type": 'Vocabulary are text: send "17850", not 17850.',
-    "int_type": "Send the number without quotes and without a fraction.",
+    "string_type": 'Ids are strings: send "17850", not 17850.',
+    "int_type": "Send an integer, without quotes and without a fraction.",
     "bool_type": "Send true or false, without quotes.",
-    "extra_forbidden": "Remove what this route does not know; GET /docs lists its fields.",
+    "extra_forbidden": "Remove the unknown field. GET /docs lists the fields of this route.",
     "model_attributes_type": "Send a JSON object with Content-Type: application/json.",
-    "json_invalid": "Send a JSON object, as GET /docs shows it.",
+    "json_invalid": "Send a JSON object. GET /docs shows an example.",
 }
-_DEFAULT_HINT: Final = "GET /docs shows this route's fields and what each takes."
+_DEFAULT_HINT: Final = "GET /docs describes the fields of this route."
+_DESCRIPTIONS: Final[Mapping[int, str]] = {
+    401: "The API key is missing, malformed, unknown, expired or revoked.",
+    404: "The resource does not exist, or it belongs to another API key.",
+    409: "The request conflicts with the current state, for example because the key has no published model yet.",
+    410: "The claim token was used, has expired or was never issued.",
+    413: "The request body exceeds the limit of this route.",
+    415: "The media type of the request body is not supported.",
+    422: "The request or the uploaded data is not valid. `errors` lists each finding.",
+    503: "A dependency of the service did not respond, or the model's files are damaged. See `Retry-After`.",
+}
 
 
 def install(app: FastAPI, *, on_request_end: OnRequestEnd | None = None) -> None:
-    """Make `app` answer every error as a problem, give every request an id and write one line about each."""
+    """Set up an app's error responses, request ids, body limit and request log.
+
+    Parameters
+    ----------
+    app
+        The app to modify, before it handles its first request.
+    on_request_end
+        Called with the `RequestContext` of each finished request, for example to record metrics.
+
+    Examples
+    --------
+    >>> app = FastAPI()
+    >>> install(app)
+    >>> from starlette.testclient import TestClient
+    >>> TestClient(app).get("/nowhere").json()["type"]
+    'urn:recsys:problem:not-found'
+    """
     app.router.redirect_slashes = False
     app.add_exception_handler(RecsysError, _on_recsys_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_middleware(
-        RequestContextMiddleware, crashed=lambda context: respond(context, _CRASH, 500), on_request_end=on_request_end
+        RequestContextMiddleware,
+        crash_response=lambda context: respond(context, _CRASH, 500),
+        on_request_end=on_request_end,
     )
 
 
@@ -92,21 +125,52 @@ def respond(
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, Any] | None = None,
 ) -> Response:
-    """`problem` as an answer to this context; `members` are added to the document."""
+    """Build the response that reports a problem, and note its code in the request's log line.
+
+    Parameters
+    ----------
+    context
+        The request; the document carries its `request_id`.
+    problem
+        The problem to report.
+    status
+        HTTP status of the response.
+    headers
+        Additional response headers.
+    members
+        Additional members of the document (RFC 9457 §3.2), such as the key that a failed training still issues.
+
+    Returns
+    -------
+    Response
+        The document as `application/problem+json`, in ASCII.
+
+    Examples
+    --------
+    >>> context = RequestContext("request-1", "GET")
+    >>> response = respond(context, Problem("not-found", "Not found", "No such page."), 404)
+    >>> response.status_code, json.loads(response.body)["detail"], context.problem
+    (404, 'No such page.', 'not-found')
+    """
     context.problem = problem.code
     document = to_document(problem, status=status, request_id=context.request_id) | dict(members or {})
-    # ASCII: what a caller sent and gets back may be text that UTF-8 cannot say (half a surrogate pair).
+    # ASCII, because a quoted input can contain a lone surrogate, which UTF-8 cannot encode.
     return Response(json.dumps(document), status, headers, MEDIA_TYPE)
 
 
 def to_document(problem: Problem, **members: Any) -> dict[str, Any]:
-    """`problem` in the words of RFC 9457, with the `members` that belong to one answer."""
+    """Return `problem` as an RFC 9457 document, with additional `members` such as `status`."""
     document = problem.to_json()
     return {"type": f"urn:recsys:problem:{document.pop('code')}", "title": document.pop("title")} | members | document
 
 
 def status_of(error: RecsysError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error.
+
+    >>> from recsys.errors import JobNotFound
+    >>> status_of(JobNotFound("No such job."))
+    404
+    """
     return next((STATUS_OF[cls] for cls in type(error).__mro__ if cls in STATUS_OF), 500)
 
 
@@ -120,14 +184,14 @@ async def _on_recsys_error(request: Request, error: Exception) -> Response:
     if status == 500:
         problem = _CRASH
     elif isinstance(error, Unavailable):
-        # What did not answer, and where it lies, is for the log.
-        problem = Problem(problem.code, problem.title, "A store of the service did not answer.", problem.hint)
+        # The original detail names the store and its location, which is for the log only.
+        problem = Problem(problem.code, problem.title, "A storage backend did not respond.", problem.hint)
     return respond(context, problem, status, headers=_headers_of(error))
 
 
 def _headers_of(error: RecsysError) -> dict[str, str]:
     if isinstance(error, InvalidApiKey):
-        return {"WWW-Authenticate": 'ApiKey realm="recsys", header="X-API-Key"'}
+        return {"WWW-Authenticate": f'ApiKey realm="recsys", header="{HEADER}"'}
     retry_after_s = error.retry_after_s or _RETRY_AFTER_S.get(type(error))
     return {"Retry-After": str(retry_after_s)} if retry_after_s else {}
 
@@ -143,47 +207,56 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
-    """One of pydantic's findings. Of values, only short ones in a body are said again; never a header's."""
-    place, *path = entry["loc"]
+    """Convert one error of pydantic. Only short values from a body are repeated, and never a header's value."""
+    source, *path = entry["loc"]
     message = str(entry["msg"])
-    if place != "body":
-        return FieldError(entry["type"], f"{place} {'.'.join(map(str, path))}: {message}")
+    if source != "body":
+        return FieldError(entry["type"], f"{source} {'.'.join(map(str, path))}: {message}")
     if entry["type"] == "json_invalid":
-        return FieldError(entry["type"], f"Not JSON: {entry['ctx']['error']} at character {path[0]}", pointer="")
+        detail = f"Malformed JSON: {entry['ctx']['error']} at character {path[0]}"
+        return FieldError(entry["type"], detail, pointer="")
     if entry["type"] != "missing" and isinstance(entry["input"], str | int | float | None):
         message += f". Received: {redacted(ascii(entry['input']))[:_MAX_ECHO]}"
     return FieldError(entry["type"], message, pointer=_pointer(path))
 
 
 def _pointer(path: Sequence[str | int]) -> str:
-    """A JSON pointer (RFC 6901)."""
+    """Return the JSON pointer (RFC 6901) of a path."""
     return "".join(f"/{str(part)[:_MAX_ECHO].replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """The framework's own errors."""
+    """Convert an error of the framework."""
     assert isinstance(error, HTTPException)
     context = request_context(request.scope)
     if isinstance(error.__cause__, RecsysError):
         return await _on_recsys_error(request, error.__cause__)
     if error.status_code == 404:
-        problem = NotFound("Nothing is at this path.", hint=_HINT_ROUTES).to_problem()
-        return respond(context, problem, 404)
+        problem = NotFound("There is no route at this path.", hint=_ROUTES_HINT)
+        return respond(context, problem.to_problem(), 404)
     if error.status_code == 405:
-        allowed = _allowed_methods(request)
-        detail = f"This path takes {allowed}. Received: {request.method[:_MAX_ECHO]}."
-        problem = Problem("method-not-allowed", "This path does not take that method", detail, _HINT_ROUTES)
-        return respond(context, problem, 405, headers={"Allow": allowed})
+        return _method_not_allowed(request)
     if error.status_code == 400:
-        errors = [FieldError("json_invalid", "not readable as UTF-8 JSON", pointer="")]
-        unreadable = InvalidRequest("The body cannot be read.", hint=_HINTS["json_invalid"], errors=errors)
+        errors = [FieldError("json_invalid", "Expected JSON in UTF-8.", pointer="")]
+        unreadable = InvalidRequest("The request body cannot be read.", hint=_HINTS["json_invalid"], errors=errors)
         return respond(context, unreadable.to_problem(), status_of(unreadable))
-    problem = Problem(f"http-{error.status_code}", "The request failed", str(error.detail))
-    return respond(context, problem, error.status_code, headers=error.headers)
+    return respond(
+        context,
+        Problem(f"http-{error.status_code}", "The request failed", str(error.detail)),
+        error.status_code,
+        headers=error.headers,
+    )
+
+
+def _method_not_allowed(request: Request) -> Response:
+    allowed = _allowed_methods(request)
+    detail = f"This path supports {allowed}. Received: {request.method[:_MAX_ECHO]}."
+    problem = Problem("method-not-allowed", "The method is not allowed for this path", detail, _ROUTES_HINT)
+    return respond(request_context(request.scope), problem, 405, headers={"Allow": allowed})
 
 
 def _allowed_methods(request: Request) -> str:
-    """Every method of the path: the framework's own Allow names those of one route only."""
+    """List every method of the path; the framework's own `Allow` header lists those of a single route."""
     scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
     routes = cast("FastAPI", request.app).router.routes
     return ", ".join(
@@ -194,12 +267,16 @@ def _allowed_methods(request: Request) -> str:
 
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:
-    """Nobody reads this; it keeps a client that hangs up from looking like a failure of ours."""
-    gone = InvalidRequest("The client hung up before its body was complete.", code="client-gone")
-    return respond(request_context(request.scope), gone.to_problem(), status_of(gone))
+    """Finish the request of a client that disconnected, so that it is not logged as a failure of the service."""
+    disconnected = InvalidRequest("The client disconnected before its request body was complete.", code="client-gone")
+    return respond(request_context(request.scope), disconnected.to_problem(), status_of(disconnected))
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: that it can answer problems with these statuses."""
+    """Return OpenAPI `responses` that declare problem documents with these statuses.
+
+    >>> documented(404)[404]["description"]
+    'The resource does not exist, or it belongs to another API key.'
+    """
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}

@@ -1,7 +1,7 @@
-"""Logs and metrics of a Lambda function: one JSON line each, by Powertools for AWS Lambda.
+"""Logs and metrics of a Lambda function, one JSON line each, written by Powertools for AWS Lambda.
 
-Our modules log through the standard library, to loggers below `recsys`; this is where those lines get their shape.
-Level, service and namespace are read by Powertools itself, from LOG_LEVEL and POWERTOOLS_*.
+The project's modules log through the standard library, to loggers below `recsys`; this module gives their lines the
+JSON format. Powertools itself reads the log level, the service and the namespace from `LOG_LEVEL` and `POWERTOOLS_*`.
 """
 
 from __future__ import annotations
@@ -25,31 +25,37 @@ _METHODS: Final = frozenset(HTTPMethod)
 
 
 class LambdaTelemetry:
-    """What a function tells about its work."""
+    """Configures logging and collects the metrics of one Lambda function.
+
+    Parameters
+    ----------
+    service
+        Name of the function in log lines and metric dimensions, such as `api`.
+    """
 
     def __init__(self, service: str) -> None:
         self._logger = Logger(service=service)
         self._metrics = Metrics(service=service)
         self._metrics.namespace = self._metrics.namespace or _ROOT
-        logging.getLogger(_ROOT)  # the copy goes to loggers that exist
+        logging.getLogger(_ROOT)  # creates the logger, because the configuration is only copied to existing ones
         copy_config_to_registered_loggers(self._logger, include={_ROOT})
-        # It logs paths as they were sent, and we log every request ourselves.
+        # Mangum logs raw paths, which can contain keys. The middleware logs every request anyway.
         logging.getLogger("mangum.http").setLevel(logging.ERROR)
 
-    def observe(self, context: RequestContext) -> None:
-        """Measure one context; for `recsys.http.problems.install`."""
-        # A caller can send any word as a method, and each new value of a dimension is a metric that is paid for.
+    def record_request(self, context: RequestContext) -> None:
+        """Record latency and outcome of a finished request; pass it to `recsys.http.problems.install`."""
+        # A client can send any word as the method, and CloudWatch bills each new value of a dimension as a metric.
         method = context.method if context.method in _METHODS else "OTHER"
         self._metrics.add_dimension("route", f"{method} {context.route}")
         self._metrics.add_metric("Latency", MetricUnit.Milliseconds, context.latency_ms)
         self._metrics.add_metric("ServerError", MetricUnit.Count, float((context.status or 500) >= 500))
 
     def count(self, name: str) -> None:
-        """Count one occurrence of `name`, with the context that is going on."""
+        """Add one to the metric `name` of the current invocation."""
         self._metrics.add_metric(name, MetricUnit.Count, 1)
 
     def watch(self, handler: LambdaHandler) -> LambdaHandler:
-        """`handler`, its lines carrying the invocation's id, its metrics written when it returns."""
+        """Wrap `handler` so that log lines carry the invocation's id, and metrics are written when it returns."""
 
         @self._logger.inject_lambda_context
         def watched(event: Event, context: Any) -> Event:

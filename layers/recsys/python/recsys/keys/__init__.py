@@ -1,1 +1,1 @@
-"""API keys: format, identifiers, authentication."""
+"""API keys: their format, their identifiers and their authentication."""

@@ -1,8 +1,8 @@
 """API keys: `rk_<key_id>_<secret><checksum>`.
 
-The secret has 166 bits. The checksum (CRC32 in base62) tells a typo from an unknown key without a look-up. Only the
-SHA-256 of the secret is stored: with that much entropy a slow hash would add cost and no safety. The key id is not part
-of what is hashed, so that a claim can set a secret before it learns whose it is.
+The secret has 166 bits. The checksum (CRC32 in base62) detects typos without a lookup. Only the SHA-256 of the secret
+is stored: with this much entropy, a slow password hash would cost time and add no safety. The key id is not part of the
+hash, because claiming a key sets the new secret before the server knows which key the claim token belongs to.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from recsys.errors import InvalidApiKey
-from recsys.keys.base62 import derived_base62, encode_base62, new_key_id, random_base62
+from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, encode_base62, new_key_id, random_base62
 
 SECRET_LENGTH: Final = 28
 CHECKSUM_LENGTH: Final = 6
@@ -27,30 +27,86 @@ _PATTERN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key in clear. It is shown once and kept nowhere; its `repr` hides the secret."""
+    """An API key in clear text, which is shown to its owner once and never stored.
+
+    `str(key)` is the key as the owner sends it; `repr(key)` hides the secret from logs and tracebacks.
+
+    Parameters
+    ----------
+    key_id
+        Public part, which names the tenant in logs and in the object store.
+    secret
+        Private part: `SECRET_LENGTH` base62 characters.
+
+    Examples
+    --------
+    >>> key = ApiKey("shop12345678", "0123456789ABCDEFGHIJabcdefgh")
+    >>> str(key)
+    'rk_shop12345678_0123456789ABCDEFGHIJabcdefgh2X5dp7'
+    >>> ApiKey.parse(str(key)) == key
+    True
+    >>> key
+    ApiKey(key_id='shop12345678', secret=…)
+    """
 
     key_id: str
     secret: str
 
     @classmethod
     def mint(cls, key_id: str | None = None) -> Self:
-        """A new key, or a new secret for `key_id`."""
+        """Generate a key with a random secret.
+
+        Parameters
+        ----------
+        key_id
+            Existing key that receives the new secret, as in a rotation. A random id is generated if None.
+
+        Returns
+        -------
+        ApiKey
+            The new key. It is valid only after the registry has stored its `sha256()`.
+
+        Examples
+        --------
+        >>> ApiKey.mint("shop12345678").key_id
+        'shop12345678'
+        >>> len(str(ApiKey.mint()))
+        50
+        """
         return cls(key_id or new_key_id(), random_base62(SECRET_LENGTH))
 
     @classmethod
     def derive(cls, *parts: str) -> Self:
-        """The same `parts` give the same key; they must hold something only the caller knows."""
-        key_id = derived_base62(len(new_key_id()), "key-id", *parts)
+        """Derive a key from `parts`, at least one of which must be a secret of the caller."""
+        key_id = derived_base62(KEY_ID_LENGTH, "key-id", *parts)
         return cls(key_id, derived_base62(SECRET_LENGTH, "secret", *parts))
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Read a key as a caller sends it.
+        """Parse a key as a caller sends it, and verify its checksum.
+
+        Parameters
+        ----------
+        text
+            Value of the `X-API-Key` header; None if the header is missing.
+
+        Returns
+        -------
+        ApiKey
+            The well-formed key. Whether it exists is for the registry to say.
 
         Raises
         ------
         InvalidApiKey
-            Nothing was sent, or what was sent is no key or holds a typo.
+            The text is missing, has the wrong format or contains a typo. The message never quotes the text.
+
+        Examples
+        --------
+        >>> ApiKey.parse("rk_shop12345678_0123456789ABCDEFGHIJabcdefgh2X5dp7").key_id
+        'shop12345678'
+        >>> ApiKey.parse("rk_shop12345678_0123456789ABCDEFGHIJabcdefgh2X5dp8")
+        Traceback (most recent call last):
+        recsys.errors.InvalidApiKey: The API key contains a typo: its checksum does not match.
         """
         if not text:
             raise InvalidApiKey("No API key was sent.")
@@ -62,15 +118,32 @@ class ApiKey:
             )
         key = cls(match[1], match[2])
         if not hmac.compare_digest(key._checksum(), match[3]):
-            raise InvalidApiKey("The API key holds a typo: its checksum does not fit.")
+            raise InvalidApiKey("The API key contains a typo: its checksum does not match.")
         return key
 
     def sha256(self) -> str:
-        """What is stored: hex SHA-256 of the secret."""
+        """Return the hex SHA-256 digest of the secret, which is what the registry stores."""
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
     def matches(self, stored_sha256: str) -> bool:
-        """Whether `stored_sha256` is this key's, compared in constant time."""
+        """Compare the key with a stored digest, in constant time.
+
+        Parameters
+        ----------
+        stored_sha256
+            Hex digest as returned by `sha256()`.
+
+        Returns
+        -------
+        bool
+            Whether the digest belongs to this key's secret.
+
+        Examples
+        --------
+        >>> key = ApiKey.mint()
+        >>> key.matches(key.sha256()), key.matches(ApiKey.mint(key.key_id).sha256())
+        (True, False)
+        """
         return hmac.compare_digest(self.sha256(), stored_sha256)
 
     def _checksum(self) -> str:
@@ -84,10 +157,10 @@ class ApiKey:
 
 
 def new_claim_token() -> str:
-    """A one-time token that a receipt carries; 256 bits."""
+    """Generate a one-time claim token with 256 bits, which the owner of an imported file exchanges for an API key."""
     return f"ct_{secrets.token_urlsafe(32)}"
 
 
 def claim_token_sha256(token: str) -> str:
-    """What is stored of a claim token."""
+    """Return the hex SHA-256 digest of a claim token, which is what the registry stores."""
     return hashlib.sha256(token.encode()).hexdigest()

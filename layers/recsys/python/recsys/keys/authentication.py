@@ -1,9 +1,10 @@
-"""From the text of an `X-API-Key` header to the record of a key that may act."""
+"""Authentication: from the text of an `X-API-Key` header to the record of a valid key."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from cachetools import TTLCache
 
@@ -13,17 +14,36 @@ from recsys.keys.api_key import ApiKey
 from recsys.registry.records import KeyRecord
 from recsys.registry.registry import KeyReader
 
+_MAX_CACHED_KEYS: Final = 10_000  # not tuned
+_RETRY_AFTER_S: Final = 5  # not tuned: training a small data set takes some seconds
+
+
+class ModelName(NamedTuple):
+    """The identity of one version of a key's model.
+
+    `manifest_sha256` is the digest of the version's manifest, as the registry recorded it at publication.
+    """
+
+    key_id: str
+    version: str
+    manifest_sha256: str
+
 
 class Authenticator:
-    """Checks keys against the registry.
+    """Validates API keys against the registry.
 
     Parameters
     ----------
+    registry
+        Where key records are read.
     cache_s
-        How long a record is trusted without asking the registry again: a revoked key works, and a new version waits,
-        at most this long. 0 asks every time. With a cache, it is for the threads of one event loop only.
+        How long a key record is served from memory, in seconds. A revoked key remains valid, and a new model version
+        remains unseen, for at most this long. 0 disables the cache. An authenticator with a cache is not thread-safe:
+        use it from one event loop.
+    clock
+        Current time, which decides whether a rotated key has expired.
     timer
-        Seconds that only rise, for the cache.
+        Monotonic seconds, by which cached records expire.
     """
 
     def __init__(
@@ -37,48 +57,69 @@ class Authenticator:
         self._registry = registry
         self._clock = clock
         self._records: TTLCache[str, KeyRecord] | None = (
-            TTLCache(maxsize=10_000, ttl=cache_s, timer=timer) if cache_s > 0 else None
+            TTLCache(maxsize=_MAX_CACHED_KEYS, ttl=cache_s, timer=timer) if cache_s > 0 else None
         )
 
     def authenticate(self, header: str | None, *, require_current: bool = False) -> KeyRecord:
-        """The record of the key in `header`.
+        """Return the record of the key in an `X-API-Key` header.
 
         Parameters
         ----------
+        header
+            Value of the header; None if it is missing.
         require_current
-            Refuse the rotated-out secret, which otherwise works until its overlap ends: who found an old key must not
-            be able to take the new one's place. A cached record can be older than the rotation; ask without a cache.
+            Reject a secret that was rotated out, although it is otherwise valid until its overlap ends. Operations that
+            change the key require this, because the holder of a leaked old secret must not lock the owner out. Use an
+            authenticator without a cache, since a cached record can predate the rotation.
+
+        Returns
+        -------
+        KeyRecord
+            The record as stored, at most `cache_s` seconds old.
 
         Raises
         ------
         InvalidApiKey
-            Nothing was sent, or it is a typo, unknown, expired, revoked, or rotated out where that matters.
+            The key is missing, malformed, unknown, expired or revoked, or it was rotated out and `require_current` is
+            set. Unknown and revoked keys get the same message.
+        Unavailable
+            The registry did not respond.
+
+        Examples
+        --------
+        >>> from recsys.registry.records import KeyRecord
+        >>> key = ApiKey.mint("shop12345678")
+        >>> class Registry:
+        ...     def get_key(self, key_id):
+        ...         return KeyRecord(key_id, "2026-03-01T12:00:00.000000Z", secret_sha256=key.sha256())
+        >>> Authenticator(Registry()).authenticate(str(key)).key_id
+        'shop12345678'
         """
         api_key = ApiKey.parse(header)
-        record = self._accepting_record(api_key)
+        record = self._valid_record(api_key)
         if require_current and not _is_current(record, api_key):
             raise InvalidApiKey(
-                "The API key was rotated out: it cannot change the key or its current version any more.",
-                hint="Send the new key, which POST /v1/key/rotate returned, in the header X-API-Key.",
+                "The API key was rotated out, so it cannot change the key or activate a model version.",
+                hint="Send the new key, which POST /v1/key/rotate returned, in the X-API-Key header.",
             )
         return record
 
-    def _accepting_record(self, api_key: ApiKey) -> KeyRecord:
+    def _valid_record(self, api_key: ApiKey) -> KeyRecord:
         cached = self._records.get(api_key.key_id) if self._records is not None else None
-        if cached is not None and self._accepts(cached, api_key):
+        if cached is not None and self._is_valid(cached, api_key):
             return cached
         try:
             record = self._registry.get_key(api_key.key_id)
         except KeyNotFound:
             raise InvalidApiKey("The API key is unknown or was revoked.") from None
-        if not self._accepts(record, api_key):
+        if not self._is_valid(record, api_key):
             raise InvalidApiKey("The API key is unknown or was revoked.")
-        # A record without a model is asked for again, so that a first model answers the moment it is published.
+        # A record without a model is not cached, so that the first model serves requests as soon as it is published.
         if self._records is not None and record.current_version is not None:
             self._records[api_key.key_id] = record
         return record
 
-    def _accepts(self, record: KeyRecord, api_key: ApiKey) -> bool:
+    def _is_valid(self, record: KeyRecord, api_key: ApiKey) -> bool:
         if record.revoked_at is not None:
             return False
         if _is_current(record, api_key):
@@ -95,13 +136,14 @@ def _is_current(record: KeyRecord, api_key: ApiKey) -> bool:
     return record.secret_sha256 is not None and api_key.matches(record.secret_sha256)
 
 
-def current_version(record: KeyRecord) -> tuple[str, str]:
-    """Version and manifest digest of the key's current model.
+def current_model(record: KeyRecord) -> ModelName:
+    """Return the name of the model version that serves the key's requests.
 
     Raises
     ------
     ModelNotReady
+        No version has been published yet.
     """
     if record.current_version is None or record.current_manifest_sha256 is None:
-        raise ModelNotReady("No model of this key is published yet.", retry_after_s=5)
-    return record.current_version, record.current_manifest_sha256
+        raise ModelNotReady("This key has no published model yet.", retry_after_s=_RETRY_AFTER_S)
+    return ModelName(record.key_id, record.current_version, record.current_manifest_sha256)

@@ -1,4 +1,4 @@
-"""Base62 identifiers: random ones, and ones derived from what they stand for."""
+"""Base62 identifiers: random ones, and ones that are derived from their inputs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ KEY_ID_LENGTH: Final = 12  # 71 bits
 
 
 def random_base62(length: int) -> str:
-    """`length` characters, 5.95 bits each, from the system's secure source."""
+    """Return `length` random base62 characters (5.95 bits each) from the operating system's secure source."""
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 def encode_base62(number: int, length: int) -> str:
-    """The last `length` base62 digits of `number`, zero-padded."""
+    """Return the last `length` base62 digits of a non-negative `number`, padded with zeros.
+
+    >>> encode_base62(61, 1), encode_base62(62, 4)
+    ('z', '0010')
+    """
     digits = []
     for _ in range(length):
         number, remainder = divmod(number, len(ALPHABET))
@@ -26,7 +30,28 @@ def encode_base62(number: int, length: int) -> str:
 
 
 def derived_base62(length: int, *parts: str) -> str:
-    """The same `parts` give the same identifier: SHA-256 over the parts, each with its length in front."""
+    """Derive an identifier from `parts`; equal parts give equal identifiers.
+
+    Parameters
+    ----------
+    length
+        Number of characters. SHA-256 supplies 256 bits, so characters beyond the 43rd add none.
+    *parts
+        Strings that identify the subject. Each is hashed together with its length, so that `("ab", "c")` and
+        `("a", "bc")` differ.
+
+    Returns
+    -------
+    str
+        `length` base62 characters of the SHA-256 digest.
+
+    Examples
+    --------
+    >>> derived_base62(22, "a", "b")
+    'FxSYI0px5GsptIDadujgtj'
+    >>> derived_base62(22, "ab") == derived_base62(22, "a", "b")
+    False
+    """
     digest = hashlib.sha256()
     for part in parts:
         encoded = part.encode()
@@ -35,20 +60,20 @@ def derived_base62(length: int, *parts: str) -> str:
 
 
 def new_job_id() -> str:
-    """A job that nobody can ask for twice."""
+    """Return a random job id, for a request that is not idempotent."""
     return random_base62(JOB_ID_LENGTH)
 
 
 def job_id_of_object(object_name: str, object_version: str) -> str:
-    """The job that this version of this object asks for; a repeated event is the same job."""
+    """Return the id of the job that one version of an object starts, so that repeated events are the same job."""
     return derived_base62(JOB_ID_LENGTH, "object", object_name, object_version)
 
 
 def job_id_of_request(principal: str, idempotency_key: str) -> str:
-    """The job that `principal` (a key id, or `anonymous`) asks for under its Idempotency-Key."""
+    """Return the job id for an Idempotency-Key; `principal` is the caller's key id, or `anonymous`."""
     return derived_base62(JOB_ID_LENGTH, "request", principal, idempotency_key)
 
 
 def new_key_id() -> str:
-    """The public half of an API key."""
+    """Return a random key id, the public part of an API key."""
     return random_base62(KEY_ID_LENGTH)

@@ -1,0 +1,50 @@
+"""Routes for the versions of a key's model."""
+
+# No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+
+from recsys.http.problems import documented
+from recsys.registry.records import KeyRecord
+from recsys.registry.registry import Registry
+from recsys_api import keys
+from recsys_api.schemas import ActivatedBody, ModelsBody
+
+
+def create_model_router(
+    registry: Registry, *, required_key: Callable[..., KeyRecord], current_key: Callable[..., KeyRecord]
+) -> APIRouter:
+    """Create the router for `/v1/models…`; activation needs `current_key`, not a rotated-out secret."""
+    router = APIRouter(tags=["Models"])
+
+    @router.get(
+        "/v1/models",
+        summary="List model versions",
+        response_description="The versions, newest first.",
+        responses=documented(401, 503),
+    )
+    def list_models(key: Annotated[KeyRecord, Depends(required_key)]) -> ModelsBody:
+        """Return all published versions of the key's model with their metrics, newest first."""
+        return ModelsBody.of(key, registry.list_versions(key.key_id))
+
+    @router.post(
+        "/v1/models/{version}/activate",
+        summary="Activate a model version",
+        response_description="The version is current.",
+        responses=documented(401, 404, 503),
+    )
+    def activate_model(
+        version: Annotated[str, Path(description="Version as listed by `GET /v1/models`.")],
+        key: Annotated[KeyRecord, Depends(current_key)],
+    ) -> ActivatedBody:
+        """Make a published version the current one, to roll the model back or forward.
+
+        A training that started before the activation does not replace the activated version; one with newer data does.
+        Recommendations switch to the version within seconds.
+        """
+        activated = keys.activate(registry, key, version)
+        return ActivatedBody(key_id=activated.key_id, current_version=activated.current_version)
+
+    return router

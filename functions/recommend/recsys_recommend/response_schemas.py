@@ -1,0 +1,76 @@
+"""Response bodies of the routes, for the OpenAPI document only.
+
+`recsys_recommend.queries` builds the bodies as dictionaries. The function does not import this module, because defining
+Pydantic models takes time during a cold start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import BaseModel, Field
+
+from recsys.model.recommender import Strategy
+
+_ModelVersion = Annotated[str, Field(description="Version of the model that computed the response.")]
+
+
+class RecommendedItem(BaseModel):
+    """An item of a ranked list."""
+
+    item_id: Annotated[str, Field(description="The item's id, exactly as in the training data.")]
+    rank: Annotated[int, Field(ge=1, description="Position in the list, counted from 1.")]
+    score: Annotated[float, Field(ge=0, le=1, description="The model's score for the item.")]
+
+
+class RecommendationsBody(BaseModel):
+    """Recommendations for a user or a basket."""
+
+    user_id: Annotated[str | None, Field(description="The requested user; null for a basket.")]
+    strategy: Annotated[
+        Strategy,
+        Field(
+            description="Source of the list: `personal` for a user of the training data, `session` for an unknown user "
+            "with `recent_items` that the model knows, and `popular` otherwise."
+        ),
+    ]
+    model_version: _ModelVersion
+    items: Annotated[
+        list[RecommendedItem],
+        Field(description="The items, best first. The list is shorter than `n` only if no more items are eligible."),
+    ]
+
+
+class BatchBody(BaseModel):
+    """The results of a batch."""
+
+    model_version: _ModelVersion
+    results: Annotated[list[RecommendationsBody], Field(description="One result per request, in the same order.")]
+
+
+class SimilarBody(BaseModel):
+    """Items similar to an item."""
+
+    item_id: Annotated[str, Field(description="The requested item.")]
+    model_version: _ModelVersion
+    items: Annotated[list[RecommendedItem], Field(description="The items, best first, without the requested one.")]
+
+
+class PopularBody(BaseModel):
+    """The most popular items."""
+
+    model_version: _ModelVersion
+    items: Annotated[
+        list[RecommendedItem],
+        Field(description="The items, most popular first. `score` is the share of users who interacted with the item."),
+    ]
+
+
+RESPONSE_MODELS: Final[Mapping[tuple[str, str], type[BaseModel]]] = {
+    ("post", "/v1/recommendations"): RecommendationsBody,
+    ("post", "/v1/recommendations/batch"): BatchBody,
+    ("get", "/v1/items/{item_id}/similar"): SimilarBody,
+    ("get", "/v1/popular"): PopularBody,
+}
+"""Body of the 200 response by method and path."""

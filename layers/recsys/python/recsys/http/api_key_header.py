@@ -1,0 +1,72 @@
+"""FastAPI dependencies that authenticate the `X-API-Key` header."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final
+
+from fastapi import Request, Security
+from fastapi.security import APIKeyHeader
+
+from recsys.http.middleware import request_context
+from recsys.keys.authentication import Authenticator
+from recsys.registry.records import KeyRecord
+
+HEADER: Final = "X-API-Key"
+_scheme: Final = APIKeyHeader(
+    name=HEADER,
+    scheme_name="ApiKey",
+    description="The API key that `POST /v1/train`, `POST /v1/uploads` or `POST /v1/key/claim` returned.",
+    auto_error=False,
+)
+# `Security` documents the scheme. The header is read from the request, because the scheme turns an empty one into None.
+_Documented = Annotated[str | None, Security(_scheme)]
+
+
+def required_key(authenticator: Authenticator, *, require_current: bool = False) -> Callable[..., KeyRecord]:
+    """Return a dependency that yields the record of the request's key, or raises `InvalidApiKey`.
+
+    FastAPI runs the dependency in a thread, because looking up the key waits for the registry.
+
+    Parameters
+    ----------
+    authenticator
+        Validates the key.
+    require_current
+        Reject a secret that was rotated out, although its overlap has not ended.
+    """
+
+    def authenticate(request: Request, _: _Documented) -> KeyRecord:
+        return _authenticate(authenticator, request, require_current=require_current)
+
+    return authenticate
+
+
+def optional_key(authenticator: Authenticator) -> Callable[..., KeyRecord | None]:
+    """Return a dependency like `required_key` that yields None if the request has no `X-API-Key` header.
+
+    An empty header is an error, not an anonymous request: a client whose variable is unset must not get a new key.
+    """
+
+    def authenticate(request: Request, _: _Documented) -> KeyRecord | None:
+        return _authenticate(authenticator, request) if HEADER in request.headers else None
+
+    return authenticate
+
+
+def cached_key(authenticator: Authenticator) -> Callable[..., Awaitable[KeyRecord]]:
+    """Return a dependency like `required_key` that runs on the event loop, for an authenticator with a cache.
+
+    Nearly every record comes from the cache, and a thread would cost more than the rest of the request.
+    """
+
+    async def authenticate(request: Request, _: _Documented) -> KeyRecord:
+        return _authenticate(authenticator, request)
+
+    return authenticate
+
+
+def _authenticate(authenticator: Authenticator, request: Request, *, require_current: bool = False) -> KeyRecord:
+    record = authenticator.authenticate(request.headers.get(HEADER), require_current=require_current)
+    request_context(request.scope).key_id = record.key_id
+    return record
