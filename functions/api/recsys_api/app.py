@@ -49,16 +49,19 @@ def create_app(
 
     Examples
     --------
-    >>> import tempfile
+    >>> import asyncio, httpx, tempfile
     >>> from pathlib import Path
-    >>> from starlette.testclient import TestClient
     >>> from recsys.objects.files import FileObjectStore
     >>> from recsys.registry.sqlite import SqliteRegistry
     >>> folder = Path(tempfile.mkdtemp())
     >>> registry = SqliteRegistry(folder / "registry.sqlite3")
     >>> app = create_app(registry, FileObjectStore(folder), Settings())
-    >>> TestClient(app).post("/v1/train", files={"file": ("a.csv", b"user_id,item_id")}).json()["status"]
-    'queued'
+    >>> async def train(content):
+    ...     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    ...         return await client.post("/v1/train", files={"file": ("orders.csv", content)})
+    >>> response = asyncio.run(train(b"user_id,item_id"))
+    >>> response.status_code, response.json()["status"]
+    (202, 'queued')
     >>> registry.close()
     """
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)

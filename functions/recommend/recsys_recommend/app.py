@@ -64,9 +64,12 @@ def create_app(
 
     Examples
     --------
-    >>> from starlette.testclient import TestClient
+    >>> import httpx
     >>> app = create_app(registry=None, store=None, settings=Settings())
-    >>> response = TestClient(app).get("/v1/popular")
+    >>> async def get(path):
+    ...     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    ...         return await client.get(path)
+    >>> response = asyncio.run(get("/v1/popular"))
     >>> response.status_code, response.json()["detail"]
     (401, 'No API key was sent.')
     """

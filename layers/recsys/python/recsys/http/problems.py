@@ -99,10 +99,13 @@ def install(app: FastAPI, *, on_request_end: OnRequestEnd | None = None) -> None
 
     Examples
     --------
+    >>> import asyncio, httpx
     >>> app = FastAPI()
     >>> install(app)
-    >>> from starlette.testclient import TestClient
-    >>> TestClient(app).get("/nowhere").json()["type"]
+    >>> async def get(path):
+    ...     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    ...         return await client.get(path)
+    >>> asyncio.run(get("/nowhere")).json()["type"]
     'urn:recsys:problem:not-found'
     """
     app.router.redirect_slashes = False
