@@ -29,6 +29,11 @@ from recsys_recommend.response_cache import ResponseCache
 from recsys_recommend.schemas import BatchRequest, ListParameters, RecommendationRequest
 
 _JSON: Final = "application/json"
+_DESCRIPTIONS: Final = {
+    404: "The model does not know the item.",
+    409: "The key has no published model yet. Retry after the seconds in `Retry-After`.",
+    503: "The model's files are damaged, or a storage backend did not respond. See `Retry-After`.",
+}
 
 
 def create_app(
@@ -113,7 +118,7 @@ def create_router(
         "/v1/recommendations",
         summary="Recommend items",
         response_description="The items, best first.",
-        responses=documented(401, 409, 413, 422, 503),
+        responses=documented(401, 409, 413, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def recommend_items(key: Key, body: RecommendationRequest) -> Response:
         """Rank items for a user, for a basket, or for a user with recent interactions.
@@ -128,7 +133,7 @@ def create_router(
         "/v1/recommendations/batch",
         summary="Recommend items to many users",
         response_description="One result per request, in the same order.",
-        responses=documented(401, 409, 413, 422, 503),
+        responses=documented(401, 409, 413, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def recommend_items_batch(key: Key, body: BatchRequest) -> Response:
         """Answer up to 1,000 recommendation requests in one call, all from the same version of the model.
@@ -143,7 +148,7 @@ def create_router(
         "/v1/items/{item_id:path}/similar",
         summary="List similar items",
         response_description="The items, best first.",
-        responses=documented(401, 404, 409, 422, 503),
+        responses=documented(401, 404, 409, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def list_similar_items(
         key: Key,
@@ -157,7 +162,7 @@ def create_router(
         "/v1/popular",
         summary="List popular items",
         response_description="The items, most popular first.",
-        responses=documented(401, 409, 422, 503),
+        responses=documented(401, 409, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def list_popular_items(key: Key, parameters: Annotated[ListParameters, Query()]) -> Response:
         """Rank the items by the share of users who interacted with them."""

@@ -36,7 +36,9 @@ def create_key_router(
         "/v1/key/rotate",
         summary="Rotate the key",
         response_description="The new key.",
-        responses=documented(401, 404, 413, 422, 503),
+        responses=documented(
+            401, 404, 413, 422, 503, descriptions={404: "The key was revoked or has expired meanwhile."}
+        ),
     )
     def rotate_key(
         response: Response, key: Annotated[KeyRecord, Depends(current_key)], body: RotateRequest | None = None
@@ -54,7 +56,7 @@ def create_key_router(
         summary="Revoke the key",
         status_code=204,
         response_description="The key was revoked.",
-        responses=documented(401, 404, 503),
+        responses=documented(401, 404, 503, descriptions={404: "The key was revoked or has expired meanwhile."}),
     )
     def revoke_key(key: Annotated[KeyRecord, Depends(current_key)]) -> None:
         """Permanently revoke the key.

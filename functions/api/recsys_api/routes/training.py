@@ -73,7 +73,14 @@ def create_training_router(
         responses={
             200: {"model": JobAccepted, "description": "Newer data superseded the training during the wait."},
             201: {"model": ModelTrained, "description": "The training succeeded during the wait."},
-            **documented(401, 409, 413, 415, 422, 503),
+            **documented(
+                *(401, 409, 413, 415, 422, 503),
+                descriptions={
+                    409: "The key that this `Idempotency-Key` created has been rotated or revoked.",
+                    413: "The file exceeds the limit of this route. Use `POST /v1/uploads` instead.",
+                    422: "The request is not valid, or the training failed during the wait. See `errors`.",
+                },
+            ),
         },
         openapi_extra=_TRAIN_BODY | _KEY_IS_OPTIONAL,
     )
@@ -136,7 +143,7 @@ def create_training_router(
         summary="Retrieve a job",
         response_model=JobBody,
         response_description="The job. `Retry-After` is set until its status is final.",
-        responses=documented(401, 404, 503),
+        responses=documented(401, 404, 503, descriptions={404: "The job does not exist or belongs to another key."}),
     )
     def get_job(
         job_id: Annotated[str, Path(description="`job_id` as returned by `POST /v1/train` or `POST /v1/uploads`.")],

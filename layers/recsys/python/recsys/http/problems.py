@@ -78,12 +78,12 @@ _DEFAULT_HINT: Final = "GET /docs describes the fields of this route."
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
     401: "The API key is missing, malformed, unknown, expired or revoked.",
     404: "The resource does not exist, or it belongs to another API key.",
-    409: "The request conflicts with the current state, for example because the key has no published model yet.",
+    409: "The request conflicts with the current state of the key.",
     410: "The claim token was used, has expired or was never issued.",
     413: "The request body exceeds the limit of this route.",
     415: "The media type of the request body is not supported.",
     422: "The request or the uploaded data is not valid. `errors` lists each finding.",
-    503: "A dependency of the service did not respond, or the model's files are damaged. See `Retry-After`.",
+    503: "A storage backend did not respond. Retry after the seconds in `Retry-After`.",
 }
 
 
@@ -275,11 +275,14 @@ async def _on_disconnect(request: Request, _: Exception) -> Response:
     return respond(request_context(request.scope), disconnected.to_problem(), status_of(disconnected))
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int, descriptions: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI `responses` that declare problem documents with these statuses.
+
+    `descriptions` overrides the general description of a status, where a route can say more.
 
     >>> documented(404)[404]["description"]
     'The resource does not exist, or it belongs to another API key.'
     """
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
+    texts = {**_DESCRIPTIONS, **(descriptions or {})}
+    return {status: {"description": texts[status], "content": content} for status in statuses}
