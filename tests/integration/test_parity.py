@@ -95,7 +95,6 @@ def trained_version(folder: Path) -> Version:
         [f"i{item}" for item in range(40)],
         users,
         items,
-        np.ones(len(users), dtype=np.float32),
     )
     # Enough steps to leave the initial weights.
     recipe = Recipe(ordered=BatchSizes(64, 64), learning_rate=0.001, max_epochs=6, patience=6)

@@ -26,8 +26,7 @@ def train() -> Interactions:
     had = generator.random((6, 5)) < 0.5
     had[np.arange(6), np.arange(6) % 5] = True
     users, items = generator.permutation(np.argwhere(had)).astype(np.int32).T
-    ones = np.ones(len(users), dtype=np.float32)
-    return Interactions([f"u{user}" for user in range(6)], [f"i{item}" for item in range(5)], users, items, ones)
+    return Interactions([f"u{user}" for user in range(6)], [f"i{item}" for item in range(5)], users, items)
 
 
 def dense(train: Interactions) -> Any:

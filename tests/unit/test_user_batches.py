@@ -16,7 +16,7 @@ PAIRS = [(0, 0), (1, 2), (0, 1), (2, 1), (1, 0), (0, 2)]
 @pytest.fixture
 def interactions() -> Interactions:
     users, items = np.array(PAIRS, dtype=np.int32).T
-    return Interactions(["a", "b", "c"], ["x", "y", "z"], users, items, np.ones(len(PAIRS), dtype=np.float32))
+    return Interactions(["a", "b", "c"], ["x", "y", "z"], users, items)
 
 
 def test_a_history_weighs_recent_items_more_and_long_ones_less_than_in_proportion(interactions: Interactions) -> None:
@@ -36,7 +36,7 @@ def many(lengths: list[int]) -> Interactions:
     users = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
     items = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
     ids = [str(user) for user in range(len(lengths))], [str(item) for item in range(max(lengths))]
-    return Interactions(*ids, users, items, np.ones(len(users), dtype=np.float32))
+    return Interactions(*ids, users, items)
 
 
 @pytest.mark.parametrize("places", [1, 10, 64, 10_000])
