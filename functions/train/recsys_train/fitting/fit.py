@@ -87,8 +87,8 @@ def fit(
     Examples
     --------
     >>> from recsys_train.fitting.recipe import Recipe
-    >>> users, items, scores = np.array([0, 0, 1], "i4"), np.array([0, 1, 0], "i4"), np.ones(3, "f4")
-    >>> interactions = Interactions(["u1", "u2"], ["a", "b"], users, items, scores)
+    >>> users, items = np.array([0, 0, 1], "i4"), np.array([0, 1, 0], "i4")
+    >>> interactions = Interactions(["u1", "u2"], ["a", "b"], users, items)
     >>> result = fit(interactions, Recipe(max_epochs=1), seed=0, budget_s=60, on_progress=lambda progress: None)
     >>> result.weights["gmf_item"].shape
     (2, 2)
