@@ -91,7 +91,7 @@ class DataSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class Metrics:
     """Means over users with a held-out item; `coverage` is the share of the catalogue in the top 20 of any user.
 
     `hr_at_10` and `ndcg_at_10` follow the protocol of NCF; they are None if users have several held-out items.
@@ -211,7 +211,7 @@ def without_newcomers(
     return replace(kept, user_ids=user_ids, users=index_of[kept.users]), np.sort(newcomers)
 
 
-def measure(scores: Scores, data: DataSet, *, seed: int = 0) -> Quality:
+def measure(scores: Scores, data: DataSet, *, seed: int = 0) -> Metrics:
     """Compute the metrics of both protocols over all test users.
 
     Full catalogue, as in the LightGCN paper: all items except the user's training items are ranked; per user, recall is
@@ -240,7 +240,7 @@ def measure(scores: Scores, data: DataSet, *, seed: int = 0) -> Quality:
         recalls.append(recall)
         ndcgs.append(ndcg)
     full = (float(np.concatenate(recalls).mean()), float(np.concatenate(ndcgs).mean()), float(recommended.mean()))
-    return Quality(*full, *_ncf_metrics(np.concatenate(ranks))) if ranks else Quality(*full)
+    return Metrics(*full, *_ncf_metrics(np.concatenate(ranks))) if ranks else Metrics(*full)
 
 
 def _ncf_metrics(ranks: NDArray[np.int64]) -> tuple[float, float]:

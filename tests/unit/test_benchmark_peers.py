@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from recsys_train.data.interactions import Interactions
-from tests.benchmarks.made_data import N_CLUSTERS, make_pairs
+from tests.benchmarks.generated_data import N_CLUSTERS, generate_pairs
 from tests.benchmarks.measured import seconds_by_phase
 from tests.benchmarks.peers import Ease, EaseRecent, GfCf, climb
 from tests.benchmarks.protocol import without_newcomers
@@ -98,11 +98,11 @@ def test_a_phase_lasts_until_the_next_report() -> None:
 
 
 def test_the_generated_set_has_distinct_pairs_a_long_tail_and_is_reproducible() -> None:
-    codes = make_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0))
+    codes = generate_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0))
     assert len(np.unique(codes)) == len(codes) == 20_000
     users_per_item = np.sort(np.bincount(codes % (20 * N_CLUSTERS), minlength=20 * N_CLUSTERS))[::-1]
     assert users_per_item[:100].sum() > 0.3 * len(codes)
-    assert np.array_equal(codes, make_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0)))
+    assert np.array_equal(codes, generate_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0)))
 
 
 def test_a_table_is_aligned_and_shows_missing_values_as_a_dash() -> None:
