@@ -1,6 +1,7 @@
-"""What a test module that trains needs: one worker that loads TensorFlow, and patience with one warning.
+"""Marks for test modules that use TensorFlow.
 
-Such a module imports what imports TensorFlow inside its fixtures and tests, since every worker imports every module.
+Such modules are not in `tests/unit`, because pytest imports every module that it collects, also those whose tests
+`make test-fast` deselects, and TensorFlow takes seconds to import.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import pytest
 TENSORFLOW = (
     pytest.mark.slow,
     pytest.mark.xdist_group("tensorflow"),
-    # Keras's own, when it writes an .h5 file under NumPy 2.
+    # Keras raises it when it writes an .h5 file with NumPy 2.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 )
-"""`pytestmark = list(TENSORFLOW)`."""
+"""Set `pytestmark = list(TENSORFLOW)`: slow tests that pytest-xdist runs in a single worker."""

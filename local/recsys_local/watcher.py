@@ -82,4 +82,4 @@ class ObjectWatcher:
 
 def _event(info: ObjectInfo) -> ObjectCreated:
     # A dropped file's own time says nothing: `cp -p` and `mv` keep the old one.
-    return ObjectCreated(info.name, info.version, order=f"{info.arrived_at}#{info.name}")
+    return ObjectCreated(info.name, info.version, data_timestamp=f"{info.arrived_at}#{info.name}")

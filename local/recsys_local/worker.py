@@ -50,7 +50,7 @@ def main() -> None:
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
     store = open_store(data_dir)
     registry, terminal = open_registry(data_dir), Terminal()
-    trainer = Trainer(store, registry, settings, owner="local-worker", watch=terminal)
+    trainer = Trainer(store, registry, settings, owner="local-worker", on_progress=terminal)
     watcher = ObjectWatcher(store)
     looking, sweeping = LogOnChange(), LogOnChange()
     next_sweep = 0.0

@@ -1,4 +1,4 @@
-"""What the cap of epochs and the learning rate rest on: NDCG@20 by epoch, on parts cut from the training data.
+"""Print NDCG@20 by epoch on validation parts: the basis of the limit of epochs and of the learning rate.
 
 python -m tests.benchmarks.curves [--data FOLDER] [--sets ml-100k …]
 """
@@ -17,13 +17,13 @@ RATES = (0.001, 0.003, 0.006)
 MAX_EPOCHS = 6
 MAX_EPOCHS_WITHOUT_TIMES = 4
 LINEAR = {BUNDLED: (200.0, 1.0), "ml-100k": (800.0, 0.75)}
-"""Ridge and decay as validation chose them once; the curves of a set are to differ by epochs alone."""
+"""Ridge and decay that validation selected, fixed here so that the curves of a set differ by epochs only."""
 
 
 def main() -> None:
-    """Print a line for each curve."""
+    """Print one line per curve."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, help="folder with the sets that may not be bundled")
+    parser.add_argument("--data", type=Path, help="folder of the sets that may not be bundled")
     parser.add_argument("--sets", nargs="+", choices=SETS)
     arguments = parser.parse_args()
     for name in arguments.sets or (SETS if arguments.data else [BUNDLED]):
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _by_time(data: DataSet) -> None:
-    """Each user's last item, then the one before, and so on, held out."""
+    """Hold out each user's last item, then the second to last, and so on."""
     train = data.train
     for cut in range(1, CUTS + 1):
         train, held_out = train.split_last()
@@ -44,7 +44,7 @@ def _by_time(data: DataSet) -> None:
 
 
 def _by_rate(data: DataSet) -> None:
-    """A fifth of each user's items held out, drawn."""
+    """Hold out a random fifth of each user's items, for each learning rate."""
     train, held_out = hold_out_share(data.train, 0.2, np.random.default_rng(100))
     part = DataSet(data.name, train, has_times=False, test_users=held_out.users, test_items=held_out.items)
     part = part.with_test_of(np.random.default_rng(0).permutation(np.unique(held_out.users))[:5000])
@@ -53,8 +53,8 @@ def _by_rate(data: DataSet) -> None:
 
 
 def _curve(data: DataSet, ridge: float, decay: float, rate: float | None, max_epochs: int) -> list[float]:
-    """NDCG@20 of the start and after each epoch."""
-    from recsys.model.neumf import Network  # noqa: PLC0415  # with the others: TensorFlow takes seconds
+    """Return NDCG@20 of the warm start and after each epoch."""
+    from recsys.model.neumf import Network  # noqa: PLC0415  # imports TensorFlow, which takes seconds
     from recsys_train.fitting.recipe import Hyperparameters, Recipe  # noqa: PLC0415  # as above
     from recsys_train.fitting.training import TrainingRun  # noqa: PLC0415  # as above
     from tests.benchmarks.ours import network_scorer  # noqa: PLC0415  # as above

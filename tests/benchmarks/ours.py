@@ -1,4 +1,4 @@
-"""What `recsys train` does, and what is asked of it: how well, how fast, for whom."""
+"""Train our model as `recsys train` does, and measure its quality and speed."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "warm start alone, no training": {"max_epochs": 0},
     "without the MLP path": {"mlp_dim": 1, "hidden_dims": (1,)},
     "without recency": {"decays": (0.0,)},
-    "negatives count no more than positives": {"negative_weight": 1.0},
+    "negatives weighted like positives": {"negative_weight": 1.0},
 }
-"""What each part of a recipe contributes: the changes that switch it off."""
+"""Ablations: the changes of the recipe that disable one of its parts."""
 TIMED_PASSES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A network, the seconds it took, and of these each phase's."""
+class TimedFit:
+    """The result of a training, its seconds, and the seconds of each phase."""
 
-    fitted: FitResult
+    result: FitResult
     seconds: float
     phases: dict[str, float]
 
 
 def train(
     interactions: Interactions, recipe: Recipe, *, seed: int, has_times: bool, budget_s: float | None = None
-) -> Trained:
-    """As `recsys train` does, with its budget where none is given."""
+) -> TimedFit:
+    """Train as `recsys train` does; without `budget_s`, with its default budget."""
     started = time.perf_counter()
     marks: list[tuple[str, float]] = []
 
     def on_progress(progress: Progress) -> None:
         marks.append((progress.phase, time.perf_counter()))
 
-    fitted = fit(
+    result = fit(
         interactions,
         recipe,
         seed=seed,
@@ -59,30 +59,32 @@ def train(
         has_times=has_times,
     )
     ended = time.perf_counter()
-    return Trained(fitted, ended - started, seconds_by_phase([("starting", started), *marks], ended))
+    return TimedFit(result, ended - started, seconds_by_phase([("starting", started), *marks], ended))
 
 
-def scorer(fitted: FitResult, interactions: Interactions) -> Scores:
-    """Logits of all items, for users as their items in `interactions` make them."""
+def scorer(result: FitResult, interactions: Interactions) -> Scores:
+    """Return a function for the logits of all items, for users with their histories in `interactions`."""
     return network_scorer(
-        Network.from_weights(fitted.dims, fitted.weights, decay=fitted.hyperparameters.decay), interactions
+        Network.from_weights(result.dims, result.weights, decay=result.hyperparameters.decay), interactions
     )
 
 
 def network_scorer(network: Network, interactions: Interactions) -> Scores:
-    """Return the same for a network."""
+    """Return the same function for a network."""
     starts, items = interactions.items_by_user()
     return lambda users: score_histories(network, [items[starts[user] : starts[user + 1]] for user in users])
 
 
 def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
-    """Pairs whose logit and gradient are computed in passes over all histories, after one that compiles."""
+    """Return how many pairs per second get a logit and a gradient, measured after an epoch that compiles the graph."""
     decay = recipe.decays[-1] if data.has_times else 0.0
     histories = Histories.of(data.train, ordered=data.has_times)
     n_pairs = 0
     sizes = recipe.ordered if data.has_times else recipe.unordered
     for batch in histories.batches(sizes.interactions, np.random.default_rng(seed)):
-        n_positives = int((batch.lengths - data.has_times).sum())  # the first of an ordered history has no predecessor
+        n_positives = int(
+            (batch.lengths - data.has_times).sum()
+        )  # the first item of an ordered history is not a positive
         n_pairs += n_positives + (n_positives if data.has_times else len(batch.lengths)) * sizes.negatives
     training = TrainingRun.start(data.train, recipe, Hyperparameters(recipe.ridges[0], decay), seed=seed)
     training.run_epoch(deadline=float("inf"))
@@ -93,15 +95,15 @@ def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
 
 
 def seconds_to_reach(data: DataSet, ndcg_at_20: float, *, seed: int) -> tuple[float, float]:
-    """`(seconds, NDCG@20)` of the shortest training that ranks so well: without an epoch, with 1, 2, … at most.
+    """Return seconds and NDCG@20 of the first training that reaches this NDCG@20, with at most 0, 1, 2, … epochs.
 
-    Each is a whole training, with all that is chosen and measured on the way; they are not added up, since who asks for
-    so many epochs knows it before.
+    Each is a complete training, including selection and evaluation. Their times are not added, because a user would set
+    the number of epochs once. If none reaches it, the last one counts.
     """
+    attempts: list[tuple[float, float]] = []
     for max_epochs in range(Recipe().max_epochs + 1):
-        recipe = replace(Recipe(), max_epochs=max_epochs)
-        trained = train(data.train, recipe, seed=seed, has_times=data.has_times)
-        reached = measure(scorer(trained.fitted, data.train), data).ndcg_at_20
-        if reached >= ndcg_at_20:
+        timed = train(data.train, replace(Recipe(), max_epochs=max_epochs), seed=seed, has_times=data.has_times)
+        attempts.append((timed.seconds, measure(scorer(timed.result, data.train), data).ndcg_at_20))
+        if attempts[-1][1] >= ndcg_at_20:
             break
-    return trained.seconds, reached
+    return attempts[-1]

@@ -1,6 +1,6 @@
-"""The peers: each is made of a training part and fitted with settings from a grid that a validation part chooses from.
+"""The peers: published methods, with settings from a grid that are selected on the validation part.
 
-They share no code with what they are measured against. Histories are ones unless a peer says otherwise.
+They share no code with our model. Histories are binary unless a peer's docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from recsys_train.data.interactions import Interactions
-from tests.benchmarks.protocol import DataSet, Floats, Scores, measure
+from tests.benchmarks.protocol import DataSet, Floats, ScoredInteractions, Scores, measure
 
 Settings = dict[str, Any]
 Grid = Mapping[str, tuple[Any, ...]]
@@ -23,14 +23,17 @@ Grid = Mapping[str, tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A peer ready to score. `n_pairs` is how many (user, item) pairs it learnt from, where it goes pair by pair."""
+    """A fitted peer.
+
+    `n_pairs` is the number of (user, item) pairs that it processed, or None if it does not train pair by pair.
+    """
 
     scores: Scores
     n_pairs: int | None = None
 
 
 class Peer(Protocol):
-    """A method made for one training part."""
+    """A method for one training part."""
 
     grid: ClassVar[Grid]
     is_random: ClassVar[bool]
@@ -38,20 +41,21 @@ class Peer(Protocol):
     def __init__(self, train: Interactions) -> None: ...
 
     def fit(self, settings: Settings, seed: int) -> Fit:
-        """With one value for every name in `grid`."""
+        """Fit with one value for every name in `grid`."""
 
 
 def choose(peer: type[Peer], data: DataSet) -> Settings:
-    """The settings that rank the validation part best by NDCG@20."""
+    """Select the settings with the best NDCG@20 on the validation part."""
     validation = data.validation()
     fitted = peer(validation.train)
     return climb(peer.grid, lambda settings: measure(fitted.fit(settings, 0).scores, validation).ndcg_at_20)
 
 
 def climb(grid: Grid, value: Callable[[Settings], float]) -> Settings:
-    """The best of a grid, one setting at a time from the middle of each, until no change of one setting helps.
+    """Maximise over a grid by coordinate ascent.
 
-    No settings are tried twice.
+    Start in the middle of each setting and change one setting at a time until no single change improves the value. No
+    combination is evaluated twice.
     """
     known: dict[tuple[Any, ...], float] = {}
 
@@ -63,15 +67,15 @@ def climb(grid: Grid, value: Callable[[Settings], float]) -> Settings:
 
     best = {name: choices[len(choices) // 2] for name, choices in grid.items()}
     while True:
-        before = best
+        previous = best
         for name, choices in grid.items():
             best = max([best, *({**best, name: choice} for choice in choices)], key=value_of)
-        if best == before:
+        if best == previous:
             return best
 
 
 class Popularity:
-    """By the number of users who had an item."""
+    """Rank items by the number of users who interacted with them."""
 
     grid: ClassVar[Grid] = {}
     is_random: ClassVar[bool] = False
@@ -80,7 +84,7 @@ class Popularity:
         self._counts = train.users_per_item().astype(np.float32)
 
     def fit(self, settings: Settings, seed: int) -> Fit:
-        """Nothing is random, nothing is set."""
+        """Return the counts; there is nothing to fit."""
         return Fit(lambda users: np.tile(self._counts, (len(users), 1)))
 
 
@@ -99,7 +103,7 @@ class Bpr:
         self._matrix = to_matrix(train)
 
     def fit(self, settings: Settings, seed: int) -> Fit:
-        """Each step learns from a positive and a negative pair."""
+        """Fit by stochastic gradient descent; each step uses a positive and a negative pair."""
         from implicit.cpu.bpr import BayesianPersonalizedRanking  # noqa: PLC0415  # only `make bench-train` installs it
 
         model = BayesianPersonalizedRanking(**settings, random_state=seed)
@@ -110,7 +114,8 @@ class Bpr:
 class Als:
     """Weighted matrix factorisation by alternating least squares (Hu, Koren & Volinsky 2008), as in `implicit`.
 
-    Confidences are `1 + alpha * strength`; a strength is 1, or `log(1 + interaction_score)` where that ranks better.
+    The confidence of a pair is `1 + alpha * strength`. The strength is 1 or `log(1 + interaction_score)`, whichever
+    ranks better.
     """
 
     grid: ClassVar[Grid] = {
@@ -122,19 +127,18 @@ class Als:
     is_random: ClassVar[bool] = True
 
     def __init__(self, train: Interactions) -> None:
+        assert isinstance(train, ScoredInteractions)
         self._ones = to_matrix(train)
         self._logs = to_matrix(train, np.log1p(train.scores))
 
     def fit(self, settings: Settings, seed: int) -> Fit:
-        """Solves 15 rounds by conjugate gradients, `implicit`'s default."""
+        """Fit by 15 rounds of conjugate gradients, the default of `implicit`."""
         from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415  # only `make bench-train` installs it
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
         rest = dict(settings)
         matrix = self._ones if rest.pop("strength") == "one" else self._logs
-        with threadpool_limits(
-            1, "blas"
-        ):  # implicit warns otherwise: its own threads and BLAS's get in each other's way
+        with threadpool_limits(1, "blas"):  # otherwise implicit warns that its threads compete with those of BLAS
             model = AlternatingLeastSquares(**rest, random_state=seed)
             model.fit(matrix, show_progress=False)
         return Fit(_product(model.user_factors, model.item_factors))
@@ -151,12 +155,12 @@ class Ease:
         self._weights: tuple[float, Floats] | None = None
 
     def fit(self, settings: Settings, seed: int) -> Fit:
-        """In closed form."""
+        """Fit in closed form."""
         weights = self._weights_for(settings["ridge"])
         return Fit(lambda users: np.asarray(self._matrix[users] @ weights))
 
     def _weights_for(self, ridge: float) -> Floats:
-        """The last ones are kept: `EaseRecent` asks again for every decay."""
+        """Cache the latest weights, because `EaseRecent` needs them for every decay."""
         if self._weights is None or self._weights[0] != ridge:
             gram = (self._matrix.T @ self._matrix).toarray().astype(np.float64)
             gram[np.diag_indices_from(gram)] += ridge
@@ -168,9 +172,9 @@ class Ease:
 
 
 class EaseRecent(Ease):
-    """EASE that is asked with histories weighted `(1 + r) ** -decay`, r items before the end.
+    """EASE whose histories are weighted by recency: `(1 + r) ** -decay` for the item r positions before the end.
 
-    No publication of that name: it tells how much of our lead comes from recency alone.
+    This is not a published method. It shows how much of our lead over EASE comes from recency alone.
     """
 
     grid: ClassVar[Grid] = {**Ease.grid, "decay": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)}
@@ -180,12 +184,12 @@ class EaseRecent(Ease):
         self._starts, self._items = train.items_by_user()
 
     def fit(self, settings: Settings, seed: int) -> Fit:
-        """Learnt as EASE is: only the histories that it is asked with are weighted."""
+        """Fit EASE; only the histories that are scored are weighted."""
         weights = self._weights_for(settings["ridge"])
         return Fit(lambda users: np.asarray(self.histories(users, settings["decay"]) @ weights))
 
     def histories(self, users: Any, decay: float) -> Any:
-        """(len(users), n_items), sparse float32."""
+        """Return the weighted histories, sparse (len(users), n_items) float32."""
         rows = [self._items[self._starts[user] : self._starts[user + 1]] for user in users]
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
         weights = [np.arange(len(row), 0, -1, dtype=np.float32) ** -decay for row in rows]
@@ -194,10 +198,10 @@ class EaseRecent(Ease):
 
 
 class GfCf:
-    """WarmStart filter over the item graph plus ideal low-pass filter (Shen et al., CIKM 2021, equation 10).
+    """Linear filter over the item graph plus ideal low-pass filter (Shen et al., CIKM 2021, equation 10).
 
-    `x R̃ᵀR̃ + strength * x D^-½ V Vᵀ D^½` with `R̃ = D_u^-½ R D^-½` and its leading right singular vectors V; the paper
-    takes 256 of them and a strength of 0.3.
+    `x R̃ᵀR̃ + strength * x D^-½ V Vᵀ D^½` with `R̃ = D_u^-½ R D^-½` and its leading right singular vectors V. The
+    paper uses 256 of them and a strength of 0.3.
     """
 
     grid: ClassVar[Grid] = {"rank": (32, 64, 128, 256, 512), "strength": (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)}
@@ -210,7 +214,7 @@ class GfCf:
         self._normalised = sp.csr_matrix(sp.diags(1 / user_root) @ self._matrix @ sp.diags(1 / self._item_root))
 
     def fit(self, settings: Settings, seed: int) -> Fit:
-        """In closed form: a sparse singular value decomposition."""
+        """Fit in closed form, by a sparse singular value decomposition."""
         vectors, strength = self._vectors[:, : settings["rank"]], settings["strength"]
         into, out = vectors / self._item_root[:, None], (vectors * self._item_root[:, None]).T
 
@@ -230,7 +234,7 @@ class GfCf:
 
 
 def to_matrix(train: Interactions, strengths: Floats | None = None) -> Any:
-    """Who had what, (n_users, n_items) sparse float32: ones, or the pairs' strengths."""
+    """Return the pairs as a sparse matrix (n_users, n_items) float32, with ones or with the pairs' strengths."""
     values = np.ones(len(train), dtype=np.float32) if strengths is None else strengths
     return sp.csr_matrix((values, (train.users, train.items)), shape=(train.n_users, train.n_items))
 

@@ -1,45 +1,62 @@
-"""The data sets and how a ranking of them is measured: `tests/benchmarks/README.md` says it in words."""
+"""The data sets of the benchmarks and the metrics; `tests/benchmarks/README.md` describes the protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recsys_train.data.csv_reader import read_interactions
 from recsys_train.data.interactions import Int32s, Interactions
 
-ROOT = Path(__file__).parents[2]
-BUNDLED = "online_retail"
-SETS = (BUNDLED, "ml-100k", "gowalla")
-TRAIN_FILES = {
+ROOT: Final = Path(__file__).parents[2]
+BUNDLED: Final = "online_retail"
+GOWALLA: Final = "gowalla"
+SETS: Final = (BUNDLED, "ml-100k", GOWALLA)
+TRAIN_FILES: Final = {
     BUNDLED: ROOT / "local/recsys_local/sample/online_retail.csv.gz",
     "ml-100k": Path("ml-100k/interactions.csv"),
-    "gowalla": Path("gowalla/train.csv.gz"),
+    GOWALLA: Path("gowalla/train.csv.gz"),
 }
-"""What `recsys train` is given; what is not bundled lies in a folder that the caller names."""
-GOWALLA_TEST = Path("gowalla/test.csv.gz")
-CUT = 20
-NCF_CUT = 10
-NCF_RIVALS = 99
-VALIDATION_SHARE = 0.1
-"""Of a user's items, where they have no times to tell the last one by."""
-MAX_VALIDATION_USERS = 5_000
-USERS_AT_ONCE = 512
+"""The file that `recsys train` receives; relative paths are in the folder of the sets that may not be bundled."""
+GOWALLA_TEST: Final = Path("gowalla/test.csv.gz")
+CUTOFF: Final = 20
+NCF_CUTOFF: Final = 10
+NCF_NEGATIVES: Final = 99
+VALIDATION_SHARE: Final = 0.1
+"""Share of each user's items in the validation part of a set without timestamps."""
+MAX_VALIDATION_USERS: Final = 5_000
+USERS_PER_BATCH: Final = 512
+MAX_UNPACKED_BYTES: Final = 1 << 34
 
 Floats = NDArray[np.float32]
 Scores = Callable[[NDArray[np.int64]], Floats]
-"""From users' rows (n,) to scores of all items (n, n_items); larger is better."""
+"""Return the scores of all items, (n, n_items), for user indices (n,); a larger score ranks first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredInteractions(Interactions):
+    """Interactions with `scores`, (n_pairs,) float32: the sum of each pair's positive interaction scores.
+
+    Our model does not use scores, so the service's CSV reader drops them; a peer may use them.
+    """
+
+    scores: Floats
+
+    def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
+        """Select pairs and their scores."""
+        return replace(self, users=self.users[rows], items=self.items[rows], scores=self.scores[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """What may be trained on, and what is measured: users (n,) and items (n,) of the held-out pairs."""
+    """The training part, and the held-out pairs as user indices (n,) and item indices (n,)."""
 
     name: str
     train: Interactions
@@ -49,18 +66,19 @@ class DataSet:
 
     @property
     def has_one_each(self) -> bool:
-        """Whether one item per user is held out, as NCF's protocol wants it."""
+        """Whether one item per user is held out, as the protocol of NCF requires."""
         return len(np.unique(self.test_users)) == len(self.test_users)
 
     def with_test_of(self, users: NDArray[np.integer]) -> DataSet:
-        """The same, measured on these users alone."""
-        kept = np.isin(self.test_users, users)
-        return replace(self, test_users=self.test_users[kept], test_items=self.test_items[kept])
+        """Return the same data set with the held-out pairs of these users only."""
+        is_kept = np.isin(self.test_users, users)
+        return replace(self, test_users=self.test_users[is_kept], test_items=self.test_items[is_kept])
 
     def validation(self) -> DataSet:
-        """What settings are chosen on: cut from the training part once more, the test part has no say in it.
+        """Split the training part once more, to select settings without looking at the test part.
 
-        Each user's last item, or a tenth of the items where there are no times; of at most `MAX_VALIDATION_USERS`.
+        Each user's last item is held out, or a tenth of the items if there are no timestamps, for at most
+        `MAX_VALIDATION_USERS` users.
         """
         generator = np.random.default_rng(0)
         if self.has_times:
@@ -73,10 +91,10 @@ class DataSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
-    """Means over users with a held-out item; `coverage` is the share of the catalogue in anybody's top 20.
+class Metrics:
+    """Means over users with a held-out item; `coverage` is the share of the catalogue in the top 20 of any user.
 
-    `hr_at_10` and `ndcg_at_10` are NCF's, None where users have several held-out items.
+    `hr_at_10` and `ndcg_at_10` follow the protocol of NCF; they are None if users have several held-out items.
     """
 
     recall_at_20: float
@@ -86,24 +104,34 @@ class Quality:
     ndcg_at_10: float | None = None
 
 
-def load(name: str, folder: Path | None) -> DataSet:
-    """One of `SETS`; `folder` holds those that may not be bundled."""
-    train_path = train_file(name, folder)
-    if name == "gowalla":
+def load(name: str, folder: Path | None, *, with_scores: bool = False) -> DataSet:
+    """Load one of `SETS`.
+
+    Parameters
+    ----------
+    folder
+        Contains the sets that may not be bundled.
+    with_scores
+        Whether `train` is `ScoredInteractions`, which costs memory.
+    """
+    path = train_file(name, folder)
+    if name == GOWALLA:
         assert folder is not None
-        return _given_split(name, train_path, folder / GOWALLA_TEST)
-    return leave_last_out(name, train_path)
+        data = _given_split(name, path, folder / GOWALLA_TEST)
+    else:
+        data = leave_last_out(name, path)
+    return replace(data, train=add_scores(data.train, path)) if with_scores else data
 
 
 def train_file(name: str, folder: Path | None) -> Path:
-    """The CSV to train on."""
+    """Return the path of the CSV to train on."""
     if name != BUNDLED and folder is None:
-        raise SystemExit(f"{name} may not be bundled: give the folder that holds it with DATA=…")
-    return (folder or Path()) / TRAIN_FILES[name]  # an absolute path stays what it is
+        raise SystemExit(f"{name} may not be bundled. Pass the folder that contains it: DATA=…")
+    return (folder or Path()) / TRAIN_FILES[name]  # an absolute path is unaffected
 
 
 def leave_last_out(name: str, path: Path) -> DataSet:
-    """A CSV with each user's last pair held out, for users with two or more."""
+    """Read a CSV and hold out the last pair of each user who has at least two."""
     interactions, has_times = _read(path)
     train, held_out = interactions.split_last()
     return DataSet(name, train, has_times, held_out.users, held_out.items)
@@ -112,8 +140,8 @@ def leave_last_out(name: str, path: Path) -> DataSet:
 def _given_split(name: str, train_path: Path, test_path: Path) -> DataSet:
     train, has_times = _read(train_path)
     test, _ = _read(test_path)
-    user_of = {user_id: row for row, user_id in enumerate(train.user_ids)}
-    item_of = {item_id: row for row, item_id in enumerate(train.item_ids)}
+    user_of = {user_id: index for index, user_id in enumerate(train.user_ids)}
+    item_of = {item_id: index for index, item_id in enumerate(train.item_ids)}
     known = [
         (user_of[test.user_ids[user]], item_of[test.item_ids[item]])
         for user, item in zip(test.users, test.items, strict=True)
@@ -125,69 +153,99 @@ def _given_split(name: str, train_path: Path, test_path: Path) -> DataSet:
 
 def _read(path: Path) -> tuple[Interactions, bool]:
     with path.open("rb") as stream:
-        interactions, report = read_interactions(stream, max_unpacked_bytes=1 << 34)
+        interactions, report = read_interactions(stream, max_unpacked_bytes=MAX_UNPACKED_BYTES)
     return interactions, report.has_timestamps
+
+
+def add_scores(interactions: Interactions, path: Path) -> ScoredInteractions:
+    """Add the scores of the CSV that the interactions were read from; without a score, a line counts as 1."""
+    columns = ["user_id", "item_id", "interaction_score"]
+    rows = pd.read_csv(path, usecols=lambda name: name in columns, dtype=str, keep_default_na=False)
+    score = pd.to_numeric(rows["interaction_score"]).fillna(1.0) if "interaction_score" in rows else np.ones(len(rows))
+    users = pd.Index(interactions.user_ids).get_indexer(pd.Index(rows["user_id"]))
+    items = pd.Index(interactions.item_ids).get_indexer(pd.Index(rows["item_id"]))
+    codes = users.astype(np.int64) * interactions.n_items + items
+    is_used = (users >= 0) & (items >= 0) & (np.asarray(score) > 0)
+    sums = pd.Series(np.asarray(score)[is_used]).groupby(codes[is_used]).sum()
+    pairs = interactions.users.astype(np.int64) * interactions.n_items + interactions.items
+    return ScoredInteractions(
+        interactions.user_ids,
+        interactions.item_ids,
+        interactions.users,
+        interactions.items,
+        sums.loc[pairs].to_numpy(dtype=np.float32),
+    )
 
 
 def hold_out_share(
     interactions: Interactions, share: float, generator: np.random.Generator
 ) -> tuple[Interactions, Interactions]:
-    """`(rest, held out)`: of each user's n pairs `round(share * n)` are drawn, at least one where there are two."""
+    """Hold out `round(share * n)` random pairs of each user with n pairs, at least one if there are two.
+
+    Returns the remaining and the held-out interactions.
+    """
     order = generator.permutation(len(interactions))
     order = order[np.argsort(interactions.users[order], kind="stable")]
     counts = np.bincount(interactions.users, minlength=interactions.n_users)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    wanted = np.where(counts >= 2, np.maximum(np.rint(share * counts), 1), 0)
+    position = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    n_held_out = np.where(counts >= 2, np.maximum(np.rint(share * counts), 1), 0)
     is_held_out = np.zeros(len(order), dtype=np.bool_)
-    is_held_out[order] = place < np.repeat(wanted, counts)
+    is_held_out[order] = position < np.repeat(n_held_out, counts)
     return interactions[~is_held_out], interactions[is_held_out]
 
 
 def without_newcomers(
     interactions: Interactions, share: float, generator: np.random.Generator
 ) -> tuple[Interactions, NDArray[np.int64]]:
-    """`(what the others did, the newcomers' rows)`: a share of the users is left out, the others renumbered."""
+    """Remove a random share of the users.
+
+    Returns the interactions of the others, whose indices are renumbered, and the removed users' former indices.
+    """
     order = generator.permutation(interactions.n_users)
     newcomers, others = np.split(order, [round(share * interactions.n_users)])
     others = np.sort(others)
-    row_of = np.full(interactions.n_users, -1, dtype=np.int32)
-    row_of[others] = np.arange(len(others))
-    kept = interactions[row_of[interactions.users] >= 0]
+    index_of = np.full(interactions.n_users, -1, dtype=np.int32)
+    index_of[others] = np.arange(len(others))
+    kept = interactions[index_of[interactions.users] >= 0]
     user_ids = [interactions.user_ids[user] for user in others]
-    return replace(kept, user_ids=user_ids, users=row_of[kept.users]), np.sort(newcomers)
+    return replace(kept, user_ids=user_ids, users=index_of[kept.users]), np.sort(newcomers)
 
 
-def measure(scores: Scores, data: DataSet, *, seed: int = 0) -> Quality:
-    """Both protocols over all test users.
+def measure(scores: Scores, data: DataSet, *, seed: int = 0) -> Metrics:
+    """Compute the metrics of both protocols over all test users.
 
-    Whole catalogue, as in the LightGCN paper: every item the user has no training pair with is ranked; per user
-    `hits / |test|` and `DCG / ideal DCG(min(|test|, 20))`. NCF's, as He et al.: the held-out item among 99 drawn with
-    `seed` from those the user never touched; a tie counts against us. What is not a number ranks last.
+    Full catalogue, as in the LightGCN paper: all items except the user's training items are ranked; per user, recall is
+    `hits / |test|` and NDCG is `DCG / ideal DCG(min(|test|, 20))`. NCF, as in He et al.: the held-out item is ranked
+    among 99 items drawn with `seed` from those that the user never interacted with; a tie counts against the model. A
+    score that is not a number ranks last.
     """
     generator = np.random.default_rng(seed)
-    had, wanted = _matrix(data.train.users, data.train.items, data), _matrix(data.test_users, data.test_items, data)
+    history, held_out = (
+        _matrix(data.train.users, data.train.items, data),
+        _matrix(data.test_users, data.test_items, data),
+    )
     users = np.unique(data.test_users).astype(np.int64)
-    has_one_each = data.has_one_each
     recalls, ndcgs, ranks = [], [], []
     recommended = np.zeros(data.train.n_items, dtype=np.bool_)
-    for start in range(0, len(users), USERS_AT_ONCE):
-        some = users[start : start + USERS_AT_ONCE]
-        values = np.nan_to_num(np.array(scores(some), dtype=np.float32), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-        if has_one_each:
-            ranks.append(_ranks_among_rivals(values, had[some], wanted[some].indices, generator))
-        rows, columns = had[some].nonzero()
+    for start in range(0, len(users), USERS_PER_BATCH):
+        batch = users[start : start + USERS_PER_BATCH]
+        values = np.nan_to_num(np.array(scores(batch), dtype=np.float32), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+        if data.has_one_each:
+            ranks.append(_ranks_among_negatives(values, history[batch], held_out[batch].indices, generator))
+        rows, columns = history[batch].nonzero()
         values[rows, columns] = -np.inf
         top = _top(values)
         recommended[top] = True
-        recall, ndcg = _recall_and_ndcg(top, wanted[some])
+        recall, ndcg = _recall_and_ndcg(top, held_out[batch])
         recalls.append(recall)
         ndcgs.append(ndcg)
-    whole = (float(np.concatenate(recalls).mean()), float(np.concatenate(ndcgs).mean()), float(recommended.mean()))
-    if not has_one_each:
-        return Quality(*whole)
-    rank = np.concatenate(ranks)
-    found = rank <= NCF_CUT
-    return Quality(*whole, float(found.mean()), float(np.where(found, 1 / np.log2(rank + 1.0), 0.0).mean()))
+    full = (float(np.concatenate(recalls).mean()), float(np.concatenate(ndcgs).mean()), float(recommended.mean()))
+    return Metrics(*full, *_ncf_metrics(np.concatenate(ranks))) if ranks else Metrics(*full)
+
+
+def _ncf_metrics(ranks: NDArray[np.int64]) -> tuple[float, float]:
+    is_hit = ranks <= NCF_CUTOFF
+    return float(is_hit.mean()), float(np.where(is_hit, 1 / np.log2(ranks + 1.0), 0.0).mean())
 
 
 def _matrix(users: Int32s, items: Int32s, data: DataSet) -> Any:
@@ -196,29 +254,31 @@ def _matrix(users: Int32s, items: Int32s, data: DataSet) -> Any:
 
 
 def _top(values: Floats) -> NDArray[np.int64]:
-    """The best `CUT` columns of each row, best first, (n, CUT)."""
-    cut = min(CUT, values.shape[1])
-    top = np.argpartition(-values, cut - 1, axis=1)[:, :cut]
+    """Return the best `CUTOFF` columns of each row, best first, (n, CUTOFF)."""
+    cutoff = min(CUTOFF, values.shape[1])
+    top = np.argpartition(-values, cutoff - 1, axis=1)[:, :cutoff]
     order = np.argsort(-np.take_along_axis(values, top, axis=1), axis=1, kind="stable")
     return np.take_along_axis(top, order, axis=1)
 
 
-def _recall_and_ndcg(top: NDArray[np.int64], wanted: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    discounts = 1 / np.log2(np.arange(2, CUT + 2))
-    n_wanted = np.diff(wanted.indptr)
-    hits = np.take_along_axis(wanted.toarray() > 0, top, axis=1)
-    ideal = np.cumsum(discounts)[np.minimum(n_wanted, CUT) - 1]
-    return hits.sum(axis=1) / n_wanted, (hits @ discounts[: top.shape[1]]) / ideal
+def _recall_and_ndcg(top: NDArray[np.int64], held_out: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    discounts = 1 / np.log2(np.arange(2, CUTOFF + 2))
+    n_held_out = np.diff(held_out.indptr)
+    hits = np.take_along_axis(held_out.toarray() > 0, top, axis=1)
+    ideal = np.cumsum(discounts)[np.minimum(n_held_out, CUTOFF) - 1]
+    return hits.sum(axis=1) / n_held_out, (hits @ discounts[: top.shape[1]]) / ideal
 
 
-def _ranks_among_rivals(values: Floats, had: Any, targets: Int32s, generator: np.random.Generator) -> NDArray[np.int64]:
-    """From 1, for each row's target, (n,)."""
+def _ranks_among_negatives(
+    values: Floats, history: Any, targets: Int32s, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the rank, from 1, of each row's target among sampled negatives, (n,)."""
     ranks = []
     for row, target in enumerate(targets.tolist()):
-        is_rival = np.ones(values.shape[1], dtype=np.bool_)
-        is_rival[had.indices[had.indptr[row] : had.indptr[row + 1]]] = False
-        is_rival[target] = False
-        untouched = np.flatnonzero(is_rival)
-        rivals = generator.choice(untouched, min(NCF_RIVALS, len(untouched)), replace=False)
-        ranks.append(1 + int(np.count_nonzero(values[row, rivals] >= values[row, target])))
+        is_negative = np.ones(values.shape[1], dtype=np.bool_)
+        is_negative[history.indices[history.indptr[row] : history.indptr[row + 1]]] = False
+        is_negative[target] = False
+        untouched = np.flatnonzero(is_negative)
+        negatives = generator.choice(untouched, min(NCF_NEGATIVES, len(untouched)), replace=False)
+        ranks.append(1 + int(np.count_nonzero(values[row, negatives] >= values[row, target])))
     return np.array(ranks, dtype=np.int64)

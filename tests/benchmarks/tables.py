@@ -1,4 +1,4 @@
-"""Tables for people: aligned on a terminal, Markdown in a file."""
+"""Format tables: aligned for a terminal, or as Markdown."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Table:
-    """Rows are as long as `columns`; a number is shown with the digits its column wants, None as a dash."""
+    """A table whose numbers are formatted by column; None is shown as a dash.
+
+    `columns` maps each heading to the format of its values, such as `.4f`.
+    """
 
     title: str
     columns: dict[str, str]
-    """Heading to format of its values, such as `.4f`."""
     rows: list[list[object]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """Aligned: the first column to the left, the others to the right."""
+        """Return aligned text: the first column to the left, the others to the right."""
         cells = self._cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
@@ -28,7 +30,7 @@ class Table:
         return "\n".join([self.title, *(line.rstrip() for line in lines), *self.notes])
 
     def markdown(self) -> str:
-        """With the title as a heading."""
+        """Return Markdown, with the title as a heading."""
         heading, *rows = ["| " + " | ".join(row) + " |" for row in self._cells()]
         rule = "|---|" + "---:|" * (len(self.columns) - 1)
         notes = [f"- {note}" for note in self.notes]
@@ -36,11 +38,11 @@ class Table:
 
     def _cells(self) -> list[list[str]]:
         formats = list(self.columns.values())
-        shown = [[_show(value, form) for value, form in zip(row, formats, strict=True)] for row in self.rows]
-        return [list(self.columns), *shown]
+        rows = [[_format(value, spec) for value, spec in zip(row, formats, strict=True)] for row in self.rows]
+        return [list(self.columns), *rows]
 
 
-def _show(value: object, form: str) -> str:
+def _format(value: object, format_spec: str) -> str:
     if value is None:
         return "–"
-    return value if isinstance(value, str) else format(value, form)
+    return value if isinstance(value, str) else format(value, format_spec)

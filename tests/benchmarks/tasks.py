@@ -1,6 +1,6 @@
-"""What `tests.benchmarks.training` runs in a process of its own, so that seconds and peak memory are one method's.
+"""The tasks that `tests.benchmarks.training` runs in processes of their own, so that each has its own peak memory.
 
-python -m tests.benchmarks.tasks NAME ARGUMENTS, the latter as JSON; the last line printed is the result as JSON.
+python -m tests.benchmarks.tasks NAME ARGUMENTS, with ARGUMENTS as JSON; the last printed line is the result as JSON.
 """
 
 from __future__ import annotations
@@ -17,83 +17,84 @@ import numpy as np
 
 from recsys_train.data.interactions import Interactions
 from tests.benchmarks import peers
-from tests.benchmarks.made_data import write_made_set
+from tests.benchmarks.generated_data import write_generated_set
 from tests.benchmarks.protocol import DataSet, Scores, leave_last_out, load, measure, without_newcomers
 
 OURS = "recsys"
 TEXTBOOK = "Keras NeuMF"
+ALS = "ALS"
 PEERS: dict[str, type[peers.Peer]] = {
     "popularity": peers.Popularity,
     "BPR": peers.Bpr,
-    "ALS": peers.Als,
+    ALS: peers.Als,
     "EASE": peers.Ease,
     "EASE, recent": peers.EaseRecent,
     "GF-CF": peers.GfCf,
 }
 NEWCOMER_SHARE = 0.2
-MEASURED_MADE_USERS = 10_000
+MEASURED_GENERATED_USERS = 10_000
 
 Json = dict[str, Any]
 
 
 def main() -> None:
-    """Run the task that is named on the command line."""
+    """Run the task that the command line names."""
     name, arguments = sys.argv[1:]
     result = TASKS[name](**json.loads(arguments))
     print(json.dumps(result))
 
 
 def quality(method: str, data: str, folder: str | None, seed: int, settings: Json | None) -> Json:
-    """One method on one set; a peer chooses its settings first where none are given."""
-    loaded = load(data, _path(folder))
+    """Measure one method on one data set. Without `settings`, a peer selects them first."""
+    loaded = load(data, _path(folder), with_scores=method == ALS)
     if method == OURS:
-        return _quality_of_ours(loaded, seed, {})
+        return _our_quality(loaded, seed, {})
     peer = _peer(method)
     started = time.perf_counter()
-    chosen = settings if settings is not None else peers.choose(peer, loaded)
-    chosen_at = time.perf_counter()
-    fit = peer(loaded.train).fit(chosen, seed)
-    fit_s = time.perf_counter() - chosen_at
+    selected = settings if settings is not None else peers.choose(peer, loaded)
+    selected_at = time.perf_counter()
+    fit = peer(loaded.train).fit(selected, seed)
+    fit_s = time.perf_counter() - selected_at
     return {
         **asdict(measure(fit.scores, loaded)),
-        "settings": chosen,
-        "choosing_s": chosen_at - started if settings is None else None,
+        "settings": selected,
+        "choosing_s": selected_at - started if settings is None else None,
         "fit_s": fit_s,
         "pairs_per_s": fit.n_pairs / fit_s if fit.n_pairs else None,
     }
 
 
 def contribution(variant: str, data: str, folder: str | None, seed: int) -> Json:
-    """Ours with one part of the recipe switched off."""
+    """Measure our model with one part of the recipe disabled."""
     from tests.benchmarks.ours import VARIANTS  # noqa: PLC0415
 
-    return _quality_of_ours(load(data, _path(folder)), seed, VARIANTS[variant])
+    return _our_quality(load(data, _path(folder)), seed, VARIANTS[variant])
 
 
-def _quality_of_ours(data: DataSet, seed: int, changes: Json) -> Json:
+def _our_quality(data: DataSet, seed: int, changes: Json) -> Json:
     from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415
 
-    trained = ours.train(data.train, replace(Recipe(), **changes), seed=seed, has_times=data.has_times)
+    timed = ours.train(data.train, replace(Recipe(), **changes), seed=seed, has_times=data.has_times)
     return {
-        **asdict(measure(ours.scorer(trained.fitted, data.train), data)),
-        "settings": asdict(trained.fitted.choice),
+        **asdict(measure(ours.scorer(timed.result, data.train), data)),
+        "settings": asdict(timed.result.hyperparameters),
         "choosing_s": None,
-        "fit_s": trained.seconds,
+        "fit_s": timed.seconds,
         "pairs_per_s": None,
-        "phases": trained.phases,
+        "phases": timed.phases,
     }
 
 
 def speed(data: str, folder: str | None, seed: int, epochs: int) -> Json:
-    """Pairs per second of ours and the textbook at the same widths, and the time to the textbook's quality."""
+    """Compare our training with the textbook's: pairs per second at the same widths, and seconds to its quality."""
     from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415
     from tests.benchmarks.textbook import Textbook  # noqa: PLC0415
 
     loaded = load(data, _path(folder))
     recipe = Recipe()
-    dims = ours.train(loaded.train, recipe, seed=seed, has_times=loaded.has_times).fitted.dims
+    dims = ours.train(loaded.train, recipe, seed=seed, has_times=loaded.has_times).result.dims
     pairs_per_s = ours.pairs_per_second(loaded, recipe, seed=seed)
     started = time.perf_counter()
     textbook = Textbook(loaded.train).fit(
@@ -115,18 +116,21 @@ def speed(data: str, folder: str | None, seed: int, epochs: int) -> Json:
 
 
 def newcomers(data: str, folder: str | None, seed: int) -> Json:
-    """NDCG@20 of a fifth of the users, left out of training, beside the others' and their own where they were in it."""
+    """Remove a fifth of the users from training and compare NDCG@20.
+
+    It is measured for these users, for the others, and for the same users after a training that includes them.
+    """
     from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415
 
     loaded = load(data, _path(folder))
-    others, left_out = without_newcomers(loaded.train, NEWCOMER_SHARE, np.random.default_rng(seed))
-    is_left_out = np.isin(np.arange(loaded.train.n_users), left_out)
-    as_newcomers, as_others = loaded.with_test_of(left_out), loaded.with_test_of(np.flatnonzero(~is_left_out))
+    others, removed = without_newcomers(loaded.train, NEWCOMER_SHARE, np.random.default_rng(seed))
+    is_removed = np.isin(np.arange(loaded.train.n_users), removed)
+    as_newcomers, as_others = loaded.with_test_of(removed), loaded.with_test_of(np.flatnonzero(~is_removed))
 
     def scores_after(interactions: Interactions) -> Scores:
-        trained = ours.train(interactions, Recipe(), seed=seed, has_times=loaded.has_times)
-        return ours.scorer(trained.fitted, loaded.train)
+        timed = ours.train(interactions, Recipe(), seed=seed, has_times=loaded.has_times)
+        return ours.scorer(timed.result, loaded.train)
 
     scores = scores_after(others)
     popularity = peers.Popularity(others).fit({}, seed).scores
@@ -134,33 +138,33 @@ def newcomers(data: str, folder: str | None, seed: int) -> Json:
         "n_newcomers": len(np.unique(as_newcomers.test_users)),
         "trained": measure(scores, as_others).ndcg_at_20,
         "newcomers": measure(scores, as_newcomers).ndcg_at_20,
-        "newcomers_had_they_been_trained": measure(scores_after(loaded.train), as_newcomers).ndcg_at_20,
+        "newcomers_if_trained": measure(scores_after(loaded.train), as_newcomers).ndcg_at_20,
         "newcomers_popularity": measure(popularity, as_newcomers).ndcg_at_20,
     }
 
 
-def made_set(path: str, n_pairs: int) -> Json:
-    """Write it; in a process of its own, since it takes memory that training must not be blamed for."""
-    write_made_set(Path(path), n_pairs)
+def generated_set(path: str, n_pairs: int) -> Json:
+    """Write a generated data set, in a process of its own because its memory must not count for the training."""
+    write_generated_set(Path(path), n_pairs)
     return {}
 
 
 def scale(path: str, seed: int, budget_s: float) -> Json:
-    """Read a made set, train within a budget, measure."""
+    """Read a generated data set, train within a budget, and measure."""
     from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415
 
     started = time.perf_counter()
-    data = leave_last_out("made", Path(path))
+    data = leave_last_out("generated", Path(path))
     read_s = time.perf_counter() - started
-    trained = ours.train(data.train, Recipe(), seed=seed, has_times=data.has_times, budget_s=budget_s)
-    some = np.random.default_rng(0).permutation(np.unique(data.test_users))[:MEASURED_MADE_USERS]
-    measured = data.with_test_of(some)
+    timed = ours.train(data.train, Recipe(), seed=seed, has_times=data.has_times, budget_s=budget_s)
+    users = np.random.default_rng(0).permutation(np.unique(data.test_users))[:MEASURED_GENERATED_USERS]
+    measured = data.with_test_of(users)
     return {
         "read_s": read_s,
-        "train_s": trained.seconds,
-        "phases": trained.phases,
-        "ndcg_at_20": measure(ours.scorer(trained.fitted, data.train), measured).ndcg_at_20,
+        "train_s": timed.seconds,
+        "phases": timed.phases,
+        "ndcg_at_20": measure(ours.scorer(timed.result, data.train), measured).ndcg_at_20,
         "popularity": measure(peers.Popularity(data.train).fit({}, seed).scores, measured).ndcg_at_20,
     }
 
@@ -168,7 +172,7 @@ def scale(path: str, seed: int, budget_s: float) -> Json:
 def _peer(method: str) -> type[peers.Peer]:
     if method != TEXTBOOK:
         return PEERS[method]
-    from tests.benchmarks.textbook import Textbook  # noqa: PLC0415  # TensorFlow counts for those who use it alone
+    from tests.benchmarks.textbook import Textbook  # noqa: PLC0415  # the other peers run without TensorFlow
 
     return Textbook
 
@@ -178,7 +182,7 @@ def _path(folder: str | None) -> Path | None:
 
 
 TASKS: dict[str, Callable[..., Json]] = {
-    task.__name__: task for task in (quality, contribution, speed, newcomers, made_set, scale)
+    task.__name__: task for task in (quality, contribution, speed, newcomers, generated_set, scale)
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""NeuMF as the textbooks train it: Keras layers, `model.fit`, negatives drawn anew for every epoch.
+"""NeuMF as textbooks train it: Keras layers, `model.fit`, and new negatives in every epoch.
 
 He et al., WWW 2017: 4 negatives per positive, binary cross-entropy, Adam at 0.001, batches of 256, no pre-training.
 """
@@ -19,14 +19,14 @@ EPOCHS = 20
 NEGATIVES = 4
 LEARNING_RATE = 0.001
 BATCH = 256
-PAIRS_AT_ONCE = 1 << 17
+PAIRS_PER_BATCH = 1 << 17
 NARROW = (8, 32, (32, 16, 8))
-"""GMF, MLP and hidden layers of the paper's own code, 8 predictive factors."""
+"""Widths of GMF, MLP and hidden layers in the code of the paper, with 8 predictive factors."""
 WIDE = (64, 64, (64, 32))
 
 
 class Textbook:
-    """The peer that ours is a kind of."""
+    """NeuMF with user embeddings as parameters, the model that ours is derived from."""
 
     grid: ClassVar[Grid] = {"widths": (NARROW, WIDE), "epochs": (EPOCHS // 4, EPOCHS)}
     is_random: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class Textbook:
         self._pairs = np.sort(train.users.astype(np.int64) * train.n_items + train.items)
 
     def fit(self, settings: Settings, seed: int) -> Fit:
-        """Train for all epochs, from random weights."""
+        """Train all epochs from random weights."""
         keras.utils.set_random_seed(seed)
         gmf_dim, mlp_dim, hidden_dims = settings["widths"]
         model = _model(self._train.n_users, self._train.n_items, gmf_dim, mlp_dim, tuple(hidden_dims))
@@ -50,18 +50,18 @@ class Textbook:
         return Fit(lambda users: _scores(model, users, self._train.n_items), n_pairs)
 
     def _epoch(self, generator: np.random.Generator) -> tuple[NDArray[np.int32], NDArray[np.int32], Floats]:
-        """Users, items and labels of one epoch; `model.fit` shuffles them."""
+        """Return users, items and labels of one epoch; `model.fit` shuffles them."""
         users = np.repeat(self._train.users, NEGATIVES)
         negatives = generator.integers(0, self._train.n_items, len(users), dtype=np.int32)
-        while (rows := np.flatnonzero(self._were_had(users, negatives))).size:
+        while (rows := np.flatnonzero(self._are_positive(users, negatives))).size:
             negatives[rows] = generator.integers(0, self._train.n_items, len(rows), dtype=np.int32)
         labels = np.repeat(np.array([1, 0], dtype=np.float32), [len(self._train), len(users)])
         return np.concatenate([self._train.users, users]), np.concatenate([self._train.items, negatives]), labels
 
-    def _were_had(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def _are_positive(self, users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.bool_]:
         codes = users.astype(np.int64) * self._train.n_items + items
-        places = np.minimum(np.searchsorted(self._pairs, codes), len(self._pairs) - 1)
-        found: NDArray[np.bool_] = self._pairs[places] == codes
+        positions = np.minimum(np.searchsorted(self._pairs, codes), len(self._pairs) - 1)
+        found: NDArray[np.bool_] = self._pairs[positions] == codes
         return found
 
 
@@ -83,5 +83,5 @@ def _model(n_users: int, n_items: int, gmf_dim: int, mlp_dim: int, hidden_dims: 
 
 def _scores(model: Any, users: NDArray[np.int64], n_items: int) -> Floats:
     pairs = [np.repeat(users, n_items).astype(np.int32), np.tile(np.arange(n_items, dtype=np.int32), len(users))]
-    values: Floats = model.predict(pairs, batch_size=PAIRS_AT_ONCE, verbose=0)
+    values: Floats = model.predict(pairs, batch_size=PAIRS_PER_BATCH, verbose=0)
     return values.reshape(len(users), n_items)

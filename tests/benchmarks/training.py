@@ -1,4 +1,4 @@
-"""Ours and its peers side by side: `make bench-train`; `tests/benchmarks/README.md` says what is measured and how."""
+"""Compare our model with its peers (`make bench-train`); `tests/benchmarks/README.md` describes the measurements."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.benchmarks.tasks import NEWCOMER_SHARE, OURS, PEERS, TEXTBOOK
 
 METHODS = (*PEERS, TEXTBOOK, OURS)
 NO_PEERS = {OURS, "EASE, recent"}
-"""Not among those that the best peer is taken from: the second borrows our weights of histories."""
-LEFT_OUT = {
-    ("EASE", "gowalla"): "left out: 40,981² weights",
-    ("EASE, recent", "gowalla"): "left out: 40,981² weights",
-    (TEXTBOOK, "gowalla"): "left out: takes hours",
+"""Methods that cannot be the best peer; the second one uses our weighting of histories."""
+NOT_MEASURED = {
+    ("EASE", "gowalla"): "not measured: 40,981² weights",
+    ("EASE, recent", "gowalla"): "not measured: 40,981² weights",
+    (TEXTBOOK, "gowalla"): "not measured: takes hours",
 }
 METRICS = ("recall_at_20", "ndcg_at_20", "hr_at_10", "ndcg_at_10", "coverage", "fit_s", "pairs_per_s")
 SCALE_PAIRS = (1_000_000, 5_000_000, 20_000_000)
@@ -32,8 +32,8 @@ Result = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the command line asks for."""
+class Options:
+    """The data sets, methods and seeds that the command line selects."""
 
     folder: Path | None
     sets: tuple[str, ...]
@@ -41,53 +41,57 @@ class Wanted:
     seeds: tuple[int, ...]
     textbook_epochs: int
 
-    def of(self, data: str) -> dict[str, Any]:
-        """The arguments of a task that say which set it is about."""
+    def arguments(self, data: str) -> dict[str, Any]:
+        """Return the arguments of a task that determine its data set."""
         return {"data": data, "folder": None if self.folder is None else str(self.folder.resolve())}
 
 
 def main() -> None:
-    """Print each part's tables as they come; with `--out`, write them too."""
+    """Print the tables of each part as soon as they are complete, and write them with `--out`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="holds ml-100k/ and gowalla/")
-    parser.add_argument("--sets", nargs="+", choices=SETS, help="default: all there are")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder that contains ml-100k/ and gowalla/")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="default: all available sets")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[name for name in PARTS if name != "scale"])
-    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD", help="of quality")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of what is random; the median counts")
-    parser.add_argument("--textbook-epochs", type=int, default=20, help="of speed")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown")
+    parser.add_argument(
+        "--only", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD", help="methods of the part quality"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of random methods; the median is reported"
+    )
+    parser.add_argument("--textbook-epochs", type=int, default=20, help="epochs of the part speed")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file to write")
     arguments = parser.parse_args()
     sets = arguments.sets or ([BUNDLED] if arguments.data is None else SETS)
-    wanted = Wanted(
+    options = Options(
         arguments.data, tuple(sets), tuple(arguments.only), tuple(arguments.seeds), arguments.textbook_epochs
     )
-    shown: list[str] = []
+    tables: list[str] = []
     for part in arguments.parts:
-        for table in PARTS[part](wanted):
+        for table in PARTS[part](options):
             print(f"\n{table.text()}", flush=True)
-            shown.append(table.markdown())
+            tables.append(table.markdown())
             if arguments.out:
-                arguments.out.write_text("\n".join(shown), encoding="utf-8")
+                arguments.out.write_text("\n".join(tables), encoding="utf-8")
 
 
-def quality(wanted: Wanted) -> Iterator[Table]:
-    """Every method on every set, and where our time goes."""
-    for data in wanted.sets:
+def quality(options: Options) -> Iterator[Table]:
+    """Measure every method on every data set, and the phases of our training."""
+    for data in options.sets:
         results: dict[str, Result] = {}
         for method in METHODS:
-            if method in wanted.methods and (method, data) not in LEFT_OUT:
-                results[method] = _median_of_seeds(wanted, method, data)
-        yield _quality_table(wanted, data, results)
+            if method in options.methods and (method, data) not in NOT_MEASURED:
+                results[method] = _median_of_seeds(options, method, data)
+        yield _quality_table(options, data, results)
         if OURS in results:
-            yield _phases_table(f"Where the time goes, {data}", {OURS: results[OURS]["phases"]})
+            yield _phases_table(f"Phases of our training, {data}", {OURS: results[OURS]["phases"]})
 
 
-def _median_of_seeds(wanted: Wanted, method: str, data: str) -> Result:
-    """A peer chooses its settings with the first seed; what is not random runs once."""
+def _median_of_seeds(options: Options, method: str, data: str) -> Result:
+    """Return the medians over the seeds. Peers select settings with the first one; deterministic peers run once."""
     settings, results, peaks = None, [], []
-    for seed in wanted.seeds:
-        _say(f"{data}: {method}, seed {seed}")
-        result, done = run_task("quality", method=method, **wanted.of(data), seed=seed, settings=settings)
+    for seed in options.seeds:
+        _log(f"{data}: {method}, seed {seed}")
+        result, done = run_task("quality", method=method, **options.arguments(data), seed=seed, settings=settings)
         results.append(result)
         peaks.append(done.peak_gib)
         settings = result["settings"]
@@ -98,22 +102,22 @@ def _median_of_seeds(wanted: Wanted, method: str, data: str) -> Result:
 
 
 def _median(values: list[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return statistics.median(there) if there else None
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
-def _quality_table(wanted: Wanted, data: str, results: dict[str, Result]) -> Table:
+def _quality_table(options: Options, data: str, results: dict[str, Result]) -> Table:
     columns = {"": "", "Recall@20": ".4f", "NDCG@20": ".4f", "÷ best peer": ".3f"}
     columns |= {"HR@10": ".4f", "NDCG@10": ".4f", "÷ best peer's": ".3f", "coverage": ".3f"}
-    columns |= {"choosing s": ",.1f", "fitting s": ",.1f", "peak GiB": ".2f", "pairs/s": ",.0f"}
-    table = Table(f"Quality, {data}, median of seeds {' '.join(map(str, wanted.seeds))}", columns)
+    columns |= {"selection s": ",.1f", "fitting s": ",.1f", "peak GiB": ".2f", "pairs/s": ",.0f"}
+    table = Table(f"Quality, {data}, median of seeds {' '.join(map(str, options.seeds))}", columns)
     peers = [result for method, result in results.items() if method not in NO_PEERS]
     best_20 = max((result["ndcg_at_20"] for result in peers), default=None)
     best_10 = max((result["ndcg_at_10"] for result in peers if result["ndcg_at_10"] is not None), default=None)
-    for method in wanted.methods:
-        if (method, data) in LEFT_OUT:
+    for method in options.methods:
+        if (method, data) in NOT_MEASURED:
             table.rows.append([method, *[None] * (len(columns) - 1)])
-            table.notes.append(f"{method} {LEFT_OUT[method, data]}")
+            table.notes.append(f"{method} {NOT_MEASURED[method, data]}")
             continue
         result = results[method]
         table.rows.append([
@@ -130,27 +134,28 @@ def _quality_table(wanted: Wanted, data: str, results: dict[str, Result]) -> Tab
             result["peak_gib"],
             result["pairs_per_s"],
         ])  # fmt: skip
-        table.notes.append(f"{method} chose {_settings_text(result['settings'])}") if result["settings"] else None
+        if result["settings"]:
+            table.notes.append(f"settings of {method}: {_settings_text(result['settings'])}")
     return table
 
 
-def speed(wanted: Wanted) -> Iterator[Table]:
-    """Ours beside the textbook at the same widths."""
+def speed(options: Options) -> Iterator[Table]:
+    """Compare our training with the textbook's at the same widths."""
     columns = {"": "", "widths": "", "pairs/s": ",.0f", "textbook's": ",.0f", "ratio": ",.1f"}
     columns |= {
         "textbook's NDCG@20": ".4f",
         "after s": ",.1f",
-        "ours has": ".4f",
-        "after s, start to end": ",.1f",
+        "our NDCG@20": ".4f",
+        "after s, complete": ",.1f",
         "÷": ".4f",
     }
-    table = Table(f"Speed beside Keras `model.fit`, {wanted.textbook_epochs} epochs", columns)
-    for data in wanted.sets:
-        if (TEXTBOOK, data) in LEFT_OUT:
-            table.notes.append(f"{data} {LEFT_OUT[TEXTBOOK, data]} with the textbook")
+    table = Table(f"Speed beside Keras `model.fit`, {options.textbook_epochs} epochs", columns)
+    for data in options.sets:
+        if (TEXTBOOK, data) in NOT_MEASURED:
+            table.notes.append(f"{data} {NOT_MEASURED[TEXTBOOK, data]} with the textbook")
             continue
-        _say(f"{data}: speed")
-        result, _ = run_task("speed", **wanted.of(data), seed=wanted.seeds[0], epochs=wanted.textbook_epochs)
+        _log(f"{data}: speed")
+        result, _ = run_task("speed", **options.arguments(data), seed=options.seeds[0], epochs=options.textbook_epochs)
         table.rows.append([
             data,
             "-".join(map(str, result["widths"])),
@@ -166,50 +171,56 @@ def speed(wanted: Wanted) -> Iterator[Table]:
     yield table
 
 
-def whole_way(wanted: Wanted) -> Iterator[Table]:
-    """`recsys train` from a CSV to the files of a version, start of Python and TensorFlow included."""
+def whole_way(options: Options) -> Iterator[Table]:
+    """Measure `recsys train` from the CSV to the files of a version, including the start of Python and TensorFlow."""
     table = Table("From CSV to model: recsys train", {"": "", "seconds": ",.1f", "peak GiB": ".2f"})
-    for data in wanted.sets:
-        _say(f"{data}: recsys train")
+    for data in options.sets:
+        _log(f"{data}: recsys train")
         with tempfile.TemporaryDirectory() as folder:
             recsys = Path(sys.executable).with_name("recsys")
-            command = [str(recsys), "train", str(train_file(data, wanted.folder).resolve()), "--out", f"{folder}/model"]
+            command = [
+                str(recsys),
+                "train",
+                str(train_file(data, options.folder).resolve()),
+                "--out",
+                f"{folder}/model",
+            ]
             done = run(command)
         table.rows.append([data, done.wall_s, done.peak_gib])
     yield table
 
 
-def newcomers(wanted: Wanted) -> Iterator[Table]:
-    """Users who were not in training, recommended to from their items."""
+def newcomers(options: Options) -> Iterator[Table]:
+    """Measure recommendations for users who were not in the training data, from their histories."""
     columns = {"NDCG@20": "", "trained users": ".4f", "newcomers": ".4f", "ratio": ".3f"}
     columns |= {
-        "the same, had they been trained on": ".4f",
+        "the same users if trained": ".4f",
         "ratio ": ".3f",
         "by popularity": ".4f",
         "newcomers, n": ",d",
     }
-    table = Table(f"Newcomers: {NEWCOMER_SHARE:.0%} of the users left out of training", columns)
-    for data in wanted.sets:
-        _say(f"{data}: newcomers")
-        result, _ = run_task("newcomers", **wanted.of(data), seed=wanted.seeds[0])
+    table = Table(f"Newcomers: {NEWCOMER_SHARE:.0%} of the users removed from training", columns)
+    for data in options.sets:
+        _log(f"{data}: newcomers")
+        result, _ = run_task("newcomers", **options.arguments(data), seed=options.seeds[0])
         table.rows.append([
             data,
             result["trained"],
             result["newcomers"],
             result["newcomers"] / result["trained"],
-            result["newcomers_had_they_been_trained"],
-            result["newcomers"] / result["newcomers_had_they_been_trained"],
+            result["newcomers_if_trained"],
+            result["newcomers"] / result["newcomers_if_trained"],
             result["newcomers_popularity"],
             result["n_newcomers"],
         ])  # fmt: skip
     yield table
 
 
-def contributions(wanted: Wanted) -> Iterator[Table]:
-    """What each part of the recipe adds."""
-    from tests.benchmarks.ours import VARIANTS  # noqa: PLC0415  # TensorFlow, which the other parts leave to children
+def contributions(options: Options) -> Iterator[Table]:
+    """Measure our model with one part of the recipe disabled at a time."""
+    from tests.benchmarks.ours import VARIANTS  # noqa: PLC0415  # imports TensorFlow, which the other parts need only in their processes
 
-    for data in wanted.sets:
+    for data in options.sets:
         columns = {
             "": "",
             "NDCG@20": ".4f",
@@ -218,14 +229,13 @@ def contributions(wanted: Wanted) -> Iterator[Table]:
             "NDCG@10": ".4f",
             "seconds": ",.1f",
         }
-        table = Table(
-            f"What each part contributes, {data}, median of seeds {' '.join(map(str, wanted.seeds))}", columns
-        )
+        table = Table(f"Ablations, {data}, median of seeds {' '.join(map(str, options.seeds))}", columns)
         defaults = None
         for variant in VARIANTS:
-            _say(f"{data}: {variant}")
+            _log(f"{data}: {variant}")
             results = [
-                run_task("contribution", variant=variant, **wanted.of(data), seed=seed)[0] for seed in wanted.seeds
+                run_task("contribution", variant=variant, **options.arguments(data), seed=seed)[0]
+                for seed in options.seeds
             ]
             medians = {name: _median([result[name] for result in results]) for name in METRICS}
             defaults = defaults or medians["ndcg_at_20"]
@@ -240,18 +250,18 @@ def contributions(wanted: Wanted) -> Iterator[Table]:
         yield table
 
 
-def scale(wanted: Wanted) -> Iterator[Table]:
-    """Made sets of rising size, the same users and catalogue."""
+def scale(options: Options) -> Iterator[Table]:
+    """Measure generated data sets of increasing size, with the same users and catalogue."""
     columns = {"pairs": "", "reading s": ",.1f", "training s": ",.1f", "peak GiB": ".2f", "NDCG@20": ".4f"}
     columns |= {"popularity": ".4f", "ratio": ".2f"}
     table = Table(f"Scale: 200,000 users × 50,000 items, a budget of {SCALE_BUDGET_S:.0f} s", columns)
     phases = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/made.csv"
+        path = f"{folder}/generated.csv"
         for n_pairs in SCALE_PAIRS:
-            _say(f"made set of {n_pairs:,}")
-            run_task("made_set", path=path, n_pairs=n_pairs)
-            result, done = run_task("scale", path=path, seed=wanted.seeds[0], budget_s=SCALE_BUDGET_S)
+            _log(f"generated set of {n_pairs:,}")
+            run_task("generated_set", path=path, n_pairs=n_pairs)
+            result, done = run_task("scale", path=path, seed=options.seeds[0], budget_s=SCALE_BUDGET_S)
             phases[f"{n_pairs:,}"] = result["phases"]
             ndcg, popularity = result["ndcg_at_20"], result["popularity"]
             table.rows.append([
@@ -264,12 +274,12 @@ def scale(wanted: Wanted) -> Iterator[Table]:
                 ndcg / popularity,
             ])  # fmt: skip
     yield table
-    yield _phases_table("Where the time goes, by size", phases)
+    yield _phases_table("Phases of our training, by size", phases)
 
 
 def _phases_table(title: str, phases: dict[str, dict[str, float]]) -> Table:
     names = list(dict.fromkeys(name for seconds in phases.values() for name in seconds))
-    rows: list[list[object]] = [[which, *(seconds.get(name) for name in names)] for which, seconds in phases.items()]
+    rows: list[list[object]] = [[label, *(seconds.get(name) for name in names)] for label, seconds in phases.items()]
     return Table(title, {"": "", **{f"{name} s": ",.2f" for name in names}}, rows)
 
 
@@ -283,11 +293,11 @@ def _settings_text(settings: dict[str, Any]) -> str:
     )
 
 
-def _say(what: str) -> None:
-    print(f"… {what}", file=sys.stderr, flush=True)
+def _log(message: str) -> None:
+    print(f"… {message}", file=sys.stderr, flush=True)
 
 
-PARTS: dict[str, Callable[[Wanted], Iterator[Table]]] = {
+PARTS: dict[str, Callable[[Options], Iterator[Table]]] = {
     "quality": quality,
     "speed": speed,
     "whole-way": whole_way,

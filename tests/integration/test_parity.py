@@ -1,4 +1,4 @@
-"""TensorFlow's model and ours are one: `model.h5`, opened by Keras alone, against NumPy scoring."""
+"""`model.h5`, opened by Keras alone, and the NumPy network that serves compute the same scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,7 +15,12 @@ from numpy.typing import NDArray
 from recsys.model import artifact
 from recsys.model.neumf import Dims, Floats, Network, sigmoid
 from recsys.model.recommender import ServingModel, recommend
+from recsys_train.build import describe_metrics, write_version
 from recsys_train.data.interactions import Interactions
+from recsys_train.data.report import DataReport
+from recsys_train.fitting.fit import fit
+from recsys_train.fitting.recipe import BatchSizes, Recipe
+from recsys_train.model.keras_export import save_keras, user_tables
 from tests.made_models import random_weights, serving_model, write_model
 from tests.markers import TENSORFLOW
 
@@ -27,7 +33,7 @@ DIMS = Dims(n_users=300, n_items=200, gmf_dim=16, mlp_dim=8, hidden_dims=(16, 8)
 
 @dataclass(frozen=True)
 class Version:
-    """A published version as Keras reads it and as a server reads it."""
+    """A version as Keras reads it and as a server reads it."""
 
     scores: Callable[[Any, Any], Floats]
     logits: Callable[[Any, Any], Floats]
@@ -42,28 +48,25 @@ class Version:
         return len(self.serving.items)
 
     def served_logits(self, user_index: int) -> Floats:
-        """Ours, for all items, of the user whom the history makes."""
+        """Return the server's logits of all items for a user's history."""
         network = self.serving.network
         return network.logits(network.user(self.serving.seen(user_index)))
 
 
 def open_with_keras(path: Path) -> tuple[Callable[[Any, Any], Floats], Callable[[Any, Any], Floats]]:
-    """The model's scores and, before its sigmoid, its logits; both (n_pairs,)."""
-    import keras  # noqa: PLC0415  # alone: nothing of ours is registered
+    """Return functions for the model's scores and for its logits, before the sigmoid; both give (n_pairs,)."""
 
-    def asking(model: Any) -> Callable[[Any, Any], Floats]:
+    def predicting(model: Any) -> Callable[[Any, Any], Floats]:
         return lambda users, items: np.asarray(model([users, items]))[:, 0]
 
     scoring = keras.models.load_model(path)
-    before_sigmoid = keras.models.load_model(path, compile=False)
-    before_sigmoid.get_layer("output").activation = keras.activations.linear
-    return asking(scoring), asking(before_sigmoid)
+    without_sigmoid = keras.models.load_model(path, compile=False)
+    without_sigmoid.get_layer("output").activation = keras.activations.linear
+    return predicting(scoring), predicting(without_sigmoid)
 
 
 def random_version(folder: Path) -> Version:
-    """Weights by chance, so that every path, layer and bias counts."""
-    from recsys_train.model.keras_export import save_keras, user_tables  # noqa: PLC0415
-
+    """Write a version with random weights, so that every path, layer and bias contributes."""
     generator, decay = np.random.default_rng(1), 0.5
     seen = [generator.choice(DIMS.n_items, int(generator.integers(0, 60)), replace=False) for _ in range(DIMS.n_users)]
     histories = np.zeros((DIMS.n_users, DIMS.n_items))
@@ -80,12 +83,7 @@ def random_version(folder: Path) -> Version:
 
 
 def trained_version(folder: Path) -> Version:
-    """What a training publishes."""
-    from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415
-    from recsys_train.data.report import DataReport  # noqa: PLC0415
-    from recsys_train.fitting.fit import fit  # noqa: PLC0415
-    from recsys_train.fitting.recipe import BatchSizes, Recipe  # noqa: PLC0415
-
+    """Write the version of a real training."""
     generator = np.random.default_rng(2)
     seen = [set(generator.choice(np.arange(user % 2, 40, 2), 8, replace=False).tolist()) for user in range(120)]
     pairs = [(user, item) for user, items in enumerate(seen) for item in sorted(items)]
@@ -95,9 +93,8 @@ def trained_version(folder: Path) -> Version:
         [f"i{item}" for item in range(40)],
         users,
         items,
-        np.ones(len(users), dtype=np.float32),
     )
-    # Enough steps to leave the initial weights.
+    # Small batches, so that many steps change the initial weights.
     recipe = Recipe(ordered=BatchSizes(64, 64), learning_rate=0.001, max_epochs=6, patience=6)
     fitted = fit(interactions, recipe, seed=0, budget_s=600, on_progress=lambda _progress: None)
     metrics = describe_metrics(fitted, DataReport(), recipe=recipe, seed=0)
@@ -107,8 +104,8 @@ def trained_version(folder: Path) -> Version:
 
 @pytest.fixture(scope="module", params=[random_version, trained_version], ids=["random", "trained"])
 def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Version:
-    made: Version = request.param(tmp_path_factory.mktemp("version"))
-    return made
+    version: Version = request.param(tmp_path_factory.mktemp("version"))
+    return version
 
 
 @pytest.fixture(scope="module")
@@ -125,51 +122,47 @@ def served_logits_of_pairs(version: Version, pairs: tuple[NDArray[np.int32], NDA
 def test_logits_agree_on_a_thousand_random_pairs(
     version: Version, pairs: tuple[NDArray[np.int32], NDArray[np.int32]]
 ) -> None:
-    ours, keras_own = served_logits_of_pairs(version, pairs), version.logits(*pairs)
-    assert np.abs(keras_own).max() > 0.5  # they are no constant
-    assert keras_own.std() > 0.05
-    assert np.abs(ours - keras_own).max() < TOLERANCE
+    served, expected = served_logits_of_pairs(version, pairs), version.logits(*pairs)
+    assert np.abs(expected).max() > 0.5  # not a constant
+    assert expected.std() > 0.05
+    assert np.abs(served - expected).max() < TOLERANCE
 
 
 def test_logits_of_all_items_agree(version: Version) -> None:
     for user in (0, 7, version.n_users - 1):
-        keras_own = version.logits(np.full(version.n_items, user), np.arange(version.n_items))
-        assert np.abs(version.served_logits(user) - keras_own).max() < TOLERANCE
+        expected = version.logits(np.full(version.n_items, user), np.arange(version.n_items))
+        assert np.abs(version.served_logits(user) - expected).max() < TOLERANCE
 
 
 def test_scores_agree(version: Version, pairs: tuple[NDArray[np.int32], NDArray[np.int32]]) -> None:
-    ours = sigmoid(served_logits_of_pairs(version, pairs))
-    assert np.abs(ours - version.scores(*pairs)).max() < TOLERANCE
+    served = sigmoid(served_logits_of_pairs(version, pairs))
+    assert np.abs(served - version.scores(*pairs)).max() < TOLERANCE
 
 
 def test_recommendations_equal_a_brute_force_ranking_of_keras_scores(version: Version) -> None:
     generator = np.random.default_rng(4)
     n_items = version.n_items
     for user in generator.choice(version.n_users, 50, replace=False).tolist():
-        left_out = set(generator.choice(n_items, 5, replace=False).tolist())
+        excluded = set(generator.choice(n_items, 5, replace=False).tolist())
         logits = version.logits(np.full(n_items, user), np.arange(n_items)).astype(np.float64)
-        out = left_out | set(version.serving.seen(user).tolist())
-        eligible = [item for item in range(n_items) if item not in out]
+        ineligible = excluded | set(version.serving.seen(user).tolist())
+        eligible = [item for item in range(n_items) if item not in ineligible]
         expected = sorted(eligible, key=lambda item: (-logits[item], item))[:10]
 
-        answer = recommend(version.serving, f"u{user}", n=10, exclude_items=[f"i{item}" for item in left_out])
+        result = recommend(version.serving, f"u{user}", n=10, exclude_items=[f"i{item}" for item in excluded])
 
-        got = [int(item.item_id[1:]) for item in answer.items]
-        assert len(got) == len(expected)
-        for mine, theirs in zip(got, expected, strict=True):
-            # The two may only differ in the order of items that lie within the tolerance of each other.
-            assert mine == theirs or abs(logits[mine] - logits[theirs]) < 2 * TOLERANCE
-        assert not set(got) & out
-        scores = version.scores(np.full(len(got), user), np.array(got))
-        assert [item.score for item in answer.items] == pytest.approx(scores.tolist(), abs=TOLERANCE)
+        items = [int(item.item_id[1:]) for item in result.items]
+        assert len(items) == len(expected)
+        for item, expected_item in zip(items, expected, strict=True):
+            # Only items whose logits are within the tolerance of each other may be in another order.
+            assert item == expected_item or abs(logits[item] - logits[expected_item]) < 2 * TOLERANCE
+        assert not set(items) & ineligible
+        scores = version.scores(np.full(len(items), user), np.array(items))
+        assert [item.score for item in result.items] == pytest.approx(scores.tolist(), abs=TOLERANCE)
 
 
-def test_the_file_holds_keras_layers_only(tmp_path: Path) -> None:
-    from recsys_train.model.keras_export import save_keras  # noqa: PLC0415
-
+def test_model_h5_contains_only_layers_of_keras(tmp_path: Path) -> None:
     save_keras(DIMS, random_weights(DIMS), tmp_path / "model.h5")
-    import keras  # noqa: PLC0415
-
     model = keras.models.load_model(tmp_path / "model.h5", safe_mode=True)
     assert [each.name for each in model.inputs] == ["user_index", "item_index"]
     assert model.output_shape == (None, 1)

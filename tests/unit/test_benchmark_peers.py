@@ -1,4 +1,4 @@
-"""The benchmark's peers against what their papers say, worked out densely; their grid; the made set."""
+"""The peers of the benchmarks, compared with dense computations of their papers' formulas, and their helpers."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import pytest
 from numpy.testing import assert_allclose
 
 from recsys_train.data.interactions import Interactions
-from tests.benchmarks.made_data import N_CLUSTERS, make_pairs
+from tests.benchmarks.generated_data import N_CLUSTERS, generate_pairs
 from tests.benchmarks.measured import seconds_by_phase
 from tests.benchmarks.peers import Ease, EaseRecent, GfCf, climb
 from tests.benchmarks.protocol import without_newcomers
 from tests.benchmarks.tables import Table
 
-EVERYBODY = np.arange(6)
+ALL_USERS = np.arange(6)
 
 
 @pytest.fixture
 def train() -> Interactions:
-    """6 users × 5 items, in random order."""
+    """Return interactions of 6 users with 5 items in random order."""
     generator = np.random.default_rng(0)
-    had = generator.random((6, 5)) < 0.5
-    had[np.arange(6), np.arange(6) % 5] = True
-    users, items = generator.permutation(np.argwhere(had)).astype(np.int32).T
-    ones = np.ones(len(users), dtype=np.float32)
-    return Interactions([f"u{user}" for user in range(6)], [f"i{item}" for item in range(5)], users, items, ones)
+    purchased = generator.random((6, 5)) < 0.5
+    purchased[np.arange(6), np.arange(6) % 5] = True
+    users, items = generator.permutation(np.argwhere(purchased)).astype(np.int32).T
+    return Interactions([f"u{user}" for user in range(6)], [f"i{item}" for item in range(5)], users, items)
 
 
 def dense(train: Interactions) -> Any:
@@ -43,16 +42,16 @@ def test_each_column_of_ease_is_the_ridge_regression_on_the_other_items(train: I
         others = [other for other in range(5) if other != item]
         rest = x[:, others]
         weights[others, item] = np.linalg.solve(rest.T @ rest + ridge * np.eye(4), rest.T @ x[:, item])
-    assert_allclose(Ease(train).fit({"ridge": ridge}, 0).scores(EVERYBODY), x @ weights, atol=1e-5)
+    assert_allclose(Ease(train).fit({"ridge": ridge}, 0).scores(ALL_USERS), x @ weights, atol=1e-5)
 
 
 def test_recent_ease_without_decay_is_ease(train: Interactions) -> None:
-    plain = Ease(train).fit({"ridge": 2.0}, 0).scores(EVERYBODY)
-    assert_allclose(EaseRecent(train).fit({"ridge": 2.0, "decay": 0.0}, 0).scores(EVERYBODY), plain, atol=1e-6)
+    plain = Ease(train).fit({"ridge": 2.0}, 0).scores(ALL_USERS)
+    assert_allclose(EaseRecent(train).fit({"ridge": 2.0, "decay": 0.0}, 0).scores(ALL_USERS), plain, atol=1e-6)
 
 
-def test_recent_histories_weigh_the_last_item_one_and_the_one_before_less(train: Interactions) -> None:
-    histories = EaseRecent(train).histories(EVERYBODY, 1.0).toarray()
+def test_the_weight_of_an_item_decreases_from_one_with_its_distance_from_the_end(train: Interactions) -> None:
+    histories = EaseRecent(train).histories(ALL_USERS, 1.0).toarray()
     items = train.items[train.users == 3]
     assert_allclose(histories[3, items[::-1]], 1 / np.arange(1, len(items) + 1))
 
@@ -63,11 +62,11 @@ def test_gf_cf_is_the_item_graph_plus_the_ideal_low_pass_filter(train: Interacti
     normalised = x / np.sqrt(x.sum(axis=1))[:, None] / item_root
     leading = np.linalg.svd(normalised)[2][:2]
     low_pass = (x / item_root) @ leading.T @ leading * item_root
-    scores = GfCf(train).fit({"rank": 2, "strength": 0.3}, 0).scores(EVERYBODY)
+    scores = GfCf(train).fit({"rank": 2, "strength": 0.3}, 0).scores(ALL_USERS)
     assert_allclose(scores, x @ normalised.T @ normalised + 0.3 * low_pass, atol=1e-5)
 
 
-def test_a_grid_is_climbed_until_no_single_change_helps() -> None:
+def test_the_grid_search_stops_when_no_single_change_helps() -> None:
     tried = []
 
     def value(settings: dict[str, Any]) -> float:
@@ -78,11 +77,11 @@ def test_a_grid_is_climbed_until_no_single_change_helps() -> None:
     assert len(tried) == len(set(tried))
 
 
-def test_an_empty_grid_needs_no_choice() -> None:
+def test_an_empty_grid_has_no_settings() -> None:
     assert climb({}, lambda settings: math.nan) == {}
 
 
-def test_newcomers_leave_no_trace_in_what_the_others_did(train: Interactions) -> None:
+def test_removing_newcomers_keeps_the_interactions_of_the_others(train: Interactions) -> None:
     others, newcomers = without_newcomers(train, 0.5, np.random.default_rng(0))
     assert (others.n_users, others.n_items, len(newcomers)) == (3, 5, 3)
     kept = [
@@ -98,15 +97,15 @@ def test_a_phase_lasts_until_the_next_report() -> None:
     assert seconds_by_phase(marks, 6.0) == {"starting": 1.0, "fitting": 3.0, "evaluating": 2.0}
 
 
-def test_the_made_set_has_distinct_pairs_a_long_tail_and_the_same_ones_for_the_same_seed() -> None:
-    codes = make_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0))
+def test_the_generated_set_has_distinct_pairs_a_long_tail_and_is_reproducible() -> None:
+    codes = generate_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0))
     assert len(np.unique(codes)) == len(codes) == 20_000
     users_per_item = np.sort(np.bincount(codes % (20 * N_CLUSTERS), minlength=20 * N_CLUSTERS))[::-1]
     assert users_per_item[:100].sum() > 0.3 * len(codes)
-    assert np.array_equal(codes, make_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0)))
+    assert np.array_equal(codes, generate_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0)))
 
 
-def test_a_table_is_aligned_and_shows_what_is_missing_as_a_dash() -> None:
+def test_a_table_is_aligned_and_shows_missing_values_as_a_dash() -> None:
     table = Table("Title", {"": "", "NDCG@20": ".2f", "pairs": ",d"}, [["ours", 0.125, 1234], ["a peer", None, 7]])
     assert table.text().splitlines() == [
         "Title",

@@ -1,4 +1,4 @@
-"""Splits and look-ups over pairs, on a hand-made case."""
+"""Splits and groupings of interactions, on small examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_last_pair_of_each_user_with_two_or_more_is_held_out() -> None:
     assert list(zip(last.users.tolist(), last.items.tolist(), strict=True)) == [(0, 2), (1, 0)]
 
 
-def test_nothing_is_held_out_where_every_user_has_one_pair() -> None:
+def test_nothing_is_held_out_if_every_user_has_one_pair() -> None:
     earlier, last = interactions((0, 1), (1, 2), (2, 3)).split_last()
     assert (len(earlier), len(last)) == (3, 0)
 
@@ -27,5 +27,5 @@ def test_items_by_user_lists_each_users_items_oldest_first() -> None:
     assert items.tolist() == [2, 0, 3, 1]
 
 
-def test_users_per_item_counts_items_nobody_had() -> None:
+def test_users_per_item_includes_items_without_users() -> None:
     assert interactions((0, 1), (1, 1), (2, 3)).users_per_item().tolist() == [0, 2, 0, 1]

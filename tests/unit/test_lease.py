@@ -1,4 +1,4 @@
-"""Keeping a lease: renewed while the work lasts, its progress written, a loss raised in the working thread."""
+"""`LeaseKeeper` renews the lease, writes the progress, and raises a lost lease in the working thread."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ DEADLOCK_S = 60.0
 
 
 class ObservedRegistry(SqliteRegistry):
-    """A registry that tells when a lease was renewed, and can be silent for a while."""
+    """A registry that records renewals; its next `n_failures` renewals raise `Unavailable`."""
 
     def __init__(self, path: Path, clock: Callable[[], Timestamp]) -> None:
         super().__init__(path, clock=clock)
         self.renewals: list[Progress | None] = []
-        self.silent_times = 0
+        self.n_failures = 0
         self.renewed = threading.Condition()
 
     def renew_lease(self, lease: Lease, *, lease_s: float, progress: Progress | None) -> None:
         with self.renewed:
             try:
-                if self.silent_times > 0:
-                    self.silent_times -= 1
-                    raise Unavailable("The registry did not answer.")
+                if self.n_failures > 0:
+                    self.n_failures -= 1
+                    raise Unavailable("The registry is unavailable.")
                 super().renew_lease(lease, lease_s=lease_s, progress=progress)
                 self.renewals.append(progress)
             finally:
@@ -65,14 +65,12 @@ def lease(registry: ObservedRegistry) -> Lease:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A keeper looks a thousand times a second."""
+    """Let the keeper wake up a thousand times per second."""
     monkeypatch.setattr(lease_module, "PROGRESS_EVERY_S", 0.001)
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_lease_is_renewed_while_the_work_lasts(
-    registry: ObservedRegistry, lease: Lease, now: list[Timestamp]
-) -> None:
+def test_the_lease_is_renewed_during_the_work(registry: ObservedRegistry, lease: Lease, now: list[Timestamp]) -> None:
     with LeaseKeeper(registry, lease, lease_s=0.003):
         for seconds in (1000, 2000):
             now[0] = after(START, seconds)
@@ -80,15 +78,15 @@ def test_the_lease_is_renewed_while_the_work_lasts(
 
 
 @pytest.mark.usefixtures("quick")
-def test_nothing_is_renewed_after_the_work(registry: ObservedRegistry, lease: Lease) -> None:
-    before = threading.active_count()
+def test_the_thread_ends_with_the_work(registry: ObservedRegistry, lease: Lease) -> None:
+    n_threads = threading.active_count()
     with LeaseKeeper(registry, lease, lease_s=0.003):
         registry.wait_for(lambda: len(registry.renewals) > 0)
-    assert threading.active_count() == before
+    assert threading.active_count() == n_threads
 
 
 @pytest.mark.usefixtures("quick")
-def test_progress_reaches_the_job(registry: ObservedRegistry, lease: Lease) -> None:
+def test_progress_is_written_to_the_job(registry: ObservedRegistry, lease: Lease) -> None:
     progress = Progress("fitting", epoch=2, epochs=20, loss=0.5, validation_ndcg=0.25)
     with LeaseKeeper(registry, lease, lease_s=60) as keeper:
         keeper.report(Progress("reading"))
@@ -104,7 +102,7 @@ def test_a_lost_lease_is_raised_by_the_next_report(
     now[0] = after(START, 61)
     registry.claim_job("job1", owner="worker-2", data_timestamp="1", lease_s=60)
     with LeaseKeeper(registry, lease, lease_s=0.003) as keeper:
-        keeper._thread.join(DEADLOCK_S)  # it ends when it learns of the loss
+        keeper._thread.join(DEADLOCK_S)  # it ends when the renewal fails
         with pytest.raises(LeaseLost):
             keeper.report(Progress("fitting"))
         with pytest.raises(LeaseLost):
@@ -114,8 +112,8 @@ def test_a_lost_lease_is_raised_by_the_next_report(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_registry_that_is_silent_for_a_while_costs_nothing(registry: ObservedRegistry, lease: Lease) -> None:
-    registry.silent_times = 3
+def test_a_temporarily_unavailable_registry_is_retried(registry: ObservedRegistry, lease: Lease) -> None:
+    registry.n_failures = 3
     with LeaseKeeper(registry, lease, lease_s=60) as keeper:
         keeper.report(Progress("fitting"))
         registry.wait_for(lambda: registry.renewals == [Progress("fitting")])
@@ -124,7 +122,7 @@ def test_a_registry_that_is_silent_for_a_while_costs_nothing(registry: ObservedR
 
 
 class Ticks(threading.Event):
-    """Ends after so many ticks, none of which takes time."""
+    """An event that is set after `n_ticks` waits, none of which takes time."""
 
     def __init__(self, n_ticks: int) -> None:
         super().__init__()
@@ -135,7 +133,7 @@ class Ticks(threading.Event):
         return self._left < 0
 
 
-def renewals_in(n_ticks: int, registry: ObservedRegistry, lease: Lease, *, lease_s: float) -> int:
+def count_renewals(n_ticks: int, registry: ObservedRegistry, lease: Lease, *, lease_s: float) -> int:
     keeper = LeaseKeeper(registry, lease, lease_s=lease_s)
     keeper._ended = Ticks(n_ticks)
     keeper._keep()
@@ -145,12 +143,12 @@ def renewals_in(n_ticks: int, registry: ObservedRegistry, lease: Lease, *, lease
 @pytest.mark.parametrize(
     ("lease_s", "n_ticks", "renewals"), [(60, 19, 0), (60, 20, 1), (60, 60, 3), (3, 5, 5), (1, 5, 5)]
 )
-def test_a_lease_is_renewed_three_times_within_its_length(
+def test_a_lease_is_renewed_three_times_before_it_expires(
     registry: ObservedRegistry, lease: Lease, lease_s: float, n_ticks: int, renewals: int
 ) -> None:
-    assert renewals_in(n_ticks, registry, lease, lease_s=lease_s) == renewals
+    assert count_renewals(n_ticks, registry, lease, lease_s=lease_s) == renewals
 
 
-def test_a_renewal_that_got_no_answer_is_tried_again_at_the_next_tick(registry: ObservedRegistry, lease: Lease) -> None:
-    registry.silent_times = 2
-    assert renewals_in(22, registry, lease, lease_s=60) == 1
+def test_a_failed_renewal_is_retried_at_the_next_tick(registry: ObservedRegistry, lease: Lease) -> None:
+    registry.n_failures = 2
+    assert count_renewals(22, registry, lease, lease_s=60) == 1

@@ -139,7 +139,7 @@ def test_what_arrived_first_is_first_whatever_its_name_folder_and_own_time(
     watcher.look()
     events = watcher.look()
     assert names(events) == ["uploads/b.csv", "inbox/key1/c.csv.gz", "inbox/a.csv"]
-    assert [event.order for event in events] == sorted(event.order for event in events)
+    assert [event.data_timestamp for event in events] == sorted(event.data_timestamp for event in events)
 
 
 def test_a_drop_that_is_looked_at_late_is_older_than_the_upload_that_came_after_it(
@@ -153,7 +153,7 @@ def test_a_drop_that_is_looked_at_late_is_older_than_the_upload_that_came_after_
     watcher.done(upload)
     directory.now = after(directory.now, 3600)
     (drop,) = watcher.look()
-    assert drop.order < upload.order
+    assert drop.data_timestamp < upload.data_timestamp
 
 
 def test_a_drop_is_not_taken_until_nobody_wrote_to_it_for_two_seconds(
@@ -202,7 +202,7 @@ def test_a_drop_counts_from_when_it_arrived_not_from_its_own_time(
     put(directory.root / "elsewhere/old.csv", directory.root / "inbox/old.csv")
     watcher.look()
     (event,) = watcher.look()
-    moment, _, name = event.order.partition("#")
+    moment, _, name = event.data_timestamp.partition("#")
     assert before < moment <= utc_now()
     assert name == "inbox/old.csv"
 

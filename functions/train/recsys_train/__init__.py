@@ -1,1 +1,1 @@
-"""Events, CSV ingestion, NeuMF in TensorFlow, evaluation, publication."""
+"""The training function: process events, read the CSV, fit a NeuMF, evaluate it and publish the version."""

@@ -1,4 +1,4 @@
-"""From a CSV to the files of a version in a folder: read, fit, write. Whoever calls it publishes them, or not."""
+"""Build a model version: read a CSV, fit, and write the files into a folder. Publishing them is up to the caller."""
 
 from __future__ import annotations
 
@@ -23,16 +23,31 @@ from recsys_train.model.batches import final_histories
 from recsys_train.model.keras_export import save_keras, user_tables
 
 _FITTING_SHARE: Final = 2 / 3
-"""Of the time that is left after reading; the rest is for evaluating, writing and uploading."""
+"""Share of the time left after reading that fitting may take; the rest is for writing and uploading. Not tuned."""
 
-
+_BETTER: Final = "The model ranks better than plain popularity."
+_NOT_BETTER: Final = "The model does not rank better than plain popularity on this data: more interactions are needed."
+_LAST_HELD_OUT: Final = "each user's last interaction held out, for users with two or more; ties in time in file order"
+_RANDOM_HELD_OUT: Final = (
+    "an interaction of each user with two or more held out at random, since the data has no timestamps"
+)
 _AMONG_SAMPLED: Final = "the held-out item among 99 that the user never interacted with; a tie counts against the model"
 _AMONG_CATALOGUE: Final = "the held-out item among the whole catalogue, without the items of the user's history"
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """The files of a version are written. `metrics` is what `metrics.json` holds."""
+class BuiltVersion:
+    """The result of `build_version`.
+
+    Parameters
+    ----------
+    manifest_sha256
+        SHA-256 of the manifest, hexadecimal.
+    metrics
+        The contents of `metrics.json`.
+    report
+        The data report.
+    """
 
     manifest_sha256: str
     metrics: dict[str, Any]
@@ -47,17 +62,28 @@ def build_version(
     on_progress: OnProgress,
     *,
     time_left_s: Callable[[], float] = lambda: math.inf,
-) -> Built:
-    """Train on a CSV and write every file of the artifact; `recsys.model.artifact` says which.
+) -> BuiltVersion:
+    """Train on a CSV and write all files of a version, which `recsys.model.artifact` lists.
 
     Parameters
     ----------
     open_source
-        Opens the CSV, gzipped or not; it is closed once it was read.
+        Opens the CSV, plain or gzip. It is closed before fitting starts.
     folder
-        Is made once the CSV was found fit to train on.
+        Destination, created after fitting.
+    version
+        Name of the version, recorded in the manifest.
+    settings
+        The seed, the time budget and the limit of the decompressed size are used.
+    on_progress
+        Called at the start of each phase and after each epoch. An exception that it raises ends the training.
     time_left_s
-        Seconds until the program is ended from outside.
+        Returns the seconds until the process is terminated from outside; fitting takes at most two thirds of them.
+
+    Returns
+    -------
+    BuiltVersion
+        The digest of the manifest, the metrics and the data report.
 
     Raises
     ------
@@ -68,7 +94,7 @@ def build_version(
     with open_source() as stream:
         interactions, report = read_interactions(stream, max_unpacked_bytes=settings.max_unpacked_bytes)
     recipe = Recipe()
-    fitted = fit(
+    result = fit(
         interactions,
         recipe,
         seed=settings.seed,
@@ -77,22 +103,41 @@ def build_version(
         has_times=report.has_timestamps,
     )
     on_progress(Progress("publishing"))
-    metrics = describe_metrics(fitted, report, recipe=recipe, seed=settings.seed)
+    metrics = describe_metrics(result, report, recipe=recipe, seed=settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return Built(write_version(folder, version, interactions, fitted, metrics), metrics, report)
+    return BuiltVersion(write_version(folder, version, interactions, result, metrics), metrics, report)
 
 
 def write_version(
-    folder: Path, version: str, interactions: Interactions, fitted: FitResult, metrics: dict[str, Any]
+    folder: Path, version: str, interactions: Interactions, result: FitResult, metrics: dict[str, Any]
 ) -> str:
-    """Write every file of a version into `folder`; returns the SHA-256 of its manifest."""
+    """Write all files of a version, the manifest last.
+
+    Parameters
+    ----------
+    folder
+        Destination; it must exist.
+    version
+        Name of the version, recorded in the manifest.
+    interactions
+        The training data: its ids, the users' histories and the items' popularity are written.
+    result
+        The network that was trained on `interactions`.
+    metrics
+        The contents of `metrics.json`.
+
+    Returns
+    -------
+    str
+        SHA-256 of the manifest, hexadecimal.
+    """
     starts, items = interactions.items_by_user()
-    users = user_tables(fitted.weights, final_histories(interactions, fitted.hyperparameters.decay))
-    save_keras(fitted.dims, fitted.weights | users, folder / artifact.MODEL)
+    users = user_tables(result.weights, final_histories(interactions, result.hyperparameters.decay))
+    save_keras(result.dims, result.weights | users, folder / artifact.MODEL)
     artifact.write_mappings(folder, interactions.user_ids, interactions.item_ids)
     artifact.write_serving(
         folder,
-        Network.from_weights(fitted.dims, fitted.weights, decay=fitted.hyperparameters.decay),
+        Network.from_weights(result.dims, result.weights, decay=result.hyperparameters.decay),
         user_ids=interactions.user_ids,
         item_ids=interactions.item_ids,
         seen_starts=starts,
@@ -103,41 +148,40 @@ def write_version(
     return artifact.write_manifest(folder, version)
 
 
-def describe_metrics(fitted: FitResult, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """What `metrics.json` holds: quality beside the popularity baseline, how it was measured, data report, training."""
-    lift = fitted.quality.ndcg_at_20 / fitted.popularity.ndcg_at_20 if fitted.popularity.ndcg_at_20 else None
-    beats_popularity = fitted.quality.ndcg_at_20 > fitted.popularity.ndcg_at_20
+def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Return the contents of `metrics.json`: quality, popularity baseline, protocol, training and data report."""
+    model, popularity = result.quality, result.popularity
+    lift = model.ndcg_at_20 / popularity.ndcg_at_20 if popularity.ndcg_at_20 else None
     return {
         "format": artifact.FORMAT,
-        "quality": fitted.quality.to_json(),
-        "popularity_baseline": fitted.popularity.to_json(),
+        "quality": model.to_json(),
+        "popularity_baseline": popularity.to_json(),
         "lift_over_popularity": round(lift, 3) if lift is not None else None,
-        "lift_interval_95": [round(end, 3) for end in fitted.lift_interval] if fitted.lift_interval else None,
-        "verdict": (
-            "The model ranks better than plain popularity."
-            if beats_popularity
-            else "The model does not rank better than plain popularity on this data: more interactions are needed."
-        ),
-        "protocol": {
-            "split": (
-                "each user's last interaction held out, for users with two or more; ties in time in file order"
-                if report.has_timestamps
-                else "an interaction of each user with two or more held out at random, since the data has no timestamps"
-            ),
-            "evaluated_users": fitted.evaluated_users,
-            "chosen_on": "other users' last interactions (the same users where fewer than 20 have one)",
-            "hr_at_10": _AMONG_SAMPLED,
-            "ndcg_at_10": _AMONG_SAMPLED,
-            "recall_at_20": _AMONG_CATALOGUE,
-            "ndcg_at_20": _AMONG_CATALOGUE,
-            "measured_model": f"trained on {fitted.measured_interactions:,} interactions that were not held out",
-            "published_model": "the same recipe, trained again on all interactions",
-        },
+        "lift_interval_95": [round(end, 3) for end in result.lift_interval] if result.lift_interval else None,
+        "verdict": _BETTER if model.ndcg_at_20 > popularity.ndcg_at_20 else _NOT_BETTER,
+        "protocol": _describe_protocol(result, has_times=report.has_timestamps),
         "training": {
-            "chosen": asdict(fitted.hyperparameters),
-            "fit_s": fitted.fit_s,
+            "chosen": asdict(result.hyperparameters),
+            "fit_s": result.fit_s,
             "seed": seed,
             "recipe": recipe.to_json(),
         },
         "data": report.to_json(),
+    }
+
+
+def _describe_protocol(result: FitResult, *, has_times: bool) -> dict[str, Any]:
+    """Describe how the quality was measured; each metric has an entry under its own name."""
+    return {
+        "split": _LAST_HELD_OUT if has_times else _RANDOM_HELD_OUT,
+        "evaluated_users": result.evaluated_users,
+        "measured_interactions": result.measured_interactions,
+        "chosen_on": "other users' held-out interactions (the same users where fewer than 20 have one)",
+        "hr_at_10": _AMONG_SAMPLED,
+        "ndcg_at_10": _AMONG_SAMPLED,
+        "recall_at_20": _AMONG_CATALOGUE,
+        "ndcg_at_20": _AMONG_CATALOGUE,
+        "coverage_at_20": "share of the catalogue in the top 20 of at least one evaluated user",
+        "measured_model": f"trained on {result.measured_interactions:,} interactions that were not held out",
+        "published_model": "the same recipe, trained again on all interactions",
     }

@@ -1,12 +1,13 @@
-"""An object appeared in the store: the one road to training, whoever put it there."""
+"""Process "object created" events, the only way in which a training starts, for uploads through the API and drops."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from dataclasses import dataclass
+from typing import Final
 
-from recsys.clock import Timestamp, after
+from recsys.clock import after
 from recsys.errors import InvalidRequest, JobNotFound, KeyExists
 from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, job_id_of_object
 from recsys.objects import layout
@@ -16,66 +17,89 @@ from recsys.registry.records import Job, KeyRecord
 from recsys_train.job import Trainer
 from recsys_train.receipts import write_receipt
 
-logger = logging.getLogger("recsys.train")
+_logger: Final = logging.getLogger("recsys.train")
 
-DAY_S = 86_400
+DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
-    """`version` tells one write of `name` from the next; `order` (`Timestamp#tiebreak`) which data is newer."""
+    """An object was written to the store.
+
+    Parameters
+    ----------
+    name
+        Name of the object.
+    version
+        Identifies this write among all writes of the name.
+    data_timestamp
+        `<timestamp>#<tiebreak>`: tells which of two files contains the newer data.
+    """
 
     name: str
     version: str
-    order: str
+    data_timestamp: str
 
 
 def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
-    """Train on the object and, for a drop, write the receipt; a repeated event changes nothing.
+    """Train on an object and, if it was dropped into the inbox, write the receipt.
+
+    The function is idempotent: a repeated event changes nothing.
+
+    Parameters
+    ----------
+    event
+        The object.
+    trainer
+        Runs the job.
 
     Returns
     -------
-    The job, final; None where the object asks for no training, and the log says why: a name that is none of ours or
-    that no store can read, an upload that nobody announced or that was announced under another name.
+    Job or None
+        The final job. None if the object does not start a training, which is logged with the reason: its name is
+        invalid or not that of a source, or no job was created for this upload.
 
     Raises
     ------
     JobBusy, LeaseLost, Unavailable
-        Ask again later.
+        Retry later.
     """
-    job = _job_of(event, trainer)
+    job = _find_or_create_job(event, trainer)
     if job is None:
         return None
-    job = trainer.run(job.job_id, data_timestamp=event.order)
+    job = trainer.run(job.job_id, data_timestamp=event.data_timestamp)
     if job.receipt_name is not None and job.receipted_at is None:
         write_receipt(job, trainer.store, trainer.registry, trainer.clock)
     return job
 
 
-def _job_of(event: ObjectCreated, trainer: Trainer) -> Job | None:
-    """The job that the object asks for; None, and a line in the log, where it asks for none."""
+def _find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
+    """Return the job of an upload or create that of a drop; log the reason if there is none."""
     try:
         source = layout.parse_source(checked_name(event.name))
         if isinstance(source, Drop):
-            return _announce_drop(event, source, trainer)
+            return _create_job(event, source, trainer)
         job = trainer.registry.get_job(source.job_id) if source is not None else None
     except InvalidRequest as error:
         reason = error.detail
     except JobNotFound:
-        reason = "nobody announced this upload"
+        reason = "no job was created for this upload"
     else:
         if job is not None and job.object_name == event.name:
             return job
-        reason = "its job was announced under another name" if job is not None else "its name is not that of a source"
-    logger.info("Object ignored: %s", reason, extra={"object_name": event.name})
+        reason = "its job has another object name" if job is not None else "its name is not that of a source"
+    _logger.info("Object ignored: %s", reason, extra={"object_name": event.name})
     return None
 
 
-def _announce_drop(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
-    """Create the job of a drop, and the key where somebody new dropped it; both ids follow from the event."""
+def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
+    """Create the job of a drop, and a key if the drop has none.
+
+    Both ids are derived from the event, so that a repeated event finds the same job and key. The job does not expire,
+    because the file stays in the inbox and a worker that restarts must know that it was processed.
+    """
     job_id = job_id_of_object(event.name, event.version)
     now = trainer.clock()
-    # It does not expire: the file stays, and a worker that starts again must know that it is done.
     job = trainer.registry.create_job(
         Job(
             job_id,
@@ -87,14 +111,9 @@ def _announce_drop(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
             receipt_name=layout.receipt(drop),
         )
     )
-    # Not for a job that is final: its key may have expired unclaimed, and would start anew without a model.
+    # A final job's key may have expired unclaimed. Creating it again would give a key without a model.
     if drop.key_id is None and not job.state.is_final:
+        expires_at = after(now, trainer.settings.unproven_key_days * DAY_S)
         with contextlib.suppress(KeyExists):
-            trainer.registry.create_key(
-                KeyRecord(job.key_id, now, expires_at=_days(now, trainer.settings.unproven_key_days))
-            )
+            trainer.registry.create_key(KeyRecord(job.key_id, now, expires_at=expires_at))
     return job
-
-
-def _days(now: Timestamp, days: int) -> Timestamp:
-    return after(now, days * DAY_S)

@@ -1,4 +1,4 @@
-"""Lambda: SQS messages that carry S3 events, one message a call, failures reported per message."""
+"""Lambda handler: process S3 events from an SQS queue and report the messages that failed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from recsys.settings import Settings
 from recsys_train.events import ObjectCreated, process
 from recsys_train.job import Trainer
 
-MAX_PAUSE_S: Final = 3600
+MAX_RETRY_DELAY_S: Final = 3600
 
-logger: Final = logging.getLogger("recsys.train")
+_logger: Final = logging.getLogger("recsys.train")
 telemetry: Final = LambdaTelemetry("train")
 settings: Final = Settings.from_environment(backend="aws")
 store: Final = S3ObjectStore(aws.s3_client(), settings.bucket)
@@ -37,7 +37,7 @@ processor: Final = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=F
 
 
 def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Work on each message; those that must come back are named in `batchItemFailures`."""
+    """Train on the objects of each message; return the messages to retry in `batchItemFailures`."""
     trainer = Trainer(
         store,
         registry,
@@ -52,7 +52,7 @@ def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
                 _train(created, trainer)
         except Exception as error:
             _log_failure(record, error)
-            _come_back_soon(record)
+            _retry_soon(record)
             raise
 
     return dict(process_partial_response(event, handle_record, processor, context))
@@ -62,7 +62,7 @@ handle: Final = telemetry.watch(_handle)
 
 
 def object_events(body: dict[str, Any]) -> list[ObjectCreated]:
-    """The created objects in an S3 notification; none in `s3:TestEvent` and in other events."""
+    """Return the created objects of an S3 notification, or nothing for other events such as `s3:TestEvent`."""
     return [
         _object_created(record)
         for record in body.get("Records", [])
@@ -72,11 +72,11 @@ def object_events(body: dict[str, Any]) -> list[ObjectCreated]:
 
 def _object_created(record: dict[str, Any]) -> ObjectCreated:
     created = record["s3"]["object"]
-    moment = from_datetime(datetime.fromisoformat(record["eventTime"]))
+    created_at = from_datetime(datetime.fromisoformat(record["eventTime"]))
     return ObjectCreated(
         name=unquote_plus(created["key"]),
         version=created.get("versionId") or created["eTag"],
-        order=f"{moment}#{created.get('sequencer', '')}",
+        data_timestamp=f"{created_at}#{created.get('sequencer', '')}",
     )
 
 
@@ -84,32 +84,32 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
     job = process(created, trainer)
     if job is None:
         return
-    ending = {"job_id": job.job_id, "key_id": job.key_id, "state": job.state.value, "attempt": job.fence}
-    logger.info("Job ended", extra=ending)
+    outcome = {"job_id": job.job_id, "key_id": job.key_id, "state": job.state.value, "attempt": job.fence}
+    _logger.info("Job ended", extra=outcome)
     telemetry.count(f"Jobs{job.state.value.capitalize()}")
 
 
 def _log_failure(record: SQSRecord, error: Exception) -> None:
-    """Powertools names a failed message to SQS, and says why to nobody."""
+    """Log why a message failed; Powertools reports the id of a failed message but does not log the exception."""
     telemetry.count("MessagesFailed")
-    where = {"message_id": record.message_id, "delivery": record.attributes.approximate_receive_count}
+    message = {"message_id": record.message_id, "delivery": record.attributes.approximate_receive_count}
     if isinstance(error, RecsysError):
-        logger.warning("A message comes back: %s", redacted(error.detail), extra=where)
+        _logger.warning("Message will be retried: %s", redacted(error.detail), extra=message)
     else:
-        logger.error("A message failed\n%s", redacted("".join(traceback.format_exception(error))), extra=where)
+        _logger.error("Message failed\n%s", redacted("".join(traceback.format_exception(error))), extra=message)
 
 
-def _come_back_soon(record: SQSRecord) -> None:
-    """Show the message again once the lease of this attempt ran out, and later each time.
+def _retry_soon(record: SQSRecord) -> None:
+    """Make a failed message visible again after its lease has expired, with exponential back-off.
 
-    Left alone it comes back only after the queue's visibility timeout, which is long enough for the longest training.
+    Otherwise it is retried only after the queue's visibility timeout, which covers the longest training.
     """
     delivery = int(record.attributes.approximate_receive_count or 1)
-    pause_s = min(MAX_PAUSE_S, 2 * settings.lease_s * 2 ** (delivery - 1))
+    delay_s = min(MAX_RETRY_DELAY_S, 2 * settings.lease_s * 2 ** (delivery - 1))
     try:
         with aws.translating_errors("ChangeMessageVisibility"):
             queue.change_message_visibility(
-                QueueUrl=record.queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=pause_s
+                QueueUrl=record.queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=delay_s
             )
     except Unavailable as error:
-        logger.warning("A message comes back late: %s", error.detail)
+        _logger.warning("Message will be retried after the visibility timeout: %s", error.detail)

@@ -1,59 +1,97 @@
-"""One training job from its file to its published version: claim, read, fit, write, upload, commit.
+"""Run a training job: claim it, train on its file, upload the version, publish it.
 
-Bad data fails the job and the message is done. Anything else that goes wrong is raised, so that the message comes back;
-the attempt after the last one fails the job too.
+Invalid data fails the job. Any other error is raised, so that the queue delivers the message again, until the last
+attempt fails the job as well.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from recsys.clock import Clock, utc_now
 from recsys.errors import InvalidData, JobFinished, KeyNotFound, LeaseLost, ObjectNotFound, Problem, RecsysError
 from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.store import ObjectInfo, ObjectStore
-from recsys.registry.records import Job, Lease, ModelVersion, Progress
+from recsys.redaction import redacted
+from recsys.registry.records import Job, KeyRecord, Lease, ModelVersion, Progress
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
-from recsys_train.build import Built, build_version
+from recsys_train.build import BuiltVersion, build_version
 from recsys_train.data.csv_reader import UntrainableCsv
 from recsys_train.lease import LeaseKeeper
 
-Watcher = Callable[[Job, Progress], None]
-"""Told how far a job is, beside the registry: a terminal's progress bar."""
+_logger: Final = logging.getLogger("recsys.train")
+
+OnJobProgress = Callable[[Job, Progress], None]
+"""Called with the progress of a job, in addition to the registry; the local service draws a progress bar."""
+
+_METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
+"""Parts of `metrics.json` that the registry does not keep; `data` is the report, which the job has already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """What a training needs of the outside. `owner` names this worker: it may take up again what it left behind."""
+    """Runs training jobs.
+
+    Parameters
+    ----------
+    store, registry
+        Where files, versions and jobs are kept.
+    settings
+        Limits, lease and time budget.
+    owner
+        Name of this worker. A worker may resume a job whose lease it still holds, for example after a restart.
+    clock
+        Source of the current time.
+    on_progress
+        Receives the progress of every job.
+    time_left_s
+        Returns the seconds until the worker is terminated from outside.
+    """
 
     store: ObjectStore
     registry: Registry
     settings: Settings
     owner: str
     clock: Clock = utc_now
-    watch: Watcher = lambda _job, _progress: None
+    on_progress: OnJobProgress = lambda _job, _progress: None
     time_left_s: Callable[[], float] = lambda: math.inf
-    """Seconds until the worker is ended from outside."""
 
     def run(self, job_id: str, *, data_timestamp: str) -> Job:
-        """Work on a job until it is final; a job that is final already is returned as it is.
+        """Run a job until it is final.
+
+        Parameters
+        ----------
+        job_id
+            The job; if it is final already, nothing is done.
+        data_timestamp
+            Version of the data, `<timestamp>#<tiebreak>`. A job with older data than the current version of its key is
+            superseded.
+
+        Returns
+        -------
+        Job
+            The final job: succeeded, failed or superseded. Objects of its unpublished attempts have been deleted.
 
         Raises
         ------
         JobNotFound
-            No such job; the object that asked for it is none of ours.
+            The job does not exist.
         JobBusy
-            Another worker is on it; if that one dies, ask again.
+            Another worker holds the lease. Retry later, because that worker may have died.
         LeaseLost
-            Another worker took it over.
+            Another worker took the job over during the training.
+        Exception
+            Any other error before the last attempt. Retry later.
         """
         try:
             lease = self.registry.claim_job(
@@ -72,11 +110,12 @@ class Trainer:
         except Exception as error:
             if lease.fence < self.settings.max_attempts:
                 raise
-            self.registry.fail_job(lease, _given_up(error, lease), None)
+            _log_last_failure(lease, error)
+            self.registry.fail_job(lease, _training_failed(lease.fence, _reason(error)), None)
         return self._finished(job_id)
 
     def _finished(self, job_id: str) -> Job:
-        """The job, final, after removing what its attempts left behind: everything but the version it published."""
+        """Return the final job after deleting the objects of all its versions except the published one."""
         job = self.registry.get_job(job_id)
         for fence in range(1, job.fence + 1):
             version = f"{job_id}.{fence}"
@@ -85,17 +124,18 @@ class Trainer:
         return job
 
     def _attempt(self, lease: Lease) -> None:
-        if lease.fence > self.settings.max_attempts:  # the attempts before ended without a word: killed, out of memory
-            self.registry.fail_job(lease, _given_up(None, lease), None)
+        if lease.fence > self.settings.max_attempts:  # no attempt ended with an exception, all of them were killed
+            reason = "the worker was terminated from outside, most likely because memory or time ran out"
+            self.registry.fail_job(lease, _training_failed(lease.fence - 1, reason), None)
             return
-        if self._is_outdated(lease):
+        if _is_outdated(lease.job, self._check_key(lease.job.key_id)):
             self.registry.supersede_job(lease)
             return
         with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s) as keeper:
 
             def on_progress(progress: Progress) -> None:
                 keeper.report(progress)
-                self.watch(lease.job, progress)
+                self.on_progress(lease.job, progress)
 
             with tempfile.TemporaryDirectory(prefix="recsys-train-") as folder:
                 built = self._train(lease, Path(folder), on_progress)
@@ -103,21 +143,21 @@ class Trainer:
             keeper.check()
             self._publish(lease, built)
 
-    def _is_outdated(self, lease: Lease) -> bool:
+    def _check_key(self, key_id: str) -> KeyRecord:
+        """Return the job's key; raise `InvalidData` if it does not exist or was revoked."""
         try:
-            key = self.registry.get_key(lease.job.key_id)
+            key = self.registry.get_key(key_id)
         except KeyNotFound:
             key = None
         if key is None or key.revoked_at is not None:
             raise InvalidData(
-                f"There is no key {lease.job.key_id}, or it expired or was revoked.",
+                f"The key {key_id} does not exist, has expired or was revoked.",
                 code="unknown-key",
-                hint="Drop the file into inbox/ itself, or POST it without a key, to get a new one.",
+                hint="To get a new key, drop the file directly into inbox/ or POST it without a key.",
             )
-        current = key.current_data_timestamp
-        return current is not None and lease.job.data_timestamp is not None and lease.job.data_timestamp < current
+        return key
 
-    def _train(self, lease: Lease, folder: Path, on_progress: Callable[[Progress], None]) -> Built:
+    def _train(self, lease: Lease, folder: Path, on_progress: Callable[[Progress], None]) -> BuiltVersion:
         return build_version(
             partial(self._open, lease.job),
             folder,
@@ -131,40 +171,40 @@ class Trainer:
         try:
             stream = self.store.open(job.object_name)
             try:
-                # Looked up while it is open: a write in between shows as another version.
-                self._check_source(job, self.store.info(job.object_name))
+                # Checked after opening, so that a write in between shows as another version.
+                self._check_object(job, self.store.info(job.object_name))
             except BaseException:
                 stream.close()
                 raise
         except ObjectNotFound as error:
             raise InvalidData(
-                "The uploaded file is gone.", code="upload-missing", hint="Send the file again."
+                "The uploaded file was deleted before it was read.", code="upload-missing", hint="Send the file again."
             ) from error
         return stream
 
-    def _check_source(self, job: Job, info: ObjectInfo) -> None:
+    def _check_object(self, job: Job, info: ObjectInfo) -> None:
         if job.object_version not in (None, info.version):
             raise InvalidData(
-                "The file was replaced before it was read; the newer one trains by itself.",
+                "The file was replaced before it was read. The newer file starts a training of its own.",
                 code="upload-replaced",
-                hint="Look at the receipt again once the newer file was trained on.",
+                hint="Read the receipt again after the training of the newer file.",
             )
         if info.size_bytes > self.settings.max_upload_bytes:
             raise InvalidData(
-                f"The file has {info.size_bytes:,} bytes; at most {self.settings.max_upload_bytes:,} are taken.",
+                f"The file has {info.size_bytes:,} bytes; the limit is {self.settings.max_upload_bytes:,}.",
                 code="upload-too-large",
                 hint="Compress it with gzip or send fewer rows: the most recent ones count most.",
             )
 
     def _upload(self, lease: Lease, folder: Path, manifest_sha256: str) -> None:
-        """Create the version's objects, the manifest last; then read them back as a server would."""
+        """Create the version's objects, the manifest last, and check them by reading the version as a server does."""
         prefix = layout.model_prefix(lease.job.key_id, lease.version)
         for name in (*artifact.LISTED_FILES, artifact.MANIFEST):
             with (folder / name).open("rb") as content:
                 self.store.create(prefix + name, content)
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
 
-    def _publish(self, lease: Lease, built: Built) -> None:
+    def _publish(self, lease: Lease, built: BuiltVersion) -> None:
         job = lease.job
         version = ModelVersion(
             job.key_id, lease.version, job.job_id, self.clock(), built.manifest_sha256, _summary(built.metrics)
@@ -176,19 +216,33 @@ class Trainer:
             self.store.delete(info.name)
 
 
+def _is_outdated(job: Job, key: KeyRecord) -> bool:
+    """Whether the key's current version was trained on newer data than the job's."""
+    current = key.current_data_timestamp
+    return current is not None and job.data_timestamp is not None and job.data_timestamp < current
+
+
 def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What of the metrics goes into the registry: all but the data report, which the job keeps."""
-    return {name: value for name, value in metrics.items() if name not in ("data", "protocol", "format")}
+    """Return the part of the metrics that the registry keeps."""
+    return {name: value for name, value in metrics.items() if name not in _METRICS_OF_VERSION_ONLY}
 
 
-def _given_up(error: Exception | None, lease: Lease) -> Problem:
-    if error is None:
-        reason = "the worker was ended from outside, most likely for want of memory or time"
-    else:
-        reason = error.detail if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
+def _log_last_failure(lease: Lease, error: Exception) -> None:
+    # As text, because a message can quote a secret, and a formatter that prints exc_info would not redact it.
+    text = redacted("".join(traceback.format_exception(error)))
+    job = {"job_id": lease.job.job_id, "key_id": lease.job.key_id, "attempt": lease.fence}
+    _logger.error("Training failed in its last attempt\n%s", text, extra=job)
+
+
+def _reason(error: Exception) -> str:
+    """Describe an error for the tenant. Only the type of an unexpected error is named; its text may be confidential."""
+    return error.detail.rstrip(".") if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
+
+
+def _training_failed(n_attempts: int, reason: str) -> Problem:
     return Problem(
         "training-failed",
-        "The training did not come to an end",
-        f"Training was tried {lease.fence} times without success; the last time: {reason}.",
-        "Send the file again; if it fails again, send fewer rows or give the training more memory and time.",
+        "The training failed",
+        f"Training failed {n_attempts} time{'' if n_attempts == 1 else 's'}. Reason of the last failure: {reason}.",
+        "Send the file again. If it fails again, send fewer rows or give the training more memory and time.",
     )

@@ -1,4 +1,4 @@
-"""Keeping a job's lease alive while its training works, and telling the registry how far it is."""
+"""Keep the lease of a job alive during its training, and write the training's progress to the registry."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ from recsys.registry.records import Lease, Progress
 from recsys.registry.registry import Registry
 
 PROGRESS_EVERY_S: Final = 1.0
-"""Progress is written at most this often; a training may report many times a second."""
+"""Shortest interval between two writes of the progress, because a training may report it many times per second."""
+RENEWALS_PER_LEASE: Final = 3
+"""Renewals within the length of a lease, so that one or two may fail before it expires."""
 
 
 class LeaseKeeper:
-    """Renews `lease` from a thread until the `with` block ends.
+    """Context manager that renews a lease in a thread.
 
-    A store that does not answer for a moment is tried again at the next tick; a lost lease is raised in the working
-    thread, by its next `report` or `check`.
+    If the registry is unavailable, the renewal is retried after `PROGRESS_EVERY_S`. If another worker has taken the job
+    over, the next call of `report` or `check` raises `LeaseLost` in the working thread.
+
+    Parameters
+    ----------
+    registry
+        Where the lease is renewed.
+    lease
+        The lease, as returned by `Registry.claim_job`.
+    lease_s
+        Seconds by which each renewal extends the lease.
     """
 
     def __init__(self, registry: Registry, lease: Lease, *, lease_s: float) -> None:
@@ -31,7 +42,7 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
 
     def report(self, progress: Progress) -> None:
-        """Note how far the work is.
+        """Set the progress that the next write contains.
 
         Raises
         ------
@@ -42,12 +53,18 @@ class LeaseKeeper:
         self._progress = progress
 
     def check(self) -> None:
-        """Raise `LeaseLost` if another worker took the job over."""
+        """Check that the lease is still held.
+
+        Raises
+        ------
+        LeaseLost
+            Another worker took the job over.
+        """
         if self._lost is not None:
             raise self._lost
 
     def _keep(self) -> None:
-        ticks_per_renewal = max(1, int(self._lease_s / 3 / PROGRESS_EVERY_S))
+        ticks_per_renewal = max(1, int(self._lease_s / RENEWALS_PER_LEASE / PROGRESS_EVERY_S))
         tick, is_due = 0, False
         while not self._ended.wait(PROGRESS_EVERY_S):
             tick += 1

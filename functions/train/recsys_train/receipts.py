@@ -1,4 +1,4 @@
-"""Receipts: what became of a dropped file, written where whoever dropped it can read it."""
+"""Receipts: the outcome of a dropped file, written to the store, where the tenant can read it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from recsys.registry.records import Job, JobState, KeyRecord
 from recsys.registry.registry import Registry
 
 CLAIM_VALID_S: Final = 24 * 3600
-MAX_EARLIER: Final = 10
-_CLAIM: Final = ("job_id", "key_id", "claim_token", "claim_expires_at")
+MAX_EARLIER_CLAIMS: Final = 10
+_CLAIM_FIELDS: Final = ("job_id", "key_id", "claim_token", "claim_expires_at")
 
 
 def write_receipt(job: Job, store: ObjectStore, registry: Registry, clock: Clock) -> None:
-    """Write the outcome of a drop whose job is final.
+    """Write the receipt of a drop whose job is final.
 
-    A drop by somebody new that succeeded carries a token that `POST /v1/key/claim` turns into the API key, once. When a
-    worker dies between the steps, the next one writes a receipt with a token of its own; either works. Tokens of other
-    files of the name, which the receipt before this one offered, stay under `earlier` until they expire.
+    If the job succeeded and its key has no secret yet, the receipt contains a claim token, which `POST /v1/key/claim`
+    exchanges for the API key once. If a worker dies between offering the token and writing the receipt, the next worker
+    offers another token; both are valid. A receipt of the same name may exist from an earlier file; its claims are kept
+    under `earlier` until they expire.
     """
     assert job.receipt_name is not None
     document = describe_outcome(job)
@@ -30,8 +31,8 @@ def write_receipt(job: Job, store: ObjectStore, registry: Registry, clock: Clock
     key = _unclaimed_key(job, registry)
     if key is not None:
         token = new_claim_token()
-        day_later = after(now, CLAIM_VALID_S)
-        expires_at = min(day_later, key.expires_at or day_later)
+        latest = after(now, CLAIM_VALID_S)
+        expires_at = min(latest, key.expires_at or latest)
         registry.offer_claim(claim_token_sha256(token), job.key_id, expires_at=expires_at)
         document["claim_token"] = token
         document["claim_expires_at"] = expires_at
@@ -44,7 +45,7 @@ def write_receipt(job: Job, store: ObjectStore, registry: Registry, clock: Clock
 
 
 def describe_outcome(job: Job) -> dict[str, Any]:
-    """What a receipt says, without the token."""
+    """Return the receipt without its claims."""
     document: dict[str, Any] = {
         "file": job.object_name,
         "status": job.state.value,
@@ -60,7 +61,7 @@ def describe_outcome(job: Job) -> dict[str, Any]:
 
 
 def _unclaimed_key(job: Job, registry: Registry) -> KeyRecord | None:
-    """The key that waits to be claimed with this job's receipt; None where it has a secret, no model, or expired."""
+    """Return the key of a succeeded job; None if it has a secret already or has expired."""
     if job.state is not JobState.SUCCEEDED:
         return None
     try:
@@ -71,18 +72,22 @@ def _unclaimed_key(job: Job, registry: Registry) -> KeyRecord | None:
 
 
 def _earlier_claims(receipt_name: str, job_id: str, store: ObjectStore, now: Timestamp) -> list[dict[str, str]]:
-    """Claims that other jobs offered in this receipt and that still run, oldest first."""
+    """Return the unexpired claims of other jobs in the existing receipt, oldest first.
+
+    A receipt that cannot be parsed is treated as one without claims.
+    """
     try:
         receipt = json.loads(store.read(receipt_name))
     except (ObjectNotFound, ValueError):
         return []
     if not isinstance(receipt, dict):
         return []
-    before = receipt.get("earlier")
-    found = [*(before if isinstance(before, list) else ()), receipt]
-    claims = [{name: claim[name] for name in _CLAIM} for claim in found if _is_claim(claim)]
-    return [claim for claim in claims if claim["job_id"] != job_id and claim["claim_expires_at"] > now][-MAX_EARLIER:]
+    earlier = receipt.get("earlier")
+    candidates = [*(earlier if isinstance(earlier, list) else ()), receipt]
+    claims = [{name: claim[name] for name in _CLAIM_FIELDS} for claim in candidates if _is_claim(claim)]
+    valid = [claim for claim in claims if claim["job_id"] != job_id and claim["claim_expires_at"] > now]
+    return valid[-MAX_EARLIER_CLAIMS:]
 
 
 def _is_claim(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in _CLAIM)
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in _CLAIM_FIELDS)

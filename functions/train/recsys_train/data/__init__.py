@@ -1,1 +1,1 @@
-"""From the bytes of a CSV to interactions."""
+"""Read a CSV into interactions."""

@@ -1,4 +1,4 @@
-"""The fields of a block of CSV records, read strictly: ids stay bytes, scores and times become numbers."""
+"""Parse the fields of CSV records strictly: ids stay bytes, scores and times become numbers."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 MAX_ID_BYTES: Final = 512
 MISSING_TIME: Final = np.iinfo(np.int64).min
-"""Comes before every other time."""
+"""The time of a blank field; sorts before every other time."""
 
 BLANK: Final = "blank"
 ID_PROBLEMS: Final = {
     BLANK: "the {} is blank",
     "not-utf8": "the {} is not UTF-8 text; save the file as UTF-8",
     "too-long": f"the {{}} is longer than {MAX_ID_BYTES} bytes",
-    "line-break": "the {} holds a line break; a quote before it may never be closed",
+    "line-break": "the {} contains a line break; an earlier quote may not be closed",
 }
-"""Code and reason; the name of the column goes in."""
+"""Problem codes of an id, and the text of each with a placeholder for the column's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a block: record r holds `distinct[codes[r]]`."""
+    """A column of a chunk in dictionary encoding: record r contains `distinct[codes[r]]`."""
 
     distinct: list[bytes]
     codes: NDArray[np.int32]
@@ -42,7 +42,7 @@ class Column:
 
 
 def id_problems(ids: Column) -> NDArray[np.object_]:
-    """For each record a key of `ID_PROBLEMS`, or "" where the id is fine."""
+    """Return a key of `ID_PROBLEMS` for each record, or "" if the id is valid."""
     problems = np.array([_id_problem(raw) for raw in ids.distinct], dtype=object)
     return problems[ids.codes]
 
@@ -62,7 +62,7 @@ def _id_problem(raw: bytes) -> str:
 
 
 def parse_scores(column: Column) -> NDArray[np.float32]:
-    """Scores; 1.0 where the field is blank, NaN where it is no finite number."""
+    """Parse scores; a blank field is 1.0, anything else that is not a finite number is NaN."""
     scores = np.array([_parse_score(raw) for raw in column.distinct], dtype=np.float32)
     return scores[column.codes]
 
@@ -78,10 +78,17 @@ def _parse_score(raw: bytes) -> float:
 
 
 def parse_times(column: Column) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Microseconds since 1970, `MISSING_TIME` where the field is blank; and which fields could not be read.
+    """Parse timestamps.
 
-    A number is seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by its size; anything else
-    must be ISO 8601. A time without a zone is UTC.
+    A number is a Unix time in seconds, milliseconds, microseconds or nanoseconds, recognised by its magnitude. Any
+    other text must be ISO 8601; without a time zone it is UTC.
+
+    Returns
+    -------
+    times : ndarray
+        Microseconds since 1970, (n_records,) int64; `MISSING_TIME` if the field is blank or invalid.
+    invalid : ndarray
+        Whether the field could not be parsed, (n_records,) bool.
     """
     texts = pd.Series([raw.decode("utf-8", errors="replace").strip() for raw in column.distinct], dtype=object)
     times = np.full(len(texts), MISSING_TIME, dtype=np.int64)
@@ -92,13 +99,14 @@ def parse_times(column: Column) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     dates = pd.to_datetime(texts[rest], format="ISO8601", utc=True, errors="coerce")
     is_date = dates.notna().to_numpy()
     times[rest[is_date]] = dates[is_date].dt.as_unit("us").astype(np.int64)
-    bad = np.zeros(len(texts), dtype=np.bool_)
-    bad[rest[~is_date]] = True
-    return times[column.codes], bad[column.codes]
+    invalid = np.zeros(len(texts), dtype=np.bool_)
+    invalid[rest[~is_date]] = True
+    return times[column.codes], invalid[column.codes]
 
 
 def _epoch_microseconds(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-    size = np.abs(numbers)
-    scale = np.select([size < 1e11, size < 1e14, size < 1e17], [1e6, 1e3, 1.0], default=1e-3)
+    """Convert Unix times whose unit follows from their magnitude: 1e11 s is the year 5138, 1e11 ms is 1973."""
+    magnitude = np.abs(numbers)
+    scale = np.select([magnitude < 1e11, magnitude < 1e14, magnitude < 1e17], [1e6, 1e3, 1.0], default=1e-3)
     microseconds: NDArray[np.int64] = np.clip(numbers * scale, -9e18, 9e18).astype(np.int64)
     return microseconds

@@ -1,4 +1,4 @@
-"""The data report: what was read, what was wrong with it, counted by kind and by line."""
+"""The data report: counts of the lines that were read, and the bad ones by kind and line number."""
 
 from __future__ import annotations
 
@@ -10,11 +10,32 @@ from recsys.errors import FieldError
 
 MAX_LISTED_LINES: Final = 100
 MAX_BAD_SHARE: Final = 0.01
+"""Share of bad lines above which a file is rejected: more is a mistake in the export rather than noise. Not tuned."""
 
 
 @dataclass(slots=True)
 class DataReport:
-    """Filled while a CSV is read. `lines` counts records below the header, blank ones left out."""
+    """The data report of a CSV, filled while it is read.
+
+    Parameters
+    ----------
+    lines
+        Lines below the header, blank ones not counted.
+    bad_lines, bad_by_code
+        Lines that cannot be used, in total and by problem code.
+    listed
+        The first 100 bad lines with their problems.
+    lines_inside_quotes
+        Line breaks inside quoted fields.
+    not_positive
+        Lines that are ignored because their score is 0 or less.
+    users, items, interactions
+        What remains: distinct users, items and pairs.
+    has_scores, has_timestamps
+        Whether the file has these columns.
+    ignored_columns
+        Columns with an unknown name.
+    """
 
     lines: int = 0
     bad_lines: int = 0
@@ -30,7 +51,7 @@ class DataReport:
     ignored_columns: list[str] = field(default_factory=list)
 
     def add_bad_line(self, line: int, code: str, detail: str, *, spans: int = 1) -> None:
-        """Count a bad record; the first 100 are listed. `spans` is how many lines it swallowed."""
+        """Count a bad record that extends over `spans` lines, and list it if fewer than 100 are listed."""
         self.bad_lines += spans
         self.bad_by_code[code] += spans
         if len(self.listed) < MAX_LISTED_LINES:
@@ -38,30 +59,30 @@ class DataReport:
 
     @property
     def has_too_many_bad_lines(self) -> bool:
-        """Whether more than 1% of the lines are bad."""
+        """Whether more than `MAX_BAD_SHARE` of the lines are bad."""
         return self.bad_lines > MAX_BAD_SHARE * self.lines
 
     def bad_lines_text(self) -> str:
-        """`12 of 340 lines are bad (10 ragged-line, 2 blank-user-id)`."""
+        """Return a summary such as `12 of 340 lines are bad (10 ragged-line, 2 blank-user-id)`."""
         kinds = ", ".join(f"{count:,} {code}" for code, count in self.bad_by_code.most_common())
         return f"{self.bad_lines:,} of {self.lines:,} lines are bad ({kinds})"
 
     def warnings(self) -> list[str]:
-        """What the owner of the data should look at though it did not stop the training."""
-        found = []
+        """Return one sentence for each finding that did not prevent training but that the tenant should check."""
+        warnings = []
         if self.bad_lines:
-            found.append(f"{self.bad_lines_text()}; they were left out.")
+            warnings.append(f"{self.bad_lines_text()}; they were ignored.")
         if self.not_positive:
-            found.append(f"{self.not_positive:,} lines have an interaction_score of 0 or less; they were left out.")
+            warnings.append(f"{self.not_positive:,} lines have an interaction_score of 0 or less; they were ignored.")
         if self.lines_inside_quotes:
-            found.append(
-                f"{self.lines_inside_quotes:,} line breaks stand inside quotes; line numbers count records from there "
-                "on. If that is not meant, look for a quote that is never closed."
+            warnings.append(
+                f"{self.lines_inside_quotes:,} line breaks are inside quotes, and from there on line numbers count "
+                "records. If that is not intended, look for a quote that is not closed."
             )
-        return found
+        return warnings
 
     def to_json(self) -> dict[str, Any]:
-        """The report as it stands in `metrics.json` and with the job."""
+        """Return the report as it appears in `metrics.json` and in the job."""
         return {
             "lines": self.lines,
             "bad_lines": self.bad_lines,

@@ -1,1 +1,1 @@
-"""From interactions to a fitted, evaluated model."""
+"""Fit a network to interactions: split, select hyperparameters, train, evaluate."""

@@ -1,7 +1,7 @@
-"""How well a network ranks what was held out: the protocol of He et al., and the whole catalogue.
+"""Ranking metrics on held-out interactions, by two protocols: sampled negatives (He et al.) and the full catalogue.
 
-Metrics are float64. NDCG follows Järvelin & Kekäläinen 2002 with binary gains; with one held-out item per user it is
-`1 / log2(rank + 1)` where the item's rank is within the cut, else 0.
+All metrics are float64. NDCG follows Järvelin & Kekäläinen 2002 with binary gains. Because each user has one held-out
+item, it is `1 / log2(rank + 1)` if the item's rank is within the cut-off, otherwise 0.
 """
 
 from __future__ import annotations
@@ -17,21 +17,30 @@ from recsys.model.neumf import Floats
 from recsys_train.data.interactions import Interactions
 
 N_NEGATIVES: Final = 99
-
-USERS_AT_ONCE: Final = 128
-RESAMPLES: Final = 2000
+"""Sampled negatives per held-out item, as in He et al., §4.1."""
+SAMPLED_CUTOFF: Final = 10
+FULL_CUTOFF: Final = 20
+USERS_PER_BATCH: Final = 128
+"""Users that are scored at once; limits memory to this many rows of the catalogue's size."""
+BOOTSTRAP_SAMPLES: Final = 2000
+"""Resamplings behind a confidence interval; Efron & Tibshirani recommend at least 1,000."""
 
 ScoreUsers = Callable[[NDArray[np.integer]], Floats]
-"""From users' indices (n,) to values of all items, (n, n_items); larger is better."""
+"""Return the scores of all items, (n, n_items), for user indices (n,); a larger score ranks first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Means over the users with a held-out item.
+    """Means over all users with a held-out item; each value is between 0 and 1.
 
-    `hr_at_10` and `ndcg_at_10` rank it among 99 items drawn uniformly from those the user never touched (He et al.,
-    §4.1); `recall_at_20` and `ndcg_at_20` among every item the user did not have in training. Ties count against us.
-    `coverage_at_20` is the share of the catalogue that is among the first 20 of at least one of these users.
+    Parameters
+    ----------
+    hr_at_10, ndcg_at_10
+        The held-out item ranked among 99 items, drawn uniformly from those that the user never interacted with.
+    recall_at_20, ndcg_at_20
+        The held-out item ranked among all items that are not in the user's training history.
+    coverage_at_20
+        Share of the catalogue that appears in the top 20 of at least one of these users.
     """
 
     hr_at_10: float
@@ -41,15 +50,22 @@ class Quality:
     coverage_at_20: float
 
     def to_json(self) -> dict[str, float]:
-        """Rounded to six decimals."""
+        """Return the metrics by name, rounded to six decimals."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Ranks of held-out items, from 1, (n_users,) int64, and what stands around them.
+    """The ranks of held-out items, counted from 1.
 
-    `full` is among the whole catalogue, `sampled` among the item and the sampled negatives; `coverage` as in `Quality`.
+    Parameters
+    ----------
+    full
+        Rank in the full catalogue, (n_users,) int64.
+    sampled
+        Rank among the sampled negatives, (n_users,) int64.
+    coverage
+        Share of the catalogue in the users' top 20, see `Quality`.
     """
 
     full: NDArray[np.int64]
@@ -57,12 +73,12 @@ class Ranks:
     coverage: float
 
     def quality(self) -> Quality:
-        """The means over the users; zeros where nothing is held out."""
+        """Return the means over the users, or zeros if there is no user."""
         return Quality(
-            hr_at_10=_mean(self.sampled <= 10),
-            ndcg_at_10=_mean(_ndcg(self.sampled, 10)),
-            recall_at_20=_mean(self.full <= 20),
-            ndcg_at_20=_mean(_ndcg(self.full, 20)),
+            hr_at_10=_mean(self.sampled <= SAMPLED_CUTOFF),
+            ndcg_at_10=_mean(_ndcg(self.sampled, SAMPLED_CUTOFF)),
+            recall_at_20=_mean(self.full <= FULL_CUTOFF),
+            ndcg_at_20=_mean(_ndcg(self.full, FULL_CUTOFF)),
             coverage_at_20=self.coverage,
         )
 
@@ -72,51 +88,94 @@ def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interaction
 
     Parameters
     ----------
+    score_users
+        Scores the catalogue for a batch of users; called once per user.
+    train
+        The training histories, whose items do not compete with the held-out item.
     held_out
-        One pair per user, as `Interactions.split_last` cuts it.
+        One pair per user, as returned by `Interactions.split_last`.
     seed
-        Of the sampled negatives.
+        Seed of the sampled negatives.
+
+    Returns
+    -------
+    Ranks
+        In the order of `held_out`. A tie counts against the model, and so does a score that is not a number.
+
+    Examples
+    --------
+    >>> interactions = Interactions(["u"], ["a", "b", "c"], np.array([0, 0], "i4"), np.array([0, 2], "i4"))
+    >>> train, held_out = interactions.split_last()
+    >>> ranks = evaluate(lambda users: np.array([[0.9, 0.7, 0.2]], "f4"), train, held_out, seed=0)
+    >>> ranks.full  # "b" ranks before "c", "a" is in the history
+    array([2])
     """
     generator = np.random.default_rng(seed)
     starts, items = train.items_by_user()
-    full = np.empty(len(held_out), dtype=np.int64)
-    sampled = np.empty(len(held_out), dtype=np.int64)
+    full, sampled = [], []
     recommended = np.zeros(train.n_items, dtype=np.bool_)
-    for place, (user, target) in enumerate(zip(held_out.users.tolist(), held_out.items.tolist(), strict=True)):
-        if place % USERS_AT_ONCE == 0:
-            block = score_users(held_out.users[place : place + USERS_AT_ONCE])
-        values = block[place % USERS_AT_ONCE]
-        rivals = np.ones(train.n_items, dtype=np.bool_)
-        rivals[items[starts[user] : starts[user + 1]]] = False
-        eligible = np.where(rivals, values, -np.inf)
-        first = np.argpartition(-eligible, 20)[:20] if train.n_items > 20 else np.flatnonzero(rivals)
-        recommended[first[rivals[first]]] = True
-        rivals[target] = False
-        at_least = ~(values < values[target])  # what is not a number counts against us too
-        full[place] = 1 + np.count_nonzero(at_least & rivals)
-        sampled[place] = 1 + np.count_nonzero(at_least[_draw(rivals, generator)])
-    return Ranks(full, sampled, _mean(recommended) if len(held_out) else 0.0)
+    for start in range(0, len(held_out), USERS_PER_BATCH):
+        users, targets = (column[start : start + USERS_PER_BATCH] for column in (held_out.users, held_out.items))
+        for user, target, scores in zip(users.tolist(), targets.tolist(), score_users(users), strict=True):
+            competitors = np.ones(train.n_items, dtype=np.bool_)
+            competitors[items[starts[user] : starts[user + 1]]] = False
+            recommended[_top_items(scores, competitors)] = True
+            competitors[target] = False
+            ranked_before = ~(scores < scores[target])
+            full.append(1 + np.count_nonzero(ranked_before & competitors))
+            sampled.append(1 + np.count_nonzero(ranked_before[_sample_negatives(competitors, generator)]))
+    coverage = _mean(recommended) if len(held_out) else 0.0
+    return Ranks(np.array(full, dtype=np.int64), np.array(sampled, dtype=np.int64), coverage)
 
 
-def lift_interval(ours: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, float] | None:
-    """The 95% interval of our NDCG@20 over the baseline's: percentile bootstrap over users (Efron & Tibshirani 1993).
+def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, float] | None:
+    """Return the 95% confidence interval of the model's NDCG@20 divided by the baseline's.
 
-    None where the baseline finds too little to divide by.
+    It is the percentile bootstrap over users (Efron & Tibshirani 1993, chapter 13).
+
+    Parameters
+    ----------
+    model, baseline
+        Ranks of the same users in the same order.
+    seed
+        Seed of the resampling.
+
+    Returns
+    -------
+    tuple of float or None
+        Lower and upper end; None if there is no user or if the baseline's NDCG@20 is 0 in one of the samples.
+
+    Examples
+    --------
+    >>> model = Ranks(np.array([1, 1, 2, 5]), np.array([1, 1, 1, 2]), coverage=0.5)
+    >>> lift_interval(model, model, seed=0)
+    (1.0, 1.0)
     """
     generator = np.random.default_rng(seed)
-    n_users = len(ours.full)
+    n_users = len(model.full)
     if n_users == 0:
         return None
-    gains = np.stack([_ndcg(ours.full, 20), _ndcg(baseline.full, 20)])
-    means = np.array([gains[:, generator.integers(0, n_users, n_users)].mean(axis=1) for _ in range(RESAMPLES)])
+    gains = np.stack([_ndcg(model.full, FULL_CUTOFF), _ndcg(baseline.full, FULL_CUTOFF)])
+    means = np.array([gains[:, generator.integers(0, n_users, n_users)].mean(axis=1) for _ in range(BOOTSTRAP_SAMPLES)])
     if (means[:, 1] == 0).any():
         return None
     low, high = np.quantile(means[:, 0] / means[:, 1], [0.025, 0.975]).tolist()
     return low, high
 
 
-def _draw(eligible: NDArray[np.bool_], generator: np.random.Generator) -> NDArray[np.int64]:
-    """`N_NEGATIVES` distinct indices where `eligible` is true, uniformly; all of them where there are fewer."""
+def _top_items(scores: NDArray[np.floating], eligible: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the items of the top 20, in any order; fewer if fewer are eligible."""
+    if len(scores) <= FULL_CUTOFF:
+        return np.flatnonzero(eligible)
+    top = np.argpartition(-np.where(eligible, scores, -np.inf), FULL_CUTOFF)[:FULL_CUTOFF]
+    return top[eligible[top]]
+
+
+def _sample_negatives(eligible: NDArray[np.bool_], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `N_NEGATIVES` distinct eligible items uniformly; all of them if there are fewer.
+
+    Rejection sampling comes first, because it does not list a large catalogue.
+    """
     draws = generator.integers(0, len(eligible), 4 * N_NEGATIVES)
     _, first = np.unique(draws, return_index=True)
     distinct = draws[np.sort(first)]
@@ -127,8 +186,8 @@ def _draw(eligible: NDArray[np.bool_], generator: np.random.Generator) -> NDArra
     return generator.choice(indices, min(N_NEGATIVES, len(indices)), replace=False)
 
 
-def _ndcg(ranks: NDArray[np.int64], cut: int) -> NDArray[np.float64]:
-    return np.where(ranks <= cut, 1 / np.log2(ranks + 1.0), 0.0)
+def _ndcg(ranks: NDArray[np.int64], cutoff: int) -> NDArray[np.float64]:
+    return np.where(ranks <= cutoff, 1 / np.log2(ranks + 1.0), 0.0)
 
 
 def _mean(values: NDArray[np.bool_] | NDArray[np.float64]) -> float:

@@ -33,7 +33,7 @@ class FitResult:
         Sizes and trained arrays, named as in `Dims.weight_shapes` and `Dims.map_shapes`, without user tables.
     quality, popularity
         Means over `evaluated_users` of the network trained on `measured_interactions`, and of the popularity ranking.
-        These users had no part in any selection, unless fewer than `split.MIN_SPLIT_USERS` have a held-out item.
+        These users took no part in any selection, unless fewer than `split.MIN_SPLIT_USERS` have a held-out item.
     lift_interval
         95% interval of the ratio of both NDCG@20, see `evaluation.lift_interval`.
     fit_s
@@ -71,23 +71,24 @@ def fit(
     seed
         Seed of every random choice; the same data, recipe and seed give the same weights on the same machine.
     budget_s
-        Time budget in seconds. The search for the number of epochs ends after half of it with the best so far; the
+        Time budget in seconds. Selecting the number of epochs may take half of it and keeps the best epoch so far; the
         rest is for the evaluation and for the second training, which stops when the budget is spent.
     on_progress
-        Called at the start of each phase and after each epoch.
+        Called at the start of each phase and after each epoch. An exception that it raises ends the training.
     has_times
-        Whether the order of the interactions is that of time, see `split_interactions`.
+        Whether the interactions are in chronological order, see `split_interactions`.
 
     Returns
     -------
     FitResult
-        The network of the second training, which uses all interactions.
+        The network of the second training, which uses all interactions. If no user has two of them, nothing can be held
+        out, and every metric is 0.
 
     Examples
     --------
     >>> from recsys_train.fitting.recipe import Recipe
-    >>> users, items, scores = np.array([0, 0, 1], "i4"), np.array([0, 1, 0], "i4"), np.ones(3, "f4")
-    >>> interactions = Interactions(["u1", "u2"], ["a", "b"], users, items, scores)
+    >>> users, items = np.array([0, 0, 1], "i4"), np.array([0, 1, 0], "i4")
+    >>> interactions = Interactions(["u1", "u2"], ["a", "b"], users, items)
     >>> result = fit(interactions, Recipe(max_epochs=1), seed=0, budget_s=60, on_progress=lambda progress: None)
     >>> result.weights["gmf_item"].shape
     (2, 2)
@@ -98,7 +99,7 @@ def fit(
     best = _select_and_train(split, recipe, started, budget_s, on_progress, has_times=has_times, seed=seed)
 
     on_progress(Progress("evaluating"))
-    ours = evaluate(best.score_users(split.train), split.train, split.test, seed=seed)
+    model = evaluate(best.score_users(split.train), split.train, split.test, seed=seed)
     popularity = evaluate(_popularity_scores(split.train), split.train, split.test, seed=seed)
 
     on_progress(Progress("refitting"))
@@ -106,9 +107,9 @@ def fit(
     return FitResult(
         dims=final.network.dims,
         weights=final.network.weights(),
-        quality=ours.quality(),
+        quality=model.quality(),
         popularity=popularity.quality(),
-        lift_interval=lift_interval(ours, popularity, seed=seed),
+        lift_interval=lift_interval(model, popularity, seed=seed),
         evaluated_users=len(split.test),
         measured_interactions=len(split.train),
         hyperparameters=replace(best.hyperparameters, epochs=final.n_epochs),
@@ -176,7 +177,7 @@ def _validate(training: TrainingRun, hyperparameters: Hyperparameters, split: Sp
 
 
 def _leaves_time_for_another(n_epochs: int, training_started: float, deadline: float) -> bool:
-    """Whether one more epoch fits in, here and in the second training, at the mean duration of those so far."""
+    """Whether one more epoch, here and in the second training, ends before the deadline at the mean duration so far."""
     now = time.monotonic()
     return now + (now - training_started) * (n_epochs + 2) / (n_epochs + 1) <= deadline
 

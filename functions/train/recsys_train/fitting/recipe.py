@@ -1,4 +1,4 @@
-"""The settings of a training: the recipe that a caller passes in, and the hyperparameters that validation selects."""
+"""The recipe of a training, which the caller passes in, and the hyperparameters, which validation selects."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class BatchSizes:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train. The defaults suit shops of any size up to millions of interactions.
+    """Network sizes, candidates for the hyperparameters, and limits of a training.
 
-    They were developed on the data sets that `docs/benchmarks.md` lists.
+    The defaults are meant for shops of any size up to millions of interactions. They were developed on the data sets of
+    the project's benchmarks.
     """
 
     gmf_dim: int = 512
@@ -38,19 +39,19 @@ class Recipe:
     ridges: tuple[float, ...] = (50.0, 200.0, 800.0)
     """Candidates for EASE's L2 regularisation; validation selects one."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """Candidates for the recency exponent of histories; validation selects one. Without timestamps it is 0."""
+    """Candidates for the recency exponent of histories; validation selects one. Without timestamps, 0 is used."""
     ordered: BatchSizes = BatchSizes(interactions=1024, negatives=256)
-    """Batch sizes where the histories have an order: every position scores the negatives."""
+    """Batch sizes for ordered histories, in which every position scores the negatives."""
     unordered: BatchSizes = BatchSizes(interactions=8192, negatives=2048)
-    """Batch sizes where they have none: every user scores the negatives once, so more of them are affordable."""
+    """Batch sizes for unordered histories; each user scores the negatives once, so more of them are affordable."""
     learning_rate: float = 0.003
     """Adam's step size."""
     negative_weight: float = 16.0
     """Weight of the mean loss over negatives against the mean loss over positives."""
     max_epochs: int = 3
-    """Upper limit of passes over the histories."""
+    """Largest number of epochs; in each, every history is used once."""
     patience: int = 2
-    """Epochs without a better validation NDCG@20 before training stops; a first worse epoch can precede better ones."""
+    """Epochs without a better validation NDCG@20 before training stops; a worse epoch can precede a better one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as it appears in `metrics.json`."""
@@ -64,11 +65,11 @@ class Hyperparameters:
     Parameters
     ----------
     ridge
-        L2 regularisation of EASE; 0 where the warm start is spectral.
+        L2 regularisation of EASE; 0 if the warm start is spectral.
     decay
         Recency exponent of histories, see `recsys.model.user_encoder`.
     epochs
-        Passes over the histories.
+        Number of epochs.
     """
 
     ridge: float

@@ -1,4 +1,4 @@
-"""Select the warm start's regularisation and the recency exponent on a validation part."""
+"""Select the regularisation of the warm start and the recency exponent on the validation part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIN_GMF_DIM: Final = 16
 
 
 class Selection(NamedTuple):
-    """What validation selected, and the closed-form model of the training part that belongs to it."""
+    """The selected hyperparameters and the closed-form model that was fitted with them to the training part."""
 
     hyperparameters: Hyperparameters
     warm_start: WarmStart
@@ -37,19 +37,36 @@ def select_hyperparameters(
 
     Parameters
     ----------
+    train
+        The pairs that the closed-form model is fitted to.
     validation
         One held-out pair per user.
+    recipe
+        Lists the candidates, `ridges` and `decays`.
     has_times
-        Without timestamps every position of a history has the same weight (`decay` 0).
+        Whether the interactions are in chronological order. Otherwise every position of a history has the same weight
+        (`decay` 0).
+    seed
+        Seed of the sampled negatives and of the randomised decomposition.
 
     Returns
     -------
     Selection
-        The best candidate; the first one of equals.
+        The best candidate; if several are equal, the first of them.
+
+    Examples
+    --------
+    >>> from recsys_train.fitting.split import split_interactions
+    >>> users, items = np.divmod(np.arange(200, dtype="i4"), 10)
+    >>> ids = [str(index) for index in range(20)]
+    >>> split = split_interactions(Interactions(ids, ids[:10], users, items), has_times=True, seed=0)
+    >>> recipe = Recipe(ridges=(50.0, 200.0), decays=(0.0, 1.0))
+    >>> select_hyperparameters(split.train, split.validation, recipe, has_times=True, seed=0).hyperparameters
+    Hyperparameters(ridge=50.0, decay=0.0, epochs=0)
     """
     decays = recipe.decays if has_times else (0.0,)
     matrix = to_matrix(train)
-    if train.n_items > MAX_EASE_ITEMS and len(decays) == 1:  # there is one candidate only
+    if train.n_items > MAX_EASE_ITEMS and len(decays) == 1:  # a single candidate
         return Selection(Hyperparameters(0.0, decays[0]), closed_form(matrix, 0.0, recipe, seed))
     users = validation.users
     row_of = dict(zip(users.tolist(), range(len(users)), strict=True))
@@ -73,7 +90,7 @@ def _rows_of_users(scores: Floats, row_of: dict[int, int], users: NDArray[np.int
 
 
 def closed_form(matrix: Any, ridge: float, recipe: Recipe, generator: np.random.Generator | int) -> WarmStart:
-    """Fit EASE where the catalogue is small enough, otherwise the spectral model, which ignores `ridge`.
+    """Fit EASE if the catalogue is small enough, otherwise the spectral model, which ignores `ridge`.
 
     Parameters
     ----------
@@ -89,7 +106,7 @@ def closed_form(matrix: Any, ridge: float, recipe: Recipe, generator: np.random.
 
 
 def gmf_dim(recipe: Recipe, n_users: int, n_items: int) -> int:
-    """Return the GMF's width: the recipe's, reduced so that the tables stay within the limits above."""
+    """Return the width of the GMF path: the recipe's, reduced so that the tables stay within the limits above."""
     served = MAX_SERVING_BYTES // (2 * 4 * n_items) - recipe.hidden_dims[0]  # two float32 rows per item
     stored = MAX_TABLE_BYTES // (4 * (n_users + n_items)) - recipe.mlp_dim
     return min(recipe.gmf_dim, n_items, max(MIN_GMF_DIM, min(served, stored)))

@@ -11,15 +11,15 @@ from recsys_train.data.interactions import Interactions
 MAX_SELECTION_INTERACTIONS: Final = 3_000_000
 """Above this many interactions, selection and evaluation use a random subset of users."""
 VALIDATION_PAIRS: Final = 100_000_000
-"""User-item pairs that one validation scores; limits the number of validation users."""
+"""User-item pairs that one validation may score; limits the number of validation users."""
 TEST_PAIRS: Final = 150_000_000
-"""User-item pairs that the evaluation scores; limits the number of test users."""
+"""User-item pairs that the evaluation may score; limits the number of test users."""
 MIN_SPLIT_USERS: Final = 20
-"""With fewer held-out users than this, the same users serve validation and test."""
+"""With fewer users with a held-out pair than this, the same users serve validation and test."""
 
 
 class Split(NamedTuple):
-    """The parts of a leave-one-out split; each pair of `validation` and `test` belongs to another user."""
+    """The parts of a leave-one-out split; `validation` and `test` hold one pair per user."""
 
     train: Interactions
     validation: Interactions
@@ -31,11 +31,27 @@ def split_interactions(interactions: Interactions, *, has_times: bool, seed: int
 
     Parameters
     ----------
+    interactions
+        All pairs.
     has_times
-        Whether the order of the interactions is that of time. If so, each user's last interaction is held out,
-        otherwise a random one, because the last line of a user in a sorted file is not a random sample.
+        Whether the interactions are in chronological order. If so, each user's last interaction is held out; otherwise
+        a random one, because in a file that is sorted by item the last line of a user is not a random sample.
     seed
         Seed of every random choice.
+
+    Returns
+    -------
+    Split
+        Users with a single interaction are in `train` only. Above `MAX_SELECTION_INTERACTIONS`, a random subset of the
+        users remains. With fewer than `MIN_SPLIT_USERS` held-out pairs, validation and test are the same.
+
+    Examples
+    --------
+    >>> users, items = np.divmod(np.arange(120, dtype="i4"), 3)
+    >>> ids = [str(index) for index in range(40)]
+    >>> split = split_interactions(Interactions(ids, ids[:3], users, items), has_times=True, seed=0)
+    >>> len(split.train), len(split.validation), len(split.test)
+    (80, 20, 20)
     """
     if has_times:
         train, held_out = interactions.split_last()

@@ -51,7 +51,7 @@ class TrainingRun:
         Parameters
         ----------
         warm_start
-            The closed-form model of `train` with these hyperparameters, if it exists already.
+            The closed-form model of `train` with these hyperparameters, if it has been fitted already.
         """
         generator = np.random.default_rng(seed)
         network = _initial_network(train, recipe, hyperparameters, warm_start, generator)
@@ -63,12 +63,12 @@ class TrainingRun:
         return training
 
     def run_epoch(self, *, deadline: float) -> float | None:
-        """Pass over all histories once.
+        """Train on every history once.
 
         Parameters
         ----------
         deadline
-            Value of `time.monotonic` after which the pass ends early.
+            Value of `time.monotonic` after which the epoch ends early.
 
         Returns
         -------
@@ -84,7 +84,7 @@ class TrainingRun:
         return float(np.mean(losses)) if losses else None
 
     def _calibrate(self) -> None:
-        """Turn the closed-form model's scores into logits, by the loss of the first batches."""
+        """Scale and shift the closed-form model's scores so that they minimise the loss of the first batches."""
         batches = itertools.islice(
             self.histories.batches(self.batch_sizes.interactions, self.generator), CALIBRATION_BATCHES
         )

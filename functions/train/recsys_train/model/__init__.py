@@ -1,1 +1,1 @@
-"""The trainable NeuMF in TensorFlow and its closed-form start."""
+"""The network in TensorFlow, its warm start, its batches, its optimiser and its export."""

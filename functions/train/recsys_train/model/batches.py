@@ -1,8 +1,8 @@
-"""Users as what they had: weighted histories, and the blocks of users a network learns from.
+"""Users as weighted histories, and the batches of users that a training step takes.
 
-A user's row in the embedding tables is not a free parameter. It is computed from the user's history, the same way for
-everybody, so it never has to be learnt from a handful of clicks, and somebody who was not in the training data gets one
-too. `recsys.model.user_encoder` says what each item of a history counts.
+A user's embedding is not a free parameter: the network computes it from the user's history, in the same way for every
+user. It therefore needs no training of its own, and users who are not in the training data get one too. The weights of
+a history's items are defined in `recsys.model.user_encoder`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,36 @@ from recsys.model.user_encoder import length_scales, recency_weights
 from recsys_train.data.interactions import Int32s, Interactions
 
 MAX_LENGTH: Final = 128
-"""Items of a user that one pass sees: the latest where their order counts, otherwise others each time."""
+"""Items of a user that one epoch uses: the latest if the order counts, otherwise a new random sample in each epoch."""
 
 
 def final_histories(interactions: Interactions, decay: float) -> Any:
-    """Every user's whole history, scaled: a sparse matrix (n_users, n_items) float32."""
+    """Return every user's complete history with its weights.
+
+    Parameters
+    ----------
+    interactions
+        The pairs, oldest first.
+    decay
+        Recency exponent: the item r positions before the end of a history has the weight `(1 + r) ** -decay`. Each
+        history is then divided by the square root of its sum of weights, see `recsys.model.user_encoder`.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        Shape (n_users, n_items), float32.
+
+    Examples
+    --------
+    >>> interactions = Interactions(["u"], ["a", "b"], np.array([0, 0], "i4"), np.array([0, 1], "i4"))
+    >>> final_histories(interactions, decay=1.0).toarray().round(3)  # (1/2, 1) / sqrt(3/2)
+    array([[0.408, 0.816]], dtype=float32)
+    """
     starts, items = interactions.items_by_user()
     counts = np.diff(starts)
-    left = np.repeat(starts[1:], counts) - 1 - np.arange(len(items))
+    ago = np.repeat(starts[1:], counts) - 1 - np.arange(len(items))
     matrix = sp.csr_matrix(
-        (recency_weights(left, decay), items, starts), shape=(interactions.n_users, interactions.n_items)
+        (recency_weights(ago, decay), items, starts), shape=(interactions.n_users, interactions.n_items)
     )
     totals = np.asarray(matrix.sum(axis=1)).ravel()
     return sp.csr_matrix(sp.diags(length_scales(totals)) @ matrix, dtype=np.float32)
@@ -36,7 +56,15 @@ def final_histories(interactions: Interactions, decay: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class UserBatch:
-    """Some users: `items` (n, longest) int32, oldest first, row u holding `lengths[u]` of them and then zeros."""
+    """Histories of some users, padded to the longest.
+
+    Parameters
+    ----------
+    items
+        Item indices, oldest first, (n_users, longest) int32; row u is padded with zeros from `lengths[u]` on.
+    lengths
+        Number of items per user, (n_users,) int32.
+    """
 
     items: Int32s
     lengths: Int32s
@@ -44,43 +72,74 @@ class UserBatch:
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """What every user with two or more items had, ready to be dealt into blocks."""
+    """The histories of all users, from which batches are drawn.
+
+    Parameters
+    ----------
+    starts, items
+        As returned by `Interactions.items_by_user`.
+    ordered
+        Whether the order of a user's items counts.
+    """
 
     starts: NDArray[np.int64]
     items: Int32s
     ordered: bool
-    """Whether the order of a user's items counts."""
 
     @classmethod
     def of(cls, interactions: Interactions, *, ordered: bool) -> Histories:
-        """The histories of all users of `interactions`."""
+        """Collect the histories of all users of `interactions`."""
         return cls(*interactions.items_by_user(), ordered)
 
     def batches(self, n_positions: int, generator: np.random.Generator) -> Iterator[UserBatch]:
-        """All users once, in random order, about `n_positions` items per batch.
+        """Yield every user who has at least two items once, in random order.
 
-        Users of one batch have histories of similar length, so that little of it is padding.
+        Users of one batch have histories of similar length, so that little of a batch is padding.
+
+        Parameters
+        ----------
+        n_positions
+            Upper limit of `items.size`, padding included; a batch has at least one user.
+        generator
+            Source of the order, and of the sample of a history that is longer than `MAX_LENGTH` and unordered.
+
+        Yields
+        ------
+        UserBatch
+
+        Examples
+        --------
+        >>> interactions = Interactions(["u"], ["a", "b"], np.array([0, 0], "i4"), np.array([1, 0], "i4"))
+        >>> next(Histories.of(interactions, ordered=True).batches(1024, np.random.default_rng(0)))
+        UserBatch(items=array([[1, 0]], dtype=int32), lengths=array([2], dtype=int32))
         """
         counts = np.diff(self.starts)
         users = generator.permutation(np.flatnonzero(counts >= 2))
         lengths = np.minimum(counts[users], MAX_LENGTH)
         order = np.argsort(lengths, kind="stable")
         users, lengths = users[order], lengths[order].astype(np.int32)
-        bounds = [0]
-        while bounds[-1] < len(users):
-            # As long as the first is the shortest, so many fit; the last of them is what the others are padded to.
-            end = min(len(users), bounds[-1] + max(1, n_positions // int(lengths[bounds[-1]])))
-            bounds.append(min(end, bounds[-1] + max(1, n_positions // int(lengths[end - 1]))))
+        bounds = _batch_bounds(lengths, n_positions)
         for batch in generator.permutation(len(bounds) - 1).tolist():
-            some = slice(bounds[batch], bounds[batch + 1])
-            yield UserBatch(self._rows(users[some], lengths[some], generator), lengths[some])
+            rows = slice(bounds[batch], bounds[batch + 1])
+            yield UserBatch(self._padded(users[rows], lengths[rows], generator), lengths[rows])
 
-    def _rows(self, users: NDArray[np.int64], lengths: Int32s, generator: np.random.Generator) -> Int32s:
+    def _padded(self, users: NDArray[np.int64], lengths: Int32s, generator: np.random.Generator) -> Int32s:
         rows = np.zeros((len(users), int(lengths.max())), dtype=np.int32)
         for row, (user, length) in enumerate(zip(users.tolist(), lengths.tolist(), strict=True)):
-            had = self.items[self.starts[user] : self.starts[user + 1]]
-            if self.ordered or length == len(had):
-                rows[row, :length] = had[-length:]
+            history = self.items[self.starts[user] : self.starts[user + 1]]
+            if self.ordered or length == len(history):
+                rows[row, :length] = history[-length:]
             else:
-                rows[row, :length] = generator.choice(had, length, replace=False)
+                rows[row, :length] = generator.choice(history, length, replace=False)
         return rows
+
+
+def _batch_bounds(lengths: Int32s, n_positions: int) -> list[int]:
+    """Divide users, sorted by length, so that `users * longest` of a batch stays within `n_positions`."""
+    bounds = [0]
+    while bounds[-1] < len(lengths):
+        start = bounds[-1]
+        # The shortest history bounds the number of users from above; the longest of those users sets the padding.
+        end = min(len(lengths), start + max(1, n_positions // int(lengths[start])))
+        bounds.append(min(end, start + max(1, n_positions // int(lengths[end - 1]))))
+    return bounds

@@ -1,8 +1,8 @@
-"""Adam for embedding tables: only the rows of a batch are updated, and each row has one second moment.
+"""Adam for embedding tables: a step updates the rows of its batch only, and each row has a single second moment.
 
-Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1, as a lazy (sparse) variant: rows
-that a batch does not touch keep their moments. One second moment per row instead of one per number halves the memory
-traffic of the tables; FBGEMM's row-wise Adam does the same.
+This is Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1, in its lazy (sparse) variant:
+rows that are not in a batch keep their moments. One second moment per row instead of one per number reduces the memory
+traffic of the tables; FBGEMM (`PARTIAL_ROWWISE_ADAM`) does the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EPSILON: Final = 1e-8
 
 
 class RowwiseAdam:
-    """The moments of a set of variables.
+    """Row-wise lazy Adam for a set of variables; holds their moments.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class RowwiseAdam:
         values, gradients
             Tensors by variable: the gathered rows (n, dim) of a table, or the whole variable.
         rows
-            Row numbers (n,) of the gathered rows by table, each row once.
+            Indices (n,) of the gathered rows by table, each row once.
         learning_rate
             Scalar tensor.
         """

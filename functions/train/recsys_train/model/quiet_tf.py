@@ -1,6 +1,6 @@
-"""TensorFlow and Keras, imported without their greetings.
+"""Import TensorFlow and Keras without their start-up messages.
 
-Both write to stderr from C++ before any log level applies, which would stand in the middle of a progress bar.
+Both write to stderr from C++ before any log level applies, which would break up a progress bar.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _STDERR: Final = 2
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    kept = os.dup(_STDERR)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, _STDERR)
+    original = os.dup(_STDERR)
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, _STDERR)
     try:
         yield
     finally:
-        os.dup2(kept, _STDERR)
-        os.close(silence)
-        os.close(kept)
+        os.dup2(original, _STDERR)
+        os.close(null_device)
+        os.close(original)
 
 
 set_default_environment("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -34,10 +34,10 @@ with _silent_stderr():
     import keras
     import tensorflow as tf
 
-    tf.constant(0)  # the first operation greets too
+    tf.constant(0)  # the first operation prints messages as well
 
-# Each training makes its graph anew, which TensorFlow would warn about; and HDF5 is what we promise, whatever Keras
-# says of it.
+# TensorFlow warns about repeated retracing, but each training needs its own graph. Keras warns that HDF5 is a legacy
+# format, but `model.h5` is part of the contract.
 tf.get_logger().setLevel("ERROR")
 absl.logging.set_verbosity(absl.logging.ERROR)
 
