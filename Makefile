@@ -73,8 +73,23 @@ $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed
 openapi: setup
 	$(BIN)/python -m recsys_local.openapi
 
+# -- documentation
+
+.PHONY: docs
+
+# The site goes to .build/docs; a broken link or a missing page fails the build. The variable hides Material's notice of
+# its own end of life (docs/decisions/0028-documentation-site.md).
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+.venv-docs/.installed: locks/docs.txt
+	@echo "Installing MkDocs into .venv-docs …"
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python $(PIP_INSTALL) -r locks/docs.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-ministack .venv-sam .build .aws-sam .serverless .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-docs .venv-ministack .venv-sam .build .aws-sam .serverless .mypy_cache .ruff_cache .pytest_cache
 
 # -- deployment (AWS SAM and Serverless describe the same stack; README.md says how to deploy)
 
@@ -90,6 +105,7 @@ locks:
 	$(UV_COMPILE) $(UNIVERSAL) --extra api --extra recommend --extra train --extra local --extra dev pyproject.toml -o locks/dev.txt
 	$(UV_COMPILE) $(UNIVERSAL) locks/ministack.in -o locks/ministack.txt
 	$(UV_COMPILE) $(UNIVERSAL) locks/sam.in -o locks/sam.txt
+	$(UV_COMPILE) $(UNIVERSAL) locks/docs.in -o locks/docs.txt
 	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/build.in -o locks/build.txt
 	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/bench.in -o locks/bench.txt
 	$(PYTHON) infra/deployment/requirements.py api recommend train local | $(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt - -o locks/local.txt
