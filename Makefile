@@ -32,7 +32,7 @@ test: setup .venv-ministack/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # A minute on two cores: no emulator of AWS, no TensorFlow, nothing that waits.
-FAST_TESTS = -m "not slow and not emulator and not node" tests/unit tests/contract tests/architecture
+FAST_TESTS = -m "not slow and not emulator and not node" tests/unit tests/contract tests/architecture tests/docs
 
 test-fast: setup
 	$(BIN)/python -m pytest -n 2 -q $(FAST_TESTS)
@@ -56,7 +56,7 @@ format: setup
 bench: setup
 	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) --parts quality --only popularity EASE recsys --seeds 0
 
-# Ours beside every peer, and all else that tests/benchmarks/README.md says; hours. BENCH="--parts …" runs some of it.
+# recsys and every peer, all parts of docs/benchmarks.md; takes hours. BENCH="--parts …" runs some of them.
 bench-train: setup $(VENV)/.bench-installed
 	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) $(BENCH)
 
@@ -91,7 +91,7 @@ docs: .venv-docs/.installed
 clean:
 	rm -rf $(VENV) .venv-docs .venv-ministack .venv-sam .build .aws-sam .serverless .mypy_cache .ruff_cache .pytest_cache
 
-# -- deployment (AWS SAM and Serverless describe the same stack; README.md says how to deploy)
+# -- deployment (AWS SAM and Serverless describe the same stack; see docs/operations/deploy.md)
 
 .PHONY: tree package osls sam validate-stacks
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.architecture.sources import PACKAGES
 from tests.docs.pages import (
     BLOCKS,
     DOCS,
@@ -26,13 +27,6 @@ from tests.docs.pages import (
 )
 
 MAX_README_LINES = 120
-PACKAGES = {
-    "recsys": "layers/recsys/python/recsys",
-    "recsys_api": "functions/api/recsys_api",
-    "recsys_recommend": "functions/recommend/recsys_recommend",
-    "recsys_train": "functions/train/recsys_train",
-    "recsys_local": "local/recsys_local",
-}
 FOLDERS = ("docs", "functions", "infra", "layers", "local", "locks", "tests", ".github")
 every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
@@ -71,7 +65,7 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
         first, _, rest = path.partition("/")
         if "NNNN" in path:
             continue
-        if first in PACKAGES and not (ROOT / PACKAGES[first] / rest).exists():
+        if first in PACKAGES and not (PACKAGES[first] / rest).exists():
             missing.append(path)
         if first in FOLDERS and not (ROOT / path).exists():
             missing.append(path)
@@ -86,7 +80,7 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
 
 def _exists(module: str) -> bool:
     first, *parts = module.split(".")
-    path = ROOT / PACKAGES.get(first, first) / "/".join(parts)
+    path = PACKAGES.get(first, ROOT / first) / "/".join(parts)
     return path.is_dir() or path.with_suffix(".py").exists()
 
 
