@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 
+from recsys.registry.records import JobState
 from tests.architecture.sources import PACKAGES
 from tests.docs.pages import (
     BLOCKS,
@@ -89,6 +91,31 @@ def test_a_module_that_does_not_exist_is_noticed() -> None:
     assert _exists("recsys.registry")
     assert not _exists("recsys.no_such_module")
     assert find_spec("recsys.settings") is not None
+
+
+@every_page
+def test_every_identifier_that_is_named_exists(page: Path) -> None:
+    """A code span such as `NeuMF._loss`, `Ranks.quality` or `test_overrides_win` occurs in the code."""
+    if page.name == "CHANGELOG.md":  # names what earlier versions had
+        return
+    spans = [span for span in code_spans(prose(page)) if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", span)]
+    named = {part for span in spans if re.search(r"_|[a-z][A-Z]|^[A-Z][a-z]+$", span) for part in span.split(".")}
+    assert sorted(named - words_of_the_code()) == []
+
+
+@cache
+def words_of_the_code() -> set[str]:
+    files = [
+        path for folder in ("functions", "layers", "local", "infra", "tests") for path in (ROOT / folder).rglob("*")
+    ]
+    files += [ROOT / name for name in ("Makefile", "serverless.yml", "template.yaml", "pyproject.toml", "mkdocs.yml")]
+    texts = [
+        path.read_text("utf-8")
+        for path in files
+        if path.suffix in {".py", ".yaml", ".yml", ".toml", ".json", ""} and path.is_file()
+    ]
+    outcomes = {f"Jobs{state.value.capitalize()}" for state in JobState}  # as recsys_train.handler names them
+    return set(re.findall(r"\w+", "\n".join(texts))) | {path.stem for path in files} | outcomes
 
 
 def nav_entries(entry: object) -> list[str]:
