@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -230,6 +231,18 @@ def test_the_table_of_bad_lines_is_complete() -> None:
 def test_codes_of_bad_lines_are_those_of_the_reader() -> None:
     source = (ROOT / "functions/train/recsys_train/data/csv_reader.py").read_text("utf-8")
     assert all(code in source for code in ("ragged-line", 'f"bad-{', 'f"{problem}-{'))
+
+
+# -- import rules
+
+
+def test_the_layers_of_the_import_rules_are_documented() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = {contract["containers"][0]: contract["layers"] for contract in contracts if "containers" in contract}
+    columns = zip(*table_rows(DOCS / "architecture.md", "Within a package"), strict=True)
+    documented = [[code_spans(cell) for cell in column if cell] for column in columns]
+    in_code = [[re.findall(r"\w+", layer) for layer in layers[package]] for package in sorted(layers)]
+    assert documented == in_code
 
 
 # -- files
