@@ -74,6 +74,15 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
     assert missing == []
 
 
+def test_every_page_that_the_code_names_exists() -> None:
+    files = [
+        path for folder in ("functions", "layers", "local", "infra", "tests") for path in (ROOT / folder).rglob("*.py")
+    ]
+    files += [ROOT / name for name in ("Makefile", "serverless.yml", "template.yaml", "infra/names.yaml")]
+    named = {(path, page) for path in files for page in re.findall(r"\bdocs/[\w./-]+\.md\b", path.read_text("utf-8"))}
+    assert {f"{name_of(path)}: {page}" for path, page in named if not (ROOT / page).exists()} == set()
+
+
 @every_page
 def test_every_module_that_is_named_exists(page: Path) -> None:
     named = re.findall(r"`((?:recsys|recsys_\w+|tests)(?:\.[a-z_0-9]+)+)`", prose(page))
@@ -102,7 +111,9 @@ def test_every_identifier_that_is_named_exists(page: Path) -> None:
     Changelog and decisions may also name what was removed, and what a library has.
     """
     spans = [span for span in code_spans(prose(page)) if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", span)]
-    named = {part for span in spans if re.search(r"_|[a-z][A-Z]|^[A-Z][a-z]+$", span) for part in span.split(".")}
+    named = {
+        part for span in spans if re.search(r"_|[a-z][A-Z]|^[A-Z][a-z]+$|^[A-Z]{4,}$", span) for part in span.split(".")
+    }
     assert sorted(named - words_of_the_code()) == []
 
 
