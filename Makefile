@@ -32,7 +32,7 @@ test: setup .venv-ministack/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # A minute on two cores: no emulator of AWS, no TensorFlow, nothing that waits.
-FAST_TESTS = -m "not slow and not emulator and not node" tests/unit tests/contract tests/architecture
+FAST_TESTS = -m "not slow and not emulator and not node" tests/unit tests/contract tests/architecture tests/docs
 
 test-fast: setup
 	$(BIN)/python -m pytest -n 2 -q $(FAST_TESTS)
@@ -56,7 +56,7 @@ format: setup
 bench: setup
 	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) --parts quality --only popularity EASE recsys --seeds 0
 
-# Ours beside every peer, and all else that tests/benchmarks/README.md says; hours. BENCH="--parts …" runs some of it.
+# recsys and every peer, all parts of docs/benchmarks.md; takes hours. BENCH="--parts …" runs some of them.
 bench-train: setup $(VENV)/.bench-installed
 	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) $(BENCH)
 
@@ -73,10 +73,25 @@ $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed
 openapi: setup
 	$(BIN)/python -m recsys_local.openapi
 
-clean:
-	rm -rf $(VENV) .venv-ministack .venv-sam .build .aws-sam .serverless .mypy_cache .ruff_cache .pytest_cache
+# -- documentation
 
-# -- deployment (AWS SAM and Serverless describe the same stack; README.md says how to deploy)
+.PHONY: docs
+
+# The site goes to .build/docs; a broken link or a missing page fails the build. The variable hides Material's notice of
+# its own end of life (docs/decisions/0028-documentation-site.md).
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+.venv-docs/.installed: locks/docs.txt
+	@echo "Installing MkDocs into .venv-docs …"
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python $(PIP_INSTALL) -r locks/docs.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-docs .venv-ministack .venv-sam .build .aws-sam .serverless .mypy_cache .ruff_cache .pytest_cache
+
+# -- deployment (AWS SAM and Serverless describe the same stack; see docs/operations/deploy.md)
 
 .PHONY: tree package osls sam validate-stacks
 
@@ -90,6 +105,7 @@ locks:
 	$(UV_COMPILE) $(UNIVERSAL) --extra api --extra recommend --extra train --extra local --extra dev pyproject.toml -o locks/dev.txt
 	$(UV_COMPILE) $(UNIVERSAL) locks/ministack.in -o locks/ministack.txt
 	$(UV_COMPILE) $(UNIVERSAL) locks/sam.in -o locks/sam.txt
+	$(UV_COMPILE) $(UNIVERSAL) locks/docs.in -o locks/docs.txt
 	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/build.in -o locks/build.txt
 	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/bench.in -o locks/bench.txt
 	$(PYTHON) infra/deployment/requirements.py api recommend train local | $(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt - -o locks/local.txt

@@ -135,7 +135,7 @@ def _limit_body(context: RequestContext, scope: Scope, receive: Receive) -> Rece
     """Wrap `receive` so that it raises `PayloadTooLarge` for a body above the context's limit.
 
     The limit is looked up with every message, because a route can raise it before it reads the body. Starlette's own
-    `max_body_size` is not used: docs/decisions/request-limits.md.
+    `max_body_size` is not used: docs/decisions/0029-request-limits.md.
     """
     declared_bytes = _content_length(scope)
     received_bytes = 0
