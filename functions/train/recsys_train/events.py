@@ -6,7 +6,7 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
-from recsys.clock import Timestamp, after
+from recsys.clock import DAY_S, Timestamp, after
 from recsys.errors import InvalidRequest, JobNotFound, KeyExists
 from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, job_id_of_object
 from recsys.objects import layout
@@ -17,8 +17,6 @@ from recsys_train.job import Trainer
 from recsys_train.receipts import write_receipt
 
 logger = logging.getLogger("recsys.train")
-
-DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
