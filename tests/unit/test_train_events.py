@@ -393,7 +393,7 @@ def test_a_name_that_no_store_can_read_is_ignored(workshop: Workshop, name: str)
         ("uploads/stranger.csv", "nobody announced"),
         ("uploads/job1.csv.gz", "another name"),
         ("inbox/read me.txt", "not that of a source"),
-        ("inbox/a\\b.csv", "cannot be part of a name"),
+        ("inbox/a\\b.csv", "must not contain a backslash"),
     ],
 )
 def test_the_log_says_why_an_object_was_ignored(
