@@ -14,8 +14,9 @@ from recsys.objects.files import FileObjectStore
 from recsys.objects.s3 import S3ObjectStore
 from recsys.objects.store import ObjectReader, ObjectStore
 from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
-from recsys.registry.registry import KeyReader, Registry
+from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteRegistry
 from recsys_recommend.lean_aws.config import AwsConfig
 from recsys_recommend.lean_aws.credentials import CredentialProvider

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,8 @@ from recsys import errors
 from recsys.errors import RecsysError
 from recsys.http.problems import STATUS_OF
 from recsys.settings import InvalidSetting
+from tests.architecture.sources import parsed_sources
 
-ROOT = Path(__file__).parents[2]
 SHARED = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, RecsysError)]
 
 
@@ -31,12 +30,12 @@ def drawn_parents() -> dict[str, str]:
 
 def defined_parents() -> dict[str, str]:
     """Return the parent of each subclass of `RecsysError` in the sources of all packages."""
-    bases: dict[str, str] = {}
-    for folder in ("functions", "layers", "local"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ClassDef) and len(node.bases) == 1 and isinstance(node.bases[0], ast.Name):
-                    bases[node.name] = node.bases[0].id
+    bases = {
+        node.name: node.bases[0].id
+        for tree in parsed_sources().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and len(node.bases) == 1 and isinstance(node.bases[0], ast.Name)
+    }
 
     def is_error(name: str) -> bool:
         return name == "RecsysError" or (name in bases and is_error(bases[name]))

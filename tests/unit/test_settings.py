@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recsys.settings import InvalidSetting, Settings, set_default_environment
+from tests.architecture.sources import parsed_sources
 
 MIB = 2**20
 
@@ -55,6 +57,16 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
 
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert Settings.from_environment({"RECSYS_SEED": "", "RECSYS_BUCKET": ""}) == Settings()
+
+
+def test_only_the_settings_module_reads_the_environment() -> None:
+    readers = {
+        path
+        for path, tree in parsed_sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}
+    }
+    assert {path for path in readers if not path.startswith("infra/")} == {"layers/recsys/python/recsys/settings.py"}
 
 
 def test_overrides_take_precedence() -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from recsys.http.lambda_app import lambda_handler
 from recsys.http.telemetry import LambdaHandler, LambdaTelemetry
 from recsys.objects.store import ObjectReader
-from recsys.registry.registry import KeyReader
+from recsys.registry.reading import KeyReader
 from recsys.settings import Settings, process_environment
 from recsys_recommend.app import create_app
 from recsys_recommend.lean_aws.config import AwsConfig

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import JobNotFound, KeyExists, KeyNotFound, Problem, Unavailable, VersionNotFound
 from recsys.registry import rules
-from recsys.registry.records import Document, Job, KeyRecord, Lease, ModelVersion, Progress
-from recsys.registry.table import Address, Change, Row, Table, TableReader
+from recsys.registry.reading import (
+    VERSION_PREFIX,
+    claim_address,
+    job_address,
+    key_address,
+    read_key,
+    unexpired,
+    version_address,
+)
+from recsys.registry.records import Job, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.table import Change, Row, Table
 
 T = TypeVar("T")
 Decision = Callable[[Timestamp], tuple[T, list[Change]]]
@@ -22,7 +31,6 @@ Decision = Callable[[Timestamp], tuple[T, list[Change]]]
 
 # Not tuned. A conflict means that another writer made progress, so this many in a row indicate a bug.
 _COMMIT_ATTEMPTS: Final = 50
-_VERSION_PREFIX: Final = "VERSION#"
 
 
 class Published(StrEnum):
@@ -32,19 +40,6 @@ class Published(StrEnum):
     """The version is now the one that is served."""
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
-
-
-class KeyReader(Protocol):
-    """Read access to keys: all that the function `recommend` needs of a registry."""
-
-    def get_key(self, key_id: str) -> KeyRecord:
-        """Return a key, also if it is revoked. The read is consistent.
-
-        Raises
-        ------
-        KeyNotFound
-            If the key does not exist or has expired.
-        """
 
 
 class Registry:
@@ -89,8 +84,8 @@ class Registry:
         """
 
         def decide(now: Timestamp) -> tuple[None, list[Change]]:
-            row = self._table.get(_key_address(key.key_id))
-            if _unexpired(row, now) is not None:
+            row = self._table.get(key_address(key.key_id))
+            if unexpired(row, now) is not None:
                 raise KeyExists(f"A key with the id {key.key_id!r} exists.")
             return None, [row.changed_to(key.to_document())]
 
@@ -111,10 +106,8 @@ class Registry:
 
         Parameters
         ----------
-        key_id
-            Id of the key.
-        new_sha256
-            Hash of the new secret.
+        key_id, new_sha256
+            Id of the key, and hash of its new secret.
         overlap_s
             Time for which the previous secret stays valid, in seconds.
 
@@ -144,7 +137,7 @@ class Registry:
         """Store a claim token, which `claim_key` exchanges for the first secret of `key_id` until `expires_at`."""
 
         def decide(_: Timestamp) -> tuple[None, list[Change]]:
-            row = self._table.get(_claim_address(token_sha256))
+            row = self._table.get(claim_address(token_sha256))
             return None, [row.changed_to({"key_id": key_id, "expires_at": expires_at})]
 
         self._commit_with_retry(decide)
@@ -154,10 +147,8 @@ class Registry:
 
         Parameters
         ----------
-        token_sha256
-            Hash of the claim token.
-        secret_sha256
-            Hash of the new secret.
+        token_sha256, secret_sha256
+            Hashes of the claim token and of the new secret.
 
         Returns
         -------
@@ -171,8 +162,8 @@ class Registry:
         """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
-            claim_row = self._table.get(_claim_address(token_sha256))
-            claim = _unexpired(claim_row, now)
+            claim_row = self._table.get(claim_address(token_sha256))
+            claim = unexpired(claim_row, now)
             if claim is None:
                 raise rules.claim_gone()
             try:
@@ -190,8 +181,8 @@ class Registry:
         """Store a new job, or return the existing job with the same id unchanged, so that a request can be repeated."""
 
         def decide(now: Timestamp) -> tuple[Job, list[Change]]:
-            row = self._table.get(_job_address(job.job_id))
-            existing = _unexpired(row, now)
+            row = self._table.get(job_address(job.job_id))
+            existing = unexpired(row, now)
             if existing is not None:
                 return Job.from_document(existing), []
             return job, [row.changed_to(job.to_document())]
@@ -216,10 +207,8 @@ class Registry:
 
         Parameters
         ----------
-        job_id
-            Id of the job.
-        owner
-            Name of the worker.
+        job_id, owner
+            Id of the job, and name of the worker.
         data_timestamp
             When the data arrived, see `Job.data_timestamp`. It is ignored if an earlier attempt has set it.
         lease_s
@@ -337,22 +326,22 @@ class Registry:
             if rules.is_published(job, version):
                 return Published.CURRENT, []
             rules.check_lease(job, lease)
-            key_row = self._table.get(_key_address(job.key_id))
-            document = _unexpired(key_row, now)
+            key_row = self._table.get(key_address(job.key_id))
+            document = unexpired(key_row, now)
             key = KeyRecord.from_document(document) if document is not None else None
             if key is None or not rules.may_publish(key, job):
                 return Published.SUPERSEDED, [job_row.changed_to(rules.superseded(job, now=now).to_document())]
             return Published.CURRENT, [
                 job_row.changed_to(rules.succeeded(job, version, report, now=now).to_document()),
                 key_row.changed_to(rules.published(key, version, job).to_document()),
-                Change(_version_address(job.key_id, version.version), None, version.to_document()),
+                Change(version_address(job.key_id, version.version), None, version.to_document()),
             ]
 
         return self._commit_with_retry(decide)
 
     def list_versions(self, key_id: str) -> list[ModelVersion]:
         """Return the published versions of a key, newest first."""
-        rows = self._table.list(_key_address(key_id).partition, _VERSION_PREFIX)
+        rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
         versions = [ModelVersion.from_document(row.document) for row in rows if row.document is not None]
         return sorted(versions, key=lambda version: (version.created_at, version.version), reverse=True)
 
@@ -363,10 +352,8 @@ class Registry:
 
         Parameters
         ----------
-        key_id
-            Id of the key.
-        version
-            Name of the version, as listed by `list_versions`.
+        key_id, version
+            Id of the key, and name of the version.
 
         Returns
         -------
@@ -383,7 +370,7 @@ class Registry:
 
         def activated(key: KeyRecord, now: Timestamp) -> KeyRecord:
             rules.check_not_revoked(key)
-            document = self._table.get(_version_address(key_id, version)).document
+            document = self._table.get(version_address(key_id, version)).document
             if document is None:
                 raise VersionNotFound(f"The key has no model version {version!r}.")
             return rules.activated(key, ModelVersion.from_document(document), now=now)
@@ -416,8 +403,8 @@ class Registry:
         self._commit_with_retry(decide)
 
     def _read_job(self, job_id: str, now: Timestamp) -> tuple[Row, Job]:
-        row = self._table.get(_job_address(job_id))
-        document = _unexpired(row, now)
+        row = self._table.get(job_address(job_id))
+        document = unexpired(row, now)
         if document is None:
             raise JobNotFound(f"There is no job with the id {job_id!r}.")
         return row, Job.from_document(document)
@@ -427,42 +414,3 @@ class Registry:
             return self._read_job(lease.job.job_id, now)
         except JobNotFound:
             raise rules.lease_lost(lease) from None
-
-
-def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyRecord]:
-    """Return a key and the row that stores it.
-
-    Raises
-    ------
-    KeyNotFound
-        If the key does not exist or has expired at `now`.
-    """
-    row = table.get(_key_address(key_id))
-    document = _unexpired(row, now)
-    if document is None:
-        raise rules.key_not_found(key_id)
-    return row, KeyRecord.from_document(document)
-
-
-def _unexpired(row: Row, now: Timestamp) -> Document | None:
-    """Return the document of a row, or None if it has expired: databases may delete expired rows late."""
-    if row.document is None:
-        return None
-    expires_at = row.document.get("expires_at")
-    return None if rules.is_expired(Timestamp(str(expires_at)) if expires_at else None, now) else row.document
-
-
-def _key_address(key_id: str) -> Address:
-    return Address(f"KEY#{key_id}", "KEY")
-
-
-def _version_address(key_id: str, version: str) -> Address:
-    return Address(f"KEY#{key_id}", f"{_VERSION_PREFIX}{version}")
-
-
-def _job_address(job_id: str) -> Address:
-    return Address(f"JOB#{job_id}", "JOB")
-
-
-def _claim_address(token_sha256: str) -> Address:
-    return Address(f"CLAIM#{token_sha256}", "CLAIM")
