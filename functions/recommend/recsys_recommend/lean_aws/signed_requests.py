@@ -1,8 +1,8 @@
 """Signed HTTP requests to AWS with the standard library.
 
 The function `recommend` needs one `GetItem` and a few `GetObject` requests. Importing boto3 and creating two clients
-for them takes longer than importing FastAPI; docs/decisions/hot-path-aws-client.md compares the alternatives. Requests
-are signed with AWS Signature Version 4, including the body:
+for them takes longer than importing FastAPI. The decision record "AWS client of the hot path" compares the
+alternatives. Requests are signed with AWS Signature Version 4, including the body:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Tests compare the signatures
 with those of botocore. Everything else in recsys that calls AWS uses boto3, see `recsys.aws`.
 """
