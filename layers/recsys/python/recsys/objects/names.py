@@ -43,9 +43,7 @@ def checked_name(name: str) -> str:
     if _FORBIDDEN.search(name):
         raise _invalid(name, "must not contain a backslash, a control character or a lone surrogate")
     if any(part in ("", ".", "..") for part in parts) or parts[0] == RESERVED:
-        raise _invalid(
-            name, f'must be a relative path without empty parts, "." or "..", outside {RESERVED}/'
-        )
+        raise _invalid(name, f'must be a relative path without empty parts, "." or "..", outside {RESERVED}/')
     if len(name.encode()) > _MAX_NAME_BYTES or any(len(part.encode()) > _MAX_PART_BYTES for part in parts):
         raise _invalid(name, f"must have at most {_MAX_NAME_BYTES} bytes, and each part at most {_MAX_PART_BYTES}")
     return name
