@@ -15,7 +15,7 @@ Document = dict[str, str | int]
 
 
 class JobState(StrEnum):
-    """State of a job. `SUCCEEDED`, `FAILED` and `SUPERSEDED` are final."""
+    """State of a job. `succeeded`, `failed` and `superseded` are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
