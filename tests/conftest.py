@@ -1,4 +1,4 @@
-"""Fixtures for every kind of test, and the marks that `make test-fast` selects by."""
+"""Fixtures of all tests, and the marks by which `make test-fast` selects tests."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""AWS on this machine for tests: moto's server, in this process, and MiniStack, in a process of its own.
+"""AWS emulators for tests: moto's server, in this process, and MiniStack, in a separate process.
 
-A test asks for the fixture `moto` or `ministack`; each is one `Emulator`, started once a session and ended with it.
-What only MiniStack can tell (races, refused uploads) is marked with `MINISTACK`, so that one worker runs all of it.
-Tests share the emulators: every bucket and table gets a name of its own.
+The fixtures `moto` and `ministack` are one `Emulator` each, started once per session. Tests that need MiniStack (races,
+rejected uploads) are marked with `MINISTACK`, so that one worker runs all of them. Tests share the emulators, so every
+bucket and table gets a unique name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MINISTACK = (pytest.mark.ministack, pytest.mark.xdist_group("ministack"))
-"""The marks of a test that uses MiniStack: `pytestmark = list(MINISTACK)` or `pytest.param(…, marks=MINISTACK)`."""
+"""Marks of tests that use MiniStack: `pytestmark = list(MINISTACK)` or `pytest.param(…, marks=MINISTACK)`."""
 
 _MINISTACK_PYTHON = Path(__file__).parent.parent / ".venv-ministack" / "bin" / "python"
 _START_TIMEOUT_S = 60.0
@@ -39,13 +39,13 @@ _START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Emulator:
-    """An AWS that answers at `endpoint_url`, with the clients that the service itself would make."""
+    """An AWS emulator at `endpoint_url`, with the clients that the service would create."""
 
     endpoint_url: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes boto3 talk to it, in this process or another."""
+        """Environment variables that make boto3 use the emulator."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": "testing",
@@ -59,26 +59,26 @@ class Emulator:
 
     @cached_property
     def s3(self) -> S3Client:
-        """`recsys.aws.s3_client()`, but not the process's one."""
+        """A new client from `recsys.aws.s3_client`."""
         with self.in_environment():
             return aws.s3_client.__wrapped__()
 
     @cached_property
     def dynamodb(self) -> DynamoDBClient:
-        """`recsys.aws.dynamodb_client()`, but not the process's one."""
+        """A new client from `recsys.aws.dynamodb_client`."""
         with self.in_environment():
             return aws.dynamodb_client.__wrapped__()
 
     @contextmanager
     def in_environment(self) -> Iterator[None]:
-        """Within, boto3 clients that are made talk to the emulator."""
+        """Make boto3 clients that are created in the context use the emulator."""
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
             yield
 
     def new_bucket(self, *, versioned: bool = False) -> str:
-        """The name of a new, empty bucket."""
+        """Create an empty bucket and return its name."""
         bucket = f"bucket-{secrets.token_hex(8)}"
         self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         if versioned:
@@ -86,7 +86,7 @@ class Emulator:
         return bucket
 
     def new_table(self) -> str:
-        """The name of a new, empty table with the registry's keys."""
+        """Create an empty table with the keys of the registry and return its name."""
         table = f"table-{secrets.token_hex(8)}"
         self.dynamodb.create_table(
             TableName=table,
@@ -102,7 +102,7 @@ class Emulator:
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Emulator]:
-    """moto's server. It is not atomic under threads: races are run on MiniStack."""
+    """moto's server. It is not atomic under threads, so races run on MiniStack."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -119,7 +119,7 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 @contextmanager
 def running_ministack(folder: Path) -> Iterator[Emulator]:
-    """MiniStack on a free port of the loopback interface; its log lies in `folder`."""
+    """Run MiniStack on a free port of the loopback interface, with its log in `folder`."""
     if not _MINISTACK_PYTHON.exists():
         pytest.fail("MiniStack is not installed in .venv-ministack: run `make test`, which installs it.", pytrace=False)
     port = _free_port()
@@ -129,7 +129,7 @@ def running_ministack(folder: Path) -> Iterator[Emulator]:
         process = subprocess.Popen(
             [_MINISTACK_PYTHON, "-m", "ministack"],
             cwd=folder,
-            # MINISTACK_REGION and the keys: what it assumes where a request names none.
+            # MINISTACK_REGION is the default for requests that name no region.
             env={
                 **os.environ,
                 "BIND_HOST": "127.0.0.1",
@@ -170,4 +170,4 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], emulator: Emulator, lo
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    pytest.fail(f"MiniStack did not start. Its last words: {log.read_text()[-2000:]}", pytrace=False)
+    pytest.fail(f"MiniStack did not start. The end of its log: {log.read_text()[-2000:]}", pytrace=False)

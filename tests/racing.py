@@ -1,4 +1,4 @@
-"""Many threads that do one thing at the same moment."""
+"""Run functions concurrently in threads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 def race(*contenders: Callable[[], T]) -> Sequence[T | Exception]:
-    """What each contender returned or raised; all start together."""
+    """Start all contenders at the same moment. Return what each one returned or raised."""
     barrier = threading.Barrier(len(contenders))
 
     def run(contender: Callable[[], T]) -> T | Exception:
         barrier.wait()
         try:
             return contender()
-        except Exception as error:  # noqa: BLE001 - the outcome is what the test looks at
+        except Exception as error:  # noqa: BLE001 - the test checks the outcome
             return error
 
     with ThreadPoolExecutor(len(contenders)) as pool:

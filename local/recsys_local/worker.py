@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from recsys.clock import after, utc_now
+from recsys.clock import DAY_S, after, utc_now
 from recsys.errors import JobBusy, LeaseLost, RecsysError, Unavailable
 from recsys.objects.layout import RECEIPTS, UPLOADS
 from recsys.objects.store import ObjectStore
@@ -115,7 +115,7 @@ def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
 
     Drops stay: they are files of the owner of the machine, and their own times say nothing.
     """
-    oldest_kept = after(utc_now(), -keep_days * 86_400)
+    oldest_kept = after(utc_now(), -keep_days * DAY_S)
     for prefix in (UPLOADS, RECEIPTS):
         for info in list(store.list(prefix)):
             if info.modified_at < oldest_kept:

@@ -1,4 +1,4 @@
-"""Every adapter of both ports, as fixtures that run a test once on each."""
+"""Fixtures that run a test on every adapter of the object store and the registry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recsys.registry.table import Table
 from tests.contract.records import NOW
 from tests.emulators import MINISTACK, Emulator
 
-# moto's server is not atomic under threads, so what is raced is raced here alone.
+# Races run on these adapters only, because moto's server is not atomic under threads.
 ATOMIC = ["local", pytest.param("ministack", marks=MINISTACK)]
 EVERY = ["moto", *ATOMIC]
 EVERY_STORE = ["moto-versioned", pytest.param("ministack-versioned", marks=MINISTACK), *EVERY]
@@ -29,16 +29,16 @@ EVERY_STORE = ["moto-versioned", pytest.param("ministack-versioned", marks=MINIS
 @pytest.fixture(params=EVERY_STORE)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """An empty object store."""
-    return _make_store(request, tmp_path)
+    return _new_store(request, tmp_path)
 
 
 @pytest.fixture(params=ATOMIC)
 def atomic_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    """An empty object store that can be raced."""
-    return _make_store(request, tmp_path)
+    """An empty object store whose writes are atomic under threads."""
+    return _new_store(request, tmp_path)
 
 
-def _make_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+def _new_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "local":
         return FileObjectStore(tmp_path / "objects", base_url="http://127.0.0.1:8000")
     name, _, versioned = request.param.partition("-")
@@ -48,7 +48,7 @@ def _make_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 @dataclass
 class FixedClock:
-    """A clock that moves when it is told to."""
+    """A clock that stands still until it is advanced."""
 
     now: Timestamp = NOW
 
@@ -61,32 +61,32 @@ class FixedClock:
 
 @dataclass
 class Bench:
-    """A registry on an empty database, its clock, and the rows below it."""
+    """A registry on an empty table, with its clock."""
 
-    rows: Table
+    table: Table
     clock: FixedClock = field(default_factory=FixedClock)
 
     @property
     def registry(self) -> Registry:
-        return Registry(self.rows, self.clock)
+        return Registry(self.table, self.clock)
 
-    def over(self, rows: Table) -> Registry:
-        """A registry on other rows, with the same clock."""
-        return Registry(rows, self.clock)
+    def over(self, table: Table) -> Registry:
+        """Return a registry on another table, with the same clock."""
+        return Registry(table, self.clock)
 
 
 @pytest.fixture(params=EVERY)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """A registry to test."""
-    with _make_rows(request, tmp_path) as rows:
-        yield Bench(rows)
+    """An empty registry."""
+    with _new_table(request, tmp_path) as table:
+        yield Bench(table)
 
 
 @pytest.fixture(params=ATOMIC)
 def atomic_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """A registry that can be raced."""
-    with _make_rows(request, tmp_path) as rows:
-        yield Bench(rows)
+    """An empty registry whose writes are atomic under threads."""
+    with _new_table(request, tmp_path) as table:
+        yield Bench(table)
 
 
 @pytest.fixture
@@ -102,11 +102,11 @@ def clock(bench: Bench) -> FixedClock:
 
 
 @contextmanager
-def _make_rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
+def _new_table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
     if request.param == "local":
-        rows = SqliteTable(tmp_path / "registry.sqlite")
-        yield rows
-        rows.close()
+        table = SqliteTable(tmp_path / "registry.sqlite")
+        yield table
+        table.close()
     else:
         emulator: Emulator = request.getfixturevalue(request.param)
         yield DynamoTable(emulator.dynamodb, emulator.new_table())

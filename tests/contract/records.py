@@ -1,4 +1,4 @@
-"""Records that the registry's tests start from."""
+"""Records for the tests of the registry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPORT: dict[str, Any] = {
 METRICS: dict[str, Any] = {"ndcg_at_20": 0.1113, "baselines": {"popularity": {"ndcg_at_20": 0.04}}, "n_users": 3}
 PROBLEM = Problem(
     "invalid-data",
-    "The data cannot be trained on",
+    "The data cannot be used for training",
     "Line 7 has no item_id. Received: 'ü'.",
     "Give each line an item_id.",
     (FieldError("missing", "item_id is empty", line=7), FieldError("bad", "no such column", pointer="/columns/0")),
@@ -86,11 +86,11 @@ def a_version(lease: Lease, **fields: Any) -> ModelVersion:
 
 
 def claim(registry: Registry, job_id: str = "job1", *, owner: str = "worker-1", source: str = "2026-03-01#a") -> Lease:
-    """Claim a job for a minute."""
+    """Claim a job for one minute."""
     return registry.claim_job(job_id, owner=owner, data_timestamp=source, lease_s=60.0)
 
 
 def claim_new(registry: Registry, job_id: str, source: str) -> Lease:
-    """Add a job of `key1` and claim it."""
+    """Store a job of `key1` and claim it."""
     registry.create_job(a_job(job_id))
     return claim(registry, job_id, source=source)

@@ -1,6 +1,6 @@
-"""MiniStack's own atomicity, checked first: without it the races on the adapters would say nothing.
+"""Atomicity of MiniStack itself. Without it, the race tests of the adapters would prove nothing.
 
-moto's server is not raced. Its threads interleave within one conditional write, so two can win.
+The races do not run on moto's server, because its threads interleave within a conditional write, so that two can win.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _count_winners(contenders: list[Callable[[], Any]], losing_code: str) -> int
     return sum(isinstance(outcome, dict) for outcome in outcomes)
 
 
-def test_one_conditional_update_wins(ministack: Emulator, table: str) -> None:
+def test_exactly_one_conditional_update_wins(ministack: Emulator, table: str) -> None:
     def update(number: int, contender: int) -> Any:
         return ministack.dynamodb.update_item(
             TableName=table,
@@ -52,7 +52,7 @@ def test_one_conditional_update_wins(ministack: Emulator, table: str) -> None:
         assert _count_winners(contenders, "ConditionalCheckFailedException") == 1
 
 
-def test_one_transaction_wins_and_the_losers_write_nothing(ministack: Emulator, table: str) -> None:
+def test_exactly_one_transaction_wins_and_the_losers_write_nothing(ministack: Emulator, table: str) -> None:
     def transact(number: int, contender: int) -> Any:
         own = {"pk": {"S": f"transaction-{number}"}, "sk": {"S": f"by-{contender}"}}
         shared = {"pk": {"S": f"transaction-{number}"}, "sk": {"S": "shared"}}
@@ -76,7 +76,7 @@ def test_one_transaction_wins_and_the_losers_write_nothing(ministack: Emulator, 
         assert reply["Count"] == 2  # the shared row and the winner's own
 
 
-def test_one_create_only_put_wins(ministack: Emulator) -> None:
+def test_exactly_one_create_only_put_wins(ministack: Emulator) -> None:
     bucket = ministack.new_bucket()
 
     def put(number: int, contender: int) -> Any:

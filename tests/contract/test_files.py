@@ -1,4 +1,4 @@
-"""What only the directory adapter does: files that other programs see, and what a killed writer leaves."""
+"""Behaviour of the directory adapter alone: plain files, times, and leftovers of killed writers."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def test_another_instance_sees_the_same_objects(store: FileObjectStore, root: Pa
     assert FileObjectStore(root).info("a/b") == created
 
 
-def test_arrived_at_is_when_the_file_came_to_its_name_whatever_its_own_time(store: FileObjectStore, root: Path) -> None:
+def test_arrived_at_does_not_depend_on_the_modification_time(store: FileObjectStore, root: Path) -> None:
     before = after(utc_now(), -1)
     store.create("a/b", b"")
     os.utime(root / "a/b", (1, 1))
     assert before < store.info("a/b").arrived_at <= utc_now()
 
 
-def test_a_folder_that_may_not_be_opened_is_passed_over_and_named_once(
+def test_an_unreadable_subfolder_is_skipped_and_logged_once(
     store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("inbox/a.csv", "inbox/locked/b.csv", "inbox/z.csv"):
@@ -80,11 +80,11 @@ def test_a_folder_that_may_not_be_opened_is_passed_over_and_named_once(
     _forbid(monkeypatch, root / "inbox/locked")
     for _ in range(2):
         assert [info.name for info in store.list("inbox/")] == ["inbox/a.csv", "inbox/z.csv"]
-    (said,) = caplog.messages
-    assert str(root / "inbox/locked") in said
+    (message,) = caplog.messages
+    assert str(root / "inbox/locked") in message
 
 
-def test_a_folder_that_was_asked_for_and_may_not_be_opened_is_unavailable(
+def test_listing_an_unreadable_folder_is_unavailable(
     store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.create("inbox/a.csv", b"")
@@ -94,25 +94,25 @@ def test_a_folder_that_was_asked_for_and_may_not_be_opened_is_unavailable(
 
 
 def _forbid(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Have the system refuse to open `folder`, which it would not refuse root."""
+    """Make the system deny access to `folder`; real permissions would not stop the root user."""
     scandir = os.scandir
 
-    def refusing(path: str | os.PathLike[str]) -> Any:
+    def deny(path: str | os.PathLike[str]) -> Any:
         if Path(path) == folder:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "scandir", deny)
 
 
-def test_modified_at_is_the_files_time(store: FileObjectStore, root: Path) -> None:
+def test_modified_at_is_the_modification_time_of_the_file(store: FileObjectStore, root: Path) -> None:
     store.create("a/b", b"x")
     os.utime(root / "a/b", ns=(0, 1_700_000_000_123_456_789))
     # 1,700,000,000 s after 1970 is 2023-11-14 22:13:20 UTC.
     assert store.info("a/b").modified_at == "2023-11-14T22:13:20.123456Z"
 
 
-def test_two_writes_in_the_same_moment_are_two_versions(
+def test_two_writes_at_the_same_time_have_different_versions(
     store: FileObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
@@ -122,32 +122,32 @@ def test_two_writes_in_the_same_moment_are_two_versions(
     assert first.version != second.version == store.info("inbox/a.csv").version
 
 
-def test_a_folder_that_is_taken_away_before_the_file_is_in_it_is_made_again(
+def test_a_folder_deleted_by_a_concurrent_delete_is_recreated(
     store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, taken_away = os.link, list[Path]()
+    link, deleted = os.link, list[Path]()
 
-    def link_too_late(source: Path, target: Path) -> None:
-        if not taken_away:
-            taken_away.append(target.parent)
+    def link_after_delete(source: Path, target: Path) -> None:
+        if not deleted:
+            deleted.append(target.parent)
             target.parent.rmdir()
             target.parent.parent.rmdir()
         link(source, target)
 
-    monkeypatch.setattr(os, "link", link_too_late)
+    monkeypatch.setattr(os, "link", link_after_delete)
     store.create("models/k/v/model.h5", b"x")
-    assert taken_away == [root / "models/k/v"]
+    assert deleted == [root / "models/k/v"]
     assert store.read("models/k/v/model.h5") == b"x"
 
 
 def test_versions_survive_a_copy_of_the_directory(store: FileObjectStore, root: Path, tmp_path: Path) -> None:
     store.create("models/k/v/model.h5", b"weights")
     store.replace("receipts/r.json", b"{}")
-    shutil.copytree(root, tmp_path / "copy")  # keeps times, as `cp -p`, rsync -a and tar do
+    shutil.copytree(root, tmp_path / "copy")  # preserves times, like cp -p, rsync -a and tar
     assert list(FileObjectStore(tmp_path / "copy").list("")) == list(store.list(""))
 
 
-def test_a_killed_writer_leaves_nothing_in_sight(store: FileObjectStore, root: Path) -> None:
+def test_a_killed_writer_leaves_no_object(store: FileObjectStore, root: Path) -> None:
     writer = subprocess.run([sys.executable, "-c", KILLED_WRITER, root], check=False)
     assert writer.returncode == -signal.SIGKILL
     assert list(store.list("")) == []
@@ -156,7 +156,7 @@ def test_a_killed_writer_leaves_nothing_in_sight(store: FileObjectStore, root: P
     assert store.read("uploads/job.csv") == b"again"
 
 
-def test_start_removes_what_was_left_over_an_hour_ago(store: FileObjectStore, root: Path) -> None:
+def test_temporary_files_older_than_an_hour_are_deleted_at_start(store: FileObjectStore, root: Path) -> None:
     for name, age_s in [("old", 3700.0), ("young", 3500.0)]:
         (root / ".tmp" / name).write_bytes(b"part")
         _age(root / ".tmp" / name, age_s)
@@ -164,7 +164,7 @@ def test_start_removes_what_was_left_over_an_hour_ago(store: FileObjectStore, ro
     assert [entry.name for entry in (root / ".tmp").iterdir()] == ["young"]
 
 
-def test_nothing_temporary_is_left_after_a_write_that_worked_or_failed(store: FileObjectStore, root: Path) -> None:
+def test_writes_leave_no_temporary_files(store: FileObjectStore, root: Path) -> None:
     store.create("a/b", b"1")
     store.replace("a/b", b"2")
     with pytest.raises(ObjectExists):
@@ -172,13 +172,13 @@ def test_nothing_temporary_is_left_after_a_write_that_worked_or_failed(store: Fi
     assert list((root / ".tmp").iterdir()) == []
 
 
-def test_the_temporary_folder_can_go_while_the_service_runs(store: FileObjectStore, root: Path) -> None:
+def test_the_temporary_folder_is_recreated_if_missing(store: FileObjectStore, root: Path) -> None:
     (root / ".tmp").rmdir()
     store.create("a/b", b"1")
     assert store.read("a/b") == b"1"
 
 
-def test_delete_takes_empty_folders_along_but_for_the_first_level(store: FileObjectStore, root: Path) -> None:
+def test_delete_removes_empty_folders_except_at_the_first_level(store: FileObjectStore, root: Path) -> None:
     store.create("models/k/v1/model.h5", b"x")
     store.create("models/k/v2/model.h5", b"x")
     store.delete("models/k/v1/model.h5")
@@ -190,7 +190,7 @@ def test_delete_takes_empty_folders_along_but_for_the_first_level(store: FileObj
     assert sorted(path.name for path in root.iterdir()) == [".tmp", "models"]
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(store: FileObjectStore) -> None:
+def test_a_file_where_a_folder_is_needed_is_reported(store: FileObjectStore) -> None:
     store.create("a/b", b"x")
     with pytest.raises((ObjectExists, Unavailable), match=r"a/b/c"):
         store.create("a/b/c", b"y")
@@ -200,7 +200,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(store: FileObjectStore) -> Non
     assert store.read("a/b") == b"x"
 
 
-def test_file_names_that_no_object_can_have_are_passed_over(store: FileObjectStore, root: Path) -> None:
+def test_files_with_invalid_object_names_are_not_listed(store: FileObjectStore, root: Path) -> None:
     (root / "inbox").mkdir()
     (root / "inbox/back\\slash.csv").write_bytes(b"x")
     Path(os.fsdecode(os.fsencode(root / "inbox") + b"/latin-\xe9.csv")).write_bytes(b"x")
@@ -208,7 +208,7 @@ def test_file_names_that_no_object_can_have_are_passed_over(store: FileObjectSto
     assert [info.name for info in store.list("inbox/")] == ["inbox/good.csv"]
 
 
-def test_a_disk_that_fails_is_unavailable_and_says_why(
+def test_a_full_disk_is_unavailable_with_the_reason(
     store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What every object store does, on every adapter."""
+"""Contract of the object store, on every adapter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recsys.objects.files import FileObjectStore
 from recsys.objects.store import ObjectInfo, ObjectStore
 from tests.racing import race
 
-STRANGE_NAMES = [
+UNUSUAL_NAMES = [
     "inbox/two words.csv",
     "inbox/ümläut-日本語-🛒.csv",
     "inbox/plus+and%20percent&amp=.csv",
@@ -26,7 +26,7 @@ STRANGE_NAMES = [
 
 
 class GeneratedStream(io.RawIOBase):
-    """`size_bytes` bytes that are made when they are read: byte i is the i-th of a repeated block."""
+    """A stream of `size_bytes` bytes that repeats `BLOCK` and is generated while it is read."""
 
     BLOCK = hashlib.sha512(b"recsys").digest() * 1024  # 64 KiB
 
@@ -49,8 +49,8 @@ class GeneratedStream(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        left = self._size_bytes - self._position
-        size = left if size is None or size < 0 else min(size, left)
+        remaining = self._size_bytes - self._position
+        size = remaining if size is None or size < 0 else min(size, remaining)
         self.largest_read = max(self.largest_read, size)
         offset = self._position % len(self.BLOCK)
         chunk = (self.BLOCK * (1 + (offset + size) // len(self.BLOCK)))[offset : offset + size]
@@ -76,21 +76,21 @@ def test_an_empty_object_is_an_object(store: ObjectStore) -> None:
     assert store.read("inbox/empty.csv") == b""
 
 
-def test_a_stream_is_read_from_where_it_stands(store: ObjectStore) -> None:
+def test_a_stream_is_read_from_its_current_position(store: ObjectStore) -> None:
     stream = io.BytesIO(b"header|rest")
     stream.seek(7)
     store.create("uploads/rest", stream)
     assert store.read("uploads/rest") == b"rest"
 
 
-def test_an_opened_object_reads_as_lines(store: ObjectStore) -> None:
+def test_an_opened_object_can_be_read_by_line(store: ObjectStore) -> None:
     store.create("uploads/lines.csv", b"user_id,item_id\nu1,i1\n")
     with store.open("uploads/lines.csv") as stream:
         assert stream.readline() == b"user_id,item_id\n"
         assert list(stream) == [b"u1,i1\n"]
 
 
-def test_create_leaves_an_existing_object_as_it_is(store: ObjectStore) -> None:
+def test_create_does_not_change_an_existing_object(store: ObjectStore) -> None:
     first = store.create("models/k/v/manifest.json", b"first")
     with pytest.raises(ObjectExists, match="manifest"):
         store.create("models/k/v/manifest.json", b"second")
@@ -98,14 +98,14 @@ def test_create_leaves_an_existing_object_as_it_is(store: ObjectStore) -> None:
     assert store.info("models/k/v/manifest.json") == first
 
 
-def test_create_that_breaks_off_leaves_nothing(store: ObjectStore) -> None:
+def test_an_interrupted_create_leaves_no_object(store: ObjectStore) -> None:
     class Breaks(GeneratedStream):
         def read(self, size: int | None = -1, /) -> bytes:
             if self.tell() > 100_000:
-                raise ConnectionError("the sender went away")
+                raise ConnectionError("the client disconnected")
             return super().read(min(size or 50_000, 50_000) if size != -1 else 50_000)
 
-    with pytest.raises(Exception, match=r"sender went away|ConnectionError|Connection was closed|did not answer"):
+    with pytest.raises(Exception, match=r"client disconnected|ConnectionError|Connection was closed|did not respond"):
         store.create("uploads/broken.csv", Breaks(300_000))  # type: ignore[arg-type]
     assert list(store.list("")) == []
     with pytest.raises(ObjectNotFound):
@@ -120,7 +120,7 @@ def test_a_deleted_name_can_be_created_again(store: ObjectStore) -> None:
     assert first.version != second.version
 
 
-def test_replace_writes_whether_or_not_there_is_one(store: ObjectStore) -> None:
+def test_replace_creates_or_overwrites_an_object(store: ObjectStore) -> None:
     assert store.replace("receipts/a.json", b"{}").size_bytes == 2
     replaced = store.replace("receipts/a.json", b'{"state": "queued"}')
     assert replaced.size_bytes == 19
@@ -129,10 +129,10 @@ def test_replace_writes_whether_or_not_there_is_one(store: ObjectStore) -> None:
     assert [info.name for info in store.list("")] == ["receipts/a.json"]
 
 
-def test_version_changes_with_each_write_and_only_then(store: ObjectStore) -> None:
+def test_the_version_changes_with_every_write_and_only_then(store: ObjectStore) -> None:
     versions = []
     for number in range(5):
-        # Of one length and in quick succession, so that neither size nor a coarse time can tell them apart.
+        # Equal sizes in quick succession, so that neither the size nor a coarse time distinguishes the writes.
         versions.append(store.replace("inbox/k/a.csv", b"%d" % number).version)
         assert store.info("inbox/k/a.csv").version == versions[-1]
     assert len(set(versions)) == 5
@@ -140,7 +140,7 @@ def test_version_changes_with_each_write_and_only_then(store: ObjectStore) -> No
 
 
 @pytest.mark.parametrize("name", ["no", "inbox/no.csv", "inbox/k/no.csv", "inbox/a.csv/no"])
-def test_what_is_not_there_is_not_found(store: ObjectStore, name: str) -> None:
+def test_a_missing_object_is_not_found(store: ObjectStore, name: str) -> None:
     store.create("inbox/a.csv", b"there")
     with pytest.raises(ObjectNotFound, match="no"):
         store.read(name)
@@ -160,8 +160,8 @@ def test_a_folder_is_not_an_object(store: ObjectStore) -> None:
     assert store.read("models/k/v/model.h5") == b"x"
 
 
-def test_list_is_in_name_order_and_by_prefix(store: ObjectStore) -> None:
-    # "-" sorts before "/" and "0" after it, so that the order of folders is not the order of names.
+def test_list_filters_by_prefix_and_sorts_by_name(store: ObjectStore) -> None:
+    # "-" sorts before "/" and "0" after it, so that folders sort differently from full names.
     names = ["a", "b-c", "b/1", "b/c/2", "b/c0", "b/d", "b0", "ba/1", "é"]
     for name in [*names[::2], *names[1::2]]:
         store.create(name, name.encode())
@@ -180,7 +180,7 @@ def test_list_is_in_name_order_and_by_prefix(store: ObjectStore) -> None:
     assert [info.size_bytes for info in store.list("b/c")] == [5, 4]
 
 
-def test_delete_removes_and_asking_twice_is_asking_once(store: ObjectStore) -> None:
+def test_deleting_a_missing_object_has_no_effect(store: ObjectStore) -> None:
     store.create("models/k/v/a", b"a")
     store.create("models/k/v/b", b"b")
     store.delete("models/k/v/a")
@@ -191,8 +191,8 @@ def test_delete_removes_and_asking_twice_is_asking_once(store: ObjectStore) -> N
         store.read("models/k/v/a")
 
 
-@pytest.mark.parametrize("name", STRANGE_NAMES)
-def test_names_are_kept_as_they_are(store: ObjectStore, name: str) -> None:
+@pytest.mark.parametrize("name", UNUSUAL_NAMES)
+def test_unusual_names_are_preserved(store: ObjectStore, name: str) -> None:
     created = store.create(name, b"x")
     assert created.name == name
     assert store.read(name) == b"x"
@@ -208,7 +208,7 @@ def test_names_are_kept_as_they_are(store: ObjectStore, name: str) -> None:
         *["a\\b", "a\0b", "a\nb", "\ud800", "n" * 256, "n/" * 512 + "n"],
     ],
 )
-def test_names_that_leave_the_root_or_cannot_be_kept_are_refused(store: ObjectStore, name: str) -> None:
+def test_invalid_names_are_rejected(store: ObjectStore, name: str) -> None:
     with pytest.raises(InvalidRequest, match="object name"):
         store.create(name, b"x")
     with pytest.raises(InvalidRequest, match="object name"):
@@ -223,12 +223,12 @@ def test_names_that_leave_the_root_or_cannot_be_kept_are_refused(store: ObjectSt
         store.upload_form(name, max_bytes=1, valid_s=1)
 
 
-def test_prefixes_that_leave_the_root_are_refused(store: ObjectStore) -> None:
+def test_prefixes_outside_the_root_are_rejected(store: ObjectStore) -> None:
     with pytest.raises(InvalidRequest, match="object name"):
         list(store.list("../"))
 
 
-def test_a_large_stream_is_not_held_in_memory(store: ObjectStore) -> None:
+def test_a_large_stream_is_not_read_into_memory(store: ObjectStore) -> None:
     size_bytes = 20 * 1024 * 1024 + 17
     body = GeneratedStream(size_bytes)
     expected = hashlib.sha256(GeneratedStream.BLOCK * 320 + GeneratedStream.BLOCK[:17]).hexdigest()
@@ -244,7 +244,7 @@ def test_a_large_stream_is_not_held_in_memory(store: ObjectStore) -> None:
     assert digest.hexdigest() == expected
 
 
-def test_one_of_many_creators_wins(atomic_store: ObjectStore) -> None:
+def test_one_of_many_concurrent_creates_wins(atomic_store: ObjectStore) -> None:
     for number in range(15):
         name = f"models/{number}/manifest.json"
         outcomes = race(*(partial(atomic_store.create, name, b"%d" % writer) for writer in range(8)))
@@ -254,7 +254,7 @@ def test_one_of_many_creators_wins(atomic_store: ObjectStore) -> None:
         assert atomic_store.read(name) == b"%d" % winners[0]
 
 
-def test_creating_while_the_folder_is_emptied_loses_nothing(atomic_store: ObjectStore) -> None:
+def test_a_create_during_the_deletion_of_its_folder_succeeds(atomic_store: ObjectStore) -> None:
     for number in range(15):
         atomic_store.create("models/k/old", b"old")
         outcomes = race(
@@ -267,7 +267,7 @@ def test_creating_while_the_folder_is_emptied_loses_nothing(atomic_store: Object
         atomic_store.delete(f"models/k/{number}/new")
 
 
-def test_readers_see_the_old_or_the_new_object_whole(atomic_store: ObjectStore) -> None:
+def test_readers_see_the_complete_previous_or_new_object(atomic_store: ObjectStore) -> None:
     old, new = b"o" * 300_000, b"n" * 200_000
     for _ in range(10):
         atomic_store.replace("receipts/a.json", old)
@@ -279,7 +279,7 @@ def test_readers_see_the_old_or_the_new_object_whole(atomic_store: ObjectStore) 
 
 def test_an_upload_form_creates_the_object(store: ObjectStore) -> None:
     form = store.upload_form("uploads/job+1 ü.csv", max_bytes=10, valid_s=60)
-    if isinstance(store, FileObjectStore):  # the local server takes the form; its own tests send it
+    if isinstance(store, FileObjectStore):  # tests of the local service send the form
         assert form.url == "http://127.0.0.1:8000/local/uploads"
         assert form.fields == {"name": "uploads/job+1 ü.csv"}
         return

@@ -1,4 +1,4 @@
-"""What recommending reads with: every adapter of both reading ports, the ones without boto3 among them."""
+"""Read access as `recommend` uses it, on every adapter, including those without boto3."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from recsys.objects.files import FileObjectStore
 from recsys.objects.s3 import S3ObjectStore
 from recsys.objects.store import ObjectReader, ObjectStore
 from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
-from recsys.registry.registry import KeyReader, Registry
+from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteRegistry
-from recsys.settings import AwsConfig
+from recsys_recommend.lean_aws.config import AwsConfig
+from recsys_recommend.lean_aws.credentials import CredentialProvider
 from recsys_recommend.lean_aws.dynamodb_reader import DynamoKeyReader
 from recsys_recommend.lean_aws.s3_reader import S3Reader
 from tests.contract.conftest import FixedClock
@@ -29,7 +31,7 @@ KEY = KeyRecord("key", NOW, revision=3, secret_sha256="s", current_version="job.
 
 @dataclass
 class Stores:
-    """Both ports to write through, and both to read through."""
+    """Registry and object store for writing, and the readers under test."""
 
     registry: Registry
     store: ObjectStore
@@ -48,20 +50,21 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
         return
     emulator: Emulator = request.getfixturevalue(request.param)
     table, bucket = emulator.new_table(), emulator.new_bucket(versioned=True)
-    access = AwsConfig.from_environment(emulator.environment)
-    keys, objects = DynamoKeyReader(access, table, clock), S3Reader(access, bucket)
-    written = Registry(DynamoTable(emulator.dynamodb, table), clock)
-    yield Stores(written, S3ObjectStore(emulator.s3, bucket), keys, objects, clock)
+    config = AwsConfig.from_environment(emulator.environment)
+    credentials = CredentialProvider(emulator.environment)
+    keys, objects = DynamoKeyReader(config, credentials, table, clock), S3Reader(config, credentials, bucket)
+    registry = Registry(DynamoTable(emulator.dynamodb, table), clock)
+    yield Stores(registry, S3ObjectStore(emulator.s3, bucket), keys, objects, clock)
     keys.close()
     objects.close()
 
 
-def test_a_key_is_read_as_it_was_written(stores: Stores) -> None:
+def test_a_key_reads_back(stores: Stores) -> None:
     stores.registry.create_key(KEY)
     assert stores.keys.get_key("key") == KEY
 
 
-def test_a_change_is_seen_at_once(stores: Stores) -> None:
+def test_a_change_is_visible_immediately(stores: Stores) -> None:
     stores.registry.create_key(KEY)
     assert stores.keys.get_key("key").revoked_at is None
     stores.registry.revoke_key("key")
@@ -69,7 +72,7 @@ def test_a_change_is_seen_at_once(stores: Stores) -> None:
 
 
 @pytest.mark.parametrize("key_id", ["other", "ü", "x" * 3000])
-def test_a_key_that_is_not_there_is_not_found(stores: Stores, key_id: str) -> None:
+def test_a_missing_key_is_not_found(stores: Stores, key_id: str) -> None:
     with pytest.raises(KeyNotFound):
         stores.keys.get_key(key_id)
 
@@ -83,11 +86,11 @@ def test_an_expired_key_is_not_found(stores: Stores) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"x" * 300_000])
 @pytest.mark.parametrize("name", ["models/key/job.1/serving.npz", "models/spring orders + more (ü).csv"])
-def test_an_object_is_read_whole(stores: Stores, name: str, content: bytes) -> None:
+def test_an_object_reads_back(stores: Stores, name: str, content: bytes) -> None:
     stores.store.create(name, content)
     assert stores.objects.read(name) == content
 
 
-def test_an_object_that_is_not_there_is_not_found(stores: Stores) -> None:
+def test_a_missing_object_is_not_found(stores: Stores) -> None:
     with pytest.raises(ObjectNotFound):
         stores.objects.read("models/key/job.1/serving.npz")

@@ -1,4 +1,4 @@
-"""What every registry does with keys and claim tokens, on every adapter."""
+"""Contract of the registry: keys and claim tokens, on every adapter."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ TOKEN = "e" * 64
 SECRET = "f" * 64
 
 
-def test_every_field_of_a_key_comes_back(registry: Registry) -> None:
+def test_every_field_of_a_key_reads_back(registry: Registry) -> None:
     registry.create_key(FULL_KEY)
     assert registry.get_key("fullKey") == FULL_KEY
 
 
-def test_a_bare_key_comes_back_bare(registry: Registry) -> None:
+def test_a_key_without_optional_fields_reads_back(registry: Registry) -> None:
     registry.create_key(a_key(secret_sha256=None))
     key = registry.get_key("key1")
     assert key == a_key(secret_sha256=None)
     assert (key.revision, key.secret_sha256, key.current_version, key.expires_at) == (0, None, None, None)
 
 
-def test_a_key_is_created_once(registry: Registry) -> None:
+def test_a_key_id_can_be_created_only_once(registry: Registry) -> None:
     registry.create_key(a_key())
     with pytest.raises(KeyExists, match="key1"):
         registry.create_key(a_key(secret_sha256=SECRET))
     assert registry.get_key("key1") == a_key()
 
 
-@pytest.mark.parametrize("key_id", ["nobody", "", "k" * 3000, "KEY", "ü ñ/#?"])
+@pytest.mark.parametrize("key_id", ["unknown", "", "k" * 3000, "KEY", "ü ñ/#?"])
 def test_an_unknown_key_is_not_found(registry: Registry, key_id: str) -> None:
     registry.create_key(a_key())
     with pytest.raises(KeyNotFound):
@@ -49,14 +49,14 @@ def test_an_unknown_key_is_not_found(registry: Registry, key_id: str) -> None:
     assert registry.list_versions(key_id) == []
 
 
-def test_an_unknown_version_is_not_found_however_long(registry: Registry) -> None:
+def test_an_unknown_version_of_any_length_is_not_found(registry: Registry) -> None:
     registry.create_key(a_key())
     for version in ["nothing", "v" * 2000]:
         with pytest.raises(VersionNotFound):
             registry.activate_version("key1", version)
 
 
-def test_a_key_counts_as_absent_from_the_moment_it_expires(registry: Registry, clock: FixedClock) -> None:
+def test_an_expired_key_is_not_found(registry: Registry, clock: FixedClock) -> None:
     registry.create_key(a_key(expires_at=HOUR_LATER))
     clock.advance(3599.999999)
     assert registry.get_key("key1").expires_at == HOUR_LATER
@@ -70,7 +70,7 @@ def test_a_key_counts_as_absent_from_the_moment_it_expires(registry: Registry, c
         registry.revoke_key("key1")
 
 
-def test_an_expired_key_gives_way_to_a_new_one(registry: Registry, clock: FixedClock) -> None:
+def test_an_expired_key_can_be_created_again(registry: Registry, clock: FixedClock) -> None:
     registry.create_key(a_key(expires_at=HOUR_LATER, revision=5))
     clock.advance(3600)
     registry.create_key(a_key(secret_sha256=SECRET))
@@ -80,7 +80,7 @@ def test_an_expired_key_gives_way_to_a_new_one(registry: Registry, clock: FixedC
 # -- rotating and revoking
 
 
-def test_rotation_keeps_the_old_secret_for_the_overlap(registry: Registry) -> None:
+def test_rotation_keeps_the_previous_secret_for_the_overlap(registry: Registry) -> None:
     registry.create_key(a_key(revision=3, expires_at=HOUR_LATER))
     rotated = registry.rotate_key("key1", SECRET, overlap_s=90.5)
     assert rotated == a_key(
@@ -93,7 +93,7 @@ def test_rotation_keeps_the_old_secret_for_the_overlap(registry: Registry) -> No
     assert registry.get_key("key1") == rotated
 
 
-def test_rotating_twice_remembers_only_the_secret_before(registry: Registry) -> None:
+def test_rotating_twice_keeps_only_the_last_previous_secret(registry: Registry) -> None:
     registry.create_key(a_key())
     registry.rotate_key("key1", "2" * 64, overlap_s=60)
     rotated = registry.rotate_key("key1", "3" * 64, overlap_s=0)
@@ -102,7 +102,7 @@ def test_rotating_twice_remembers_only_the_secret_before(registry: Registry) -> 
     assert rotated.revision == 2
 
 
-def test_a_revoked_key_can_be_read_and_not_rotated(registry: Registry) -> None:
+def test_a_revoked_key_can_be_read_but_not_changed(registry: Registry) -> None:
     registry.create_key(a_key())
     registry.revoke_key("key1")
     assert registry.get_key("key1") == a_key(revision=1, revoked_at=NOW)
@@ -115,7 +115,7 @@ def test_a_revoked_key_can_be_read_and_not_rotated(registry: Registry) -> None:
     assert registry.get_key("key1") == a_key(revision=1, revoked_at=NOW)
 
 
-def test_revoking_twice_is_revoking_once(registry: Registry, clock: FixedClock) -> None:
+def test_revoking_twice_has_no_further_effect(registry: Registry, clock: FixedClock) -> None:
     registry.create_key(a_key())
     registry.revoke_key("key1")
     clock.advance(60)
@@ -123,7 +123,7 @@ def test_revoking_twice_is_revoking_once(registry: Registry, clock: FixedClock) 
     assert registry.get_key("key1") == a_key(revision=1, revoked_at=NOW)
 
 
-# -- claiming a drop's key
+# -- claiming the key of a drop
 
 
 def test_a_claim_token_sets_the_first_secret(registry: Registry) -> None:
@@ -143,7 +143,7 @@ def test_a_claim_token_works_once(registry: Registry) -> None:
     assert registry.get_key("key1") == first
 
 
-def test_a_used_token_is_used_up_even_if_its_key_starts_anew(registry: Registry, clock: FixedClock) -> None:
+def test_a_used_token_stays_invalid_if_its_key_is_created_again(registry: Registry, clock: FixedClock) -> None:
     registry.create_key(a_key(secret_sha256=None, expires_at=MINUTE_LATER))
     registry.offer_claim(TOKEN, "key1", expires_at=HOUR_LATER)
     registry.claim_key(TOKEN, SECRET)
@@ -170,7 +170,7 @@ def test_an_unknown_token_is_gone(registry: Registry) -> None:
     assert registry.get_key("key1").secret_sha256 is None
 
 
-def test_a_token_works_until_the_moment_it_expires(registry: Registry, clock: FixedClock) -> None:
+def test_a_token_works_until_it_expires(registry: Registry, clock: FixedClock) -> None:
     for key_id, token in [("key1", TOKEN), ("key2", "0" * 64)]:
         registry.create_key(a_key(key_id, secret_sha256=None))
         registry.offer_claim(token, key_id, expires_at=HOUR_LATER)

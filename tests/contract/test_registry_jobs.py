@@ -1,4 +1,4 @@
-"""What every registry does with jobs and their leases, on every adapter."""
+"""Contract of the registry: jobs and leases, on every adapter."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tests.contract.records import (
 )
 
 
-def test_every_field_of_a_job_comes_back(registry: Registry) -> None:
+def test_every_field_of_a_job_reads_back(registry: Registry) -> None:
     assert registry.create_job(FULL_JOB) == FULL_JOB
     assert registry.get_job("fullJob") == FULL_JOB
 
 
-def test_a_bare_job_comes_back_bare(registry: Registry) -> None:
+def test_a_job_without_optional_fields_reads_back(registry: Registry) -> None:
     registry.create_job(a_job())
     job = registry.get_job("job1")
     assert job == a_job()
@@ -52,13 +52,13 @@ def test_a_bare_job_comes_back_bare(registry: Registry) -> None:
         ("lease_owner", ""),
     ],
 )
-def test_odd_values_come_back(registry: Registry, field: str, value: Any) -> None:
+def test_unusual_values_read_back(registry: Registry, field: str, value: Any) -> None:
     job = replace(a_job(), **{field: value})
     registry.create_job(job)
     assert registry.get_job("job1") == job
 
 
-def test_asking_for_a_job_twice_is_asking_once(registry: Registry) -> None:
+def test_creating_a_job_again_returns_the_existing_one(registry: Registry) -> None:
     registry.create_job(a_job(fingerprint="first"))
     lease = claim(registry)
     assert registry.create_job(a_job(fingerprint="second")) == lease.job
@@ -66,7 +66,7 @@ def test_asking_for_a_job_twice_is_asking_once(registry: Registry) -> None:
     assert lease.job.fingerprint == "first"
 
 
-def test_a_job_counts_as_absent_from_the_moment_it_expires(registry: Registry, clock: FixedClock) -> None:
+def test_an_expired_job_is_not_found(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job(expires_at=HOUR_LATER))
     clock.advance(3599.999999)
     lease = claim(registry)
@@ -83,7 +83,7 @@ def test_a_job_counts_as_absent_from_the_moment_it_expires(registry: Registry, c
     assert registry.get_job("job1") == a_job(fingerprint="new")
 
 
-def test_what_was_never_asked_for_is_not_found(registry: Registry) -> None:
+def test_an_unknown_job_is_not_found(registry: Registry) -> None:
     with pytest.raises(JobNotFound, match="nothing"):
         registry.get_job("nothing")
     with pytest.raises(JobNotFound, match="nothing"):
@@ -95,7 +95,7 @@ def test_what_was_never_asked_for_is_not_found(registry: Registry) -> None:
 # -- claiming
 
 
-def test_a_queued_job_is_claimed(registry: Registry, clock: FixedClock) -> None:
+def test_a_queued_job_can_be_claimed(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job())
     clock.advance(5)
     lease = registry.claim_job("job1", owner="worker-1", data_timestamp="2026-03-01#a", lease_s=55)
@@ -111,7 +111,7 @@ def test_a_queued_job_is_claimed(registry: Registry, clock: FixedClock) -> None:
     assert registry.get_job("job1") == lease.job
 
 
-def test_a_running_job_is_busy_until_its_lease_ran_out(registry: Registry, clock: FixedClock) -> None:
+def test_a_running_job_is_busy_until_its_lease_expires(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job())
     first = claim(registry, owner="worker-1")
     clock.advance(59.999999)
@@ -124,7 +124,7 @@ def test_a_running_job_is_busy_until_its_lease_ran_out(registry: Registry, clock
     assert registry.get_job("job1") == second.job
 
 
-def test_its_owner_claims_a_job_again(registry: Registry, clock: FixedClock) -> None:
+def test_the_owner_of_a_lease_can_claim_its_job_again(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job())
     claim(registry, owner="worker-1")
     clock.advance(30)
@@ -133,19 +133,19 @@ def test_its_owner_claims_a_job_again(registry: Registry, clock: FixedClock) -> 
     assert again.job.lease_until == Timestamp("2026-03-01T12:01:30.000000Z")
 
 
-def test_the_first_claim_decides_the_order_of_the_data(registry: Registry, clock: FixedClock) -> None:
+def test_the_first_claim_sets_the_data_timestamp(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job())
     claim(registry, source="2026-03-01#first")
     clock.advance(60)
     assert claim(registry, owner="worker-2", source="2026-03-09#later").job.data_timestamp == "2026-03-01#first"
 
 
-def test_an_order_given_with_the_job_is_kept(registry: Registry) -> None:
+def test_a_data_timestamp_given_with_the_job_is_kept(registry: Registry) -> None:
     registry.create_job(a_job(data_timestamp="2026-02-01#given"))
     assert claim(registry).job.data_timestamp == "2026-02-01#given"
 
 
-def test_a_claim_drops_progress_and_problem_of_the_attempt_before(registry: Registry, clock: FixedClock) -> None:
+def test_a_claim_removes_progress_and_problem_of_the_previous_attempt(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job(problem=PROBLEM))
     first = claim(registry)
     assert first.job.problem is None
@@ -171,7 +171,7 @@ ENDINGS = [(_fail, "failed"), (_supersede, "superseded"), (_publish, "succeeded"
 
 
 @pytest.mark.parametrize(("end", "state"), ENDINGS)
-def test_a_finished_job_is_never_claimed_again(
+def test_a_finished_job_cannot_be_claimed(
     registry: Registry, clock: FixedClock, end: Callable[[Registry, Lease], None], state: str
 ) -> None:
     registry.create_key(a_key())
@@ -203,7 +203,7 @@ def test_renewing_extends_the_lease_and_stores_progress(registry: Registry, cloc
         claim(registry, owner="worker-2")
 
 
-def test_renewing_without_progress_keeps_it(registry: Registry) -> None:
+def test_renewing_without_progress_keeps_the_stored_progress(registry: Registry) -> None:
     registry.create_job(a_job())
     lease = claim(registry)
     registry.renew_lease(lease, lease_s=60, progress=PROGRESS)
@@ -211,7 +211,7 @@ def test_renewing_without_progress_keeps_it(registry: Registry) -> None:
     assert registry.get_job("job1").progress == PROGRESS
 
 
-def test_a_lease_that_ran_out_unnoticed_can_be_renewed(registry: Registry, clock: FixedClock) -> None:
+def test_an_expired_lease_can_be_renewed_if_the_job_was_not_claimed(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job())
     lease = claim(registry)
     clock.advance(3540)
@@ -219,7 +219,7 @@ def test_a_lease_that_ran_out_unnoticed_can_be_renewed(registry: Registry, clock
     assert registry.get_job("job1").lease_until == HOUR_LATER
 
 
-def test_a_failed_job_says_why(registry: Registry) -> None:
+def test_a_failed_job_keeps_problem_and_report(registry: Registry) -> None:
     registry.create_job(a_job())
     lease = claim(registry)
     registry.fail_job(lease, PROBLEM, REPORT)
@@ -233,7 +233,7 @@ def test_a_job_can_fail_without_a_report(registry: Registry) -> None:
     assert registry.get_job("job1").report is None
 
 
-STALE_VERBS: list[Callable[[Registry, Lease], object]] = [
+LEASED_OPERATIONS: list[Callable[[Registry, Lease], object]] = [
     lambda registry, lease: registry.renew_lease(lease, lease_s=600, progress=PROGRESS),
     _fail,
     _supersede,
@@ -241,37 +241,37 @@ STALE_VERBS: list[Callable[[Registry, Lease], object]] = [
 ]
 
 
-@pytest.mark.parametrize("verb", STALE_VERBS, ids=["renew", "fail", "supersede", "publish"])
-def test_a_worker_whose_job_was_taken_over_changes_nothing(
-    registry: Registry, clock: FixedClock, verb: Callable[[Registry, Lease], object]
+@pytest.mark.parametrize("operate", LEASED_OPERATIONS, ids=["renew", "fail", "supersede", "publish"])
+def test_a_worker_that_lost_its_lease_changes_nothing(
+    registry: Registry, clock: FixedClock, operate: Callable[[Registry, Lease], object]
 ) -> None:
     registry.create_key(a_key())
     registry.create_job(a_job())
-    stale = claim(registry, owner="worker-1")
+    previous = claim(registry, owner="worker-1")
     clock.advance(60)
     taken_over = claim(registry, owner="worker-2")
     with pytest.raises(LeaseLost, match="job1"):
-        verb(registry, stale)
+        operate(registry, previous)
     assert registry.get_job("job1") == taken_over.job
     assert registry.get_key("key1") == a_key()
     assert registry.list_versions("key1") == []
 
 
-@pytest.mark.parametrize("verb", STALE_VERBS, ids=["renew", "fail", "supersede", "publish"])
-def test_a_finished_job_does_not_change(registry: Registry, verb: Callable[[Registry, Lease], object]) -> None:
+@pytest.mark.parametrize("operate", LEASED_OPERATIONS, ids=["renew", "fail", "supersede", "publish"])
+def test_a_finished_job_does_not_change(registry: Registry, operate: Callable[[Registry, Lease], object]) -> None:
     registry.create_key(a_key())
     registry.create_job(a_job())
     lease = claim(registry)
     registry.supersede_job(lease)
     finished: Job = registry.get_job("job1")
     with pytest.raises(LeaseLost):
-        verb(registry, lease)
+        operate(registry, lease)
     assert registry.get_job("job1") == finished
     assert registry.get_key("key1") == a_key()
     assert registry.list_versions("key1") == []
 
 
-def test_a_receipt_is_noted_whatever_the_state(registry: Registry, clock: FixedClock) -> None:
+def test_a_receipt_can_be_recorded_in_any_state(registry: Registry, clock: FixedClock) -> None:
     registry.create_job(a_job())
     lease = claim(registry)
     clock.advance(60)

@@ -1,4 +1,4 @@
-"""Verbs of the registry at the same moment, on the adapters whose store is atomic (moto's server is not)."""
+"""Concurrent operations of the registry, on the adapters that are atomic under threads (moto's server is not)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_one_of_many_workers_claims_a_job(atomic_bench: Bench) -> None:
         assert registry.get_job(f"job{number}") == leases[0].job
 
 
-def test_one_owner_claiming_many_times_gets_a_fence_each(atomic_bench: Bench) -> None:
+def test_concurrent_claims_of_one_owner_get_different_fences(atomic_bench: Bench) -> None:
     registry = atomic_bench.registry
     registry.create_job(a_job())
     outcomes = race(*[partial(claim, registry)] * 6)
@@ -33,7 +33,7 @@ def test_one_owner_claiming_many_times_gets_a_fence_each(atomic_bench: Bench) ->
     assert registry.get_job("job1").fence == 6
 
 
-def test_the_newest_data_is_current_however_publishers_race(atomic_bench: Bench) -> None:
+def test_the_newest_data_becomes_current_in_any_order_of_publication(atomic_bench: Bench) -> None:
     registry = atomic_bench.registry
     for number in range(ROUNDS):
         key_id = f"key{number}"
@@ -47,7 +47,7 @@ def test_the_newest_data_is_current_however_publishers_race(atomic_bench: Bench)
         assert outcomes[3] is Published.CURRENT
         key = registry.get_key(key_id)
         assert (key.current_version, key.current_data_timestamp) == (f"d{number}.1", "2026-03-01#d")
-        # Each publication that became current raised the revision by one and left its version; the others left nothing.
+        # Each publication that became current incremented the revision and added a version; the others added nothing.
         kept = {lease.version for lease, outcome in zip(leases, outcomes, strict=True) if outcome is Published.CURRENT}
         assert {version.version for version in registry.list_versions(key_id)} == kept
         assert key.revision == len(kept)
@@ -56,7 +56,7 @@ def test_the_newest_data_is_current_however_publishers_race(atomic_bench: Bench)
         assert set(states.values()) <= {JobState.SUCCEEDED, JobState.SUPERSEDED}
 
 
-def test_a_job_that_is_taken_over_while_it_publishes_is_published_once_or_not_at_all(atomic_bench: Bench) -> None:
+def test_either_the_publication_or_the_concurrent_claim_succeeds(atomic_bench: Bench) -> None:
     registry, clock = atomic_bench.registry, atomic_bench.clock
     for number in range(ROUNDS):
         registry.create_key(a_key(f"key{number}"))
@@ -72,7 +72,7 @@ def test_a_job_that_is_taken_over_while_it_publishes_is_published_once_or_not_at
         assert current == (stale.version if published is Published.CURRENT else None)
 
 
-def test_nothing_is_lost_when_keys_change_at_once(atomic_bench: Bench) -> None:
+def test_concurrent_changes_of_a_key_are_all_kept(atomic_bench: Bench) -> None:
     registry = atomic_bench.registry
     for number in range(ROUNDS):
         registry.create_key(a_key(f"key{number}"))
@@ -88,7 +88,7 @@ def test_nothing_is_lost_when_keys_change_at_once(atomic_bench: Bench) -> None:
         assert (key.revision, key.secret_sha256, key.current_version) == (2, "2" * 64, f"job{number}.1")
 
 
-def test_a_claim_token_works_for_one_of_many(atomic_bench: Bench) -> None:
+def test_a_claim_token_works_for_one_of_many_clients(atomic_bench: Bench) -> None:
     registry = atomic_bench.registry
     for number in range(ROUNDS):
         registry.create_key(a_key(f"key{number}", secret_sha256=None))
@@ -100,7 +100,7 @@ def test_a_claim_token_works_for_one_of_many(atomic_bench: Bench) -> None:
         assert registry.get_key(f"key{number}") == winners[0]
 
 
-def test_a_key_and_a_job_are_created_once(atomic_bench: Bench) -> None:
+def test_concurrent_creates_store_one_key_and_one_job(atomic_bench: Bench) -> None:
     registry = atomic_bench.registry
     for number in range(ROUNDS):
         keys = [a_key(f"key{number}", secret_sha256=f"secret{s}") for s in range(5)]
@@ -113,7 +113,7 @@ def test_a_key_and_a_job_are_created_once(atomic_bench: Bench) -> None:
         assert set(map(repr, created)) == {repr(registry.get_job(f"job{number}"))}
 
 
-def test_progress_and_receipt_at_once_are_both_kept(atomic_bench: Bench) -> None:
+def test_concurrent_renewal_and_receipt_are_both_kept(atomic_bench: Bench) -> None:
     registry = atomic_bench.registry
     for number in range(ROUNDS):
         lease = claim_new(registry, f"job{number}", "2026-03-01#a")

@@ -1,4 +1,4 @@
-"""What every registry does with published versions, on every adapter."""
+"""Contract of the registry: publishing, listing and activating versions, on every adapter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from recsys.clock import Timestamp
+from recsys.clock import DAY_S, Timestamp
 from recsys.errors import KeyNotFound, Unavailable, VersionNotFound
 from recsys.registry.records import JobState
 from recsys.registry.registry import Published, Registry
@@ -27,25 +27,25 @@ from tests.contract.records import (
 )
 
 
-class InterruptedRows:
-    """Table where somebody else gets in between the read and the write, `times` times."""
+class InterruptedTable:
+    """A table that calls `interrupt` before each of the first `times` writes, like a concurrent writer."""
 
-    def __init__(self, rows: Table, interrupt: Callable[[], object], times: int = 1) -> None:
-        self._rows = rows
+    def __init__(self, table: Table, interrupt: Callable[[], object], times: int = 1) -> None:
+        self._table = table
         self._interrupt = interrupt
         self._times_left = times
 
     def get(self, address: Address) -> Row:
-        return self._rows.get(address)
+        return self._table.get(address)
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
-        return self._rows.list(partition, sort_prefix)
+        return self._table.list(partition, sort_prefix)
 
     def write(self, changes: Sequence[Change]) -> bool:
         if self._times_left:
             self._times_left -= 1
             self._interrupt()
-        return self._rows.write(changes)
+        return self._table.write(changes)
 
 
 def test_publishing_makes_a_version_current_and_the_job_succeeded(registry: Registry, clock: FixedClock) -> None:
@@ -79,12 +79,12 @@ def test_a_key_with_a_model_does_not_expire(registry: Registry, clock: FixedCloc
     registry.create_key(a_key(expires_at=HOUR_LATER))
     lease = claim_new(registry, "job1", "2026-03-01#a")
     registry.publish_version(lease, a_version(lease), REPORT)
-    clock.advance(10 * 365 * 86400)
+    clock.advance(10 * 365 * DAY_S)
     assert registry.get_key("key1").current_version == "job1.1"
 
 
 @pytest.mark.parametrize("is_claimed_in_time", [True, False])
-def test_the_key_of_a_drop_stays_when_it_has_a_model_and_was_claimed(
+def test_the_key_of_a_drop_expires_unless_it_is_claimed(
     registry: Registry, clock: FixedClock, is_claimed_in_time: bool
 ) -> None:
     registry.create_key(a_key(secret_sha256=None, expires_at=HOUR_LATER))
@@ -94,7 +94,7 @@ def test_the_key_of_a_drop_stays_when_it_has_a_model_and_was_claimed(
     registry.offer_claim("token", "key1", expires_at=HOUR_LATER)
     if is_claimed_in_time:
         assert registry.claim_key("token", "2" * 64).expires_at is None
-        clock.advance(10 * 365 * 86400)
+        clock.advance(10 * 365 * DAY_S)
         assert registry.get_key("key1").current_version == "job1.1"
     else:
         clock.advance(3600)
@@ -102,7 +102,7 @@ def test_the_key_of_a_drop_stays_when_it_has_a_model_and_was_claimed(
             registry.get_key("key1")
 
 
-def test_newer_data_replaces(registry: Registry) -> None:
+def test_newer_data_replaces_the_current_version(registry: Registry) -> None:
     registry.create_key(a_key())
     old = claim_new(registry, "old", "2026-03-01#a")
     new = claim_new(registry, "new", "2026-03-01#b")
@@ -114,7 +114,7 @@ def test_newer_data_replaces(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("source", ["2026-03-01#a", "2026-03-01#b"], ids=["older", "equal"])
-def test_data_that_is_not_newer_is_superseded(registry: Registry, source: str) -> None:
+def test_a_job_whose_data_is_not_newer_is_superseded(registry: Registry, source: str) -> None:
     registry.create_key(a_key())
     new = claim_new(registry, "new", "2026-03-01#b")
     late = claim_new(registry, "late", source)
@@ -129,7 +129,7 @@ def test_data_that_is_not_newer_is_superseded(registry: Registry, source: str) -
     assert (job.state, job.version, job.metrics, job.lease_owner) == (JobState.SUPERSEDED, None, None, None)
 
 
-def test_a_revoked_key_gets_no_version(registry: Registry) -> None:
+def test_no_version_is_published_for_a_revoked_key(registry: Registry) -> None:
     registry.create_key(a_key())
     lease = claim_new(registry, "job1", "2026-03-01#a")
     registry.revoke_key("key1")
@@ -139,7 +139,7 @@ def test_a_revoked_key_gets_no_version(registry: Registry) -> None:
     assert registry.get_job("job1").state is JobState.SUPERSEDED
 
 
-def test_a_key_that_expired_or_never_was_gets_no_version(registry: Registry, clock: FixedClock) -> None:
+def test_no_version_is_published_for_an_expired_or_unknown_key(registry: Registry, clock: FixedClock) -> None:
     registry.create_key(a_key(expires_at=MINUTE_LATER))
     registry.create_job(a_job("orphan", key_id="never"))
     orphan = claim(registry, "orphan")
@@ -152,7 +152,7 @@ def test_a_key_that_expired_or_never_was_gets_no_version(registry: Registry, clo
     assert registry.list_versions("key1") == registry.list_versions("never") == []
 
 
-def test_publishing_what_was_published_changes_nothing(registry: Registry, clock: FixedClock) -> None:
+def test_publishing_again_has_no_effect(registry: Registry, clock: FixedClock) -> None:
     registry.create_key(a_key())
     lease = claim_new(registry, "job1", "2026-03-01#a")
     registry.publish_version(lease, a_version(lease), REPORT)
@@ -163,42 +163,42 @@ def test_publishing_what_was_published_changes_nothing(registry: Registry, clock
     assert len(registry.list_versions("key1")) == 1
 
 
-def test_a_rotation_in_between_is_kept_and_the_publication_tried_again(bench: Bench) -> None:
+def test_a_publication_is_retried_after_a_concurrent_rotation(bench: Bench) -> None:
     bench.registry.create_key(a_key())
     lease = claim_new(bench.registry, "job1", "2026-03-01#a")
-    rows = InterruptedRows(bench.rows, lambda: bench.registry.rotate_key("key1", "2" * 64, overlap_s=0))
-    assert bench.over(rows).publish_version(lease, a_version(lease), REPORT) is Published.CURRENT
+    table = InterruptedTable(bench.table, lambda: bench.registry.rotate_key("key1", "2" * 64, overlap_s=0))
+    assert bench.over(table).publish_version(lease, a_version(lease), REPORT) is Published.CURRENT
     key = bench.registry.get_key("key1")
     assert (key.secret_sha256, key.current_version, key.revision) == ("2" * 64, "job1.1", 2)
     assert bench.registry.get_job("job1").state is JobState.SUCCEEDED
 
 
-def test_a_publication_in_between_of_newer_data_supersedes(bench: Bench) -> None:
+def test_a_concurrent_publication_of_newer_data_supersedes_the_job(bench: Bench) -> None:
     bench.registry.create_key(a_key())
     old = claim_new(bench.registry, "old", "2026-03-01#a")
     new = claim_new(bench.registry, "new", "2026-03-01#b")
-    rows = InterruptedRows(bench.rows, lambda: bench.registry.publish_version(new, a_version(new), REPORT))
-    assert bench.over(rows).publish_version(old, a_version(old), REPORT) is Published.SUPERSEDED
+    table = InterruptedTable(bench.table, lambda: bench.registry.publish_version(new, a_version(new), REPORT))
+    assert bench.over(table).publish_version(old, a_version(old), REPORT) is Published.SUPERSEDED
     assert bench.registry.get_key("key1").current_version == "new.1"
     assert [version.version for version in bench.registry.list_versions("key1")] == ["new.1"]
 
 
-def test_a_registry_that_changes_all_the_time_is_unavailable(bench: Bench) -> None:
+def test_fifty_conflicts_in_a_row_are_unavailable(bench: Bench) -> None:
     bench.registry.create_key(a_key())
-    rows = InterruptedRows(bench.rows, lambda: bench.registry.rotate_key("key1", "2" * 64, overlap_s=0), times=1000)
+    table = InterruptedTable(bench.table, lambda: bench.registry.rotate_key("key1", "2" * 64, overlap_s=0), times=1000)
     with pytest.raises(Unavailable, match="50 times"):
-        bench.over(rows).revoke_key("key1")
+        bench.over(table).revoke_key("key1")
     assert bench.registry.get_key("key1").revoked_at is None
 
 
 # -- listing and activating
 
 
-def test_versions_come_newest_first_with_every_field(registry: Registry) -> None:
+def test_versions_are_listed_newest_first_with_every_field(registry: Registry) -> None:
     registry.create_key(a_key())
     registry.create_key(a_key("key2"))
     published = []
-    # Names and times in different orders: the time decides.
+    # Names and times are in different orders, and the time decides.
     for number, (job_id, minute) in enumerate([("b", 1), ("c", 3), ("a", 5)]):
         lease = claim_new(registry, job_id, f"2026-03-01#{number}")
         created_at = Timestamp(f"2026-03-01T12:0{minute}:00.000000Z")
@@ -209,17 +209,17 @@ def test_versions_come_newest_first_with_every_field(registry: Registry) -> None
     assert registry.list_versions("key") == []
 
 
-def test_more_versions_than_a_page_are_all_listed(registry: Registry) -> None:
+def test_versions_are_listed_across_pages(registry: Registry) -> None:
     registry.create_key(a_key())
     for number in range(6):
         lease = claim_new(registry, f"job{number}", f"2026-03-01#{number}")
-        # DynamoDB's pages end after 1 MB.
+        # A page of DynamoDB ends after 1 MB.
         version = a_version(lease, metrics={"text": "x" * 180_000})
         assert registry.publish_version(lease, version, {}) is Published.CURRENT
     assert [version.version for version in registry.list_versions("key1")] == [f"job{n}.1" for n in range(5, -1, -1)]
 
 
-def test_activating_rolls_back_and_forward(registry: Registry, clock: FixedClock) -> None:
+def test_activating_a_version_rolls_back_and_forward(registry: Registry, clock: FixedClock) -> None:
     registry.create_key(a_key())
     for job_id, source in [("old", "2026-02-01#a"), ("new", "2026-02-02#a")]:
         lease = claim_new(registry, job_id, source)
@@ -241,7 +241,7 @@ def test_activating_rolls_back_and_forward(registry: Registry, clock: FixedClock
     assert registry.activate_version("key1", "new.1").current_version == "new.1"
 
 
-def test_a_version_that_was_never_published_cannot_be_activated(registry: Registry) -> None:
+def test_an_unpublished_version_cannot_be_activated(registry: Registry) -> None:
     registry.create_key(a_key())
     registry.create_key(a_key("key2"))
     lease = claim_new(registry, "job1", "2026-03-01#a")
@@ -260,7 +260,7 @@ def test_a_version_that_was_never_published_cannot_be_activated(registry: Regist
     ],
     ids=["arrived before", "arrived after"],
 )
-def test_only_data_that_arrives_after_an_activation_replaces_it(
+def test_only_data_that_arrives_after_an_activation_replaces_the_version(
     registry: Registry, source: str, published: Published, current: str
 ) -> None:
     registry.create_key(a_key())
@@ -272,8 +272,8 @@ def test_only_data_that_arrives_after_an_activation_replaces_it(
     assert registry.get_key("key1").current_version == current
 
 
-def test_activating_never_lets_older_data_in(registry: Registry) -> None:
-    """The clock that stamped the current data was an hour ahead of this one."""
+def test_activating_never_decreases_the_data_timestamp(registry: Registry) -> None:
+    """The current data was stamped by a clock that is one hour ahead."""
     registry.create_key(a_key())
     ahead = claim_new(registry, "ahead", f"{HOUR_LATER}#a")
     registry.publish_version(ahead, a_version(ahead), REPORT)

@@ -1,4 +1,4 @@
-"""What only the S3 adapter meets: lost answers, conflicts, refusals, and forms that strangers send."""
+"""Behaviour of the S3 adapter alone: lost responses, conflicts, rejected requests, versions and upload forms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.emulators import MINISTACK, Emulator
 
 
 class WrappedClient:
-    """A client whose `put_object` is another one."""
+    """A client with a replaced `put_object`."""
 
     def __init__(self, client: Any, put_object: Any) -> None:
         self._client = client
@@ -39,11 +39,11 @@ def bucket(request: pytest.FixtureRequest, moto: Emulator) -> str:
     return moto.new_bucket(versioned=request.param)
 
 
-def test_a_create_that_boto3_sent_twice_is_not_taken_for_anothers(moto: Emulator, bucket: str) -> None:
+def test_a_create_repeated_by_boto3_succeeds(moto: Emulator, bucket: str) -> None:
     def put_twice(**arguments: Any) -> Any:
-        moto.s3.put_object(**arguments)  # stored, but the answer gets lost …
+        moto.s3.put_object(**arguments)  # stored, but the response is lost …
         arguments["Body"].seek(0)
-        return moto.s3.put_object(**arguments)  # … so boto3 sends it again, and S3 refuses
+        return moto.s3.put_object(**arguments)  # … so boto3 repeats the request, and S3 rejects it
 
     store = S3ObjectStore(WrappedClient(moto.s3, put_twice), bucket)  # type: ignore[arg-type]
     assert store.create("a/b", io.BytesIO(b"mine")).size_bytes == 4
@@ -51,7 +51,7 @@ def test_a_create_that_boto3_sent_twice_is_not_taken_for_anothers(moto: Emulator
         S3ObjectStore(moto.s3, bucket).create("a/b", b"mine")
 
 
-def test_a_conflict_with_a_write_under_way_is_tried_again_from_the_start(moto: Emulator, bucket: str) -> None:
+def test_a_conflicting_create_is_retried_with_the_whole_stream(moto: Emulator, bucket: str) -> None:
     bodies = []
 
     def conflict_once(**arguments: Any) -> Any:
@@ -67,7 +67,7 @@ def test_a_conflict_with_a_write_under_way_is_tried_again_from_the_start(moto: E
     assert store.read("a/b") == b"whole"
 
 
-def test_a_conflict_that_stays_is_unavailable(moto: Emulator, bucket: str) -> None:
+def test_a_persistent_conflict_is_unavailable(moto: Emulator, bucket: str) -> None:
     def conflict(**_: Any) -> Any:
         raise _conflict("ConditionalRequestConflict", 409)
 
@@ -83,7 +83,7 @@ def test_an_object_is_stored_with_a_checksum(moto: Emulator, bucket: str) -> Non
     assert head["ChecksumSHA256"] == "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="
 
 
-def test_version_is_the_version_id_or_the_etag(moto: Emulator) -> None:
+def test_the_version_is_the_version_id_or_the_etag(moto: Emulator) -> None:
     plain, versioned = moto.new_bucket(), moto.new_bucket(versioned=True)
     # printf hello | md5sum
     assert S3ObjectStore(moto.s3, plain).create("a", b"hello").version == "5d41402abc4b2a76b9719d911017c592"
@@ -91,7 +91,7 @@ def test_version_is_the_version_id_or_the_etag(moto: Emulator) -> None:
     assert created.version == moto.s3.head_object(Bucket=versioned, Key="a")["VersionId"]
 
 
-def test_an_object_older_than_versioning_has_its_etag(moto: Emulator) -> None:
+def test_the_version_of_an_object_older_than_versioning_is_its_etag(moto: Emulator) -> None:
     bucket = moto.new_bucket()
     store = S3ObjectStore(moto.s3, bucket)
     created = store.create("a", b"hello")
@@ -99,7 +99,7 @@ def test_an_object_older_than_versioning_has_its_etag(moto: Emulator) -> None:
     assert store.info("a").version == created.version == "5d41402abc4b2a76b9719d911017c592"
 
 
-def test_list_shows_only_what_is_current(moto: Emulator) -> None:
+def test_list_returns_only_current_versions(moto: Emulator) -> None:
     store = S3ObjectStore(moto.s3, moto.new_bucket(versioned=True))
     store.create("gone", b"x")
     store.delete("gone")
@@ -110,23 +110,23 @@ def test_list_shows_only_what_is_current(moto: Emulator) -> None:
         store.info("gone")
 
 
-def test_list_goes_on_after_a_full_page() -> None:
+def test_list_continues_after_a_full_page() -> None:
     def page(name: str, **more: Any) -> dict[str, Any]:
         moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
         entry = {"Key": name, "Size": 1, "ETag": '"e"', "VersionId": f"v-{name}", "IsLatest": True}
         return {"Versions": [{**entry, "LastModified": moment}], **more}
 
     store, stubber = _stubbed_store()
-    asked = {"Bucket": "bucket", "Prefix": "inbox/"}
+    request = {"Bucket": "bucket", "Prefix": "inbox/"}
     stubber.add_response(
         "list_object_versions",
         page("inbox/1", IsTruncated=True, NextKeyMarker="inbox/1", NextVersionIdMarker="v-inbox/1"),
-        asked,
+        request,
     )
     stubber.add_response(
         "list_object_versions",
         page("inbox/2", IsTruncated=False),
-        {**asked, "KeyMarker": "inbox/1", "VersionIdMarker": "v-inbox/1"},
+        {**request, "KeyMarker": "inbox/1", "VersionIdMarker": "v-inbox/1"},
     )
     with stubber:
         listed = list(store.list("inbox/"))
@@ -138,22 +138,22 @@ def test_list_goes_on_after_a_full_page() -> None:
 @pytest.mark.parametrize(
     ("code", "status"), [("SlowDown", 503), ("InternalError", 500), ("AccessDenied", 403), ("NoSuchBucket", 404)]
 )
-def test_what_aws_refuses_is_unavailable_and_named(code: str, status: int) -> None:
+def test_a_rejected_request_is_unavailable_with_its_error_code(code: str, status: int) -> None:
     store, stubber = _stubbed_store()
     stubber.add_client_error("get_object", code, "AKIAEXAMPLE may not", status)
-    with stubber, pytest.raises(Unavailable, match=rf"^AWS refused GetObject: {code}\.$") as raised:
+    with stubber, pytest.raises(Unavailable, match=rf"^AWS rejected GetObject: {code}\.$") as raised:
         store.read("a/b")
     assert isinstance(raised.value.__cause__, ClientError)
 
 
-def test_an_aws_that_does_not_answer_is_unavailable() -> None:
+def test_a_refused_connection_is_unavailable() -> None:
     # Port 1 of the loopback interface: nothing listens there.
     client = Emulator("http://127.0.0.1:1").s3
-    with pytest.raises(Unavailable, match=r"^AWS did not answer HeadObject: EndpointConnectionError\.$"):
+    with pytest.raises(Unavailable, match=r"^AWS did not respond to HeadObject: EndpointConnectionError\.$"):
         S3ObjectStore(client, "bucket").info("a/b")
 
 
-def test_a_stream_that_breaks_off_is_unavailable() -> None:
+def test_an_interrupted_stream_is_unavailable() -> None:
     class Breaks(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             raise ReadTimeoutError(endpoint_url="https://example.invalid")
@@ -164,7 +164,7 @@ def test_a_stream_that_breaks_off_is_unavailable() -> None:
         stream.read()
 
 
-def test_a_form_is_signed_with_version_4_and_names_its_limit() -> None:
+def test_a_form_is_signed_with_version_4() -> None:
     store, _ = _stubbed_store()
     form = store.upload_form("uploads/a.csv", max_bytes=10, valid_s=60)
     assert form.fields["key"] == "uploads/a.csv"
@@ -173,7 +173,7 @@ def test_a_form_is_signed_with_version_4_and_names_its_limit() -> None:
 
 @pytest.mark.parametrize(("size_bytes", "accepted"), [(0, True), (10, True), (11, False)])
 @pytest.mark.parametrize("emulator", [pytest.param("ministack", marks=MINISTACK)])
-def test_a_form_refuses_more_than_its_limit(
+def test_s3_rejects_an_upload_larger_than_the_limit_of_its_form(
     request: pytest.FixtureRequest, emulator: str, size_bytes: int, accepted: bool
 ) -> None:
     ministack: Emulator = request.getfixturevalue(emulator)
@@ -187,7 +187,7 @@ def test_a_form_refuses_more_than_its_limit(
 
 @pytest.mark.parametrize("changed", [{"key": "uploads/other.csv"}, {"key": "inbox/k/stolen.csv"}])
 @pytest.mark.parametrize("emulator", [pytest.param("ministack", marks=MINISTACK)])
-def test_a_form_is_good_for_its_own_name_only(
+def test_s3_rejects_an_upload_under_another_name_than_the_forms(
     request: pytest.FixtureRequest, emulator: str, changed: dict[str, str]
 ) -> None:
     ministack: Emulator = request.getfixturevalue(emulator)

@@ -1,7 +1,8 @@
-"""What only the SQLite adapter meets: a file, many processes, and a power switch."""
+"""Behaviour of the SQLite adapter alone: file, durability, migrations, processes and threads."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -14,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import KeyNotFound, Unavailable
-from recsys.registry.records import Lease
-from recsys.registry.sqlite import RegistryTooNew, SqliteRegistry, SqliteTable
+from recsys.registry.records import KeyRecord, Lease
+from recsys.registry.sqlite import SCHEMA_VERSION, RegistryTooNew, SqliteRegistry, SqliteTable
 from recsys.registry.table import Address, Change
 from tests.contract.conftest import FixedClock
-from tests.contract.records import HOUR_LATER, a_job, a_key, claim
+from tests.contract.records import HOUR_LATER, NOW, a_job, a_key, claim
 from tests.racing import race
 
 CLAIMER = """
@@ -76,75 +77,106 @@ def registry(path: Path) -> SqliteRegistry:
     return SqliteRegistry(path, FixedClock())
 
 
-def test_the_files_are_for_their_owner_only(registry: SqliteRegistry, path: Path) -> None:
+def test_only_the_owner_can_read_the_files(registry: SqliteRegistry, path: Path) -> None:
     registry.create_key(a_key())
     modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
     assert modes["registry.sqlite"] == 0o600
     assert set(modes.values()) == {0o600}
 
 
-def test_commits_are_logged_ahead_and_synced(path: Path) -> None:
-    rows = SqliteTable(path)
-    connection = rows._connection()
+def test_commits_use_a_write_ahead_log_and_are_synced(path: Path) -> None:
+    table = SqliteTable(path)
+    connection = table._connection()
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    rows.close()
+    table.close()
 
 
-def test_what_was_written_is_there_after_closing(registry: SqliteRegistry, path: Path) -> None:
+def test_records_survive_closing(registry: SqliteRegistry, path: Path) -> None:
     registry.create_key(a_key())
     registry.close()
     assert SqliteRegistry(path, FixedClock()).get_key("key1") == a_key()
-    assert registry.get_key("key1") == a_key()  # a closed registry opens again when it is asked
+    assert registry.get_key("key1") == a_key()  # a closed registry opens a new connection
 
 
-def test_what_was_written_is_there_after_kill_9(registry: SqliteRegistry, path: Path) -> None:
+def test_records_survive_kill_9(registry: SqliteRegistry, path: Path) -> None:
     registry.create_key(a_key())
     killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert SqliteRegistry(path, FixedClock()).get_key("key1").revoked_at is not None
 
 
-def test_what_expired_is_removed_when_asked_and_not_by_opening(registry: SqliteRegistry, path: Path) -> None:
+def test_expired_records_are_deleted_by_remove_expired_only(registry: SqliteRegistry, path: Path) -> None:
     registry.create_key(a_key("gone", expires_at=HOUR_LATER))
     registry.create_key(a_key("kept"))
     registry.offer_claim("token", "kept", expires_at=HOUR_LATER)
     later = FixedClock()
     later.advance(3600)
     reopened = SqliteRegistry(path, later)
-    assert registry.get_key("gone") == a_key("gone", expires_at=HOUR_LATER)  # with the clock of an hour ago
+    assert registry.get_key("gone") == a_key("gone", expires_at=HOUR_LATER)  # by the clock of an hour ago
     reopened.remove_expired()
     assert registry.get_key("kept") == a_key("kept")
-    with pytest.raises(KeyNotFound):  # with the clock of an hour ago, only its removal makes it absent
+    with pytest.raises(KeyNotFound):  # by the clock of an hour ago, it is absent only because it was deleted
         registry.get_key("gone")
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM registry").fetchone() == (1,)
     connection.close()
 
 
-def test_a_file_of_a_later_release_is_left_alone(registry: SqliteRegistry, path: Path) -> None:
+def test_a_file_of_a_newer_release_is_not_opened(registry: SqliteRegistry, path: Path) -> None:
     registry.close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(RegistryTooNew, match=r"schema 3; this release knows up to 2"):
+    with pytest.raises(RegistryTooNew, match=r"schema version 3\. This release supports versions up to 2\."):
         SqliteRegistry(path)
 
 
-def test_a_file_that_is_no_registry_is_named(path: Path) -> None:
+def test_a_file_of_schema_1_is_migrated(path: Path) -> None:
+    """Schema 1 names the timestamps `source_order` and `current_source`."""
+    path.parent.mkdir()
+    documents = {
+        ("KEY#key1", "KEY"): {"key_id": "key1", "created_at": NOW, "revision": 2, "current_source": f"{NOW}#a"},
+        ("JOB#job1", "JOB"): {**a_job().to_document(), "source_order": f"{NOW}#a"},
+        ("JOB#job2", "JOB"): a_job("job2").to_document(),
+    }
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE registry (partition TEXT NOT NULL, sort TEXT NOT NULL, etag TEXT NOT NULL, expires_at TEXT,"
+            " document TEXT NOT NULL, PRIMARY KEY (partition, sort)) WITHOUT ROWID"
+        )
+        for address, document in documents.items():
+            connection.execute("INSERT INTO registry VALUES (?, ?, 'e', NULL, ?)", (*address, json.dumps(document)))
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+    registry = SqliteRegistry(path, FixedClock())
+
+    assert registry.get_key("key1") == KeyRecord("key1", NOW, revision=2, current_data_timestamp=f"{NOW}#a")
+    assert registry.get_job("job1") == a_job(data_timestamp=f"{NOW}#a")
+    assert registry.get_job("job2") == a_job("job2")
+    registry.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        texts = [text for (text,) in connection.execute("SELECT document FROM registry")]
+    connection.close()
+    assert not [text for text in texts if "source_order" in text or "current_source" in text]
+
+
+def test_a_file_that_is_not_a_registry_is_reported(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("user_id,item_id\n" * 100)
-    with pytest.raises(Unavailable, match=r"registry\.sqlite did not answer: file is not a database"):
+    with pytest.raises(Unavailable, match=r"registry\.sqlite cannot be used: file is not a database"):
         SqliteRegistry(path)
 
 
-def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_a_path_below_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Unavailable, match=r"file/registry did not answer"):
+    with pytest.raises(Unavailable, match=r"file/registry cannot be used"):
         SqliteRegistry(tmp_path / "file" / "registry")
 
 
-def test_a_file_that_stays_locked_is_unavailable(
+def test_a_locked_file_is_unavailable_for_writing(
     registry: SqliteRegistry, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.create_key(a_key())
@@ -154,26 +186,26 @@ def test_a_file_that_stays_locked_is_unavailable(
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(Unavailable, match="locked"):
         registry.revoke_key("key1")
-    assert registry.get_key("key1") == a_key()  # reading goes on
+    assert registry.get_key("key1") == a_key()  # reading is still possible
     holder.execute("ROLLBACK")
     registry.revoke_key("key1")
     assert registry.get_key("key1").revision == 1
     holder.close()
 
 
-def test_changes_are_made_all_or_none(path: Path) -> None:
-    rows = SqliteTable(path)
+def test_changes_are_applied_all_or_none(path: Path) -> None:
+    table = SqliteTable(path)
     a, b = Address("p", "a"), Address("p", "b")
-    assert rows.write([Change(b, None, {"n": 1})])
-    assert not rows.write([Change(a, None, {"n": 1}), Change(b, None, {"n": 2})])
-    assert not rows.write([Change(a, None, {"n": 1}), Change(b, "another etag", {"n": 2})])
-    assert not rows.write([Change(a, None, {"n": 1}), Change(b, "another etag", None)])
-    assert rows.get(a).document is None
-    assert rows.get(b).document == {"n": 1}
-    rows.close()
+    assert table.write([Change(b, None, {"n": 1})])
+    assert not table.write([Change(a, None, {"n": 1}), Change(b, None, {"n": 2})])
+    assert not table.write([Change(a, None, {"n": 1}), Change(b, "another etag", {"n": 2})])
+    assert not table.write([Change(a, None, {"n": 1}), Change(b, "another etag", None)])
+    assert table.get(a).document is None
+    assert table.get(b).document == {"n": 1}
+    table.close()
 
 
-def test_opening_a_new_file_at_once_makes_one(path: Path) -> None:
+def test_concurrent_opens_create_one_file(path: Path) -> None:
     def open_and_add(number: int) -> None:
         SqliteRegistry(path).create_key(a_key(f"key{number}"))
 
@@ -183,7 +215,7 @@ def test_opening_a_new_file_at_once_makes_one(path: Path) -> None:
     assert [registry.get_key(f"key{number}").key_id for number in range(8)] == [f"key{n}" for n in range(8)]
 
 
-def test_a_thread_that_ends_closes_its_connection(registry: SqliteRegistry) -> None:
+def test_the_connection_of_a_thread_is_closed_when_it_ends(registry: SqliteRegistry) -> None:
     def open_files() -> int:
         return len(os.listdir("/dev/fd"))  # noqa: PTH208
 
@@ -193,11 +225,11 @@ def test_a_thread_that_ends_closes_its_connection(registry: SqliteRegistry) -> N
         thread = threading.Thread(target=registry.get_key, args=("key1",))
         thread.start()
         thread.join()
-    # SQLite keeps the file of a closed connection for the next one: POSIX would drop the other connections' locks.
+    # SQLite may keep the file of a closed connection open, because closing it would release all POSIX locks.
     assert open_files() <= before + 1
 
 
-def test_one_of_many_processes_claims_a_job(registry: SqliteRegistry, path: Path) -> None:
+def test_one_of_several_processes_claims_a_job(registry: SqliteRegistry, path: Path) -> None:
     for number in range(20):
         registry.create_job(a_job(f"job{number}"))
     processes = [
@@ -216,19 +248,19 @@ def test_one_of_many_processes_claims_a_job(registry: SqliteRegistry, path: Path
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = [process.communicate()[0].split() for process in processes]
+    outputs = [process.communicate()[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert [sorted(answer) for answer in zip(*answers, strict=True)] == [["1", "busy", "busy"]] * 20
+    assert [sorted(lines) for lines in zip(*outputs, strict=True)] == [["1", "busy", "busy"]] * 20
 
 
-def test_a_forked_child_uses_the_registry_too(registry: SqliteRegistry, path: Path) -> None:
+def test_a_forked_child_opens_its_own_connection(registry: SqliteRegistry, path: Path) -> None:
     registry.create_key(a_key())
     parent = subprocess.run([sys.executable, "-c", FORKED, path], capture_output=True, text=True, check=False)
     assert (parent.returncode, parent.stderr) == (0, "")
     assert parent.stdout == "100\n"
 
 
-def test_one_thread_per_registry_object_or_many_is_all_the_same(registry: SqliteRegistry, path: Path) -> None:
+def test_registry_objects_of_the_same_file_can_be_shared_or_separate(registry: SqliteRegistry, path: Path) -> None:
     registry.create_job(a_job())
     registries = [registry, registry, *(SqliteRegistry(path, FixedClock()) for _ in range(4))]
     outcomes = race(*[lambda r=r, n=n: claim(r, owner=f"worker-{n}") for n, r in enumerate(registries)])

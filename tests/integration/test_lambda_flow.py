@@ -275,7 +275,7 @@ def test_while_a_store_is_down_the_message_comes_back_and_is_not_lost(service: D
     assert message is not None
     with service.start("train", **{f"AWS_ENDPOINT_URL_{store}": "http://127.0.0.1:9"}) as cut_off:
         assert service.deliver(message, cut_off).came_back
-    assert "Message will be retried: AWS did not answer" in service.functions["train"].log.read_text()
+    assert "Message will be retried: AWS did not respond" in service.functions["train"].log.read_text()
     assert service.job(accepted["job_id"], accepted["api_key"])["status"] in ("queued", "running")
     deliveries = service.deliver_when_back()
     assert deliveries[0].receive_count == 2

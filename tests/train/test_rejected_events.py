@@ -104,7 +104,7 @@ def test_an_invalid_object_name_is_ignored(backend: Backend, name: str) -> None:
         ("uploads/unknown.csv", "no job was created"),
         ("uploads/job1.csv.gz", "another object name"),
         ("inbox/read me.txt", "not that of a source"),
-        ("inbox/a\\b.csv", "cannot be part of a name"),
+        ("inbox/a\\b.csv", "must not contain a backslash"),
     ],
 )
 def test_the_log_contains_the_reason_why_an_object_is_ignored(

@@ -12,6 +12,6 @@ from tests.unit.http_fakes import Service, running
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """Both apps on the local adapters."""
+    """The apps of `api` and `recommend` on the local adapters."""
     with running(tmp_path) as service:
         yield service

@@ -186,7 +186,7 @@ def test_claim_token_works_once(service: Service) -> None:
 
     document = assert_problem(service.client.post("/v1/key/claim", json={"claim_token": token}), 410, "claim-gone")
 
-    assert "Drop the file again" in document["hint"]
+    assert "Drop the file into the inbox again" in document["hint"]
 
 
 def test_claim_token_expires_after_a_day(service: Service) -> None:

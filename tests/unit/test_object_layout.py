@@ -1,4 +1,4 @@
-"""The layout of the store: which names ask for training, and where things lie."""
+"""Object names: which of them start a training, and the names of uploads, receipts and models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from recsys.objects.layout import Drop, Upload, model_prefix, parse_source, rece
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-def test_an_upload_is_recognised_under_the_name_it_was_given(gzipped: bool) -> None:
+def test_the_name_of_an_upload_parses_back(gzipped: bool) -> None:
     assert upload("job1", gzipped=gzipped) == ("uploads/job1.csv.gz" if gzipped else "uploads/job1.csv")
     assert parse_source(upload("job1", gzipped=gzipped)) == Upload("job1")
 
@@ -28,7 +28,7 @@ def test_an_upload_is_recognised_under_the_name_it_was_given(gzipped: bool) -> N
         ("inbox/key1/orders.csv.gz", Drop("key1", "orders", gzipped=True)),
     ],
 )
-def test_drops_say_whose_they_are(name: str, drop: Drop) -> None:
+def test_a_drop_is_parsed_from_its_name(name: str, drop: Drop) -> None:
     assert parse_source(name) == drop
 
 
@@ -62,11 +62,11 @@ def test_drops_say_whose_they_are(name: str, drop: Drop) -> None:
         "elsewhere/orders.csv",
     ],
 )
-def test_other_names_ask_for_no_training(name: str) -> None:
+def test_other_names_are_not_sources(name: str) -> None:
     assert parse_source(name) is None
 
 
-def test_receipts_of_two_keys_and_of_a_stranger_lie_apart() -> None:
+def test_receipts_are_separated_by_key() -> None:
     drops = [Drop(None, "orders"), Drop("key1", "orders"), Drop("key2", "orders")]
     assert [receipt(drop) for drop in drops] == [
         "receipts/orders.json",
@@ -75,17 +75,17 @@ def test_receipts_of_two_keys_and_of_a_stranger_lie_apart() -> None:
     ]
 
 
-def test_the_receipt_of_a_gzipped_drop_lies_beside_that_of_the_plain_one() -> None:
+def test_a_gzipped_drop_has_a_different_receipt_than_the_plain_file() -> None:
     assert receipt(Drop(None, "orders", gzipped=True)) == "receipts/orders.gz.json"
     assert receipt(Drop("key1", "orders", gzipped=True)) == "receipts/key1/orders.gz.json"
 
 
-def test_a_receipt_takes_the_whole_name_up_to_200_bytes() -> None:
+def test_a_receipt_name_of_200_bytes_is_not_truncated() -> None:
     assert receipt(Drop("key1", "x" * 195)) == f"receipts/key1/{'x' * 195}.json"
 
 
 @pytest.mark.parametrize("letter", ["x", "ö", "日", "🛒"])
-def test_a_longer_receipt_name_is_cut_and_still_one_of_its_own(letter: str) -> None:
+def test_longer_receipt_names_are_truncated_and_stay_unique(letter: str) -> None:
     n_letters = 250 // len(letter.encode())
     names = [letter * n_letters, letter * (n_letters - 1) + "!", letter * (n_letters - 1)]
     receipts = [receipt(Drop(None, name, gzipped)) for name in names for gzipped in (False, True)]
@@ -97,6 +97,6 @@ def test_a_longer_receipt_name_is_cut_and_still_one_of_its_own(letter: str) -> N
         assert len(part.encode()) <= 200
 
 
-def test_each_version_has_a_folder_of_its_own() -> None:
+def test_the_prefixes_of_two_versions_do_not_overlap() -> None:
     assert model_prefix("key1", "job1.1") == "models/key1/job1.1/"
     assert not model_prefix("key1", "job1.10").startswith(model_prefix("key1", "job1.1"))

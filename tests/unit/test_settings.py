@@ -1,7 +1,8 @@
-"""Settings: one variable each, read strictly."""
+"""Settings: one environment variable each, parsed strictly."""
 
 from __future__ import annotations
 
+import ast
 import os
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from recsys.settings import InvalidSetting, Settings, set_default_environment
+from tests.architecture.sources import parsed_sources
 
 MIB = 2**20
 
 
-def test_nothing_set_means_this_machine_and_its_defaults() -> None:
+def test_an_empty_environment_gives_the_local_defaults() -> None:
     settings = Settings.from_environment({})
     assert settings == Settings()
     assert (settings.backend, settings.data_dir) == ("local", Path("recsys-data"))
@@ -48,7 +50,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
     assert [getattr(settings, field.name) for field in fields(Settings)] == expected
 
 
-def test_the_process_environment_is_what_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_SEED", "5")
     assert Settings.from_environment().seed == 5
 
@@ -57,17 +59,27 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     assert Settings.from_environment({"RECSYS_SEED": "", "RECSYS_BUCKET": ""}) == Settings()
 
 
-def test_overrides_win() -> None:
+def test_only_the_settings_module_reads_the_environment() -> None:
+    readers = {
+        path
+        for path, tree in parsed_sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}
+    }
+    assert {path for path in readers if not path.startswith("infra/")} == {"layers/recsys/python/recsys/settings.py"}
+
+
+def test_overrides_take_precedence() -> None:
     assert Settings.from_environment({"RECSYS_SEED": "5"}, seed=6).seed == 6
 
 
 @pytest.mark.parametrize("environment", [{"RECSYS_BACKEND": "aws"}, {}])
-def test_on_aws_limits_are_those_of_lambda_and_api_gateway(environment: dict[str, str]) -> None:
+def test_defaults_on_aws_fit_lambda_and_api_gateway(environment: dict[str, str]) -> None:
     settings = Settings.from_environment(environment, backend="aws")
     assert (settings.max_request_bytes, settings.max_wait_s) == (4 * MIB, 25)
 
 
-def test_on_aws_a_limit_that_was_set_is_kept() -> None:
+def test_a_variable_overrides_the_default_on_aws() -> None:
     settings = Settings.from_environment({"RECSYS_MAX_WAIT_S": "7", "RECSYS_BACKEND": "aws"})
     assert (settings.max_request_bytes, settings.max_wait_s) == (4 * MIB, 7)
 
@@ -87,19 +99,19 @@ def test_on_aws_a_limit_that_was_set_is_kept() -> None:
         ("RECSYS_TRAIN_BUDGET_S", "1,5"),
     ],
 )
-def test_a_value_that_does_not_fit_is_named(variable: str, text: str) -> None:
+def test_an_invalid_value_is_reported_with_its_variable(variable: str, text: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         Settings.from_environment({variable: text})
     assert variable in caught.value.detail
     assert repr(text) in caught.value.detail
 
 
-def test_settings_do_not_change_while_the_service_runs() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         Settings().seed = 1  # type: ignore[misc]
 
 
-def test_a_default_for_a_library_does_not_overwrite_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_default_for_a_library_does_not_overwrite_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_LIBRARYS_LEVEL", "0")
     set_default_environment("SOME_LIBRARYS_LEVEL", "2")
     monkeypatch.delenv("ANOTHER_LIBRARYS_LEVEL", raising=False)

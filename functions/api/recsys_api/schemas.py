@@ -6,12 +6,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from recsys.clock import Timestamp
+from recsys.clock import DAY_S, Timestamp
 from recsys.http.problems import to_document
 from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion, Progress
 
-_DAY_S: Final = 86_400
-_MAX_OVERLAP_S: Final = 7 * _DAY_S
+_MAX_OVERLAP_S: Final = 7 * DAY_S
 
 _KeyId = Annotated[str, Field(description="Public id of the API key.")]
 _NewApiKey = Annotated[str, Field(description="The API key. It is shown only in this response, so store it now.")]
@@ -51,7 +50,7 @@ class RotateRequest(_Request):
             le=_MAX_OVERLAP_S,
             description="How long the previous key remains valid, in seconds. Defaults to one day; at most seven.",
         ),
-    ] = _DAY_S
+    ] = DAY_S
 
 
 class ClaimRequest(_Request):

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from recsys.clock import Clock, after, utc_now
+from recsys.clock import DAY_S, Clock, after, utc_now
 from recsys.errors import Conflict, IdempotencyMismatch, InvalidRequest, JobNotFound, KeyExists, ObjectExists
 from recsys.keys.api_key import ApiKey
 from recsys.keys.base62 import job_id_of_request, new_job_id
@@ -23,7 +23,6 @@ from recsys.settings import Settings
 UPLOAD_VALID_S: Final = 3600
 """How long an upload form is valid, in seconds."""
 
-_DAY_S: Final = 86_400
 _ANONYMOUS: Final = "anonymous"
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _MIN_ANONYMOUS_LENGTH: Final = 16
@@ -149,7 +148,7 @@ class Training:
             assert key is not None
             return key.key_id
         now = self._clock()
-        expires_at = after(now, self._settings.unproven_key_days * _DAY_S)
+        expires_at = after(now, self._settings.unproven_key_days * DAY_S)
         record = KeyRecord(api_key.key_id, now, secret_sha256=api_key.sha256(), expires_at=expires_at)
         try:
             self._registry.create_key(record)
@@ -169,7 +168,7 @@ class Training:
                 created_at=now,
                 updated_at=now,
                 fingerprint=fingerprint,
-                expires_at=after(now, self._settings.job_days * _DAY_S),
+                expires_at=after(now, self._settings.job_days * DAY_S),
             )
         )
 

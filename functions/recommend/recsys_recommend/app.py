@@ -20,8 +20,8 @@ from recsys.model.artifact import SERVING, read_model
 from recsys.model.recommender import ServingModel
 from recsys.objects import layout
 from recsys.objects.store import ObjectReader
+from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
-from recsys.registry.registry import KeyReader
 from recsys.settings import Settings
 from recsys_recommend.model_cache import ModelCache
 from recsys_recommend.queries import BatchQuery, ModelQuery, PopularQuery, SimilarItemsQuery, UserQuery, to_json

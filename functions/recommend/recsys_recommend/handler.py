@@ -9,9 +9,11 @@ from typing import Final
 from recsys.http.lambda_app import lambda_handler
 from recsys.http.telemetry import LambdaHandler, LambdaTelemetry
 from recsys.objects.store import ObjectReader
-from recsys.registry.registry import KeyReader
-from recsys.settings import AwsConfig, Settings
+from recsys.registry.reading import KeyReader
+from recsys.settings import Settings, process_environment
 from recsys_recommend.app import create_app
+from recsys_recommend.lean_aws.config import AwsConfig
+from recsys_recommend.lean_aws.credentials import CredentialProvider
 from recsys_recommend.lean_aws.dynamodb_reader import DynamoKeyReader
 from recsys_recommend.lean_aws.s3_reader import S3Reader
 
@@ -33,7 +35,13 @@ def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) 
     return lambda_handler(app, telemetry)
 
 
+_environment: Final = process_environment()
 _settings: Final = Settings.from_environment(backend="aws")
-_aws: Final = AwsConfig.from_environment()
-handle: Final = build_handler(DynamoKeyReader(_aws, _settings.table), S3Reader(_aws, _settings.bucket), _settings)
+_config: Final = AwsConfig.from_environment(_environment)
+_credentials: Final = CredentialProvider(_environment)
+handle: Final = build_handler(
+    DynamoKeyReader(_config, _credentials, _settings.table),
+    S3Reader(_config, _credentials, _settings.bucket),
+    _settings,
+)
 cold_start.finish()

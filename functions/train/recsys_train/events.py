@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from recsys.clock import after
+from recsys.clock import DAY_S, after
 from recsys.errors import InvalidRequest, JobNotFound, KeyExists
 from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, job_id_of_object
 from recsys.objects import layout
@@ -18,8 +18,6 @@ from recsys_train.job import Trainer
 from recsys_train.receipts import write_receipt
 
 _logger: Final = logging.getLogger("recsys.train")
-
-DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The registry's keys in a DynamoDB table, read without boto3; see also `recsys.registry.dynamodb`."""
+"""Read access to the keys of the registry in a DynamoDB table without boto3; see also `recsys.registry.dynamodb`."""
 
 from __future__ import annotations
 
@@ -8,50 +8,73 @@ from typing import Any, Final
 from recsys.clock import Clock, utc_now
 from recsys.errors import Unavailable
 from recsys.registry.dynamodb_items import fits, to_key, to_row
+from recsys.registry.reading import read_key
 from recsys.registry.records import KeyRecord
-from recsys.registry.registry import read_key
 from recsys.registry.table import Address, Row
-from recsys.settings import AwsConfig
+from recsys_recommend.lean_aws.config import AwsConfig
+from recsys_recommend.lean_aws.credentials import CredentialProvider
 from recsys_recommend.lean_aws.signed_requests import SignedService
 
-_READ_TIMEOUT_S: Final = 10.0
+_READ_TIMEOUT_S: Final = 10.0  # as in recsys.aws
 _HEADERS: Final = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "DynamoDB_20120810.GetItem"}
 
 
 class DynamoKeyReader:
-    """A `KeyReader` of a table."""
+    """A `KeyReader` of a DynamoDB table.
 
-    def __init__(self, access: AwsConfig, table: str, clock: Clock = utc_now) -> None:
-        base_url = access.endpoint_url("dynamodb") or f"https://dynamodb.{access.region}.{access.domain}"
-        self._service = SignedService("dynamodb", base_url, access, read_timeout_s=_READ_TIMEOUT_S)
+    Parameters
+    ----------
+    config
+        Region and endpoints.
+    credentials
+        Provides the credentials of each request.
+    table
+        Name of the table.
+    clock
+        Returns the current time.
+    """
+
+    def __init__(self, config: AwsConfig, credentials: CredentialProvider, table: str, clock: Clock = utc_now) -> None:
+        base_url = config.endpoint_url("dynamodb") or f"https://dynamodb.{config.region}.{config.domain}"
+        self._service = SignedService(
+            "dynamodb", base_url, region=config.region, credentials=credentials, read_timeout_s=_READ_TIMEOUT_S
+        )
         self._table = table
         self._clock = clock
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         self._service.close()
 
     def get_key(self, key_id: str) -> KeyRecord:
-        """See `KeyReader.get_key`."""
+        """Return a key, also if it is revoked. The read is consistent.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist or has expired.
+        Unavailable
+            If DynamoDB does not respond or rejects the request.
+        """
         return read_key(self, key_id, self._clock())[1]
 
     def get(self, address: Address) -> Row:
-        """See `Table.get`."""
+        """Return the row at `address`, with a consistent read."""
         if not fits(address):
             return Row(address)
-        query = {"TableName": self._table, "Key": to_key(address), "ConsistentRead": True}
-        answer = self._service.send("POST", "/", headers=_HEADERS, body=json.dumps(query).encode())
-        document = _parsed(answer.body)
-        if answer.status != 200:
-            code = str(document.get("__type", answer.status)).rpartition("#")[2]
-            raise Unavailable(f"AWS refused GetItem: {code}.")
+        request = {"TableName": self._table, "Key": to_key(address), "ConsistentRead": True}
+        response = self._service.send("POST", "/", headers=_HEADERS, body=json.dumps(request).encode())
+        document = _parse(response.body)
+        if response.status != 200:
+            code = str(document.get("__type", response.status)).rpartition("#")[2]
+            raise Unavailable(f"AWS rejected GetItem: {code}.")
         item = document.get("Item")
         return to_row(item) if item else Row(address)
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _parse(body: bytes) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(body)
     except ValueError as error:
-        raise Unavailable("AWS answered GetItem with what is no JSON.") from error
+        raise Unavailable("AWS responded to GetItem with invalid JSON.") from error
     return document

@@ -1,4 +1,4 @@
-"""Objects of an S3 bucket, read without boto3: what the hot path needs of `recsys.objects.s3`."""
+"""Read access to the objects of an S3 bucket without boto3."""
 
 from __future__ import annotations
 
@@ -8,34 +8,56 @@ from urllib.parse import quote
 
 from recsys.errors import ObjectNotFound, Unavailable
 from recsys.objects.names import checked_name
-from recsys.settings import AwsConfig
+from recsys_recommend.lean_aws.config import AwsConfig
+from recsys_recommend.lean_aws.credentials import CredentialProvider
 from recsys_recommend.lean_aws.signed_requests import SignedService
 
-_CODE: Final = re.compile(rb"<Code>(\w+)</Code>")
-_READ_TIMEOUT_S: Final = 60.0
+_ERROR_CODE: Final = re.compile(rb"<Code>(\w+)</Code>")
+_READ_TIMEOUT_S: Final = 60.0  # as in recsys.aws
 
 
 class S3Reader:
-    """An `ObjectReader` of a bucket."""
+    """An `ObjectReader` of an S3 bucket.
 
-    def __init__(self, access: AwsConfig, bucket: str) -> None:
-        # An emulator's host name has no subdomain for each bucket.
-        emulator = access.endpoint_url("s3")
-        self._folder = f"/{bucket}/" if emulator else "/"
-        base_url = emulator or f"https://{bucket}.s3.{access.region}.{access.domain}"
-        self._service = SignedService("s3", base_url, access, read_timeout_s=_READ_TIMEOUT_S)
+    Parameters
+    ----------
+    config
+        Region and endpoints.
+    credentials
+        Provides the credentials of each request.
+    bucket
+        Name of the bucket.
+    """
+
+    def __init__(self, config: AwsConfig, credentials: CredentialProvider, bucket: str) -> None:
+        # An endpoint that replaces AWS has no subdomain per bucket, so the bucket becomes part of the path. AWS accepts
+        # that as well.
+        replacement = config.endpoint_url("s3")
+        self._root = f"/{bucket}/" if replacement else "/"
+        base_url = replacement or f"https://{bucket}.s3.{config.region}.{config.domain}"
+        self._service = SignedService(
+            "s3", base_url, region=config.region, credentials=credentials, read_timeout_s=_READ_TIMEOUT_S
+        )
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         self._service.close()
 
     def read(self, name: str) -> bytes:
-        """See `ObjectReader.read`."""
-        answer = self._service.send("GET", self._folder + quote(checked_name(name), safe="/-_.~"))
-        if answer.status == 200:
-            return answer.body
-        found = _CODE.search(answer.body)
-        code = found[1].decode() if found else str(answer.status)
+        """Return the content of the object.
+
+        Raises
+        ------
+        ObjectNotFound
+            If there is no object of this name.
+        Unavailable
+            If S3 does not respond or rejects the request.
+        """
+        response = self._service.send("GET", self._root + quote(checked_name(name), safe="/-_.~"))
+        if response.status == 200:
+            return response.body
+        found = _ERROR_CODE.search(response.body)
+        code = found[1].decode() if found else str(response.status)
         if code == "NoSuchKey":
             raise ObjectNotFound(f"There is no object named {name!r}.")
-        raise Unavailable(f"AWS refused GetObject: {code}.")
+        raise Unavailable(f"AWS rejected GetObject: {code}.")

@@ -1,16 +1,16 @@
-"""Signed requests to AWS with the standard library alone: what a cold start needs of an SDK.
+"""Signed HTTP requests to AWS with the standard library.
 
-Importing boto3 and making two clients takes as long as importing FastAPI, for one `GetItem` and a few `GetObject`. The
-signature is AWS Signature Version 4, all of the body signed:
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Tests compare it with
-botocore's. What writes, or needs more of AWS than this, uses `recsys.aws`.
+The function `recommend` needs one `GetItem` and a few `GetObject` requests. Importing boto3 and creating two clients
+for them takes longer than importing FastAPI. The decision record "AWS client of the hot path" compares the
+alternatives. Requests are signed with AWS Signature Version 4, including the body:
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Tests compare the signatures
+with those of botocore. Everything else in recsys that calls AWS uses boto3, see `recsys.aws`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import random
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -21,52 +21,60 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final
 from urllib.parse import urlsplit
 
+from recsys.backoff import backoff_s
 from recsys.errors import Unavailable
-from recsys.settings import AwsConfig
+from recsys_recommend.lean_aws.credentials import CredentialProvider, Credentials
 
-_CONNECT_TIMEOUT_S: Final = 2.0
-_ATTEMPTS: Final = 4
-_FIRST_PAUSE_S: Final = 0.05
-_TRY_AGAIN: Final = frozenset({429, 500, 502, 503, 504})
-# DynamoDB says so with a 400.
-_THROTTLED: Final = re.compile(rb"Throttl|ProvisionedThroughputExceeded|RequestLimitExceeded")
+_CONNECT_TIMEOUT_S: Final = 2.0  # as in recsys.aws
+_ATTEMPTS: Final = 4  # as in recsys.aws
+_BACKOFF_BASE_S: Final = 0.05  # not tuned: with 4 attempts, the pauses add up to at most 0.7 s
+_RETRYABLE_STATUS: Final = frozenset({429, 500, 502, 503, 504})
+# DynamoDB reports throttling with status 400.
+_THROTTLING_CODE: Final = re.compile(rb"Throttl|ProvisionedThroughputExceeded|RequestLimitExceeded")
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a service answered, whole."""
+    """A complete HTTP response."""
 
     status: int
     body: bytes
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same request may succeed a little later."""
-        return self.status in _TRY_AGAIN or (self.status == 400 and _THROTTLED.search(self.body) is not None)
+        """Whether the same request may succeed later."""
+        return self.status in _RETRYABLE_STATUS or (
+            self.status == 400 and _THROTTLING_CODE.search(self.body) is not None
+        )
 
 
 class SignedService:
-    """One AWS service at one address; safe to share between threads. Connections are kept and used again.
+    """Client of one AWS service. It keeps connections open for reuse, and is thread-safe.
 
     Parameters
     ----------
     name
-        The service as its signature names it, `s3`.
+        Name of the service in signatures, such as `s3`.
     base_url
-        `https://host[:port]`, or with `http` for an emulator.
+        `https://host[:port]`, or `http://…` for an emulator.
+    region
+        The AWS region of the service.
+    credentials
+        Provides the credentials of each request.
     read_timeout_s
-        How long an answer may stay silent.
+        Longest time without data from the service, in seconds.
     pause
-        Waits so many seconds, before another attempt.
+        Sleeps for the given number of seconds before a retry.
     """
 
     def __init__(
         self,
         name: str,
         base_url: str,
-        access: AwsConfig,
         *,
+        region: str,
+        credentials: CredentialProvider,
         read_timeout_s: float,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -74,53 +82,80 @@ class SignedService:
         self._name = name
         self._host = parts.netloc
         self._connection_class = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._access = access
+        self._region = region
+        self._credentials = credentials
         self._read_timeout_s = read_timeout_s
         self._pause = pause
         self._idle: list[HTTPConnection] = []
 
     def send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Response:
-        """Send a request; `path` is percent-encoded. Tried again where that may help.
+        """Send a signed request, with retries after connection errors, throttling and server errors.
+
+        Parameters
+        ----------
+        method
+            The HTTP method.
+        path
+            The path, percent-encoded, without a query.
+        headers
+            Additional headers, with names in lower case.
+        body
+            The request body.
+
+        Returns
+        -------
+        Response
+            A response with any status that is not retryable, such as 200 or 404.
 
         Raises
         ------
         Unavailable
-            There are no credentials, or the service did not answer, or with an error of its own.
+            If there are no credentials, or all attempts failed.
         """
-        cause: Exception | None
+        failure: Exception | str = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
-                self._pause(random.uniform(0.5, 1.0) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311 - no secret
+                self._pause(backoff_s(attempt, base_s=_BACKOFF_BASE_S))
             try:
-                answer = self._send_once(method, path, dict(headers or {}), body)
+                response = self._send_once(method, path, dict(headers or {}), body)
             except (OSError, HTTPException) as error:
-                failure, cause = f"{type(error).__name__}", error
+                failure = error
                 continue
-            if not answer.is_retryable:
-                return answer
-            failure, cause = f"status {answer.status}", None
-        raise Unavailable(f"{self._name} did not answer {method} in {_ATTEMPTS} attempts: {failure}.") from cause
+            if not response.is_retryable:
+                return response
+            failure = f"status {response.status}"
+        cause = failure if isinstance(failure, Exception) else None
+        reason = type(failure).__name__ if cause else failure
+        raise Unavailable(f"{self._name} did not respond to {method} in {_ATTEMPTS} attempts: {reason}.") from cause
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
 
     def _send_once(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Response:
         signed = sign(
-            method, path, {**headers, "host": self._host}, body, service=self._name, access=self._access, now=_utc_now()
+            method,
+            path,
+            {**headers, "host": self._host},
+            body,
+            service=self._name,
+            region=self._region,
+            credentials=self._credentials.get(),
+            now=datetime.now(UTC),
         )
-        # What a frozen Lambda left open may be closed at the other end: the next attempt takes another.
+        # The service may have closed a connection while Lambda had frozen the process. Then this attempt fails, and the
+        # next one uses another connection.
         connection = self._idle.pop() if self._idle else self._connect()
         try:
             connection.request(method, path, body, signed)
-            response = connection.getresponse()
-            answer = Response(response.status, response.read())
+            reply = connection.getresponse()
+            response = Response(reply.status, reply.read())
         except BaseException:
             connection.close()
             raise
         self._idle.append(connection)
-        return answer
+        return response
 
     def _connect(self) -> HTTPConnection:
         connection = self._connection_class(self._host, timeout=_CONNECT_TIMEOUT_S)
@@ -136,34 +171,51 @@ def sign(
     body: bytes,
     *,
     service: str,
-    access: AwsConfig,
+    region: str,
+    credentials: Credentials,
     now: datetime,
 ) -> dict[str, str]:
-    """`headers` (names in lower case, `host` among them) with what signs them.
+    """Sign a request with AWS Signature Version 4.
 
-    `path` is percent-encoded once, has no query and, but for S3, only characters that need no encoding.
+    Parameters
+    ----------
+    method
+        The HTTP method.
+    path
+        The path, percent-encoded once, without a query. Except for S3, it must consist of characters that need no
+        encoding.
+    headers
+        All headers to sign, with names in lower case. `host` must be among them.
+    body
+        The request body.
+    service
+        Name of the service, such as `s3`.
+    region
+        The AWS region of the service.
+    credentials
+        The credentials to sign with.
+    now
+        Time of the signature, in UTC.
 
-    Raises
-    ------
-    Unavailable
-        There are no credentials.
+    Returns
+    -------
+    dict[str, str]
+        The headers, with the time, the digest of the body, the session token and the signature.
     """
-    if not access.access_key_id or not access.secret_access_key:
-        raise Unavailable("The environment holds no AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     moment = now.strftime("%Y%m%dT%H%M%SZ")
     body_sha256 = hashlib.sha256(body).hexdigest()
     signed = {**headers, "x-amz-content-sha256": body_sha256, "x-amz-date": moment}
-    if access.session_token:
-        signed["x-amz-security-token"] = access.session_token
+    if credentials.session_token:
+        signed["x-amz-security-token"] = credentials.session_token
     names = sorted(signed)
-    listed = "".join(f"{name}:{signed[name].strip()}\n" for name in names)
-    canonical = f"{method}\n{path}\n\n{listed}\n{';'.join(names)}\n{body_sha256}"
-    scope = f"{moment[:8]}/{access.region}/{service}/aws4_request"
+    lines = "".join(f"{name}:{signed[name].strip()}\n" for name in names)
+    canonical = f"{method}\n{path}\n\n{lines}\n{';'.join(names)}\n{body_sha256}"
+    scope = f"{moment[:8]}/{region}/{service}/aws4_request"
     to_sign = f"{_ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    key = _signing_key(access.secret_access_key, moment[:8], access.region, service)
+    key = _signing_key(credentials.secret_access_key, moment[:8], region, service)
     signature = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
     signed["authorization"] = (
-        f"{_ALGORITHM} Credential={access.access_key_id}/{scope}, "
+        f"{_ALGORITHM} Credential={credentials.access_key_id}/{scope}, "
         f"SignedHeaders={';'.join(names)}, Signature={signature}"
     )
     return signed
@@ -175,7 +227,3 @@ def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
     for part in (day, region, service, "aws4_request"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
     return key
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)

@@ -1,1 +1,1 @@
-"""What every function shares: errors, keys, the model's arithmetic, the artifact, the two ports."""
+"""Shared package of the functions: errors, API keys, object store, registry and serving model."""

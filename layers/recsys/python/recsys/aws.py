@@ -1,6 +1,6 @@
-"""The AWS clients, made once a process, and what their failures mean.
+"""boto3 clients, created once per process, and the translation of their errors.
 
-Region, credentials and `AWS_ENDPOINT_URL` (for an emulator) are read by boto3 itself.
+boto3 itself reads the region, the credentials and `AWS_ENDPOINT_URL` (for an emulator).
 """
 
 from __future__ import annotations
@@ -22,53 +22,70 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
-# A call inside a region connects in milliseconds: one that takes seconds is better tried again.
+# A call within a region connects in milliseconds, so a connection that takes seconds is better retried.
 _CONFIG: Final = Config(
     connect_timeout=2, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4}, tcp_keepalive=True
 )
-# Both by name, since boto3's defaults would sign forms with version 2, and send them to the global host: that redirects
-# to the bucket's region, and the file is lost on the way.
+# Both options are explicit because boto3's defaults sign upload forms with version 2 and address the global host. The
+# global host redirects to the bucket's region, and the redirect loses the uploaded file.
 _S3_CONFIG: Final = _CONFIG.merge(Config(read_timeout=60, signature_version="s3v4", s3={"addressing_style": "virtual"}))
-# An emulator's host name has no subdomain for each bucket.
+# An emulator's host name has no subdomain per bucket.
 _S3_EMULATOR_CONFIG: Final = _S3_CONFIG.merge(Config(s3={"addressing_style": "path"}))
+
+_AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
+"""DNS suffixes of the public AWS partitions, from botocore's `partitions.json`."""
 
 
 @cache
 def s3_client() -> S3Client:
-    """The process's S3 client; safe to share between threads."""
+    """Return the S3 client of the process. It can be shared between threads.
+
+    At AWS and its VPC endpoints a bucket is addressed by subdomain, at any other endpoint by path. The host name
+    decides, because `AWS_ENDPOINT_URL` can point to either of them.
+    """
     client = Session().client("s3", config=_S3_CONFIG)
-    if "amazonaws" in (urlsplit(client.meta.endpoint_url).hostname or ""):
+    if _is_aws_host(client.meta.endpoint_url):
         return client
     return Session().client("s3", config=_S3_EMULATOR_CONFIG)
 
 
 @cache
 def dynamodb_client() -> DynamoDBClient:
-    """The process's DynamoDB client; safe to share between threads."""
+    """Return the DynamoDB client of the process. It can be shared between threads."""
     return Session().client("dynamodb", config=_CONFIG)
 
 
 @cache
 def sqs_client() -> SQSClient:
-    """The process's SQS client; safe to share between threads."""
+    """Return the SQS client of the process. It can be shared between threads."""
     return Session().client("sqs", config=_CONFIG)
 
 
+def _is_aws_host(endpoint_url: str) -> bool:
+    hostname = urlsplit(endpoint_url).hostname or ""
+    return hostname.endswith(_AWS_DOMAINS)
+
+
 def error_code(error: ClientError) -> str:
-    """What AWS calls the error, `NoSuchKey` for one; for a reply without a body, its HTTP status."""
+    """Return the AWS error code, such as `NoSuchKey`, or the HTTP status if the response has no body."""
     return str(error.response.get("Error", {}).get("Code", "Unknown"))
 
 
 @contextmanager
 def translating_errors(operation: str) -> Iterator[None]:
-    """Turn what botocore raises within into `Unavailable`.
+    """Translate botocore errors raised in the context into `Unavailable`.
 
-    botocore has tried again by then where that helps. The message names `operation` and the error's code; what the
-    error says is left to its cause, since it can quote the request.
+    botocore has already retried where that helps. The message contains `operation` and the error code only, because
+    the text of the error can quote the request. The error itself is the cause.
+
+    Raises
+    ------
+    Unavailable
+        If AWS rejected the operation or did not respond.
     """
     try:
         yield
     except ClientError as error:
-        raise Unavailable(f"AWS refused {operation}: {error_code(error)}.") from error
+        raise Unavailable(f"AWS rejected {operation}: {error_code(error)}.") from error
     except BotoCoreError as error:
-        raise Unavailable(f"AWS did not answer {operation}: {type(error).__name__}.") from error
+        raise Unavailable(f"AWS did not respond to {operation}: {type(error).__name__}.") from error

@@ -1,37 +1,45 @@
-"""Points in time as text that sorts: ISO 8601, UTC, microseconds, fixed width."""
+"""Timestamps as sortable text: ISO 8601 in UTC with microseconds, fixed width."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import NewType
+from typing import Final, NewType
 
 Timestamp = NewType("Timestamp", str)
-"""`2026-11-22T20:31:05.123456Z`. Text order is time order, so every store can compare it."""
+"""Text such as `2026-11-22T20:31:05.123456Z`. Its text order is its time order, so that every store can compare it."""
+
+DAY_S: Final = 86_400
+"""Seconds per day."""
 
 Clock = Callable[[], Timestamp]
+"""Returns the current time. Tests pass one that they control."""
 
 
 def utc_now() -> Timestamp:
-    """The present."""
+    """Return the current time."""
     return from_datetime(datetime.now(UTC))
 
 
 def from_datetime(moment: datetime) -> Timestamp:
-    """`moment` (aware) as a `Timestamp`."""
+    """Convert a timezone-aware `datetime` to a `Timestamp`."""
     return Timestamp(moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
 
 def to_datetime(timestamp: Timestamp) -> datetime:
-    """The inverse of `from_datetime`."""
+    """Convert a `Timestamp` to a `datetime` in UTC."""
     return datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
 
 
 def after(timestamp: Timestamp, seconds: float) -> Timestamp:
-    """The point `seconds` later (earlier where negative)."""
+    """Return the timestamp `seconds` later, or earlier if `seconds` is negative.
+
+    >>> after(Timestamp("2026-03-01T12:00:00.000000Z"), 90.5)
+    '2026-03-01T12:01:30.500000Z'
+    """
     return from_datetime(to_datetime(timestamp) + timedelta(seconds=seconds))
 
 
 def to_epoch_s(timestamp: Timestamp) -> int:
-    """Whole seconds since 1970."""
+    """Return the whole seconds since 1970-01-01 UTC, rounded down."""
     return int(to_datetime(timestamp).timestamp())

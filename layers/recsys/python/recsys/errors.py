@@ -1,32 +1,39 @@
-"""Every error a caller can meet, as one tree.
+"""All errors that a caller can see, as one tree.
 
     RecsysError
-    ├── InvalidRequest             the request cannot be understood
-    │   ├── EmptyUpload            the body holds no bytes
-    │   ├── UnsupportedMediaType   the body is of a type that the route does not take
-    │   └── IdempotencyMismatch    an Idempotency-Key came back with another body
-    ├── PayloadTooLarge            the body is over the limit of this route
-    ├── InvalidData                the CSV cannot be trained on
-    ├── InvalidApiKey              no key, a typo, an unknown or a revoked one
+    ├── InvalidRequest             the request is malformed
+    │   ├── EmptyUpload            the body is empty
+    │   ├── UnsupportedMediaType   the route does not accept the body's content type
+    │   └── IdempotencyMismatch    an Idempotency-Key was reused with a different body
+    ├── PayloadTooLarge            the body exceeds the limit of the route
+    ├── InvalidData                the CSV cannot be used for training
+    │   └── UntrainableCsv         the CSV was read, but too little of it is usable
+    ├── InvalidApiKey              the key is missing, malformed, unknown or revoked
     ├── NotFound
     │   ├── JobNotFound
     │   ├── KeyNotFound
     │   ├── VersionNotFound
-    │   ├── ItemNotFound           the model knows no such item
+    │   ├── ItemNotFound           the model does not contain the item
     │   └── ObjectNotFound
     ├── Conflict
-    │   ├── ModelNotReady          no version of this key's model is published yet
-    │   ├── ObjectExists           a create-only write met an object
+    │   ├── ModelNotReady          the key has no published model yet
+    │   ├── ObjectExists           a create-only write found an existing object
     │   ├── KeyExists
-    │   └── JobNotClaimable        finished, or another worker holds its lease
-    │       ├── JobBusy            another worker holds its lease
-    │       └── JobFinished        it reached a final state
-    ├── Gone                       a claim token is used up, expired or was never issued
-    ├── LeaseLost                  another worker took the job over; stop working on it
-    ├── ArtifactDamaged            a model file is not what its manifest says
-    └── Unavailable                a store did not answer; trying again may help
+    │   └── JobNotClaimable
+    │       ├── JobBusy            another worker holds the job's lease
+    │       └── JobFinished        the job is in a final state
+    ├── Gone                       a claim token is used, expired or unknown
+    ├── LeaseLost                  another worker took over the job; this worker must stop
+    ├── ArtifactDamaged            a model file does not match its manifest
+    ├── Unavailable                a store did not respond; a retry may succeed
+    ├── InvalidSetting             an environment variable has an invalid value
+    ├── RegistryTooNew             a newer release wrote the registry file
+    ├── DataDirInUse               another service uses the data directory
+    ├── DataDirUnusable            the data directory cannot be written
+    └── CannotListen               the port cannot be opened
 
-An error knows no HTTP status: `recsys.http.problems` maps classes to problems.
+The classes that several packages raise are defined here. The others are defined next to the code that raises them.
+An error does not know its HTTP status: `recsys.http.problems` maps each class to one.
 """
 
 from __future__ import annotations
@@ -38,9 +45,18 @@ from typing import Any, ClassVar, Self
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One place in the input that is wrong.
+    """One error in the input, with its position.
 
-    `line` is the 1-based line of a CSV (the header is line 1); `pointer` a JSON pointer into a request body.
+    Parameters
+    ----------
+    code
+        The kind of error, for programs: `missing-user-id`.
+    detail
+        What is wrong, for readers.
+    line
+        Line of the CSV, 1-based; the header is line 1.
+    pointer
+        JSON pointer into the request body.
     """
 
     code: str
@@ -49,13 +65,13 @@ class FieldError:
     pointer: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that are set."""
+        """Return the fields that are not None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong, in the words of RFC 9457, without the transport: it is kept with a failed job."""
+    """An RFC 9457 problem without its HTTP members, so that it can also be stored with a failed job."""
 
     code: str
     title: str
@@ -64,7 +80,7 @@ class Problem:
     errors: tuple[FieldError, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; empty members are left out."""
+        """Return the problem as a JSON object. Empty members are omitted."""
         document: dict[str, Any] = {"code": self.code, "title": self.title, "detail": self.detail}
         if self.hint:
             document["hint"] = self.hint
@@ -74,7 +90,7 @@ class Problem:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """The inverse of `to_json`."""
+        """Return the problem that `to_json` wrote."""
         return cls(
             code=document["code"],
             title=document["title"],
@@ -85,10 +101,30 @@ class Problem:
 
 
 class RecsysError(Exception):
-    """The root. `detail` says what was expected and what came; `hint` says the mend."""
+    """Base class of all errors of recsys.
+
+    Parameters
+    ----------
+    detail
+        What was expected and what was received, in one or two sentences.
+    code
+        Machine-readable code of this error. Defaults to the code of the class.
+    hint
+        What to do about it. Defaults to the hint of the class.
+    errors
+        Errors at single positions of the input, such as the bad lines of a CSV.
+    retry_after_s
+        Seconds after which a retry may succeed.
+
+    Examples
+    --------
+    >>> error = JobNotFound("There is no job with the id 'j1'.")
+    >>> error.to_problem().to_json()
+    {'code': 'job-not-found', 'title': 'Job not found', 'detail': "There is no job with the id 'j1'."}
+    """
 
     code: ClassVar[str] = "internal-error"
-    title: ClassVar[str] = "Something went wrong on our side"
+    title: ClassVar[str] = "Internal error"
     default_hint: ClassVar[str | None] = None
 
     def __init__(
@@ -108,19 +144,19 @@ class RecsysError(Exception):
         self.retry_after_s = retry_after_s
 
     def to_problem(self) -> Problem:
-        """The error as a value that can be stored and sent."""
+        """Return the error as a value that can be stored and sent."""
         return Problem(self.problem_code, self.title, self.detail, self.hint, self.errors)
 
 
 class InvalidRequest(RecsysError):
-    """The request cannot be understood."""
+    """Raised when a request is malformed."""
 
     code = "invalid-request"
     title = "The request is not valid"
 
 
 class EmptyUpload(InvalidRequest):
-    """The body holds no bytes."""
+    """Raised when the body of an upload is empty."""
 
     code = "empty-upload"
     title = "The upload is empty"
@@ -128,37 +164,40 @@ class EmptyUpload(InvalidRequest):
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """The body is of a type that the route does not take."""
+    """Raised when the route does not accept the content type of the body."""
 
     code = "unsupported-media-type"
-    title = "The body is of a type that this route does not take"
+    title = "The content type is not supported"
 
 
 class IdempotencyMismatch(InvalidRequest):
-    """An Idempotency-Key came back with another body."""
+    """Raised when an Idempotency-Key is reused with a different body."""
 
     code = "idempotency-mismatch"
-    title = "This Idempotency-Key was used for another request"
-    default_hint = "Use a new Idempotency-Key for a new file."
+    title = "The Idempotency-Key was already used for a different request"
+    default_hint = "Send a new Idempotency-Key with each new file."
 
 
 class PayloadTooLarge(RecsysError):
-    """The body is over the limit of this route."""
+    """Raised when the body exceeds the limit of the route."""
 
     code = "payload-too-large"
     title = "The upload is too large for this route"
-    default_hint = "POST /v1/uploads gives an address that takes large files."
+    default_hint = "Request an upload form with POST /v1/uploads; it accepts larger files."
 
 
 class InvalidData(RecsysError):
-    """The CSV cannot be trained on."""
+    """Raised when a CSV cannot be used for training."""
 
     code = "invalid-data"
-    title = "The data cannot be trained on"
+    title = "The data cannot be used for training"
 
 
 class InvalidApiKey(RecsysError):
-    """No key, a typo, an unknown or a revoked one. The message never says which of the last two."""
+    """Raised when the API key is missing, malformed, unknown or revoked.
+
+    Unknown and revoked keys get the same message, so that a response does not reveal which keys exist.
+    """
 
     code = "invalid-api-key"
     title = "The API key is not valid"
@@ -166,119 +205,128 @@ class InvalidApiKey(RecsysError):
 
 
 class NotFound(RecsysError):
-    """The thing that was asked for does not exist."""
+    """Raised when the requested resource does not exist."""
 
     code = "not-found"
     title = "Not found"
 
 
 class JobNotFound(NotFound):
-    """No such job, or it belongs to another key."""
+    """Raised when the job does not exist or belongs to another key."""
 
     code = "job-not-found"
-    title = "No such job"
+    title = "Job not found"
 
 
 class KeyNotFound(NotFound):
-    """No such key."""
+    """Raised when the key does not exist, has expired or is revoked."""
 
     code = "key-not-found"
-    title = "No such key"
+    title = "Key not found"
 
 
 class VersionNotFound(NotFound):
-    """No such model version of this key."""
+    """Raised when the key has no model version of this name."""
 
     code = "version-not-found"
-    title = "No such model version"
+    title = "Model version not found"
     default_hint = "GET /v1/models lists the versions of this key."
 
 
 class ItemNotFound(NotFound):
-    """The model knows no such item."""
+    """Raised when the model does not contain the item."""
 
     code = "item-not-found"
-    title = "No such item"
-    default_hint = "Vocabulary are compared as they stand in the CSV. Items that are new since need another training."
+    title = "Item not found"
+    default_hint = (
+        "Item ids must match the CSV exactly, including case and leading zeros. "
+        "To add new items, upload data that contains them with POST /v1/train."
+    )
 
 
 class ObjectNotFound(NotFound):
-    """The object store holds no such object."""
+    """Raised when the object store has no object of this name."""
 
     code = "object-not-found"
-    title = "No such object"
+    title = "Object not found"
 
 
 class Conflict(RecsysError):
-    """The request does not fit the present state."""
+    """Raised when the request conflicts with the current state of a resource."""
 
     code = "conflict"
-    title = "The request does not fit the present state"
+    title = "The request conflicts with the current state"
 
 
 class ModelNotReady(Conflict):
-    """No version of this key's model is published yet."""
+    """Raised when the key has no published model yet."""
 
     code = "model-not-ready"
     title = "The model is not ready"
-    default_hint = "GET /v1/jobs/{job_id} says how far its training is; if it failed, POST a mended file with this key."
+    default_hint = "Check the training with GET /v1/jobs/{job_id}. If it failed, upload a corrected file with this key."
 
 
 class ObjectExists(Conflict):
-    """A create-only write met an object of that name."""
+    """Raised when a create-only write finds an existing object of the same name."""
 
     code = "object-exists"
-    title = "The object exists"
+    title = "The object already exists"
 
 
 class KeyExists(Conflict):
-    """A key of that id exists."""
+    """Raised when a key with the same id already exists."""
 
     code = "key-exists"
-    title = "The key exists"
+    title = "The key already exists"
 
 
 class JobNotClaimable(Conflict):
-    """The job cannot be worked on now."""
+    """Raised when a worker cannot claim a job: see `JobBusy` and `JobFinished`."""
 
     code = "job-not-claimable"
     title = "The job cannot be claimed"
 
 
 class JobBusy(JobNotClaimable):
-    """Another worker holds the job's lease."""
+    """Raised when another worker holds the lease of the job."""
 
 
 class JobFinished(JobNotClaimable):
-    """The job reached a final state."""
+    """Raised when the job is already in a final state."""
 
 
 class Gone(RecsysError):
-    """A claim token is used up, expired or was never issued; the message does not say which."""
+    """Raised when a claim token is used, expired or unknown.
+
+    The three cases get the same message, so that a response does not reveal which tokens exist.
+    """
 
     code = "claim-gone"
-    title = "The claim token is not valid any more"
-    default_hint = "A token works once, within 24 hours. Drop the file again for a new receipt."
+    title = "The claim token is no longer valid"
+    default_hint = (
+        "A token works once, until the claim_expires_at of its receipt. "
+        "Drop the file into the inbox again to get a new receipt."
+    )
 
 
 class LeaseLost(RecsysError):
-    """Another worker took the job over; whoever meets this stops working on it."""
+    """Raised when another worker took over the job. The worker that sees this error must stop working on the job."""
 
     code = "lease-lost"
-    title = "The job was taken over"
+    title = "Another worker took over the job"
 
 
 class ArtifactDamaged(RecsysError):
-    """A model file is not what its manifest says."""
+    """Raised when a model file does not match its manifest."""
 
     code = "artifact-damaged"
-    title = "The model's files are damaged"
-    default_hint = "Activate another version with POST /v1/models/{version}/activate, or train again."
+    title = "The model files are damaged"
+    default_hint = "Activate another version with POST /v1/models/{version}/activate, or retrain with POST /v1/train."
 
 
 class Unavailable(RecsysError):
-    """A store did not answer; trying again may help."""
+    """Raised when the object store or the registry does not respond. A retry may succeed."""
 
     code = "unavailable"
-    title = "The service is not available right now"
-    default_hint = "Try again in a few seconds."
+    title = "The service is temporarily unavailable"
+    default_hint = "Retry in a few seconds."

@@ -11,8 +11,8 @@ from cachetools import TTLCache
 from recsys.clock import Clock, utc_now
 from recsys.errors import InvalidApiKey, KeyNotFound, ModelNotReady
 from recsys.keys.api_key import ApiKey
+from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
-from recsys.registry.registry import KeyReader
 
 _MAX_CACHED_KEYS: Final = 10_000  # not tuned
 _RETRY_AFTER_S: Final = 5  # not tuned: training a small data set takes some seconds

@@ -1,1 +1,1 @@
-"""The object store: one port, adapters for a directory and for S3."""
+"""Object store: its interface, and adapters for a directory and for S3."""

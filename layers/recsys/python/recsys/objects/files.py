@@ -1,7 +1,7 @@
-"""The object store as a directory: an object is a file, and its name the path below the root.
+"""Object store in a directory: each object is a file, and its name is the path below the root.
 
-What is being written lies in `.tmp` and appears under its name in one step, so that a `kill -9` leaves nothing half
-written in sight, and a power cut nothing that was promised and is gone.
+A write goes to a temporary file in `.tmp`, is synced to the disk and then appears under its name in one step. Therefore
+`kill -9` leaves no partial object, and an object that was reported as written survives a power cut.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from recsys.errors import InvalidRequest, ObjectExists, ObjectNotFound, Unavaila
 from recsys.objects.names import RESERVED, checked_name, checked_prefix
 from recsys.objects.store import ObjectInfo, UploadForm
 
-logger = logging.getLogger("recsys.objects")
+_logger: Final = logging.getLogger("recsys.objects")
 
-_STALE_AFTER_S: Final = 3600.0
-_PLACE_ATTEMPTS: Final = 100
+_STALE_AFTER_S: Final = 3600.0  # not tuned: far longer than any single write
+_COMMIT_ATTEMPTS: Final = 100  # not tuned: each retry needs another delete at exactly the wrong moment
+_COPY_BUFFER_BYTES: Final = 1 << 20
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,12 +38,26 @@ class FileObjectStore:
     Parameters
     ----------
     root
-        The directory; made when it is not there. It must be on a file system with hard links.
+        The directory. It is created if missing, and must be on a file system with hard links.
     base_url
-        Where the server that takes `upload_form`'s form answers: it implements `POST {base_url}/local/uploads`.
+        Base URL of the local service, which accepts the forms of `upload_form` at `POST {base_url}/local/uploads`.
     stale_after_s
-        How old something in `.tmp` must be to count as left by a writer that was killed; 0 for who knows that nobody
-        else writes.
+        Age in seconds at which a file in `.tmp` is taken for the leftover of a killed process and deleted. Pass 0 if no
+        other process writes to the directory.
+
+    Raises
+    ------
+    Unavailable
+        If the directory cannot be created or read.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     store = FileObjectStore(Path(folder))
+    ...     info = store.create("inbox/shop.csv", b"user_id,item_id")
+    ...     store.read("inbox/shop.csv"), info.size_bytes
+    (b'user_id,item_id', 15)
     """
 
     def __init__(
@@ -51,55 +66,59 @@ class FileObjectStore:
         self._root = root
         self._temporary = root / RESERVED
         self._base_url = base_url.rstrip("/")
-        self._passed_over: set[str] = set()
+        self._skipped: set[str] = set()
         with _translating_errors("open", str(root)):
             self._temporary.mkdir(parents=True, exist_ok=True)
             self._remove_stale(stale_after_s)
 
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
-        """See `ObjectStore.create`."""
+        """Create an object atomically, with a hard link that fails if the name exists."""
         path = self._path(name)
         with _translating_errors("create", name), self._written(body, after_ns=0) as temporary:
             status = temporary.stat()
             try:
-                self._place(path, lambda: os.link(temporary, path))
+                self._commit(path, lambda: os.link(temporary, path))
             except FileExistsError as error:
                 raise ObjectExists(f"An object named {name!r} exists.") from error
         return _describe(name, status)
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
-        """See `ObjectStore.replace`."""
+        """Create or overwrite an object atomically, with a rename."""
         path = self._path(name)
         with _translating_errors("replace", name), self._written(body, after_ns=_modified_ns(path)) as temporary:
             status = temporary.stat()
-            self._place(path, lambda: temporary.replace(path))
+            self._commit(path, lambda: temporary.replace(path))
         return _describe(name, status)
 
     def read(self, name: str) -> bytes:
-        """See `ObjectStore.read`."""
+        """Return the content of the file."""
         with self.open(name) as file, _translating_errors("read", name):
             return file.read()
 
     def open(self, name: str) -> BinaryIO:
-        """See `ObjectStore.open`."""
+        """Open the file for reading."""
         path = self._path(name)
         with _translating_errors("open", name), _absent_without_file(name):
             return path.open("rb")
 
     def info(self, name: str) -> ObjectInfo:
-        """See `ObjectStore.info`."""
+        """Return the size, version and times of the file."""
         with _translating_errors("look up", name):
             return self._info(name)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See `ObjectStore.list`; what lies below and may not be looked at is passed over, with a warning."""
+        """Iterate over the files whose name starts with `prefix`, in ascending order of the names.
+
+        Subfolders that cannot be read are skipped with a warning, and so are files whose name is not a valid object
+        name.
+        """
         checked_prefix(prefix)
         folder = prefix.rpartition("/")[0]
         with _translating_errors("list", prefix):
             yield from self._walk(f"{folder}/" if folder else "", prefix)
 
     def delete(self, name: str) -> None:
-        """See `ObjectStore.delete`; folders left empty go too, but for those right below the root."""
+        """Delete the file, and its folders if they become empty. Folders directly below the root are kept."""
         path = self._path(name)
         with _translating_errors("delete", name):
             try:
@@ -111,23 +130,26 @@ class FileObjectStore:
                 return
         self._remove_empty(path.parent)
 
-    def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:  # noqa: ARG002 - the port's
-        """See `ObjectStore.upload_form`; the local server holds the limits, so the form does not carry them."""
+    def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:  # noqa: ARG002 - required by ObjectStore
+        """Create an upload form. The local service enforces the limits itself, so the form does not contain them."""
         return UploadForm(f"{self._base_url}/local/uploads", {"name": checked_name(name)})
 
     # -- writing
 
     @contextlib.contextmanager
     def _written(self, body: bytes | BinaryIO, *, after_ns: int) -> Iterator[Path]:
-        """A durable temporary file that holds `body`, modified later than `after_ns`; removed at the end."""
+        """Provide a temporary file that contains `body` and is synced to the disk; it is deleted on exit.
+
+        Its modification time is later than `after_ns`, so that its version differs from that of the file it replaces.
+        """
         self._temporary.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._temporary)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                shutil.copyfileobj(io.BytesIO(body) if isinstance(body, bytes) else body, file, 1 << 20)
+                shutil.copyfileobj(io.BytesIO(body) if isinstance(body, bytes) else body, file, _COPY_BUFFER_BYTES)
                 file.flush()
-                # The kernel's own time steps by milliseconds; two quick writes must still differ in their version.
+                # The kernel's clock ticks in milliseconds, but two quick writes must differ in their version.
                 modified_ns = max(time.time_ns(), after_ns + 1)
                 os.utime(temporary, ns=(modified_ns, modified_ns))
                 os.fsync(file.fileno())
@@ -135,16 +157,16 @@ class FileObjectStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _place(self, path: Path, step: Callable[[], object]) -> None:
-        """Take the one `step` that makes a written file appear as `path`, and make it last."""
-        for attempt in range(1, _PLACE_ATTEMPTS + 1):
+    def _commit(self, path: Path, publish: Callable[[], object]) -> None:
+        """Create the folders of `path`, call `publish` to make the file appear there, and sync the folder."""
+        for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             self._make_directory(path.parent)
             try:
-                step()
+                publish()
                 break
             except FileNotFoundError:
-                # A delete took the folder away, because it was empty, before the file was in it.
-                if attempt == _PLACE_ATTEMPTS:
+                # A concurrent delete removed the folder while it was still empty.
+                if attempt == _COMMIT_ATTEMPTS:
                     raise
         _sync_directory(path.parent)
 
@@ -152,7 +174,7 @@ class FileObjectStore:
         if directory.is_dir():
             return
         self._make_directory(directory.parent)
-        with contextlib.suppress(FileNotFoundError):  # taken away meanwhile: `_place` tries again
+        with contextlib.suppress(FileNotFoundError):  # a concurrent delete removed the parent: `_commit` retries
             directory.mkdir(exist_ok=True)
             _sync_directory(directory.parent)
 
@@ -160,12 +182,12 @@ class FileObjectStore:
         while directory.parent not in (self._root, directory):
             try:
                 directory.rmdir()
-            except OSError:  # it holds something, or is gone
+            except OSError:  # not empty, or already deleted
                 return
             directory = directory.parent
 
     def _remove_stale(self, after_s: float) -> None:
-        """Remove what writers that were killed left behind."""
+        """Delete temporary files that killed processes left behind."""
         oldest_s = time.time() - after_s
         for entry in self._temporary.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -186,7 +208,10 @@ class FileObjectStore:
         return _describe(name, status)
 
     def _walk(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects of `folder` (empty or with its slash) in name order, which is not the order of its entries."""
+        """Iterate over the objects below `folder` (empty, or with a trailing slash) whose name starts with `prefix`.
+
+        Sorting the folders with their slash yields the objects in the order of their full names: `a-b` before `a/b`.
+        """
         try:
             with os.scandir(self._root / folder) as entries:
                 names = {
@@ -198,34 +223,36 @@ class FileObjectStore:
         for name in sorted(names):
             if name.endswith("/"):
                 if name != f"{RESERVED}/" and (name.startswith(prefix) or prefix.startswith(name)):
-                    with self._passing_over(name):
+                    with self._skipping_unreadable(name):
                         yield from self._walk(name, prefix)
             elif name.startswith(prefix):
-                # A file that was taken away meanwhile, or whose name no object can have, is passed over.
-                with self._passing_over(name), contextlib.suppress(ObjectNotFound, InvalidRequest):
+                # Skip a file that was deleted meanwhile, or whose name is not a valid object name.
+                with self._skipping_unreadable(name), contextlib.suppress(ObjectNotFound, InvalidRequest):
                     yield self._info(name)
 
     @contextlib.contextmanager
-    def _passing_over(self, name: str) -> Iterator[None]:
-        """One folder that may not be opened keeps nobody from the others; it is named once."""
+    def _skipping_unreadable(self, name: str) -> Iterator[None]:
+        """Skip a file or folder without read permission; log each one once."""
         try:
             yield
         except PermissionError as error:
-            if name not in self._passed_over:
-                logger.warning(
-                    "%s is passed over: %s. Let the service's user read it.", self._root / name, error.strerror
+            if name not in self._skipped:
+                _logger.warning(
+                    "Skipped %s: %s. Grant read permission to the user of the service.",
+                    self._root / name,
+                    error.strerror,
                 )
-            self._passed_over.add(name)
+            self._skipped.add(name)
 
 
 def _describe(name: str, status: os.stat_result) -> ObjectInfo:
-    """Time and size make the version, so a copy of the directory that keeps times keeps versions."""
+    """Describe a file. Time and size form its version, so that a copy that preserves times preserves versions."""
     return ObjectInfo(
         name=name,
         size_bytes=status.st_size,
         version=f"{status.st_mtime_ns:x}-{status.st_size:x}",
         modified_at=_timestamp(status.st_mtime_ns),
-        arrived_at=_timestamp(status.st_ctime_ns),  # set by the kernel: by cp, mv and link, also where they keep times
+        arrived_at=_timestamp(status.st_ctime_ns),  # the kernel sets it, even if cp or mv preserve mtime
     )
 
 
@@ -241,7 +268,7 @@ def _modified_ns(path: Path) -> int:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the names in `directory` survive a power cut."""
+    """Sync the entries of `directory` to the disk, so that they survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -263,11 +290,11 @@ def _absent_without_file(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _translating_errors(verb: str, name: str) -> Iterator[None]:
-    """Turn what the operating system raises within into `Unavailable`."""
+    """Translate errors of the operating system raised in the context into `Unavailable`."""
     try:
         yield
     except OSError as error:
         raise Unavailable(
             f"The object directory could not {verb} {name!r}: {error.strerror or error}.",
-            hint="Is the data directory there, writable, not full, and on a file system with hard links?",
+            hint="Check that the data directory exists and is writable, has free space, and supports hard links.",
         ) from error

@@ -1,4 +1,4 @@
-"""Names of objects in the store: the layout of the bucket, or of the data directory."""
+"""Names of objects: the layout of the bucket or the data directory."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ MODELS: Final = "models/"
 
 _CSV: Final = re.compile(r"\.csv(\.gz)?\Z", re.IGNORECASE)
 _MAX_RECEIPT_BYTES: Final = 200
-"""Of the last part of a receipt's name; file systems take 255, and a browser adds to it when it saves the file."""
+"""Longest file name of a receipt. File systems allow 255 bytes; the rest is left for what a browser adds when it saves
+the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """`uploads/<job_id>.csv[.gz]`: the API knows its job already."""
+    """An object at `uploads/<job_id>.csv[.gz]`, whose job the API has already created."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """`inbox/[<key_id>/]<name>.csv[.gz]`: `key_id` is None when somebody new dropped it."""
+    """An object at `inbox/[<key_id>/]<name>.csv[.gz]`. Without a `key_id`, the drop creates a new key."""
 
     key_id: str | None
     name: str
@@ -34,14 +35,28 @@ class Drop:
 
 
 def upload(job_id: str, *, gzipped: bool) -> str:
-    """Where the API stores the file of `job_id`."""
+    """Return the name under which the API stores the upload of a job."""
     return f"{UPLOADS}{job_id}.csv.gz" if gzipped else f"{UPLOADS}{job_id}.csv"
 
 
 def receipt(drop: Drop) -> str:
-    """Where the outcome of `drop` is written: `receipts/[<key_id>/]<name>.json`; `<name>.gz.json` where it is gzipped.
+    """Return the name of the receipt of a drop.
 
-    A name that would be too long is cut and ends in a hash of the whole.
+    Parameters
+    ----------
+    drop
+        The dropped object, as returned by `parse_source`.
+
+    Returns
+    -------
+    str
+        `receipts/[<key_id>/]<name>.json`, or `<name>.gz.json` for a gzipped drop, so that the receipts of `a.csv` and
+        `a.csv.gz` differ. A file name longer than 200 bytes is truncated and ends in a hash of the full name.
+
+    Examples
+    --------
+    >>> receipt(Drop("key1", "orders", gzipped=True))
+    'receipts/key1/orders.gz.json'
     """
     folder = f"{drop.key_id}/" if drop.key_id else ""
     name = f"{drop.name}.gz" if drop.gzipped else drop.name
@@ -49,14 +64,35 @@ def receipt(drop: Drop) -> str:
 
 
 def model_prefix(key_id: str, version: str) -> str:
-    """The folder of one version, with the slash."""
+    """Return the prefix of all objects of a model version, with the trailing slash."""
     return f"{MODELS}{key_id}/{version}/"
 
 
 def parse_source(object_name: str) -> Upload | Drop | None:
-    """What an object under `uploads/` or `inbox/` is; None for a name that asks for no training."""
-    ending = _CSV.search(object_name)
-    if not ending:
+    """Parse the name of an object that may start a training.
+
+    Parameters
+    ----------
+    object_name
+        Name of an object in the store.
+
+    Returns
+    -------
+    Upload, Drop or None
+        None if the name is not `uploads/<job_id>.csv[.gz]` or `inbox/[<key_id>/]<name>.csv[.gz]`. The case of the
+        extension is ignored.
+
+    Examples
+    --------
+    >>> parse_source("inbox/key1/orders.csv.gz")
+    Drop(key_id='key1', name='orders', gzipped=True)
+    >>> parse_source("uploads/job1.csv")
+    Upload(job_id='job1')
+    >>> parse_source("inbox/orders.xlsx") is None
+    True
+    """
+    extension = _CSV.search(object_name)
+    if not extension:
         return None
     folder, _, rest = object_name.partition("/")
     name = _CSV.sub("", rest)
@@ -68,14 +104,15 @@ def parse_source(object_name: str) -> Upload | Drop | None:
         key_id, slash, file_name = name.rpartition("/")
         if "/" in key_id or (slash and not key_id):
             return None
-        return Drop(key_id if slash else None, file_name, gzipped=ending[1] is not None)
+        return Drop(key_id if slash else None, file_name, gzipped=extension[1] is not None)
     return None
 
 
 def _shortened(name: str, max_bytes: int) -> str:
-    """`name`, its end replaced by a hash of the whole where it has more bytes."""
+    """Return `name`, truncated to `max_bytes` with a hash of the full name at its end if it is longer."""
     encoded = name.encode()
     if len(encoded) <= max_bytes:
         return name
-    ending = f"-{hashlib.sha256(encoded).hexdigest()[:16]}"
-    return encoded[: max_bytes - len(ending)].decode(errors="ignore") + ending
+    suffix = f"-{hashlib.sha256(encoded).hexdigest()[:16]}"
+    # A character cut in half at the end is dropped.
+    return encoded[: max_bytes - len(suffix)].decode(errors="ignore") + suffix

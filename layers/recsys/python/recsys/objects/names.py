@@ -1,4 +1,4 @@
-"""Which names an object may have: one rule for every adapter, so that what works here works there."""
+"""Validation of object names: one rule for all adapters, so that every valid name works in every store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from recsys.errors import InvalidRequest
 
 RESERVED: Final = ".tmp"
-"""First part that no name may have: where the directory adapter keeps what is being written."""
+"""Reserved first part of a name. The directory adapter keeps unfinished writes there."""
 
 _MAX_NAME_BYTES: Final = 1024  # S3's limit
 _MAX_PART_BYTES: Final = 255  # the limit of most file systems
@@ -16,31 +16,46 @@ _FORBIDDEN: Final = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def checked_name(name: str) -> str:
-    """`name`, when it is one: a relative path with forward slashes that stays below its root.
+    """Return `name` if it is a valid object name.
+
+    Parameters
+    ----------
+    name
+        A relative path with forward slashes: at most 1,024 bytes, and at most 255 bytes per part.
+
+    Returns
+    -------
+    str
+        `name`, unchanged.
 
     Raises
     ------
     InvalidRequest
-        It is empty, too long or absolute, has an empty part, `.` or `..`, or a character that some store cannot keep
-        (backslash, control characters, half a surrogate pair).
+        If the name is empty, too long or absolute, contains an empty part, `.` or `..`, starts with `.tmp`, or contains
+        a character that some store cannot keep (backslash, control character, lone surrogate).
+
+    Examples
+    --------
+    >>> checked_name("inbox/shop.csv")
+    'inbox/shop.csv'
     """
     parts = name.split("/")
     if _FORBIDDEN.search(name):
-        raise _invalid(name, "has a character that cannot be part of a name")
+        raise _invalid(name, "must not contain a backslash, a control character or a lone surrogate")
     if any(part in ("", ".", "..") for part in parts) or parts[0] == RESERVED:
-        raise _invalid(name, "is not a relative path of plain parts")
+        raise _invalid(name, f'must be a relative path without empty parts, "." or "..", outside {RESERVED}/')
     if len(name.encode()) > _MAX_NAME_BYTES or any(len(part.encode()) > _MAX_PART_BYTES for part in parts):
-        raise _invalid(name, f"is longer than {_MAX_NAME_BYTES} bytes, or a part of it than {_MAX_PART_BYTES}")
+        raise _invalid(name, f"must have at most {_MAX_NAME_BYTES} bytes, and each part at most {_MAX_PART_BYTES}")
     return name
 
 
 def checked_prefix(prefix: str) -> str:
-    """`prefix`, when names can start with it: empty, or its folders as `checked_name` wants them.
+    """Return `prefix` if valid object names can start with it. An empty prefix is valid.
 
     Raises
     ------
     InvalidRequest
-        No name can start with it.
+        If the folders of the prefix are not a valid object name.
     """
     folder, slash, _ = prefix.rpartition("/")
     if slash:
@@ -48,9 +63,9 @@ def checked_prefix(prefix: str) -> str:
     return prefix
 
 
-def _invalid(name: str, why: str) -> InvalidRequest:
+def _invalid(name: str, rule: str) -> InvalidRequest:
     return InvalidRequest(
-        f"The object name {why}. Received: {name[:100]!a}.",
+        f"The object name {rule}. Received: {name[:100]!a}.",
         code="invalid-object-name",
         hint="Use a name like inbox/shop.csv.",
     )

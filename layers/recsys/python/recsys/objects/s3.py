@@ -1,4 +1,4 @@
-"""The object store as an S3 bucket."""
+"""Object store in an S3 bucket."""
 
 from __future__ import annotations
 
@@ -25,24 +25,36 @@ if TYPE_CHECKING:
 
 _ABSENT: Final = ("NoSuchKey", "404")
 _EXISTS: Final = "PreconditionFailed"
-_TRY_AGAIN: Final = "ConditionalRequestConflict"
-_CREATE_ATTEMPTS: Final = 5
+_CONFLICT: Final = "ConditionalRequestConflict"
+_CREATE_ATTEMPTS: Final = 5  # not tuned: each conflict needs another write of the same name
 _WRITER: Final = "writer"
+"""Name of the metadata entry that identifies the call that created an object."""
 _STREAM_BUFFER_BYTES: Final = 1 << 20
 
 
 class S3ObjectStore:
-    """An `ObjectStore` in a bucket. A stream that is written must be seekable: it is read once for the checksum."""
+    """An `ObjectStore` in an S3 bucket.
+
+    Every object is uploaded with a SHA-256 checksum. A stream that is uploaded must be seekable, because it is read
+    twice: once for the checksum.
+
+    Parameters
+    ----------
+    client
+        An S3 client, as returned by `recsys.aws.s3_client`.
+    bucket
+        Name of the bucket. With versioning, `ObjectInfo.version` is the version id; without, it is the ETag.
+    """
 
     def __init__(self, client: S3Client, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
 
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
-        """See `ObjectStore.create`."""
+        """Create an object with a conditional write (`If-None-Match: *`)."""
         checked_name(name)
-        # boto3 sends a request again when its answer got lost. Then S3 says that the object exists, and the mark says
-        # that it is the one this call wrote.
+        # boto3 repeats a request whose response was lost. S3 then reports that the object exists, and the writer's mark
+        # shows that this call created it.
         writer = secrets.token_hex(8)
         with translating_errors("PutObject"):
             version_id = self._put_new(name, body, writer)
@@ -52,32 +64,32 @@ class S3ObjectStore:
         return _describe(name, head)
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
-        """See `ObjectStore.replace`."""
+        """Create or overwrite an object."""
         checked_name(name)
         with translating_errors("PutObject"):
             reply = self._client.put_object(Bucket=self._bucket, Key=name, Body=body, ChecksumAlgorithm="SHA256")
         return _describe(name, self._head_written(name, reply.get("VersionId")))
 
     def read(self, name: str) -> bytes:
-        """See `ObjectStore.read`."""
+        """Return the content of the object."""
         with self.open(name) as stream:
             return stream.read()
 
     def open(self, name: str) -> BinaryIO:
-        """See `ObjectStore.open`; a read from it can raise `Unavailable` as well."""
+        """Open the object for reading. The stream raises `Unavailable` if the connection fails."""
         checked_name(name)
         with _reading("GetObject", name):
             body = self._client.get_object(Bucket=self._bucket, Key=name)["Body"]
         return io.BufferedReader(_ObjectStream(body), _STREAM_BUFFER_BYTES)
 
     def info(self, name: str) -> ObjectInfo:
-        """See `ObjectStore.info`."""
+        """Return the size, version and times of the object."""
         return _describe(name, self._head(checked_name(name), None))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See `ObjectStore.list`."""
+        """Iterate over the objects whose name starts with `prefix`, in ascending order of the names."""
         checked_prefix(prefix)
-        # Listing versions, since the plain listing leaves version ids out.
+        # ListObjectVersions, because ListObjectsV2 does not return version ids.
         pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix)
         with translating_errors("ListObjectVersions"):
             for page in pages:
@@ -88,13 +100,13 @@ class S3ObjectStore:
                         yield ObjectInfo(entry["Key"], entry["Size"], version, modified_at=moment, arrived_at=moment)
 
     def delete(self, name: str) -> None:
-        """See `ObjectStore.delete`."""
+        """Delete the object. In a versioned bucket, previous versions are kept."""
         checked_name(name)
         with translating_errors("DeleteObject"):
             self._client.delete_object(Bucket=self._bucket, Key=name)
 
     def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:
-        """See `ObjectStore.upload_form`: a presigned POST, since a presigned PUT would take any size."""
+        """Create a presigned POST form. A presigned PUT could not limit the size."""
         checked_name(name)
         with translating_errors("generate_presigned_post"):
             form = self._client.generate_presigned_post(
@@ -103,7 +115,7 @@ class S3ObjectStore:
         return UploadForm(form["url"], form["fields"])
 
     def _put_new(self, name: str, body: bytes | BinaryIO, writer: str) -> str | None:
-        """Put an object where there is none; its version id, None when there is one or the bucket keeps no versions."""
+        """Create an object. Return its version id, or None if it exists or the bucket is not versioned."""
         start = 0 if isinstance(body, bytes) else body.tell()
         for _ in range(_CREATE_ATTEMPTS):
             try:
@@ -119,27 +131,27 @@ class S3ObjectStore:
             except ClientError as error:
                 if error_code(error) == _EXISTS:
                     return None
-                # Another write of this name was under way. It may have failed, so S3 asks to try again.
-                if error_code(error) != _TRY_AGAIN:
+                # Another write of this name was in progress. It may have failed, so S3 requires a retry.
+                if error_code(error) != _CONFLICT:
                     raise
                 if not isinstance(body, bytes):
                     body.seek(start)
-        raise Unavailable(f"AWS refused PutObject {_CREATE_ATTEMPTS} times: {_TRY_AGAIN}.")
+        raise Unavailable(f"AWS rejected PutObject {_CREATE_ATTEMPTS} times: {_CONFLICT}.")
 
     def _head_written(self, name: str, version_id: str | None) -> HeadObjectOutputTypeDef:
         try:
             return self._head(name, version_id)
         except ObjectNotFound as error:
-            raise Unavailable(f"The object {name!r} was removed while it was written.") from error
+            raise Unavailable(f"The object {name!r} was deleted while it was being written.") from error
 
     def _head(self, name: str, version_id: str | None) -> HeadObjectOutputTypeDef:
-        of_version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
+        version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
         with _reading("HeadObject", name):
-            return self._client.head_object(Bucket=self._bucket, Key=name, **of_version)
+            return self._client.head_object(Bucket=self._bucket, Key=name, **version)
 
 
 class _ObjectStream(io.RawIOBase):
-    """What S3 sends, its failures translated. It ends only when all of it came and fits its checksum."""
+    """The body of a response, with translated errors. Its end is reached only if length and checksum are correct."""
 
     def __init__(self, body: StreamingBody) -> None:
         self._body = body
@@ -167,12 +179,12 @@ def _describe(name: str, head: HeadObjectOutputTypeDef) -> ObjectInfo:
 
 
 def _whole_seconds(moment: datetime) -> Timestamp:
-    """A time as a header says it, to the second; a listing can be finer."""
+    """Truncate a time to whole seconds, the resolution of HTTP headers; a listing can be finer."""
     return from_datetime(moment.replace(microsecond=0))
 
 
 def _version(version_id: str | None, etag: str) -> str:
-    """The version id; the ETag for an object without one (`null`: written while the bucket kept no versions)."""
+    """Return the version id, or the ETag of an object that was written while the bucket was not versioned."""
     return version_id if version_id and version_id != "null" else etag.strip('"')
 
 

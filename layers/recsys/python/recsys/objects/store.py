@@ -1,4 +1,4 @@
-"""What an object store must do. `tests/contract/test_object_store.py` says it in tests."""
+"""Interface of the object store. `tests/contract/test_object_store.py` runs on every adapter."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ from recsys.clock import Timestamp
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One stored object.
+    """Description of a stored object.
 
-    `version` changes with every write of the name (S3: the version id, or the ETag where the bucket keeps none).
-    `modified_at` is what a file says of itself and survives a copy; `arrived_at` is when this content came to lie under
-    this name, by the store's own clock (the answer to a write can give it a moment early, so it makes no two unequal).
+    Parameters
+    ----------
+    name
+        Name of the object.
+    size_bytes
+        Size of the content.
+    version
+        Identifies the write: it changes with every write of the name. On S3 it is the version id, or the ETag if the
+        bucket is not versioned.
+    modified_at
+        Modification time of the content. A copy of a file preserves it.
+    arrived_at
+        Time at which this content was stored under this name, by the clock of the store. It does not take part in
+        comparisons, because the result of a write can report it slightly early.
     """
 
     name: str
@@ -27,63 +38,110 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """A form that lets a stranger send one object: POST multipart `fields`, then `file`, to `url`."""
+    """A form that uploads one object without other credentials.
+
+    The client sends a multipart POST request to `url` with all `fields`, followed by the part `file`.
+    """
 
     url: str
     fields: dict[str, str]
 
 
 class ObjectReader(Protocol):
-    """Objects that can be read."""
+    """Read access to objects."""
 
     def read(self, name: str) -> bytes:
-        """The whole object; raises `Unavailable` when the store does not answer.
+        """Return the content of the object.
 
         Raises
         ------
         ObjectNotFound
+            If there is no object of this name.
+        Unavailable
+            If the store does not respond.
         """
 
 
 class ObjectStore(ObjectReader, Protocol):
-    """Objects by name; a name is a relative path with forward slashes.
+    """Read and write access to objects by name. A name is a relative path with forward slashes.
 
-    Every method raises `Unavailable` when the store does not answer.
+    Every method raises `InvalidRequest` for an invalid name (see `checked_name`) and `Unavailable` if the store does
+    not respond.
     """
 
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
-        """Write a new object, all of it or nothing, with a checksum; readers never see a part.
+        """Create an object atomically: readers see either nothing or the complete content.
+
+        Parameters
+        ----------
+        name
+            Name of the new object.
+        body
+            The content, or a seekable stream that is read from its current position to its end.
+
+        Returns
+        -------
+        ObjectInfo
+            Description of the new object.
 
         Raises
         ------
         ObjectExists
-            An object of this name exists; it is left as it is.
+            If an object of this name exists. It remains unchanged.
         """
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
-        """Write an object whether or not one of that name exists; readers see the old or the new one, whole."""
+        """Create or overwrite an object atomically: readers see either the previous or the new content."""
 
     def open(self, name: str) -> BinaryIO:
-        """The object as a stream of bytes that the caller closes; nothing is held in memory as a whole.
+        """Open the object for reading as a stream of bytes, without loading it into memory.
+
+        Returns
+        -------
+        BinaryIO
+            A stream that the caller must close. Reading from it raises `Unavailable` if the store fails on the way.
 
         Raises
         ------
         ObjectNotFound
+            If there is no object of this name.
         """
 
     def info(self, name: str) -> ObjectInfo:
-        """Size, version and time.
+        """Return the size, version and times of the object.
 
         Raises
         ------
         ObjectNotFound
+            If there is no object of this name.
         """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object whose name starts with `prefix`, in name order."""
+        """Iterate over the objects whose name starts with `prefix`.
+
+        Parameters
+        ----------
+        prefix
+            Start of the names. It need not end at a slash; an empty prefix lists all objects.
+
+        Yields
+        ------
+        ObjectInfo
+            In ascending order of the names.
+        """
 
     def delete(self, name: str) -> None:
-        """Remove the object; a name that is not there is no error."""
+        """Delete the object. It is not an error if there is none."""
 
     def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:
-        """A form that can create `name` with at most `max_bytes` for `valid_s` seconds."""
+        """Create a form with which a client can upload one object directly to the store.
+
+        Parameters
+        ----------
+        name
+            Name of the object that the form creates.
+        max_bytes
+            Largest accepted size.
+        valid_s
+            Time until the form expires, in seconds.
+        """

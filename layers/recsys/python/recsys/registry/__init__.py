@@ -1,1 +1,1 @@
-"""The registry of keys, jobs and versions: records and rules, one port, adapters for SQLite and DynamoDB."""
+"""Registry of keys, jobs and model versions, with adapters for SQLite and DynamoDB."""

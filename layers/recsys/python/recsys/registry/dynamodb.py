@@ -1,8 +1,7 @@
-"""The registry in one DynamoDB table: string keys `pk` and `sk`, time to live in `ttl`."""
+"""Registry in a DynamoDB table with the string keys `pk` and `sk` and the time to live in `ttl`."""
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from botocore.exceptions import ClientError
 
 from recsys.aws import error_code, translating_errors
+from recsys.backoff import backoff_s
 from recsys.errors import Unavailable
 from recsys.registry.dynamodb_items import fits, to_item, to_key, to_row
 from recsys.registry.table import Address, Change, Row
@@ -19,14 +19,24 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import DeleteTypeDef, PutTypeDef, TransactWriteItemTypeDef
 
 _WRITE_ATTEMPTS: Final = 6
-_FIRST_PAUSE_S: Final = 0.02
-_TRY_AGAIN: Final = frozenset(
+_BACKOFF_BASE_S: Final = 0.02  # not tuned: a few round trips within a region
+_RETRYABLE: Final = frozenset(
     {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
 )
 
 
 class DynamoTable:
-    """`Table` in a DynamoDB table; a document's members are the item's attributes."""
+    """A `Table` in DynamoDB. The members of a document become attributes of its item.
+
+    Parameters
+    ----------
+    client
+        A DynamoDB client, as returned by `recsys.aws.dynamodb_client`.
+    table
+        Name of the table.
+    pause
+        Sleeps for the given number of seconds before a retry.
+    """
 
     def __init__(self, client: DynamoDBClient, table: str, *, pause: Callable[[float], None] = time.sleep) -> None:
         self._client = client
@@ -34,7 +44,7 @@ class DynamoTable:
         self._pause = pause
 
     def get(self, address: Address) -> Row:
-        """See `Table.get`."""
+        """Return the row at `address`, with a consistent read."""
         if not fits(address):
             return Row(address)
         with translating_errors("GetItem"):
@@ -43,7 +53,7 @@ class DynamoTable:
         return to_row(item) if item else Row(address)
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
-        """See `Table.list`."""
+        """Return the rows of a partition whose `sort` starts with a prefix, with a consistent read."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :partition AND begins_with(sk, :prefix)",
@@ -54,15 +64,15 @@ class DynamoTable:
             return [to_row(item) for page in pages for item in page["Items"]]
 
     def write(self, changes: Sequence[Change]) -> bool:
-        """See `Table.write`.
+        """Apply all changes in one transaction, or none of them. Return whether they were applied.
 
-        One change is a transaction too: boto3 gives a transaction a token, so when it sends it again because the
-        answer got lost, DynamoDB answers as it did before, and does not find the row changed.
+        A single change is a transaction as well, because boto3 sends a token with a transaction. If boto3 repeats a
+        request whose response was lost, DynamoDB recognizes the token and reports success instead of a changed row.
         """
         actions = [_to_action(self._table, change) for change in changes]
         for attempt in range(_WRITE_ATTEMPTS):
             if attempt:
-                self._pause(random.uniform(0.5, 1.0) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311 - no secret
+                self._pause(backoff_s(attempt, base_s=_BACKOFF_BASE_S))
             with translating_errors("TransactWriteItems"):
                 try:
                     self._client.transact_write_items(TransactItems=actions)
@@ -71,7 +81,7 @@ class DynamoTable:
                     reasons = _cancellation_reasons(error)
                     if "ConditionalCheckFailed" in reasons:
                         return False
-                    if not reasons or not reasons <= _TRY_AGAIN:
+                    if not reasons or not reasons <= _RETRYABLE:
                         raise
         raise Unavailable(f"DynamoDB cancelled a transaction {_WRITE_ATTEMPTS} times: {', '.join(sorted(reasons))}.")
 
@@ -87,9 +97,9 @@ def _to_action(table: str, change: Change) -> TransactWriteItemTypeDef:
 
 
 def _cancellation_reasons(error: ClientError) -> set[str]:
-    """Codes of why a transaction was cancelled, `None` for an item that was not to blame; empty for other errors."""
+    """Return the cancellation code of each item (`None` if unaffected), or an empty set for other errors."""
     if error_code(error) != "TransactionCanceledException":
         return set()
-    # botocore's stubs know only what all errors have.
+    # The type stubs of botocore declare only the members that all errors have.
     reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
     return {str(reason.get("Code")) for reason in reasons}

@@ -1,4 +1,4 @@
-"""A registry's row as an item of a DynamoDB table: `pk`, `sk` and `etag` beside the document's own members."""
+"""Conversion of registry rows to DynamoDB items: the members of the document, and `pk`, `sk`, `etag` and `ttl`."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ _OWN_ATTRIBUTES: Final = ("pk", "sk", "etag", "ttl")
 
 
 def fits(address: Address) -> bool:
-    """Whether DynamoDB takes it as a key; it calls a longer one an error, where there just is nothing."""
+    """Whether the address is short enough for a DynamoDB key.
+
+    DynamoDB rejects a longer key with an error. No row can have such a key, so callers treat it as not found.
+    """
     return len(address.partition.encode()) <= _MAX_PARTITION_BYTES and len(address.sort.encode()) <= _MAX_SORT_BYTES
 
 
 def to_key(address: Address) -> dict[str, Any]:
-    """The key of an item."""
+    """Return the primary key of an item."""
     return {"pk": {"S": address.partition}, "sk": {"S": address.sort}}
 
 
 def to_item(address: Address, document: Document) -> dict[str, Any]:
-    """The item that holds `document`, with a new etag."""
+    """Return the item that stores `document`, with a new etag."""
     item = {name: {"S": value} if isinstance(value, str) else {"N": str(value)} for name, value in document.items()}
     if "expires_at" in document:
-        # Rounded up, since DynamoDB must not remove it early.
+        # Rounded up, because DynamoDB must not delete the item early.
         item["ttl"] = {"N": str(to_epoch_s(Timestamp(str(document["expires_at"]))) + 1)}
     return {**item, **to_key(address), "etag": {"S": secrets.token_hex(8)}}
 
 
 def to_row(item: dict[str, Any]) -> Row:
-    """The inverse of `to_item`."""
+    """Return the row that `to_item` wrote."""
     document: Document = {
         name: value["S"] if "S" in value else int(value["N"])
         for name, value in item.items()

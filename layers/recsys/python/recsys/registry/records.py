@@ -1,4 +1,4 @@
-"""What the registry keeps, as values; and each value as a flat document, the one form every adapter stores."""
+"""Records of the registry, and their conversion to the flat documents that every adapter stores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from recsys.clock import Timestamp
 from recsys.errors import Problem
 
 Document = dict[str, str | int]
-"""Text and whole numbers only; a field that is None is left out."""
+"""A flat document of strings and integers. Fields that are None are omitted."""
 
 
 class JobState(StrEnum):
-    """Where a job is. The last three are final."""
+    """State of a job. `succeeded`, `failed` and `superseded` are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -25,19 +25,36 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the job can no longer change."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.SUPERSEDED)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """An API key as the registry knows it; the key itself is kept nowhere.
+    """An API key. Only hashes of its secrets are stored.
 
-    `revision` rises with every change. `secret_sha256` is None until a dropped file's receipt is claimed.
-    `previous_sha256` is the rotated-out secret, valid until `previous_expires_at`. `expires_at` is set until the key
-    has both a secret and a version, so that a key without a model and an unclaimed key expire.
-    `current_data_timestamp` says how recent the data of the current version is, see `Job.data_timestamp`. Activating
-    a version sets it to the time of the activation, so that a training already under way cannot undo it.
+    Parameters
+    ----------
+    key_id
+        Public part of the key.
+    created_at
+        Time of creation.
+    revision
+        Number of changes so far.
+    secret_sha256
+        Hash of the current secret. None until the receipt of a drop is claimed.
+    previous_sha256, previous_expires_at
+        Hash of the secret before the last rotation, and the time until which it is valid.
+    revoked_at
+        Time of the revocation.
+    expires_at
+        Time from which the key counts as deleted. It is set until the key has both a secret and a model, so that
+        unused keys expire.
+    current_version, current_manifest_sha256
+        The model version that is served, and the digest of its manifest.
+    current_data_timestamp
+        `Job.data_timestamp` of the current version. Activating a version sets it to the time of
+        the activation, so that a training in progress cannot undo the activation.
     """
 
     key_id: str
@@ -53,18 +70,18 @@ class KeyRecord:
     current_data_timestamp: str | None = None
 
     def to_document(self) -> Document:
-        """The record as a flat document."""
+        """Return the record as a flat document."""
         return _to_document(self)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        """The inverse of `to_document`; members it does not know are passed over."""
+        """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
         return cls(**_known_fields(cls, document))
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a training is. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
+    """Progress of a training. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
 
     phase: str
     epoch: int | None = None
@@ -75,13 +92,35 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request to train `key_id` on `object_name`.
+    """A request to train the model of `key_id` on the object `object_name`.
 
-    `object_version` is the write of that name which is meant (`ObjectInfo.version`); None: whatever lies there.
-    `fence` counts the attempts; attempt n owns the prefix of version `<job_id>.<n>`. `data_timestamp` orders jobs of a
-    key by when their data arrived (`Timestamp#tiebreak`, compares as text); it is set by the first claim.
-    `fingerprint` is the SHA-256 of the request's body, to tell a repeated request from a changed one.
-    `receipt_name` is where the outcome of a drop goes; `receipted_at` when it was written.
+    Parameters
+    ----------
+    job_id, key_id, object_name
+        Ids of the job and its key, and the name of the object with the data.
+    created_at, updated_at
+        Times of creation and of the last change.
+    state
+        State of the job.
+    fence
+        Number of attempts so far. Attempt n may publish only the version `<job_id>.<n>`.
+    lease_owner, lease_until
+        The worker that holds the lease, and the time until which it holds it.
+    data_timestamp
+        Time at which the data arrived, as `<timestamp>#<tiebreak>`. Comparing it as text orders the jobs of a key. The
+        first claim sets it.
+    fingerprint
+        SHA-256 of the request body. It distinguishes a repeated request from a changed one.
+    object_version
+        The write of the object that is meant (`ObjectInfo.version`), or None for the current one.
+    receipt_name, receipted_at
+        Name of the receipt of a drop, and the time at which its final version was written.
+    expires_at
+        Time from which the job counts as deleted.
+    version, metrics
+        The published version and its metrics.
+    progress, report, problem
+        Progress of the training, data report and cause of failure.
     """
 
     job_id: str
@@ -106,12 +145,12 @@ class Job:
     problem: Problem | None = None
 
     def to_document(self) -> Document:
-        """The record as a flat document; the nested members become JSON text."""
+        """Return the record as a flat document. Nested members become JSON text."""
         return _to_document(self)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        """The inverse of `to_document`; members it does not know are passed over."""
+        """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
         values = _known_fields(cls, document)
         values["state"] = JobState(values["state"])
         for name in ("progress", "report", "metrics", "problem"):
@@ -126,24 +165,24 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to work on a job: valid while the job's `fence` is this one and the lease did not run out."""
+    """Permission to work on a job. It is valid until another worker claims the job and increments its `fence`."""
 
     job: Job
 
     @property
     def fence(self) -> int:
-        """Which attempt this is, from 1."""
+        """Number of this attempt, from 1."""
         return self.job.fence
 
     @property
     def version(self) -> str:
-        """The version this attempt may publish."""
+        """Name of the model version that this attempt may publish."""
         return f"{self.job.job_id}.{self.fence}"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One published model of a key."""
+    """A published version of the model of a key."""
 
     key_id: str
     version: str
@@ -153,19 +192,19 @@ class ModelVersion:
     metrics: dict[str, Any]
 
     def to_document(self) -> Document:
-        """The record as a flat document; `metrics` becomes JSON text."""
+        """Return the record as a flat document. `metrics` becomes JSON text."""
         return _to_document(self)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        """The inverse of `to_document`; members it does not know are passed over."""
+        """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
         values = _known_fields(cls, document)
         values["metrics"] = json.loads(values["metrics"])
         return cls(**values)
 
 
 def to_json_text(value: Progress | Problem | dict[str, Any]) -> str:
-    """A nested member as it stands in a document."""
+    """Return a nested member as the JSON text that a document stores."""
     if isinstance(value, Problem):
         value = value.to_json()
     elif isinstance(value, Progress):

@@ -1,53 +1,72 @@
-"""The registry's verbs over any database: read, decide by `recsys.registry.rules`, write if nothing changed.
+"""Registry of keys, jobs and model versions, over any database that implements `Table`.
 
-Each verb is a decide. When a row that it read has another etag by the time it writes, it reads and decides again.
+Every operation is an optimistic transaction: it reads rows, decides by `recsys.registry.rules` what they become, and
+writes the result on the condition that no row has changed. If a row has changed, it starts over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import JobNotFound, KeyExists, KeyNotFound, Problem, Unavailable, VersionNotFound
 from recsys.registry import rules
-from recsys.registry.records import Document, Job, KeyRecord, Lease, ModelVersion, Progress
-from recsys.registry.table import Address, Change, Row, Table, TableReader
+from recsys.registry.reading import (
+    VERSION_PREFIX,
+    claim_address,
+    job_address,
+    key_address,
+    read_key,
+    unexpired,
+    version_address,
+)
+from recsys.registry.records import Job, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.table import Change, Row, Table
 
 T = TypeVar("T")
 Decision = Callable[[Timestamp], tuple[T, list[Change]]]
-"""Reads and decides: what the verb returns, and the changes that make it true."""
+"""Reads rows and returns the result of an operation with the changes to write. It is called again after a conflict."""
 
-# A decide meets a change only when somebody else got something done, so this many in a row is a fault.
+# Not tuned. A conflict means that another writer made progress, so this many in a row indicate a bug.
 _COMMIT_ATTEMPTS: Final = 50
-_VERSION_PREFIX: Final = "VERSION#"
 
 
 class Published(StrEnum):
-    """How a publication ended."""
+    """Outcome of a publication."""
 
     CURRENT = "current"
-    """The version is what readers get from now on."""
+    """The version is now the one that is served."""
     SUPERSEDED = "superseded"
-    """The key's current version was made from newer data, or the key was revoked: this version was not kept."""
-
-
-class KeyReader(Protocol):
-    """Keys that can be read: all that recommending needs of a registry."""
-
-    def get_key(self, key_id: str) -> KeyRecord:
-        """Read a key, revoked ones included; what was written before the call is seen (a consistent read).
-
-        Raises
-        ------
-        KeyNotFound
-            There is none, or it expired (`expires_at` ≤ now), whether or not it was removed yet.
-        """
+    """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
 
 
 class Registry:
-    """Keys, jobs and model versions, over the `table` of one database."""
+    """Keys, jobs and model versions, stored in a `Table`.
+
+    Every method raises `Unavailable` if the database does not respond.
+
+    Parameters
+    ----------
+    table
+        The database.
+    clock
+        Returns the current time.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from recsys.registry.sqlite import SqliteTable
+    >>> with TemporaryDirectory() as folder:
+    ...     table = SqliteTable(Path(folder) / "registry.sqlite3")
+    ...     registry = Registry(table)
+    ...     registry.create_key(KeyRecord("key1", utc_now()))
+    ...     registry.get_key("key1").revision
+    ...     table.close()
+    0
+    """
 
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self._table = table
@@ -56,61 +75,95 @@ class Registry:
     # -- keys
 
     def create_key(self, key: KeyRecord) -> None:
-        """Add a key.
+        """Store a new key.
 
         Raises
         ------
         KeyExists
-            A key of this id exists (an expired one counts as absent); it is left as it is.
+            If a key with the same id exists and has not expired. It remains unchanged.
         """
 
         def decide(now: Timestamp) -> tuple[None, list[Change]]:
-            row = self._table.get(_key_address(key.key_id))
-            if _live(row, now) is not None:
+            row = self._table.get(key_address(key.key_id))
+            if unexpired(row, now) is not None:
                 raise KeyExists(f"A key with the id {key.key_id!r} exists.")
             return None, [row.changed_to(key.to_document())]
 
         self._commit_with_retry(decide)
 
     def get_key(self, key_id: str) -> KeyRecord:
-        """Read a key, revoked ones included; what was written before the call is seen (a consistent read).
+        """Return a key, also if it is revoked. The read is consistent.
 
         Raises
         ------
         KeyNotFound
-            There is none, or it expired (`expires_at` ≤ now), whether or not it was removed yet.
+            If the key does not exist or has expired.
         """
         return read_key(self._table, key_id, self._clock())[1]
 
     def rotate_key(self, key_id: str, new_sha256: str, *, overlap_s: float) -> KeyRecord:
-        """Replace the secret; the one before works for `overlap_s` more. Raises `KeyNotFound` (revoked ones too)."""
+        """Replace the secret of a key.
+
+        Parameters
+        ----------
+        key_id, new_sha256
+            Id of the key, and hash of its new secret.
+        overlap_s
+            Time for which the previous secret stays valid, in seconds.
+
+        Returns
+        -------
+        KeyRecord
+            The changed key.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist, has expired or is revoked.
+        """
         return self._change_key(key_id, lambda key, now: rules.rotated(key, new_sha256, overlap_s=overlap_s, now=now))
 
     def revoke_key(self, key_id: str) -> None:
-        """Make the key invalid for good; the second time is no error. Raises `KeyNotFound`."""
+        """Revoke a key permanently. Revoking it again has no effect.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist or has expired.
+        """
         self._change_key(key_id, lambda key, now: rules.revoked(key, now=now))
 
     def offer_claim(self, token_sha256: str, key_id: str, *, expires_at: Timestamp) -> None:
-        """Remember that whoever shows the token may set the first secret of `key_id`."""
+        """Store a claim token, which `claim_key` exchanges for the first secret of `key_id` until `expires_at`."""
 
         def decide(_: Timestamp) -> tuple[None, list[Change]]:
-            row = self._table.get(_claim_address(token_sha256))
+            row = self._table.get(claim_address(token_sha256))
             return None, [row.changed_to({"key_id": key_id, "expires_at": expires_at})]
 
         self._commit_with_retry(decide)
 
     def claim_key(self, token_sha256: str, secret_sha256: str) -> KeyRecord:
-        """Use up a claim token and set the key's first secret, in one transaction; `expires_at` goes if it has a model.
+        """Redeem a claim token: delete it and set the first secret of its key, in one transaction.
+
+        Parameters
+        ----------
+        token_sha256, secret_sha256
+            Hashes of the claim token and of the new secret.
+
+        Returns
+        -------
+        KeyRecord
+            The changed key. If it has a model, it no longer expires.
 
         Raises
         ------
         Gone
-            The token is unknown, used or expired, or its key has a secret, is revoked or is gone.
+            If the token is unknown, used or expired, or if its key already has a secret, is revoked or does not exist.
         """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
-            claim_row = self._table.get(_claim_address(token_sha256))
-            claim = _live(claim_row, now)
+            claim_row = self._table.get(claim_address(token_sha256))
+            claim = unexpired(claim_row, now)
             if claim is None:
                 raise rules.claim_gone()
             try:
@@ -125,11 +178,11 @@ class Registry:
     # -- jobs
 
     def create_job(self, job: Job) -> Job:
-        """Add a job, or return the one that has its id already, unchanged: asking twice is asking once."""
+        """Store a new job, or return the existing job with the same id unchanged, so that a request can be repeated."""
 
         def decide(now: Timestamp) -> tuple[Job, list[Change]]:
-            row = self._table.get(_job_address(job.job_id))
-            existing = _live(row, now)
+            row = self._table.get(job_address(job.job_id))
+            existing = unexpired(row, now)
             if existing is not None:
                 return Job.from_document(existing), []
             return job, [row.changed_to(job.to_document())]
@@ -137,22 +190,43 @@ class Registry:
         return self._commit_with_retry(decide)
 
     def get_job(self, job_id: str) -> Job:
-        """Read a job (a consistent read). Raises `JobNotFound` (expired ones too)."""
-        return self._read_job(job_id, self._clock())[1]
-
-    def claim_job(self, job_id: str, *, owner: str, data_timestamp: str, lease_s: float) -> Lease:
-        """Take the job: one conditional write that raises its fence by one and makes it running.
-
-        It succeeds while the job is queued, or running with a lease that ran out or is held by the same `owner`.
-        `data_timestamp` is kept if the job has none yet. `problem` and `progress` of an earlier attempt are dropped.
+        """Return a job, with a consistent read.
 
         Raises
         ------
         JobNotFound
+            If the job does not exist or has expired.
+        """
+        return self._read_job(job_id, self._clock())[1]
+
+    def claim_job(self, job_id: str, *, owner: str, data_timestamp: str, lease_s: float) -> Lease:
+        """Claim a job: start its next attempt and take its lease, in one conditional write.
+
+        The job must be queued, or running with a lease that has expired or is held by the same owner. The problem and
+        the progress of a previous attempt are removed.
+
+        Parameters
+        ----------
+        job_id, owner
+            Id of the job, and name of the worker.
+        data_timestamp
+            When the data arrived, see `Job.data_timestamp`. It is ignored if an earlier attempt has set it.
+        lease_s
+            Duration of the lease, in seconds.
+
+        Returns
+        -------
+        Lease
+            The running job, with its fence incremented.
+
+        Raises
+        ------
+        JobNotFound
+            If the job does not exist or has expired.
         JobFinished
-            The job is in a final state.
+            If the job is in a final state.
         JobBusy
-            Another owner's lease still runs.
+            If another worker holds the lease.
         """
 
         def decide(now: Timestamp) -> tuple[Lease, list[Change]]:
@@ -163,26 +237,54 @@ class Registry:
         return self._commit_with_retry(decide)
 
     def renew_lease(self, lease: Lease, *, lease_s: float, progress: Progress | None) -> None:
-        """Extend the lease and store `progress`.
+        """Extend a lease and store the progress of the training.
+
+        An expired lease can be renewed as long as no other worker has claimed the job.
+
+        Parameters
+        ----------
+        lease
+            The lease, as returned by `claim_job`.
+        lease_s
+            New duration of the lease from now, in seconds.
+        progress
+            Progress to store, or None to keep the stored one.
 
         Raises
         ------
         LeaseLost
-            The job is not running, or its fence is another one. (A lease that ran out with nobody taking the job over
-            can be renewed.)
+            If the job is not running, or another attempt has started.
         """
         self._change_leased_job(lease, lambda job, now: rules.renewed(job, lease_s=lease_s, progress=progress, now=now))
 
     def fail_job(self, lease: Lease, problem: Problem, report: dict[str, Any] | None) -> None:
-        """End the job as failed. Raises `LeaseLost` as `renew_lease` does."""
+        """End a job as failed.
+
+        Raises
+        ------
+        LeaseLost
+            If the job is not running, or another attempt has started.
+        """
         self._change_leased_job(lease, lambda job, now: rules.failed(job, problem, report, now=now))
 
     def supersede_job(self, lease: Lease) -> None:
-        """End the job as superseded. Raises `LeaseLost` as `renew_lease` does."""
+        """End a job as superseded.
+
+        Raises
+        ------
+        LeaseLost
+            If the job is not running, or another attempt has started.
+        """
         self._change_leased_job(lease, lambda job, now: rules.superseded(job, now=now))
 
     def mark_receipted(self, job_id: str) -> None:
-        """Note that the outcome of a drop was written. Raises `JobNotFound`."""
+        """Record that the final receipt of a drop was written.
+
+        Raises
+        ------
+        JobNotFound
+            If the job does not exist or has expired.
+        """
 
         def decide(now: Timestamp) -> tuple[None, list[Change]]:
             row, job = self._read_job(job_id, now)
@@ -193,18 +295,30 @@ class Registry:
     # -- versions
 
     def publish_version(self, lease: Lease, version: ModelVersion, report: dict[str, Any]) -> Published:
-        """Make `version` the current one of its key and the job succeeded, in one transaction.
+        """Make `version` the current version of its key and end the job as succeeded, in one transaction.
 
-        Conditions: the job is running with this lease's fence; the key exists at the revision that was read, is not
-        revoked, and its `current_data_timestamp` is absent or older than the job's `data_timestamp`. The key's
-        revision increases, and its `expires_at` is removed if it has a secret; the version is added; the job keeps
-        `version`, `metrics` and `report`. If the key changed in between, it is read again and the commit is retried.
-        If the key is missing or revoked, or its data is newer, the job ends as superseded and nothing else changes.
+        The key must exist, must not be revoked, and its `current_data_timestamp` must be absent or older than the
+        `data_timestamp` of the job. Otherwise the job ends as superseded and nothing else changes. A key that has a
+        secret no longer expires. Publishing the same version again has no effect.
+
+        Parameters
+        ----------
+        lease
+            The lease of the attempt that trained the version.
+        version
+            The new version. Its files must already be in the object store.
+        report
+            Data report to store with the job.
+
+        Returns
+        -------
+        Published
+            Whether the version became current.
 
         Raises
         ------
         LeaseLost
-            The job is not running, or its fence is another one; nothing changed.
+            If the job is not running, or another attempt has started. Nothing changed.
         """
 
         def decide(now: Timestamp) -> tuple[Published, list[Change]]:
@@ -212,52 +326,65 @@ class Registry:
             if rules.is_published(job, version):
                 return Published.CURRENT, []
             rules.check_lease(job, lease)
-            key_row = self._table.get(_key_address(job.key_id))
-            document = _live(key_row, now)
+            key_row = self._table.get(key_address(job.key_id))
+            document = unexpired(key_row, now)
             key = KeyRecord.from_document(document) if document is not None else None
             if key is None or not rules.may_publish(key, job):
                 return Published.SUPERSEDED, [job_row.changed_to(rules.superseded(job, now=now).to_document())]
             return Published.CURRENT, [
                 job_row.changed_to(rules.succeeded(job, version, report, now=now).to_document()),
                 key_row.changed_to(rules.published(key, version, job).to_document()),
-                Change(_version_address(job.key_id, version.version), None, version.to_document()),
+                Change(version_address(job.key_id, version.version), None, version.to_document()),
             ]
 
         return self._commit_with_retry(decide)
 
     def list_versions(self, key_id: str) -> list[ModelVersion]:
-        """Published versions of a key, newest first."""
-        rows = self._table.list(_key_address(key_id).partition, _VERSION_PREFIX)
+        """Return the published versions of a key, newest first."""
+        rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
         versions = [ModelVersion.from_document(row.document) for row in rows if row.document is not None]
         return sorted(versions, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def activate_version(self, key_id: str, version: str) -> KeyRecord:
-        """Make a published version current; what was claimed from older data cannot replace it any more.
+        """Make a published version the current one.
+
+        A training of data that arrived before the activation can no longer replace it.
+
+        Parameters
+        ----------
+        key_id, version
+            Id of the key, and name of the version.
+
+        Returns
+        -------
+        KeyRecord
+            The changed key.
 
         Raises
         ------
         KeyNotFound
-            The key is gone or revoked.
+            If the key does not exist, has expired or is revoked.
         VersionNotFound
+            If the key has no published version of this name.
         """
 
         def activated(key: KeyRecord, now: Timestamp) -> KeyRecord:
             rules.check_not_revoked(key)
-            document = self._table.get(_version_address(key_id, version)).document
+            document = self._table.get(version_address(key_id, version)).document
             if document is None:
                 raise VersionNotFound(f"The key has no model version {version!r}.")
             return rules.activated(key, ModelVersion.from_document(document), now=now)
 
         return self._change_key(key_id, activated)
 
-    # -- the one way to read, decide and write
+    # -- transactions
 
     def _commit_with_retry(self, decide: Decision[T]) -> T:
         for _ in range(_COMMIT_ATTEMPTS):
             result, changes = decide(self._clock())
             if not changes or self._table.write(changes):
                 return result
-        raise Unavailable(f"The registry changed {_COMMIT_ATTEMPTS} times while one change was tried.")
+        raise Unavailable(f"A registry transaction conflicted with other writers {_COMMIT_ATTEMPTS} times.")
 
     def _change_key(self, key_id: str, rule: Callable[[KeyRecord, Timestamp], KeyRecord]) -> KeyRecord:
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
@@ -276,8 +403,8 @@ class Registry:
         self._commit_with_retry(decide)
 
     def _read_job(self, job_id: str, now: Timestamp) -> tuple[Row, Job]:
-        row = self._table.get(_job_address(job_id))
-        document = _live(row, now)
+        row = self._table.get(job_address(job_id))
+        document = unexpired(row, now)
         if document is None:
             raise JobNotFound(f"There is no job with the id {job_id!r}.")
         return row, Job.from_document(document)
@@ -287,42 +414,3 @@ class Registry:
             return self._read_job(lease.job.job_id, now)
         except JobNotFound:
             raise rules.lease_lost(lease) from None
-
-
-def read_key(rows: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyRecord]:
-    """The key of that id, and the row that holds it.
-
-    Raises
-    ------
-    KeyNotFound
-        There is none, or it expired.
-    """
-    row = rows.get(_key_address(key_id))
-    document = _live(row, now)
-    if document is None:
-        raise rules.key_not_found(key_id)
-    return row, KeyRecord.from_document(document)
-
-
-def _live(row: Row, now: Timestamp) -> Document | None:
-    """The row's document, unless it expired: databases remove expired rows late."""
-    if row.document is None:
-        return None
-    expires_at = row.document.get("expires_at")
-    return None if rules.is_expired(Timestamp(str(expires_at)) if expires_at else None, now) else row.document
-
-
-def _key_address(key_id: str) -> Address:
-    return Address(f"KEY#{key_id}", "KEY")
-
-
-def _version_address(key_id: str, version: str) -> Address:
-    return Address(f"KEY#{key_id}", f"{_VERSION_PREFIX}{version}")
-
-
-def _job_address(job_id: str) -> Address:
-    return Address(f"JOB#{job_id}", "JOB")
-
-
-def _claim_address(token_sha256: str) -> Address:
-    return Address(f"CLAIM#{token_sha256}", "CLAIM")

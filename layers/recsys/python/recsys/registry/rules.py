@@ -1,6 +1,6 @@
-"""The registry's decisions: given records and the time, what may happen and what the records become.
+"""Rules of the registry, as pure functions: which changes are allowed, and what the records become.
 
-Nothing here reads or writes. `recsys.registry.registry` applies the rules, each together with a conditional write.
+Nothing here reads or writes. `recsys.registry.registry` applies each rule together with a conditional write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersio
 
 
 def is_expired(expires_at: Timestamp | None, now: Timestamp) -> bool:
-    """Whether something that expires at `expires_at` (None: never) counts as absent."""
+    """Whether a record that expires at `expires_at` (None: never) counts as deleted."""
     return expires_at is not None and expires_at <= now
 
 
@@ -22,7 +22,13 @@ def is_expired(expires_at: Timestamp | None, now: Timestamp) -> bool:
 
 
 def rotated(key: KeyRecord, new_sha256: str, *, overlap_s: float, now: Timestamp) -> KeyRecord:
-    """The key with a new secret, and the one before for `overlap_s` more."""
+    """Return the key with a new secret. The previous secret stays valid for `overlap_s` seconds.
+
+    Raises
+    ------
+    KeyNotFound
+        If the key is revoked.
+    """
     check_not_revoked(key)
     return replace(
         key,
@@ -34,19 +40,19 @@ def rotated(key: KeyRecord, new_sha256: str, *, overlap_s: float, now: Timestamp
 
 
 def revoked(key: KeyRecord, *, now: Timestamp) -> KeyRecord:
-    """The key, invalid for good; unchanged when it was so before."""
+    """Return the key as revoked. A revoked key is returned unchanged."""
     if key.revoked_at is not None:
         return key
     return replace(key, revision=key.revision + 1, revoked_at=now)
 
 
 def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
-    """The key of a drop, claimed; having a model, it stays.
+    """Return the key with its first secret. If the key has a model, it no longer expires.
 
     Raises
     ------
     Gone
-        The key has a secret already, or is revoked.
+        If the key already has a secret, or is revoked.
     """
     if key.secret_sha256 is not None or key.revoked_at is not None:
         raise claim_gone()
@@ -55,24 +61,30 @@ def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
 
 
 def claim_gone() -> Gone:
-    """The one answer to every claim token that does not work."""
+    """Return the error for every invalid claim token, so that it does not reveal why the token is invalid."""
     return Gone("The claim token is unknown, used or expired.")
 
 
 def activated(key: KeyRecord, version: ModelVersion, *, now: Timestamp) -> KeyRecord:
-    """The key with `version` as its current one; data that arrived before `now` cannot replace it."""
-    # Never backwards: arrival times come from other clocks, and one may be ahead of this one.
-    return _pointing_to(key, version, source=max(str(now), key.current_data_timestamp or ""))
+    """Return the key with `version` as its current one. Data that arrived before `now` can no longer replace it."""
+    # The timestamp never decreases, because arrival times come from other clocks, which may be ahead of this one.
+    return _pointing_to(key, version, data_timestamp=max(str(now), key.current_data_timestamp or ""))
 
 
 def check_not_revoked(key: KeyRecord) -> None:
-    """Raise `KeyNotFound` for a revoked key: nothing can be changed about it."""
+    """Check that the key can be changed.
+
+    Raises
+    ------
+    KeyNotFound
+        If the key is revoked.
+    """
     if key.revoked_at is not None:
         raise key_not_found(key.key_id)
 
 
 def key_not_found(key_id: str) -> KeyNotFound:
-    """There is no such key that could be used."""
+    """Return the error for a key that does not exist, has expired or is revoked."""
     return KeyNotFound(f"There is no key with the id {key_id!r}, or it was revoked.")
 
 
@@ -80,17 +92,20 @@ def key_not_found(key_id: str) -> KeyNotFound:
 
 
 def claimed(job: Job, *, owner: str, data_timestamp: str, lease_s: float, now: Timestamp) -> Job:
-    """The job as `owner`'s next attempt, its fence one higher.
+    """Return the job as the next attempt, with an incremented fence and a new lease.
 
     Raises
     ------
-    JobFinished, JobBusy
+    JobFinished
+        If the job is in a final state.
+    JobBusy
+        If another owner holds a lease that has not expired.
     """
     if job.state.is_final:
-        raise JobFinished(f"The job {job.job_id} is {job.state} already.")
-    lease_runs = job.state is JobState.RUNNING and job.lease_until is not None and now < job.lease_until
-    if lease_runs and job.lease_owner != owner:
-        raise JobBusy(f"Another worker has the job {job.job_id} until {job.lease_until}.")
+        raise JobFinished(f"The job {job.job_id} is already {job.state}.")
+    is_leased = job.state is JobState.RUNNING and job.lease_until is not None and now < job.lease_until
+    if is_leased and job.lease_owner != owner:
+        raise JobBusy(f"Another worker holds the lease of the job {job.job_id} until {job.lease_until}.")
     return replace(
         job,
         state=JobState.RUNNING,
@@ -105,28 +120,34 @@ def claimed(job: Job, *, owner: str, data_timestamp: str, lease_s: float, now: T
 
 
 def check_lease(job: Job, lease: Lease) -> None:
-    """Raise `LeaseLost` unless the job still runs as this lease's attempt."""
+    """Check that the attempt of the lease is still the running one.
+
+    Raises
+    ------
+    LeaseLost
+        If the job is not running, or another attempt has started.
+    """
     if job.state is not JobState.RUNNING or job.fence != lease.fence:
         raise lease_lost(lease)
 
 
 def lease_lost(lease: Lease) -> LeaseLost:
-    """The job is not this lease's any more."""
-    return LeaseLost(f"Attempt {lease.fence} of the job {lease.job.job_id} is not the running one any more.")
+    """Return the error for a worker that has lost its lease."""
+    return LeaseLost(f"Attempt {lease.fence} of the job {lease.job.job_id} is no longer running.")
 
 
 def renewed(job: Job, *, lease_s: float, progress: Progress | None, now: Timestamp) -> Job:
-    """The job with a later end of its lease; without `progress` it keeps the one it has."""
+    """Return the job with an extended lease. Without `progress`, the stored progress is kept."""
     return replace(job, lease_until=after(now, lease_s), updated_at=now, progress=progress or job.progress)
 
 
 def failed(job: Job, problem: Problem, report: dict[str, Any] | None, *, now: Timestamp) -> Job:
-    """The job, ended by `problem`."""
+    """Return the job as failed because of `problem`."""
     return replace(_ended(job, JobState.FAILED, now), problem=problem, report=report)
 
 
 def superseded(job: Job, *, now: Timestamp) -> Job:
-    """The job, ended because newer data won."""
+    """Return the job as superseded by newer data."""
     return _ended(job, JobState.SUPERSEDED, now)
 
 
@@ -138,40 +159,40 @@ def _ended(job: Job, state: JobState, now: Timestamp) -> Job:
 
 
 def is_published(job: Job, version: ModelVersion) -> bool:
-    """Whether the job succeeded with this very version: then publishing it again changes nothing."""
+    """Whether the job has already succeeded with this version, so that publishing it again has no effect."""
     return job.state is JobState.SUCCEEDED and job.version == version.version
 
 
-def may_publish(key: KeyRecord | None, job: Job) -> bool:
-    """Whether what the job makes may become the current version of `key` (None: gone)."""
-    if key is None or key.revoked_at is not None:
+def may_publish(key: KeyRecord, job: Job) -> bool:
+    """Whether the model that the job trained may become the current version of `key`."""
+    if key.revoked_at is not None:
         return False
-    return key.current_data_timestamp is None or key.current_data_timestamp < source_of(job)
-
-
-def source_of(job: Job) -> str:
-    """The order of the job's data; the first claim set it."""
-    return job.data_timestamp or ""
+    return key.current_data_timestamp is None or key.current_data_timestamp < _data_timestamp(job)
 
 
 def succeeded(job: Job, version: ModelVersion, report: dict[str, Any], *, now: Timestamp) -> Job:
-    """The job, ended by publishing `version`."""
+    """Return the job as succeeded with `version`."""
     return replace(
         _ended(job, JobState.SUCCEEDED, now), version=version.version, metrics=version.metrics, report=report
     )
 
 
 def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
-    """The key with the job's `version` as its current one; having a model, it stays, unless it waits to be claimed."""
+    """Return the key with `version` as its current one. A key that has a secret no longer expires."""
     expires_at = key.expires_at if key.secret_sha256 is None else None
-    return replace(_pointing_to(key, version, source=source_of(job)), expires_at=expires_at)
+    return replace(_pointing_to(key, version, data_timestamp=_data_timestamp(job)), expires_at=expires_at)
 
 
-def _pointing_to(key: KeyRecord, version: ModelVersion, *, source: str) -> KeyRecord:
+def _data_timestamp(job: Job) -> str:
+    """Return the timestamp that the first claim set; any timestamp is newer than the empty one."""
+    return job.data_timestamp or ""
+
+
+def _pointing_to(key: KeyRecord, version: ModelVersion, *, data_timestamp: str) -> KeyRecord:
     return replace(
         key,
         revision=key.revision + 1,
         current_version=version.version,
         current_manifest_sha256=version.manifest_sha256,
-        current_data_timestamp=source,
+        current_data_timestamp=data_timestamp,
     )

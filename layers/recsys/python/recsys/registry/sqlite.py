@@ -1,4 +1,4 @@
-"""The registry in one SQLite file, for one machine and many processes."""
+"""Registry in a SQLite file, for several processes on one machine."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from recsys.registry.registry import Registry
 from recsys.registry.table import Address, Change, Row
 
 SCHEMA_VERSION: Final = 2
+"""Version of the schema that this release writes, stored in the `user_version` of the file."""
 _SCHEMA: Final = """
     CREATE TABLE registry (
         partition TEXT NOT NULL, sort TEXT NOT NULL, etag TEXT NOT NULL, expires_at TEXT, document TEXT NOT NULL,
@@ -32,26 +33,34 @@ _RENAME_MEMBER: Final = """
     SET document = json_remove(json_set(document, '$.{new}', json_extract(document, '$.{old}')), '$.{old}')
     WHERE json_extract(document, '$.{old}') IS NOT NULL
 """
-_BUSY_TIMEOUT_S: Final = 10.0
+_BUSY_TIMEOUT_S: Final = 10.0  # not tuned: transactions take milliseconds
+_BUSY_PAUSE_S: Final = 0.01
 
 
 class RegistryTooNew(RecsysError):
-    """The registry's file was written by a later release."""
+    """Raised when a newer release wrote the registry file."""
 
     code = "registry-too-new"
-    title = "The registry was written by a later release"
-    default_hint = "Start the release that wrote it, or use another data directory."
+    title = "A newer release wrote the registry"
+    default_hint = "Upgrade to that release, or use another data directory."
 
 
 class SqliteRegistry(Registry):
-    """A `Registry` in the file at `path`, made when it is not there (for its owner's eyes only, mode 0600).
+    """A `Registry` in a SQLite file.
+
+    Parameters
+    ----------
+    path
+        The file. If missing, it is created with mode 0600, so that only its owner can read it.
+    clock
+        Returns the current time.
 
     Raises
     ------
     RegistryTooNew
-        A later release wrote the file.
+        If a newer release wrote the file.
     Unavailable
-        The file cannot be opened, or is no registry.
+        If the file cannot be opened, or is not a registry.
     """
 
     def __init__(self, path: Path, clock: Clock = utc_now) -> None:
@@ -59,16 +68,29 @@ class SqliteRegistry(Registry):
         super().__init__(self._sqlite_table, clock)
 
     def remove_expired(self) -> None:
-        """Remove what expired from the file; to readers it is gone already."""
+        """Delete expired records from the file. Readers already treat them as deleted."""
         self._sqlite_table.remove_expired(self._clock())
 
     def close(self) -> None:
-        """Close every connection of this process; no other thread may be using the registry."""
+        """Close all connections of this process. No other thread may be using the registry."""
         self._sqlite_table.close()
 
 
 class SqliteTable:
-    """`Table` in a SQLite file: write-ahead log, every commit synced, one connection per thread."""
+    """A `Table` in a SQLite file, with a write-ahead log, a sync at every commit and one connection per thread.
+
+    Parameters
+    ----------
+    path
+        The file. If missing, it is created with mode 0600. A file of an older schema is migrated.
+
+    Raises
+    ------
+    RegistryTooNew
+        If a newer release wrote the file.
+    Unavailable
+        If the file cannot be opened, or is not a registry.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,47 +99,47 @@ class SqliteTable:
         with self._translating_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            _keep_write_ahead_log(self._connection())
+            _enable_write_ahead_log(self._connection())
         with self._transaction() as connection:
-            self._check_schema(connection)
+            self._migrate(connection)
 
     def get(self, address: Address) -> Row:
-        """See `Table.get`."""
+        """Return the row at `address`."""
         with self._translating_errors():
-            found = self._connection().execute(
+            cursor = self._connection().execute(
                 "SELECT document, etag FROM registry WHERE partition = ? AND sort = ?", address
             )
-            row = found.fetchone()
+            row = cursor.fetchone()
         return Row(address) if row is None else Row(address, json.loads(row[0]), row[1])
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
-        """See `Table.list`."""
+        """Return the rows of a partition whose `sort` starts with a prefix."""
         with self._translating_errors():
-            found = self._connection().execute(
+            cursor = self._connection().execute(
                 "SELECT sort, document, etag FROM registry WHERE partition = ? AND substr(sort, 1, ?) = ?",
                 (partition, len(sort_prefix), sort_prefix),
             )
-            rows = found.fetchall()
+            rows = cursor.fetchall()
         return [Row(Address(partition, sort), json.loads(document), etag) for sort, document, etag in rows]
 
     def write(self, changes: Sequence[Change]) -> bool:
-        """See `Table.write`."""
+        """Apply all changes in one transaction, or none of them. Return whether they were applied."""
         try:
             with self._transaction() as connection:
                 for change in changes:
-                    if _apply(connection, change) != 1:
-                        raise _NotAsRead
-        except _NotAsRead:
+                    if not _apply(connection, change):
+                        raise _RowChanged
+        except _RowChanged:
             return False
         return True
 
     def remove_expired(self, now: Timestamp) -> None:
-        """Remove what expired."""
+        """Delete the rows that have expired at `now`."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM registry WHERE expires_at <= ?", (now,))
 
     def close(self) -> None:
-        """Close every connection of this process."""
+        """Close all connections of this process. The next call opens a new one."""
         for session in list(self._sessions):
             session.close()
         self._thread = threading.local()
@@ -126,7 +148,7 @@ class SqliteTable:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._translating_errors():
             connection = self._connection()
-            # IMMEDIATE takes the write lock at once; a transaction that reads first could not get it later.
+            # IMMEDIATE takes the write lock at once. A transaction that reads first might be unable to get it later.
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -143,11 +165,12 @@ class SqliteTable:
             self._sessions.add(session)
         return session.connection
 
-    def _check_schema(self, connection: sqlite3.Connection) -> None:
+    def _migrate(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise RegistryTooNew(
-                f"The registry {self._path} has schema {version}; this release knows up to {SCHEMA_VERSION}."
+                f"The registry {self._path} has schema version {version}. "
+                f"This release supports versions up to {SCHEMA_VERSION}."
             )
         if version == 0:
             connection.execute(_SCHEMA)
@@ -159,21 +182,22 @@ class SqliteTable:
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:
-        """Turn what SQLite raises within (locked for too long, disk full, not a database …) into `Unavailable`."""
+        """Translate SQLite errors raised in the context (lock timeout, disk full, not a database) to `Unavailable`."""
         try:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
-            raise Unavailable(f"The registry {self._path} did not answer: {error}.") from error
+            raise Unavailable(f"The registry {self._path} cannot be used: {error}.") from error
 
 
-class _NotAsRead(Exception):
-    """A row is not as its change says."""
+class _RowChanged(Exception):
+    """Raised when a row differs from what a change requires; it rolls the transaction back."""
 
 
 class _Session:
-    """One thread's connection, closed when the thread ends."""
+    """Connection of one thread. It is closed when the thread ends."""
 
-    # A forked child must neither use nor close its parent's connections, so they are kept from being collected there.
+    # A forked child must neither use nor close the connections of its parent. Keeping a reference to them prevents the
+    # garbage collector of the child from closing them.
     _inherited: Final[list[sqlite3.Connection]] = []
 
     def __init__(self, path: Path) -> None:
@@ -192,37 +216,40 @@ class _Session:
             self.close()
 
 
-def _keep_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Make the file one with a write-ahead log; it stays one.
+def _enable_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch the file to a write-ahead log, which is a persistent property of the file.
 
-    When two connections ask at once, SQLite sees a deadlock and refuses one of them without waiting.
+    If two connections do this at the same moment, SQLite detects a deadlock and rejects one of them without waiting.
     """
-    give_up_at = time.monotonic() + _BUSY_TIMEOUT_S
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
+            time.sleep(_BUSY_PAUSE_S)
         else:
             return
 
 
-def _apply(connection: sqlite3.Connection, change: Change) -> int:
-    """Make one change; how many rows it met, 1 or 0."""
+def _apply(connection: sqlite3.Connection, change: Change) -> bool:
+    """Apply one change if the row is as the change requires; return whether it was."""
     if change.document is None:
-        return connection.execute(
+        cursor = connection.execute(
             "DELETE FROM registry WHERE partition = ? AND sort = ? AND etag = ?", (*change.address, change.etag)
-        ).rowcount
+        )
+        return cursor.rowcount == 1
     new_etag, expires_at = secrets.token_hex(8), change.document.get("expires_at")
     document = json.dumps(change.document, ensure_ascii=False, separators=(",", ":"))
     if change.etag is None:
-        return connection.execute(
+        cursor = connection.execute(
             "INSERT INTO registry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (*change.address, new_etag, expires_at, document),
-        ).rowcount
-    return connection.execute(
-        "UPDATE registry SET etag = ?, expires_at = ?, document = ? WHERE partition = ? AND sort = ? AND etag = ?",
-        (new_etag, expires_at, document, *change.address, change.etag),
-    ).rowcount
+        )
+    else:
+        cursor = connection.execute(
+            "UPDATE registry SET etag = ?, expires_at = ?, document = ? WHERE partition = ? AND sort = ? AND etag = ?",
+            (new_etag, expires_at, document, *change.address, change.etag),
+        )
+    return cursor.rowcount == 1

@@ -1,7 +1,7 @@
-"""What a database must do for the registry: keep documents by address, and change several of them at once or none.
+"""Interface between the registry and a database: documents by address, with transactions and optimistic locking.
 
-Every change names the state it was decided upon (an etag, or absence), so a decision taken on something that changed
-meanwhile is not stored, and is taken again.
+Every change states which version of the row it is based on (an etag, or that the row does not exist). Therefore a
+decision that is based on an outdated row is never stored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from recsys.registry.records import Document
 
 
 class Address(NamedTuple):
-    """Where a row lies: rows with one `partition` can be listed together, `sort` tells them apart."""
+    """Primary key of a row. Rows of the same `partition` can be listed together; `sort` identifies one of them."""
 
     partition: str
     sort: str
@@ -22,7 +22,10 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`document` (None: nothing) takes the place of what has this `etag` (None: of nothing)."""
+    """Compare-and-set: write `document` (None deletes the row) if the stored etag equals `etag`.
+
+    An `etag` of None requires that the row does not exist.
+    """
 
     address: Address
     etag: str | None
@@ -31,9 +34,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What lies at an address; both `document` and `etag` are None when nothing does.
+    """A row as it was read. `document` and `etag` are None if the row does not exist.
 
-    `etag` is new with every write, and never the same again, even after a deletion.
+    Every write gives the row a new, unique `etag`, also after a deletion.
     """
 
     address: Address
@@ -41,25 +44,35 @@ class Row:
     etag: str | None = None
 
     def changed_to(self, document: Document | None) -> Change:
-        """A change that is made only while this row is as it was read."""
+        """Return a change that applies only if the row is still as it was read."""
         return Change(self.address, self.etag, document)
 
 
 class TableReader(Protocol):
-    """Table that can be read. Every method raises `Unavailable` when the database does not answer."""
+    """Read access to rows. Every method raises `Unavailable` if the database does not respond."""
 
     def get(self, address: Address) -> Row:
-        """What lies there now (a consistent read)."""
+        """Return the row at `address`, with a consistent read."""
 
 
 class Table(TableReader, Protocol):
-    """Table in a database."""
+    """Read and write access to rows. Every method raises `Unavailable` if the database does not respond."""
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
-        """Table of a partition whose `sort` starts so, in no order (a consistent read)."""
+        """Return the rows of a partition whose `sort` starts with a prefix, in any order, with a consistent read."""
 
     def write(self, changes: Sequence[Change]) -> bool:
-        """Make all changes durable and return True; or none, and False, when a row is not as its change says.
+        """Apply all changes in one transaction, or none of them.
 
-        A document's `expires_at` says when the database may remove it; it can stay longer.
+        The database may delete a document after its `expires_at`, but can keep it longer.
+
+        Parameters
+        ----------
+        changes
+            At least one change; at most one per address.
+
+        Returns
+        -------
+        bool
+            True if the changes are durable. False if a row differs from what its change requires; then nothing changed.
         """

@@ -1,0 +1,72 @@
+"""Reading of registry rows: the addresses of records, their expiry, and the lookup of keys.
+
+The function `recommend` needs only this part of the registry.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from recsys.clock import Timestamp
+from recsys.registry import rules
+from recsys.registry.records import Document, KeyRecord
+from recsys.registry.table import Address, Row, TableReader
+
+VERSION_PREFIX: Final = "VERSION#"
+"""Start of the `sort` of all model versions of a key."""
+
+
+class KeyReader(Protocol):
+    """Read access to keys: all that the function `recommend` needs of a registry."""
+
+    def get_key(self, key_id: str) -> KeyRecord:
+        """Return a key, also if it is revoked. The read is consistent.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist or has expired.
+        """
+
+
+def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyRecord]:
+    """Return a key and the row that stores it.
+
+    Raises
+    ------
+    KeyNotFound
+        If the key does not exist or has expired at `now`.
+    """
+    row = table.get(key_address(key_id))
+    document = unexpired(row, now)
+    if document is None:
+        raise rules.key_not_found(key_id)
+    return row, KeyRecord.from_document(document)
+
+
+def unexpired(row: Row, now: Timestamp) -> Document | None:
+    """Return the document of a row, or None if it has expired: databases may delete expired rows late."""
+    if row.document is None:
+        return None
+    expires_at = row.document.get("expires_at")
+    return None if rules.is_expired(Timestamp(str(expires_at)) if expires_at else None, now) else row.document
+
+
+def key_address(key_id: str) -> Address:
+    """Return the address of a key."""
+    return Address(f"KEY#{key_id}", "KEY")
+
+
+def version_address(key_id: str, version: str) -> Address:
+    """Return the address of a model version, which is in the partition of its key."""
+    return Address(f"KEY#{key_id}", f"{VERSION_PREFIX}{version}")
+
+
+def job_address(job_id: str) -> Address:
+    """Return the address of a job."""
+    return Address(f"JOB#{job_id}", "JOB")
+
+
+def claim_address(token_sha256: str) -> Address:
+    """Return the address of a claim token."""
+    return Address(f"CLAIM#{token_sha256}", "CLAIM")
