@@ -1,12 +1,14 @@
-"""The directory's stand-in for S3 events: which objects ask for training, found by looking.
+"""Find the files that ask for a training by listing the data directory; stands in for S3's object-created events.
 
-Looking is level-triggered: after a crash the same look finds the same files, and the registry knows which are done.
+Finding is level-triggered: after a crash, the same listing finds the same files, and the registry knows which of them
+are done.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Final
 
 from recsys.clock import Clock, after, utc_now
 from recsys.objects import layout
@@ -14,18 +16,25 @@ from recsys.objects.layout import Upload
 from recsys.objects.store import ObjectInfo, ObjectStore
 from recsys_train.events import ObjectCreated
 
-logger = logging.getLogger("recsys.watcher")
+_logger: Final = logging.getLogger("recsys.watcher")
 
-SETTLED_S = 2.0
-"""How long nobody may have written to a dropped file: a copy over a network pauses."""
+SETTLED_S: Final = 2.0
+"""How long a file in the inbox must be unchanged before it is read, because copying over a network pauses."""
 
 
 @dataclass(slots=True)
 class ObjectWatcher:
-    """Finds objects under `uploads/` and `inbox/` that nobody called done yet.
+    """Finds objects under `uploads/` and `inbox/` that are not marked as done.
 
-    A file counts once it looks the same in two looks, and a drop once it is `SETTLED_S` old, so that a copy under way
-    is left to end.
+    A file is reported once two successive looks find it unchanged, and a file in the inbox once it has also been
+    unchanged for `SETTLED_S` seconds, so that a file is not read while it is being copied.
+
+    Parameters
+    ----------
+    store
+        The object store of the data directory.
+    clock
+        Tells the time; tests replace it.
     """
 
     store: ObjectStore
@@ -35,11 +44,12 @@ class ObjectWatcher:
     _warned_of: set[str] = field(default_factory=set)
 
     def look(self) -> list[ObjectCreated]:
-        """New objects, in the order in which they arrived.
+        """Return an event for each new object, in order of arrival.
 
         Raises
         ------
         Unavailable
+            The data directory cannot be read.
         """
         found = [
             info
@@ -51,35 +61,35 @@ class ObjectWatcher:
         self._last_look = {(info.name, info.version) for info in found}
         for info in settled:
             self._warn_if_ignored(info.name)
-        asking = [info for info in settled if layout.parse_source(info.name) is not None]
-        return [_event(info) for info in sorted(asking, key=lambda info: (info.arrived_at, info.name))]
+        sources = [info for info in settled if layout.parse_source(info.name) is not None]
+        return [_event(info) for info in sorted(sources, key=lambda info: (info.arrived_at, info.name))]
 
-    def done(self, event: ObjectCreated) -> None:
-        """Pass the object over from now on."""
+    def mark_done(self, event: ObjectCreated) -> None:
+        """Do not report this object again, unless it is overwritten."""
         self._done.add((event.name, event.version))
 
     def _is_settled(self, info: ObjectInfo) -> bool:
         if (info.name, info.version) not in self._last_look:
             return False
         if isinstance(layout.parse_source(info.name), Upload):
-            return True  # the service puts it there whole
-        # Not `modified_at`: every write sets both, but a copy can keep a time of its own, even one to come.
+            return True  # the service creates it in one step
+        # `modified_at` would not do: a copy can keep the modification time of its original, even one in the future.
         return info.arrived_at <= after(self.clock(), -SETTLED_S)
 
     def _warn_if_ignored(self, name: str) -> None:
-        """Say once of a file in the inbox that no training comes of it; hidden ones are other programs' affair."""
+        """Log once that a file in the inbox will not be read. Hidden files are skipped: other programs create them."""
         is_hidden = any(part.startswith(".") for part in name.split("/"))
         if not name.startswith(layout.INBOX) or is_hidden or name in self._warned_of:
             return
         if layout.parse_source(name) is None:
             self._warned_of.add(name)
-            logger.warning(
-                "%r is left alone. Expected inbox/NAME.csv or inbox/KEY_ID/NAME.csv (or .csv.gz): "
+            _logger.warning(
+                "%r is ignored. Expected inbox/NAME.csv or inbox/KEY_ID/NAME.csv (or .csv.gz): "
                 "move or rename the file to train on it.",
                 name,
             )
 
 
 def _event(info: ObjectInfo) -> ObjectCreated:
-    # A dropped file's own time says nothing: `cp -p` and `mv` keep the old one.
+    # The time of arrival, not of modification: `cp -p` and `mv` keep the latter.
     return ObjectCreated(info.name, info.version, order=f"{info.arrived_at}#{info.name}")

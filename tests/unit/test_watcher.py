@@ -105,7 +105,7 @@ def test_what_is_done_is_not_found_again(directory: Directory, watcher: ObjectWa
     directory.write("inbox/orders.csv")
     watcher.look()
     (event,) = watcher.look()
-    watcher.done(event)
+    watcher.mark_done(event)
     assert watcher.look() == watcher.look() == []
 
 
@@ -113,7 +113,7 @@ def test_changed_content_is_a_new_event(directory: Directory, watcher: ObjectWat
     directory.write("inbox/orders.csv")
     watcher.look()
     (first,) = watcher.look()
-    watcher.done(first)
+    watcher.mark_done(first)
     directory.write("inbox/orders.csv", b"user_id,item_id\nanna,tea\n", modified_s=1_000_000_001)
     assert watcher.look() == []
     (second,) = watcher.look()
@@ -150,7 +150,7 @@ def test_a_drop_that_is_looked_at_late_is_older_than_the_upload_that_came_after_
     directory.write("uploads/job1.csv")
     watcher.look()
     (upload,) = (event for event in watcher.look() if event.name.startswith("uploads/"))
-    watcher.done(upload)
+    watcher.mark_done(upload)
     directory.now = after(directory.now, 3600)
     (drop,) = watcher.look()
     assert drop.order < upload.order
@@ -268,7 +268,7 @@ def test_after_a_restart_the_same_files_are_the_same_events(directory: Directory
     directory.write("inbox/orders.csv")
     watcher.look()
     (event,) = watcher.look()
-    watcher.done(event)
+    watcher.mark_done(event)
     restarted = directory.watcher()
     restarted.look()
     assert restarted.look() == [event]
