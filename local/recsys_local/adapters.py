@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from recsys.errors import RecsysError
+from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
 from recsys.registry.sqlite import SqliteRegistry
@@ -18,6 +19,8 @@ from recsys.registry.sqlite import SqliteRegistry
 _logger: Final = logging.getLogger("recsys.service")
 
 REGISTRY_FILE: Final = "registry.sqlite3"
+SAMPLE_FILE: Final = "sample.json"
+"""The bundled sample's job id and API key, readable by its owner only."""
 _LOCK_FILE: Final = "service.lock"
 
 
@@ -35,6 +38,25 @@ class DataDirUnusable(RecsysError):
     code = "data-dir-unusable"
     title = "The data directory cannot be used"
     default_hint = "Pass a --data-dir that you may write to, on a file system that is not read-only."
+
+
+class NoRegistry(RecsysError):
+    """Raised when a command needs a registry and the data directory has none."""
+
+    code = "no-registry"
+    title = "There is no registry in the data directory"
+    default_hint = "Pass the --data-dir of the service; `recsys serve` creates the registry at its first start."
+
+
+class RegistryMissing(RecsysError):
+    """Raised when a data directory contains models that its registry does not know."""
+
+    code = "registry-missing"
+    title = "The registry is missing"
+    default_hint = (
+        f"Restore {REGISTRY_FILE} from a backup (`recsys restore`). A copy that was made while the service was running "
+        f"also needs {REGISTRY_FILE}-wal. To start anew, move the folder models/ away."
+    )
 
 
 def open_store(data_dir: Path, *, base_url: str = "") -> FileObjectStore:
@@ -65,7 +87,34 @@ def open_locked_store(data_dir: Path, *, base_url: str) -> FileObjectStore:
 
 
 def open_registry(data_dir: Path) -> SqliteRegistry:
-    """Open the registry of a data directory, and create it if it does not exist."""
+    """Open the registry of a data directory, and create it if it does not exist.
+
+    Raises
+    ------
+    RegistryMissing
+        The directory contains models, but no registry, or an empty one: only the models were restored, or
+        the registry was copied without its write-ahead log.
+    """
+    has_models = any((data_dir / layout.MODELS).glob(f"*/*/{artifact.MANIFEST}"))
+    if has_models and not (data_dir / REGISTRY_FILE).exists():
+        raise RegistryMissing(f"{data_dir} contains models, but {REGISTRY_FILE} is missing.")
+    registry = SqliteRegistry(data_dir / REGISTRY_FILE)
+    if has_models and registry.is_empty():
+        registry.close()
+        raise RegistryMissing(f"{data_dir} contains models, but {REGISTRY_FILE} is empty.")
+    return registry
+
+
+def open_existing_registry(data_dir: Path) -> SqliteRegistry:
+    """Open the registry of a data directory for an operator's command.
+
+    Raises
+    ------
+    NoRegistry
+        The directory has no registry.
+    """
+    if not (data_dir / REGISTRY_FILE).exists():
+        raise NoRegistry(f"{data_dir} contains no {REGISTRY_FILE}.")
     return SqliteRegistry(data_dir / REGISTRY_FILE)
 
 

@@ -2,8 +2,10 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
 import asyncio
+from collections.abc import Sequence
+from typing import Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,9 +21,19 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.records import JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
+from recsys_api.routes.service import ReadinessCheck
+
+_UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/uploads", "/local/uploads"})
 
 
-def create_app(registry: Registry, store: ObjectStore, settings: Settings) -> FastAPI:
+def create_app(
+    registry: Registry,
+    store: ObjectStore,
+    settings: Settings,
+    *,
+    readiness_checks: Sequence[ReadinessCheck] = (),
+    check_space: ReadinessCheck = lambda: None,
+) -> FastAPI:
     """Return the app that serves every route of the local service.
 
     Parameters
@@ -30,12 +42,23 @@ def create_app(registry: Registry, store: ObjectStore, settings: Settings) -> Fa
         The registry and the object store that the routes read and write.
     settings
         Limits and lifetimes.
+    readiness_checks
+        Checks that `/health/ready` makes besides reading from the registry and the store.
+    check_space
+        Raises `NotReady` when the disk is almost full; called before an upload is read.
     """
+
+    async def reject_upload_without_space(request: Request) -> None:
+        if request.method == "POST" and request.url.path in _UPLOAD_PATHS:
+            check_space()
+
+    guarded = [Depends(reject_upload_without_space)]
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app)
-    app.include_router(recsys_api.app.create_router(registry, store, settings))
+    api_router = recsys_api.app.create_router(registry, store, settings, readiness_checks=readiness_checks)
+    app.include_router(api_router, dependencies=guarded)
     app.include_router(recsys_recommend.app.create_router(registry, store, settings))
-    app.include_router(_create_upload_router(registry, store, settings))
+    app.include_router(_create_upload_router(registry, store, settings), dependencies=guarded)
     return app
 
 

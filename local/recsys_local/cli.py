@@ -14,9 +14,12 @@ from typing import Annotated
 import typer
 
 from recsys.errors import RecsysError
+from recsys.keys.api_key import ApiKey
 from recsys.model import artifact
 from recsys.model.batch_ranking import recommend_all
 from recsys.settings import Settings
+from recsys_local import admin
+from recsys_local.backup import create_backup, restore_backup
 from recsys_local.offline import read_users, train_folder, write_recommendations
 from recsys_local.progress import TrainingProgress, tracked
 
@@ -45,6 +48,10 @@ def main() -> None:
 DataDir = Annotated[Path, typer.Option(help="Directory that holds all state.", envvar="RECSYS_DATA_DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DEFAULT_DATA_DIR = Path("recsys-data")
+KeyId = Annotated[str, typer.Argument(help="Key id, as `recsys keys list` prints it.")]
+
+keys = typer.Typer(no_args_is_help=True, help="List, create, rotate and revoke API keys on this machine.")
+app.add_typer(keys, name="keys")
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001  # Typer passes the option's value
@@ -140,6 +147,48 @@ def recommend(
 
 
 @app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="New directory for the backup.", file_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Back up the data directory. The service may be running."""
+    with exit_on_error():
+        summary = create_backup(data_dir, target)
+    if as_json:
+        print(json.dumps({"path": str(target), "files": len(summary.files), "bytes": summary.size_bytes}))
+    else:
+        print(f"Backed up {len(summary.files):,} files ({summary.size_bytes / 1e6:,.1f} MB) to {target}.")
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="Directory that `recsys backup` wrote.", exists=True, file_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Restore a backup into a new data directory."""
+    with exit_on_error():
+        summary = restore_backup(source, data_dir)
+    if as_json:
+        print(json.dumps({"path": str(data_dir), "files": len(summary.files), "bytes": summary.size_bytes}))
+    else:
+        print(f"Restored {len(summary.files):,} files ({summary.size_bytes / 1e6:,.1f} MB) to {data_dir}.")
+
+
+@app.command()
+def jobs(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    key_id: Annotated[str, typer.Option("--key", help="Only the jobs of this key id.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List the training jobs, newest first."""
+    with exit_on_error():
+        rows = admin.job_rows(data_dir, key_id)
+    admin.print_table(rows, as_json=as_json)
+
+
+@app.command()
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, port: int = 8000, as_json: Json = False) -> None:
     """Diagnose this machine and suggest fixes."""
     from recsys_local.doctor import examine  # noqa: PLC0415  # it imports TensorFlow to check it
@@ -153,6 +202,49 @@ def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, port: int = 8000, as_json: Json
                 f"{'ok  ' if finding.ok else 'BAD '} {finding.what}" + ("" if finding.ok else f"\n     → {finding.fix}")
             )
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
+    """List the API keys, oldest first, without their secrets."""
+    with exit_on_error():
+        rows = admin.key_rows(data_dir)
+    admin.print_table(rows, as_json=as_json)
+
+
+@keys.command("create")
+def create_key(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
+    """Create an API key that does not expire, and print it. It cannot be printed again."""
+    with exit_on_error():
+        api_key = admin.create_key(data_dir)
+    _print_key(api_key, as_json=as_json)
+
+
+@keys.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    overlap_s: Annotated[
+        float, typer.Option(min=0, max=admin.MAX_OVERLAP_S, help="Seconds for which the previous secret stays valid.")
+    ] = admin.DEFAULT_OVERLAP_S,
+    as_json: Json = False,
+) -> None:
+    """Replace the secret of an API key, and print the new key. It cannot be printed again."""
+    with exit_on_error():
+        api_key = admin.rotate_key(data_dir, key_id, overlap_s=overlap_s)
+    _print_key(api_key, as_json=as_json)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Revoke an API key for good. The service refuses it within a few seconds."""
+    with exit_on_error():
+        admin.revoke_key(data_dir, key_id)
+    print(f"Key {key_id} is revoked.")
+
+
+def _print_key(api_key: ApiKey, *, as_json: bool) -> None:
+    print(json.dumps({"key_id": api_key.key_id, "api_key": str(api_key)}) if as_json else str(api_key))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.errors import RecsysError
+from recsys.objects import layout
 from recsys.settings import Settings
 from recsys_local.adapters import REGISTRY_FILE, is_open_to_others, open_registry
 from recsys_local.offline import check_writable, nearest_existing
@@ -128,7 +129,7 @@ def _check_permissions(data_dir: Path) -> Finding:
 
 
 def _check_registry(data_dir: Path) -> Finding:
-    if not (data_dir / REGISTRY_FILE).exists():
+    if not (data_dir / REGISTRY_FILE).exists() and not (data_dir / layout.MODELS).exists():
         return Finding(f"{data_dir} contains no registry yet; `recsys serve` creates it", ok=True)
     try:
         open_registry(data_dir).list_versions("doctor")

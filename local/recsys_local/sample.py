@@ -29,10 +29,9 @@ from recsys.registry.records import Job, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.training import NewFile, Training
+from recsys_local.adapters import SAMPLE_FILE
 
 SAMPLE: Final = importlib.resources.files("recsys_local") / "sample"
-MARKER: Final = "sample.json"
-"""File in the data directory with the sample's job id and API key, readable by its owner only."""
 POLL_S: Final = 0.5
 SHOWN_ITEMS: Final = 8
 
@@ -76,7 +75,7 @@ class SampleRun:
 
     @property
     def _marker(self) -> Path:
-        return self.settings.data_dir / MARKER
+        return self.settings.data_dir / SAMPLE_FILE
 
     def _read_marker(self) -> _Submitted | None:
         """Return the sample that an earlier start submitted, if its job succeeded or can still succeed."""

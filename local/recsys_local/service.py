@@ -13,6 +13,7 @@ from recsys.settings import InvalidSetting, Settings
 from recsys_local.adapters import lock_data_dir, open_locked_store, open_registry
 from recsys_local.app import answer_on_shutdown, create_app
 from recsys_local.connections import ConnectionLimits, create_server, listen, serve, url_of
+from recsys_local.readiness import WORKER_SILENT_AFTER_S, DataDirCheck, FreeSpaceCheck, WorkerCheck
 from recsys_local.sample import SampleRun
 from recsys_local.worker_process import WorkerProcess
 
@@ -51,15 +52,20 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
         base_url = url_of(listener)
         store, registry = open_locked_store(data_dir, base_url=public_url or base_url), open_registry(data_dir)
         registry.remove_expired()
-        server = create_server(answer_on_shutdown(create_app(registry, store, settings)), limits)
+        worker = WorkerProcess(data_dir, hung_after_s=max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S))
+        check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)
+        checks = (DataDirCheck.of(data_dir), check_space, WorkerCheck(lambda: worker.silent_s))
+        app = create_app(registry, store, settings, readiness_checks=checks, check_space=check_space)
+        server = create_server(answer_on_shutdown(app), limits)
         print(
             f"recsys serves on {base_url} (docs at {base_url}/docs), state in {data_dir}/. Ctrl-C ends it.", flush=True
         )
         print(f"Copy a CSV into {data_dir / INBOX}/ to train on it.", flush=True)
-        with WorkerProcess(data_dir):
+        with worker:
             if sample:
                 SampleRun(store, registry, settings, base_url).start()
             asyncio.run(serve(server, listener))
+        registry.checkpoint()  # the worker has ended; from here on, registry.sqlite3 alone is a complete copy
 
 
 @contextlib.contextmanager

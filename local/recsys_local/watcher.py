@@ -7,7 +7,9 @@ are done.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from recsys.clock import Clock, after, utc_now
@@ -20,6 +22,8 @@ _logger: Final = logging.getLogger("recsys.watcher")
 
 SETTLED_S: Final = 2.0
 """How long a file in the inbox must be unchanged before it is read, because copying over a network pauses."""
+_CLOCK_TICK_NS: Final = 1_000_000_000
+"""Far more than the resolution of file times: milliseconds on Linux, a second on some network file systems."""
 
 
 @dataclass(slots=True)
@@ -33,15 +37,20 @@ class ObjectWatcher:
     ----------
     store
         The object store of the data directory.
+    data_dir
+        The data directory.
     clock
         Tells the time; tests replace it.
     """
 
     store: ObjectStore
+    data_dir: Path
     clock: Clock = utc_now
     _done: set[tuple[str, str]] = field(default_factory=set)
     _last_look: set[tuple[str, str]] = field(default_factory=set)
     _warned_of: set[str] = field(default_factory=set)
+    _finished_uploads_ns: int | None = None
+    """Change time of `uploads/` when everything in it was done; None if something may be new."""
 
     def look(self) -> list[ObjectCreated]:
         """Return an event for each new object, in order of arrival.
@@ -51,18 +60,33 @@ class ObjectWatcher:
         Unavailable
             The data directory cannot be read.
         """
-        found = [
-            info
-            for prefix in (layout.UPLOADS, layout.INBOX)
-            for info in self.store.list(prefix)
-            if (info.name, info.version) not in self._done
-        ]
+        found = [*self._new_uploads(), *self._new_objects(layout.INBOX)]
         settled = [info for info in found if self._is_settled(info)]
         self._last_look = {(info.name, info.version) for info in found}
         for info in settled:
             self._warn_if_ignored(info.name)
         sources = [info for info in settled if layout.parse_source(info.name) is not None]
         return [_event(info) for info in sorted(sources, key=lambda info: (info.arrived_at, info.name))]
+
+    def _new_uploads(self) -> list[ObjectInfo]:
+        """List `uploads/`, unless everything in it is done and no file was added since.
+
+        Uploads are created in one step and never overwritten, so that every new one changes the folder's change time.
+        Listing thousands of finished uploads twice a second would take a third of a core.
+        """
+        changed_ns = _changed_ns(self.data_dir / layout.UPLOADS)
+        if changed_ns is not None and changed_ns == self._finished_uploads_ns:
+            return []
+        listed_at_ns = time.time_ns()
+        found = self._new_objects(layout.UPLOADS)
+        is_finished = not any(layout.parse_source(info.name) for info in found)
+        # Within one tick of the kernel's clock, a file can be added without a visible change.
+        is_old = changed_ns is not None and changed_ns < listed_at_ns - _CLOCK_TICK_NS
+        self._finished_uploads_ns = changed_ns if is_finished and is_old else None
+        return found
+
+    def _new_objects(self, prefix: str) -> list[ObjectInfo]:
+        return [info for info in self.store.list(prefix) if (info.name, info.version) not in self._done]
 
     def mark_done(self, event: ObjectCreated) -> None:
         """Do not report this object again, unless it is overwritten."""
@@ -88,6 +112,13 @@ class ObjectWatcher:
                 "move or rename the file to train on it.",
                 name,
             )
+
+
+def _changed_ns(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ctime_ns
+    except OSError:
+        return None
 
 
 def _event(info: ObjectInfo) -> ObjectCreated:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -22,21 +23,23 @@ from recsys.clock import after, utc_now
 from recsys.errors import JobBusy, LeaseLost, RecsysError, Unavailable
 from recsys.objects.layout import RECEIPTS, UPLOADS
 from recsys.objects.store import ObjectStore
-from recsys.registry.records import Job, JobState, Progress
+from recsys.registry.records import Job, JobState, Lease, Progress
+from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_local.adapters import open_registry, open_store
 from recsys_local.progress import TrainingProgress
 from recsys_local.watcher import ObjectWatcher
+from recsys_local.worker_process import HEARTBEAT, HEARTBEAT_EVERY_S, SCRATCH
 from recsys_train.events import ObjectCreated, process
 from recsys_train.job import Trainer
 
 _logger: Final = logging.getLogger("recsys.worker")
 
 LOOK_EVERY_S: Final = 0.5
+MAX_LOOK_SHARE: Final = 0.05
+"""Share of the time that an idle worker may spend on looking, however many files there are in the inbox."""
 SWEEP_EVERY_S: Final = 3600.0
 RETRY_AFTER_S: Final = 5.0
-SCRATCH: Final = ".scratch"
-"""Folder in the data directory for the files of a version before they are uploaded."""
 _STDIN: Final = 0
 
 
@@ -46,25 +49,34 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     data_dir: Path = parser.parse_args().data_dir
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
-    _use_scratch(data_dir / SCRATCH)
+    # Blocked before any thread starts, so that the signal waits for `_stop_on_signal` even if TensorFlow is busy.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
+    registry = open_registry(data_dir)
+    current = CurrentJob(registry)
+    for stop in (_stop_with_parent, _stop_on_signal):
+        threading.Thread(target=stop, args=(current,), name=stop.__name__, daemon=True).start()
+    _use_scratch(data_dir / SCRATCH)
+    threading.Thread(target=_beat, args=(data_dir / HEARTBEAT,), name="heartbeat", daemon=True).start()
     store = open_store(data_dir)
-    registry, terminal = open_registry(data_dir), Terminal()
-    trainer = Trainer(store, registry, settings, owner="local-worker", watch=terminal)
-    watcher = ObjectWatcher(store)
+    trainer = Trainer(store, registry, settings, owner="local-worker", watch=current)
+    watcher = ObjectWatcher(store, data_dir)
     looking, sweeping = LogOnChange(), LogOnChange()
     next_sweep_s = 0.0
     while True:
+        started_s = time.monotonic()
+        look_s = 0.0
         with looking.log_on_change():
-            for event in watcher.look():
-                _work(event, trainer, watcher, terminal)
+            events = watcher.look()
+            look_s = time.monotonic() - started_s
+            for event in events:
+                _work(event, trainer, watcher, current)
         if time.monotonic() >= next_sweep_s:
             next_sweep_s = time.monotonic() + SWEEP_EVERY_S
             with sweeping.log_on_change():
                 registry.remove_expired()
                 sweep_expired(store, keep_days=settings.upload_days)
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(max(LOOK_EVERY_S, look_s / MAX_LOOK_SHARE))
 
 
 class LogOnChange:
@@ -86,11 +98,11 @@ class LogOnChange:
             self._last = None
 
 
-def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher, terminal: Terminal) -> None:
+def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher, current: CurrentJob) -> None:
     """Train on one object, log the outcome, and mark the object as done unless it must be retried."""
     started_at = utc_now()
     try:
-        with contextlib.closing(terminal):
+        with contextlib.closing(current):
             job = process(event, trainer)
     except (JobBusy, LeaseLost, Unavailable) as error:
         _logger.warning("%s: %s Retrying.", event.name, error.detail)
@@ -126,26 +138,40 @@ def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
                 store.delete(info.name)
 
 
-class Terminal:
-    """Shows the progress of one job after the other; `close` ends the display of the current one."""
+class CurrentJob:
+    """The job in training: shows its progress, and puts it back into the queue when the worker is stopped.
 
-    def __init__(self) -> None:
-        self._job_id: str | None = None
+    Parameters
+    ----------
+    registry
+        Registry of the job.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._job: Job | None = None
         self._display = contextlib.ExitStack()
         self._show = TrainingProgress()
 
     def __call__(self, job: Job, progress: Progress) -> None:
-        """Show a progress report of `job`."""
-        if job.job_id != self._job_id:
+        """Show a progress report of `job`, which becomes the current job."""
+        if self._job is None or job.job_id != self._job.job_id:
             self.close()
-            self._job_id = job.job_id
+            self._job = job
             self._show = self._display.enter_context(TrainingProgress(f"job {job.job_id[:6]}…"))
         self._show(progress)
 
     def close(self) -> None:
         """End the display of the current job, whether it succeeded or not."""
         self._display.close()
-        self._job_id = None
+        self._job = None
+
+    def release(self) -> None:
+        """Put the current job back into the queue without counting the attempt; called from another thread."""
+        job = self._job
+        if job is not None:
+            with contextlib.suppress(LeaseLost, Unavailable):  # it has just ended, or the attempt is counted after all
+                self._registry.release_job(Lease(job))
 
 
 def _use_scratch(folder: Path) -> None:
@@ -155,10 +181,29 @@ def _use_scratch(folder: Path) -> None:
     tempfile.tempdir = str(folder)
 
 
-def _end_with_parent() -> None:
+def _beat(heartbeat: Path) -> None:
+    """Update the modification time of the heartbeat file for ever; works on a full disk, too."""
+    while True:
+        with contextlib.suppress(OSError):  # the service notices that the data directory is missing
+            heartbeat.touch()
+        time.sleep(HEARTBEAT_EVERY_S)
+
+
+def _stop_with_parent(current: CurrentJob) -> None:
     # os.read, not sys.stdin: a thread that holds sys.stdin's lock would block the interpreter's shutdown.
     while os.read(_STDIN, 1024):
         pass
+    _stop(current)
+
+
+def _stop_on_signal(current: CurrentJob) -> None:
+    # A service manager sends SIGTERM to every process of the service at once.
+    signal.sigwait({signal.SIGTERM})
+    _stop(current)
+
+
+def _stop(current: CurrentJob) -> None:
+    current.release()
     os._exit(0)
 
 

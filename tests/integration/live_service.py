@@ -189,9 +189,23 @@ def with_key(key: str | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_service(
-    data_dir: Path, log: Path, *options: str, environment: Mapping[str, str] | None = None
+    data_dir: Path, log: Path, *options: str, environment: Mapping[str, str] | None = None, until: str = "ready"
 ) -> Iterator[LiveService]:
-    """`recsys serve --port 0 --data-dir DATA_DIR [OPTIONS]`, ready to answer; all of it is gone at the end."""
+    """Run `recsys serve --port 0 --data-dir DATA_DIR [OPTIONS]`, and kill every process of it at the end.
+
+    Parameters
+    ----------
+    data_dir
+        Its data directory.
+    log
+        File that its output is appended to.
+    options
+        Further options of the command.
+    environment
+        Further environment variables.
+    until
+        "ready" waits until `/health/ready` returns 200, "live" until `/health/live` does.
+    """
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -205,7 +219,7 @@ def running_service(
         )
     started = psutil.Process(process.pid)
     try:
-        base_url = _wait_until_ready(process, log, start)
+        base_url = _wait_until(until, process, log, start)
         # Not the machine's proxies: this is the loopback interface.
         with httpx.Client(base_url=base_url, trust_env=False, timeout=30) as client:
             yield LiveService(process, base_url, data_dir, log, client)
@@ -243,7 +257,7 @@ def _kill(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=30)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
+def _wait_until(what: str, process: subprocess.Popen[bytes], log: Path, start: int) -> str:
     def look() -> str | None:
         written = log.read_bytes()[start:].decode(errors="replace")
         if process.poll() is not None:
@@ -252,8 +266,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, start: int) -
         if found is None:
             return None
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{found[1]}/health/ready", trust_env=False, timeout=5).status_code == 200:
+            if httpx.get(f"{found[1]}/health/{what}", trust_env=False, timeout=5).status_code == 200:
                 return found[1]
         return None
 
-    return eventually(look, "the service did not get ready", timeout_s=START_TIMEOUT_S)
+    return eventually(look, f"the service is not {what}", timeout_s=START_TIMEOUT_S)

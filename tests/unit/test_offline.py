@@ -26,11 +26,11 @@ from recsys.objects.files import FileObjectStore
 from recsys.registry.records import ModelVersion, Progress
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
-from recsys_local.adapters import lock_data_dir
+from recsys_local.adapters import SAMPLE_FILE, lock_data_dir
 from recsys_local.cli import app, exit_on_error
 from recsys_local.offline import OutputNotWritable, check_writable, read_user_ids, write_recommendations
 from recsys_local.progress import TrainingProgress
-from recsys_local.sample import MARKER, SampleRun
+from recsys_local.sample import SampleRun
 from tests.made_models import network_of, serving_model, write_model
 from tests.markers import TENSORFLOW
 
@@ -362,14 +362,14 @@ def test_failed_sample_is_submitted_again(sample: SampleRun) -> None:
 
 @pytest.mark.parametrize("damaged", ["", '{"job', "[]", "{}", '{"job_id": "unknown"}'])
 def test_damaged_marker_is_ignored(sample: SampleRun, damaged: str) -> None:
-    (sample.settings.data_dir / MARKER).write_text(damaged)
+    (sample.settings.data_dir / SAMPLE_FILE).write_text(damaged)
     sample.run()
     assert len(uploads(sample)) == 1
 
 
 def test_sample_keeps_its_key_for_the_owner_only(sample: SampleRun, capsys: pytest.CaptureFixture[str]) -> None:
     sample.run()
-    marker = sample.settings.data_dir / MARKER
+    marker = sample.settings.data_dir / SAMPLE_FILE
     api_key = json.loads(marker.read_text())["api_key"]
     assert f"Its API key: {api_key}" in capsys.readouterr().out
     assert stat.S_IMODE(marker.stat().st_mode) == 0o600
@@ -393,7 +393,7 @@ def trained_sample(sample: SampleRun, tmp_path: Path) -> SampleRun:
 def test_every_start_prints_recommendations_and_commands_with_the_key(
     trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    api_key = json.loads((trained_sample.settings.data_dir / MARKER).read_text())["api_key"]
+    api_key = json.loads((trained_sample.settings.data_dir / SAMPLE_FILE).read_text())["api_key"]
     for _ in range(2):
         capsys.readouterr()
         trained_sample.run()
@@ -403,7 +403,7 @@ def test_every_start_prints_recommendations_and_commands_with_the_key(
 
 
 def test_key_that_was_rotated_is_not_printed(trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]) -> None:
-    api_key = ApiKey.parse(json.loads((trained_sample.settings.data_dir / MARKER).read_text())["api_key"])
+    api_key = ApiKey.parse(json.loads((trained_sample.settings.data_dir / SAMPLE_FILE).read_text())["api_key"])
     trained_sample.registry.rotate_key(api_key.key_id, ApiKey.mint(api_key.key_id).sha256(), overlap_s=0)
     capsys.readouterr()
     trained_sample.run()

@@ -44,7 +44,7 @@ class Directory:
     def watcher(self) -> ObjectWatcher:
         from recsys_local.watcher import ObjectWatcher  # noqa: PLC0415
 
-        return ObjectWatcher(FileObjectStore(self.root), clock=lambda: self.now)
+        return ObjectWatcher(FileObjectStore(self.root), self.root, clock=lambda: self.now)
 
     def write(self, name: str, content: bytes = b"user_id,item_id\n", *, modified_s: int = 1_000_000_000) -> None:
         path = self.root / name
@@ -249,8 +249,9 @@ def test_a_training_that_fails_leaves_no_display(
     from recsys_local import worker  # noqa: PLC0415
 
     closed: list[bool] = []
-    terminal = worker.Terminal()
-    monkeypatch.setattr(terminal, "close", lambda: closed.append(True))
+    nothing: Any = None
+    current = worker.CurrentJob(nothing)
+    monkeypatch.setattr(current, "close", lambda: closed.append(True))
 
     def failing(*_: object) -> None:
         raise RuntimeError("no memory")
@@ -258,9 +259,8 @@ def test_a_training_that_fails_leaves_no_display(
     monkeypatch.setattr(worker, "process", failing)
     monkeypatch.setattr(worker, "RETRY_AFTER_S", 0)
     event: Any = SimpleNamespace(name="inbox/orders.csv")
-    nothing: Any = None
     with caplog.at_level(logging.ERROR):
-        worker._work(event, nothing, nothing, terminal)
+        worker._work(event, nothing, nothing, current)
     assert closed == [True]
 
 
@@ -272,3 +272,37 @@ def test_after_a_restart_the_same_files_are_the_same_events(directory: Directory
     restarted = directory.watcher()
     restarted.look()
     assert restarted.look() == [event]
+
+
+def test_finished_uploads_are_not_listed_again_until_one_is_added(
+    directory: Directory, watcher: ObjectWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recsys_local import watcher as module  # noqa: PLC0415
+
+    monkeypatch.setattr(module, "_CLOCK_TICK_NS", 0)
+    directory.write("uploads/old.csv")
+    directory.write("uploads/notes.txt")
+    watcher.look()
+    (event,) = watcher.look()
+    watcher.mark_done(event)
+    listed: list[str] = []
+    list_objects = watcher.store.list
+    monkeypatch.setattr(watcher.store, "list", lambda prefix: listed.append(prefix) or list_objects(prefix))
+    for _ in range(3):
+        assert watcher.look() == []
+    assert listed == ["uploads/", *["inbox/"] * 3]
+    directory.write("uploads/new.csv")
+    watcher.look()
+    assert names(watcher.look()) == ["uploads/new.csv"]
+
+
+def test_upload_that_is_not_done_is_found_again_although_the_folder_does_not_change(
+    directory: Directory, watcher: ObjectWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recsys_local import watcher as module  # noqa: PLC0415
+
+    monkeypatch.setattr(module, "_CLOCK_TICK_NS", 0)
+    directory.write("uploads/job1.csv")
+    watcher.look()
+    for _ in range(3):
+        assert names(watcher.look()) == ["uploads/job1.csv"]

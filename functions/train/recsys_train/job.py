@@ -70,7 +70,7 @@ class Trainer:
             self._remove_version(lease.job.key_id, lease.version)
             raise
         except Exception as error:
-            if lease.fence < self.settings.max_attempts:
+            if lease.job.counted_attempts < self.settings.max_attempts:
                 raise
             self.registry.fail_job(lease, _given_up(error, lease), None)
         return self._finished(job_id)
@@ -85,7 +85,8 @@ class Trainer:
         return job
 
     def _attempt(self, lease: Lease) -> None:
-        if lease.fence > self.settings.max_attempts:  # the attempts before ended without a word: killed, out of memory
+        # Then the previous attempts ended without an error: the worker was killed or ran out of memory.
+        if lease.job.counted_attempts > self.settings.max_attempts:
             self.registry.fail_job(lease, _given_up(None, lease), None)
             return
         if self._is_outdated(lease):
@@ -189,6 +190,6 @@ def _given_up(error: Exception | None, lease: Lease) -> Problem:
     return Problem(
         "training-failed",
         "The training did not come to an end",
-        f"Training was tried {lease.fence} times without success; the last time: {reason}.",
+        f"Training was tried {lease.job.counted_attempts} times without success; the last time: {reason}.",
         "Send the file again; if it fails again, send fewer rows or give the training more memory and time.",
     )

@@ -25,6 +25,7 @@
     ├── LeaseLost                  another worker took the job over; stop working on it
     ├── ArtifactDamaged            a model file is not what its manifest says
     └── Unavailable                a store did not answer; trying again may help
+        └── NotReady               the machine lacks something, such as disk space; the reason may be shown
 
 An error knows no HTTP status: `recsys.http.problems` maps classes to problems.
 """
@@ -282,3 +283,10 @@ class Unavailable(RecsysError):
     code = "unavailable"
     title = "The service is not available right now"
     default_hint = "Try again in a few seconds."
+
+
+class NotReady(Unavailable):
+    """Raised when the service should not receive requests; unlike other faults, the caller is told the reason."""
+
+    code = "not-ready"
+    title = "The service is not ready"

@@ -58,6 +58,8 @@ class Settings:
     """How long a finished job can be asked for."""
     upload_days: int = 30
     """`local`: uploads and receipts go after so many days; on AWS the bucket's lifecycle says so."""
+    min_free_bytes: int = 256 * MIB
+    """`local`: with less free disk space than this, uploads are rejected and `/health/ready` returns 503."""
     train_budget_s: float = 600.0
     """Training stops improving the model after so many seconds and publishes the best so far."""
     seed: int = 0
