@@ -8,7 +8,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from recsys.errors import Unavailable
 from recsys.objects.layout import INBOX
+from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import InvalidSetting, Settings
 from recsys_local.adapters import lock_data_dir, open_locked_store, open_registry
 from recsys_local.app import answer_on_shutdown, create_app
@@ -61,11 +63,21 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
             f"recsys serves on {base_url} (docs at {base_url}/docs), state in {data_dir}/. Ctrl-C ends it.", flush=True
         )
         print(f"Copy a CSV into {data_dir / INBOX}/ to train on it.", flush=True)
-        with worker:
+        # The worker ends first: from then on, registry.sqlite3 without its write-ahead log is a complete copy.
+        with _checkpointing(registry), worker:
             if sample:
                 SampleRun(store, registry, settings, base_url).start()
             asyncio.run(serve(server, listener))
-        registry.checkpoint()  # the worker has ended; from here on, registry.sqlite3 alone is a complete copy
+
+
+@contextlib.contextmanager
+def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
+    """Checkpoint the registry at the end of the block, which an interrupt usually ends."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Unavailable):  # the data directory was deleted, or the disk is full
+            registry.checkpoint()
 
 
 @contextlib.contextmanager
