@@ -21,6 +21,8 @@ from starlette.types import Receive, Scope, Send
 from recsys_local import connections
 from recsys_local.connections import CannotListen, ConnectionLimits, create_server, listen, serve, url_of
 
+pytestmark = pytest.mark.slow
+
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LIMITS = ConnectionLimits(
     max_connections=50,

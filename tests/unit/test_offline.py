@@ -301,6 +301,7 @@ def test_new_data_directory_is_closed_to_other_users(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "new" / "data").stat().st_mode) == 0o700
 
 
+@pytest.mark.usefixtures("without_packages")
 def test_existing_data_directory_that_others_can_read_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -311,6 +312,13 @@ def test_existing_data_directory_that_others_can_read_is_reported(
     assert f"Run: chmod 700 {tmp_path / 'data'}" in [finding["fix"] for finding in findings if not finding["ok"]]
 
 
+@pytest.fixture
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `recsys doctor` skip the packages, because importing TensorFlow takes seconds."""
+    monkeypatch.setattr("recsys_local.doctor.REQUIRED_PACKAGES", {})
+
+
+@pytest.mark.usefixtures("without_packages")
 def test_data_directory_can_be_set_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "mine"))
     findings = json.loads(run("doctor", "--port", "0", "--json").stdout)
