@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.clock import utc_now
+from recsys.errors import Unavailable
 from recsys.keys.api_key import ApiKey
 from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
@@ -189,6 +190,13 @@ def test_registry_copied_without_its_write_ahead_log_is_reported(data_dir: Path,
     shutil.copy(tmp_path / "new" / REGISTRY_FILE, copy / REGISTRY_FILE)
     with pytest.raises(RegistryMissing, match="is empty"):
         open_registry(copy)
+
+
+def test_damaged_registry_asks_for_a_backup(data_dir: Path) -> None:
+    (data_dir / REGISTRY_FILE).write_bytes(b"not a database" * 1000)
+    with pytest.raises(Unavailable) as caught:
+        open_registry(data_dir)
+    assert "recsys restore" in str(caught.value.hint)
 
 
 # -- commands

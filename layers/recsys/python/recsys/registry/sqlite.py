@@ -34,6 +34,7 @@ _RENAME_MEMBER: Final = """
     WHERE json_extract(document, '$.{old}') IS NOT NULL
 """
 _BUSY_TIMEOUT_S: Final = 10.0
+_DAMAGED_HINT: Final = "The file is damaged: stop the service and restore a backup (`recsys restore`)."
 
 
 class RegistryTooNew(RecsysError):
@@ -211,7 +212,10 @@ class SqliteTable:
         try:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
-            raise Unavailable(f"The registry {self._path} did not answer: {error}.") from error
+            # Locked or full passes; a file that is damaged, or is not a database, does not.
+            is_transient = isinstance(error, OSError | sqlite3.OperationalError)
+            hint = None if is_transient else _DAMAGED_HINT
+            raise Unavailable(f"The registry {self._path} did not answer: {error}.", hint=hint) from error
 
 
 class _NotAsRead(Exception):
