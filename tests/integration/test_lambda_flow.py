@@ -275,7 +275,7 @@ def test_message_is_retried_while_a_store_is_down(service: Deployment, store: st
     assert message is not None
     with service.start("train", **{f"AWS_ENDPOINT_URL_{store}": "http://127.0.0.1:9"}) as cut_off:
         assert service.deliver(message, cut_off).failed
-    assert "A message comes back: AWS did not response" in service.functions["train"].log.read_text()
+    assert "A message comes back: AWS did not answer" in service.functions["train"].log.read_text()
     assert service.job(accepted["job_id"], accepted["api_key"])["status"] in ("queued", "running")
     deliveries = service.deliver_when_visible()
     assert deliveries[0].receive_count == 2
