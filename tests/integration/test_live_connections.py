@@ -69,6 +69,16 @@ def test_slowloris_is_closed_within_30_seconds_and_the_service_answers_throughou
             time.sleep(0.5)
 
 
+def test_declared_body_over_the_limit_gets_413_without_100_continue(service: LiveService) -> None:
+    with socket.create_connection(address_of(service), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Expect: 100-continue\r\nContent-Length: 9999999999\r\n\r\n"
+        )
+        response = connection.recv(65536)
+    assert response.startswith(b"HTTP/1.1 413 "), response
+
+
 def test_running_out_of_file_descriptors_is_logged_briefly(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running_service(tmp_path / "data", log) as service:
