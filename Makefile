@@ -64,6 +64,7 @@ bench-train: setup $(VENV)/.bench-installed
 bench-serve: setup .venv-ministack/.installed
 	OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m tests.benchmarks.serving $(if $(DATA),--data $(DATA)) $(BENCH)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving_http
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving_keepalive
 
 # What only the peers need; `make setup` leaves it out.
 $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed

@@ -1,1 +1,1 @@
-"""The whole service on one machine, and the command line."""
+"""The service on one machine, and the command line."""

@@ -1,65 +1,147 @@
-"""The adapters of one machine: everything lies in one data directory."""
+"""Open the stores of one data directory, and lock it for one service at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from recsys.errors import RecsysError
+from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
 from recsys.registry.sqlite import SqliteRegistry
 
+_logger: Final = logging.getLogger("recsys.service")
+
+REGISTRY_FILE: Final = "registry.sqlite3"
+SAMPLE_FILE: Final = "sample.json"
+"""The bundled sample's job id and API key, readable by its owner only."""
+_LOCK_FILE: Final = "service.lock"
+
 
 class DataDirInUse(RecsysError):
-    """Another service works on this data directory."""
+    """Raised when another service holds the lock of the data directory."""
 
     code = "data-dir-in-use"
     title = "The data directory is in use"
-    default_hint = "Stop the other service, or give this one another --data-dir."
+    default_hint = "Stop the other service, or pass another --data-dir."
 
 
 class DataDirUnusable(RecsysError):
-    """The data directory cannot be made or written."""
+    """Raised when the data directory cannot be created or written."""
 
     code = "data-dir-unusable"
     title = "The data directory cannot be used"
-    default_hint = "Give a --data-dir that is a directory of yours, on a disk that can be written."
+    default_hint = "Pass a --data-dir that you may write to, on a file system that is not read-only."
+
+
+class NoRegistry(RecsysError):
+    """Raised when a command needs a registry and the data directory has none."""
+
+    code = "no-registry"
+    title = "There is no registry in the data directory"
+    default_hint = "Pass the --data-dir of the service; `recsys serve` creates the registry at its first start."
+
+
+class RegistryMissing(RecsysError):
+    """Raised when a data directory contains models that its registry does not know."""
+
+    code = "registry-missing"
+    title = "The registry is missing"
+    default_hint = (
+        f"Restore {REGISTRY_FILE} from a backup (`recsys restore`). A copy that was made while the service was running "
+        f"also needs {REGISTRY_FILE}-wal. To start anew, move the folder models/ away."
+    )
 
 
 def open_store(data_dir: Path, *, base_url: str = "") -> FileObjectStore:
-    """The object store; `base_url` is where upload forms point to."""
+    """Open the object store of a data directory.
+
+    Parameters
+    ----------
+    data_dir
+        The data directory.
+    base_url
+        Address of the HTTP service, which upload forms point to.
+    """
     return FileObjectStore(data_dir, base_url=base_url)
 
 
-def open_own_store(data_dir: Path, *, base_url: str) -> FileObjectStore:
-    """The object store, for who holds the lock: what writers that were killed left goes, and the inbox is there."""
+def open_locked_store(data_dir: Path, *, base_url: str) -> FileObjectStore:
+    """Open the object store, remove what killed writers left behind, and create the inbox.
+
+    The caller must hold the lock of the data directory, because the temporary files of running writers would be
+    removed as well.
+    """
     store = FileObjectStore(data_dir, base_url=base_url, stale_after_s=0.0)
     for version_folder in (data_dir / layout.MODELS).glob("*/*"):
-        with contextlib.suppress(OSError):  # it holds something, as it should
+        with contextlib.suppress(OSError):  # a version with files is not empty and stays
             version_folder.rmdir()
     (data_dir / layout.INBOX).mkdir(exist_ok=True)
     return store
 
 
 def open_registry(data_dir: Path) -> SqliteRegistry:
-    """The registry."""
-    return SqliteRegistry(data_dir / "registry.sqlite3")
-
-
-def lock_data_dir(data_dir: Path) -> IO[str]:
-    """Make sure that one service at a time works on `data_dir`; the lock lasts until the file is closed.
+    """Open the registry of a data directory, and create it if it does not exist.
 
     Raises
     ------
-    DataDirInUse, DataDirUnusable
+    RegistryMissing
+        The directory contains models, but no registry, or an empty one: only the models were restored, or
+        the registry was copied without its write-ahead log.
+    """
+    has_models = any((data_dir / layout.MODELS).glob(f"*/*/{artifact.MANIFEST}"))
+    if has_models and not (data_dir / REGISTRY_FILE).exists():
+        raise RegistryMissing(f"{data_dir} contains models, but {REGISTRY_FILE} is missing.")
+    registry = SqliteRegistry(data_dir / REGISTRY_FILE)
+    if has_models and registry.is_empty():
+        registry.close()
+        raise RegistryMissing(f"{data_dir} contains models, but {REGISTRY_FILE} is empty.")
+    return registry
+
+
+def open_existing_registry(data_dir: Path) -> SqliteRegistry:
+    """Open the registry of a data directory for an operator's command.
+
+    Raises
+    ------
+    NoRegistry
+        The directory has no registry.
+    """
+    if not (data_dir / REGISTRY_FILE).exists():
+        raise NoRegistry(f"{data_dir} contains no {REGISTRY_FILE}.")
+    return SqliteRegistry(data_dir / REGISTRY_FILE)
+
+
+def lock_data_dir(data_dir: Path) -> IO[str]:
+    """Create the data directory if needed, and lock it so that only one service works on it.
+
+    Parameters
+    ----------
+    data_dir
+        The data directory. A new one is created with mode 0700, because it holds customers' data.
+
+    Returns
+    -------
+    The lock file. The lock is held until it is closed, or until the process ends.
+
+    Raises
+    ------
+    DataDirInUse
+        Another process holds the lock.
+    DataDirUnusable
+        The directory cannot be created or written.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = (data_dir / "service.lock").open("a+")
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            data_dir.mkdir(mode=0o700)
+        lock = (data_dir / _LOCK_FILE).open("a+")
     except OSError as error:
         raise DataDirUnusable(f"{data_dir} cannot be written: {error.strerror}.") from error
     try:
@@ -69,7 +151,26 @@ def lock_data_dir(data_dir: Path) -> IO[str]:
         owner = lock.read().strip() or "unknown"
         lock.close()
         raise DataDirInUse(f"{data_dir} is in use by process {owner}.") from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    if is_open_to_others(data_dir):
+        _logger.warning("Every user of this machine can read %s. Run: chmod 700 %s", data_dir, data_dir)
+    _write_owner(lock, data_dir)
     return lock
+
+
+def is_open_to_others(data_dir: Path) -> bool:
+    """Return whether users other than the owner and its group may enter the directory."""
+    return bool(stat.S_IMODE(data_dir.stat().st_mode) & stat.S_IRWXO)
+
+
+def _write_owner(lock: IO[str], data_dir: Path) -> None:
+    try:
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    except OSError as error:
+        # Python writes what is buffered once more on close, which fails as well; the descriptor is closed all the same.
+        with contextlib.suppress(OSError):
+            lock.close()
+        raise DataDirUnusable(
+            f"{data_dir} cannot be written: {error.strerror}.", hint="Free some disk space, then start again."
+        ) from error

@@ -1,9 +1,11 @@
-"""Both functions' routes in one app, and the address that upload forms of the directory store point to."""
+"""The ASGI app of the local service: the routes of both HTTP functions, and the route that upload forms post to."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
 import asyncio
+from collections.abc import Sequence
+from typing import Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,20 +21,49 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.records import JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
+from recsys_api.routes.service import ReadinessCheck
+
+_UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/uploads", "/local/uploads"})
 
 
-def create_app(registry: Registry, store: ObjectStore, settings: Settings) -> FastAPI:
-    """The whole service as one ASGI app."""
+def create_app(
+    registry: Registry,
+    store: ObjectStore,
+    settings: Settings,
+    *,
+    readiness_checks: Sequence[ReadinessCheck] = (),
+    check_space: ReadinessCheck = lambda: None,
+) -> FastAPI:
+    """Return the app that serves every route of the local service.
+
+    Parameters
+    ----------
+    registry, store
+        The registry and the object store that the routes read and write.
+    settings
+        Limits and lifetimes.
+    readiness_checks
+        Checks that `/health/ready` makes besides reading from the registry and the store.
+    check_space
+        Raises `NotReady` when the disk is almost full; called before an upload is read.
+    """
+
+    async def reject_upload_without_space(request: Request) -> None:
+        if request.method == "POST" and request.url.path in _UPLOAD_PATHS:
+            check_space()
+
+    guarded = [Depends(reject_upload_without_space)]
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app)
-    app.include_router(recsys_api.app.create_router(registry, store, settings))
+    api_router = recsys_api.app.create_router(registry, store, settings, readiness_checks=readiness_checks)
+    app.include_router(api_router, dependencies=guarded)
     app.include_router(recsys_recommend.app.create_router(registry, store, settings))
-    app.include_router(_create_upload_router(registry, store, settings))
+    app.include_router(_create_upload_router(registry, store, settings), dependencies=guarded)
     return app
 
 
 def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
-    """`app`, where a request that the server cancels because it ends is answered, not logged as a failure."""
+    """Wrap `app` so that a request cancelled by the server's shutdown gets a 503 and is not logged as a failure."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -40,14 +71,18 @@ def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
         except asyncio.CancelledError:
             context = request_context(scope)
             if context.status is None:
-                ending = Unavailable("The service is ending.", hint="Send the request again when it runs again.")
-                await problems.respond(context, ending.to_problem(), 503)(scope, receive, send)
+                shutdown = Unavailable("The service is shutting down.", hint="Retry once it has started again.")
+                await problems.respond(context, shutdown.to_problem(), 503)(scope, receive, send)
 
     return wrapped
 
 
 def _create_upload_router(registry: Registry, store: ObjectStore, settings: Settings) -> APIRouter:
-    """`POST /local/uploads`: what S3 does with a presigned POST. Whoever knows a queued job's id may send its file."""
+    """Return the route `POST /local/uploads`, which accepts the form that `POST /v1/uploads` returned.
+
+    It stands in for S3's presigned POST. The job id in the object name is the credential: it cannot be guessed, and is
+    only valid while the job is queued.
+    """
     router = APIRouter()
 
     @router.post("/local/uploads", status_code=204, include_in_schema=False)
@@ -58,8 +93,8 @@ def _create_upload_router(registry: Registry, store: ObjectStore, settings: Sett
             name, file = form.get("name"), form.get("file")
             if not isinstance(name, str) or not isinstance(file, UploadFile):
                 raise InvalidRequest(
-                    "Expected the form's field name, then a file named file.",
-                    hint="Send every member of `fields` as POST /v1/uploads returned them, then file=@orders.csv.",
+                    "Expected a form with the field `name`, followed by a file named `file`.",
+                    hint="Send every member of `fields` as POST /v1/uploads returned it, then file=@orders.csv.",
                 )
             await run_in_threadpool(_check_announced, registry, name)
             await run_in_threadpool(store.create, name, file.file)
@@ -69,7 +104,8 @@ def _create_upload_router(registry: Registry, store: ObjectStore, settings: Sett
 
 
 def _check_announced(registry: Registry, name: str) -> None:
-    unannounced = JobNotFound("No job waits for this file.", hint="POST /v1/uploads announces one.")
+    """Raise `JobNotFound` unless a queued job expects an object of this name."""
+    unannounced = JobNotFound("No queued job expects this file.", hint="Create a job with POST /v1/uploads first.")
     source = layout.parse_source(name)
     if not isinstance(source, Upload):
         raise unannounced

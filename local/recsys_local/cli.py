@@ -1,4 +1,4 @@
-"""The command line: `recsys serve`, `train`, `recommend`, `doctor`."""
+"""The command line, `recsys`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from recsys.errors import RecsysError
+from recsys.keys.api_key import ApiKey
 from recsys.model import artifact
 from recsys.model.batch_ranking import recommend_all
 from recsys.settings import Settings
+from recsys_local import admin
+from recsys_local.backup import create_backup, restore_backup
 from recsys_local.offline import read_users, train_folder, write_recommendations
 from recsys_local.progress import TrainingProgress, tracked
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Recommendations from a CSV."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train recommendation models on CSV files, and serve them.",
 )
 
 
 def main() -> None:
-    """Run a command and end the process with its status.
+    """Run a command and exit with its status.
 
-    The CSV reader's threads may still run Python when a command has failed; the interpreter, which aborts where a
-    thread does so during its own end, is not given the time.
+    The process ends by `os._exit`, because threads of the CSV reader may still run Python code after a failed command,
+    and the interpreter aborts when they do so during its own shutdown.
     """
     try:
         app()
@@ -38,22 +45,44 @@ def main() -> None:
         os._exit(ended.code if isinstance(ended.code, int) else 0)
 
 
-DataDir = Annotated[Path, typer.Option(help="The directory that holds all state.", envvar="RECSYS_DATA_DIR")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+DataDir = Annotated[Path, typer.Option(help="Directory that holds all state.", envvar="RECSYS_DATA_DIR")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+DEFAULT_DATA_DIR = Path("recsys-data")
+KeyId = Annotated[str, typer.Argument(help="Key id, as `recsys keys list` prints it.")]
+
+keys = typer.Typer(no_args_is_help=True, help="List, create, rotate and revoke API keys on this machine.")
+app.add_typer(keys, name="keys")
+
+
+def _print_version(requested: bool) -> None:  # noqa: FBT001  # Typer passes the option's value
+    if requested:
+        print(f"recsys {version('recsys')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Train recommendation models on CSV files, and serve them."""
 
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     public_url: Annotated[
-        str, typer.Option(help="Where clients reach the service, for upload forms; else its own address.")
+        str,
+        typer.Option(help="URL at which clients reach the service, for upload forms. Default: its own address."),
     ] = "",
-    data_dir: DataDir = Path("recsys-data"),
-    sample: Annotated[bool, typer.Option(help="On first start, train on the bundled Online Retail sample.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    sample: Annotated[bool, typer.Option(help="Train on the bundled Online Retail sample at the first start.")] = False,
 ) -> None:
-    """Run the whole service on this machine: HTTP, a training worker, a watched inbox."""
-    from recsys_local.service import run_service  # noqa: PLC0415  # FastAPI is not needed by the other commands
+    """Run the service on this machine: HTTP API, training worker and inbox."""
+    from recsys_local.service import run_service  # noqa: PLC0415  # the other commands do not need FastAPI
 
     if public_url and not public_url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"Expected http://… or https://…. Received: {public_url}", param_hint="--public-url")
@@ -66,13 +95,15 @@ def train(
     interactions: Annotated[
         Path,
         typer.Argument(
-            help="CSV, plain or gzip: user_id,item_id[,interaction_score,timestamp].", exists=True, dir_okay=False
+            help="CSV, plain or gzip-compressed: user_id,item_id[,interaction_score,timestamp].",
+            exists=True,
+            dir_okay=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Directory for the model's files.", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Directory to write the model's files to.", file_okay=False)],
     as_json: Json = False,
 ) -> None:
-    """Fit and evaluate a model without a service."""
+    """Train and evaluate a model without a service."""
     with exit_on_error():
         settings = Settings.from_environment()
         with TrainingProgress() as progress:
@@ -83,7 +114,7 @@ def train(
     quality, popularity = metrics["quality"], metrics["popularity_baseline"]
     for name, value in quality.items():
         print(f"{name:<14} {value:.4f}   popularity {popularity[name]:.4f}")
-    for line in (*metrics["data"]["warnings"], metrics["verdict"], f"The model lies in {out}."):
+    for line in (*metrics["data"]["warnings"], metrics["verdict"], f"The model was written to {out}."):
         print(line)
 
 
@@ -95,30 +126,72 @@ def recommend(
     out: Annotated[Path, typer.Option(help="CSV to write: user_id,item_id,rank,score.", dir_okay=False)],
     users: Annotated[
         Path | None,
-        typer.Option(
-            help="CSV with a column user_id; without it, every user of the model.", exists=True, dir_okay=False
-        ),
+        typer.Option(help="CSV with a column user_id. Default: every user of the model.", exists=True, dir_okay=False),
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Recommendations per user.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Recommend to many users, or to all, from a model's files."""
+    """Write recommendations for many users to a CSV, without a service."""
     with exit_on_error():
         serving = artifact.read_folder(model)
         user_ids = list(serving.users) if users is None else read_users(users)
-        answers = recommend_all(serving, user_ids, n=n)
-        n_rows = write_recommendations(out, tracked(answers, "Recommending", total=len(user_ids)))
-    known = sum(user_id in serving.users for user_id in user_ids)
+        results = recommend_all(serving, user_ids, n=n)
+        n_rows = write_recommendations(out, tracked(results, "Recommending", total=len(user_ids)))
+    n_known = sum(user_id in serving.users for user_id in user_ids)
     if as_json:
-        print(json.dumps({"users": len(user_ids), "known_users": known, "rows": n_rows}))
+        print(json.dumps({"users": len(user_ids), "known_users": n_known, "rows": n_rows}))
     else:
-        print(f"{n_rows:,} recommendations for {len(user_ids):,} users ({known:,} known to the model) lie in {out}.")
+        print(
+            f"Wrote {n_rows:,} recommendations for {len(user_ids):,} users ({n_known:,} known to the model) to {out}."
+        )
 
 
 @app.command()
-def doctor(data_dir: DataDir = Path("recsys-data"), port: int = 8000, as_json: Json = False) -> None:
-    """Say what is missing or wrong here, and the fix."""
-    from recsys_local.doctor import examine  # noqa: PLC0415  # it imports all that is installed
+def backup(
+    target: Annotated[Path, typer.Argument(help="New directory for the backup.", file_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Back up the data directory. The service may be running."""
+    with exit_on_error():
+        summary = create_backup(data_dir, target)
+    if as_json:
+        print(json.dumps({"path": str(target), "files": len(summary.files), "bytes": summary.size_bytes}))
+    else:
+        print(f"Backed up {len(summary.files):,} files ({summary.size_bytes / 1e6:,.1f} MB) to {target}.")
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="Directory that `recsys backup` wrote.", exists=True, file_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Restore a backup into a new data directory."""
+    with exit_on_error():
+        summary = restore_backup(source, data_dir)
+    if as_json:
+        print(json.dumps({"path": str(data_dir), "files": len(summary.files), "bytes": summary.size_bytes}))
+    else:
+        print(f"Restored {len(summary.files):,} files ({summary.size_bytes / 1e6:,.1f} MB) to {data_dir}.")
+
+
+@app.command()
+def jobs(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    key_id: Annotated[str, typer.Option("--key", help="Only the jobs of this key id.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List the training jobs, newest first."""
+    with exit_on_error():
+        rows = admin.job_rows(data_dir, key_id)
+    admin.print_table(rows, as_json=as_json)
+
+
+@app.command()
+def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, port: int = 8000, as_json: Json = False) -> None:
+    """Diagnose this machine and suggest fixes."""
+    from recsys_local.doctor import examine  # noqa: PLC0415  # it imports TensorFlow to check it
 
     findings = examine(data_dir, port)
     if as_json:
@@ -131,9 +204,56 @@ def doctor(data_dir: DataDir = Path("recsys-data"), port: int = 8000, as_json: J
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
+@keys.command("list")
+def list_keys(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
+    """List the API keys, oldest first, without their secrets."""
+    with exit_on_error():
+        rows = admin.key_rows(data_dir)
+    admin.print_table(rows, as_json=as_json)
+
+
+@keys.command("create")
+def create_key(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
+    """Create an API key that does not expire, and print it. It cannot be printed again."""
+    with exit_on_error():
+        api_key = admin.create_key(data_dir)
+    _print_key(api_key, as_json=as_json)
+
+
+@keys.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    overlap_s: Annotated[
+        float, typer.Option(min=0, max=admin.MAX_OVERLAP_S, help="Seconds for which the previous secret stays valid.")
+    ] = admin.DEFAULT_OVERLAP_S,
+    as_json: Json = False,
+) -> None:
+    """Replace the secret of an API key, and print the new key. It cannot be printed again."""
+    with exit_on_error():
+        api_key = admin.rotate_key(data_dir, key_id, overlap_s=overlap_s)
+    _print_key(api_key, as_json=as_json)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Revoke an API key for good. The service refuses it within a few seconds."""
+    with exit_on_error():
+        admin.revoke_key(data_dir, key_id)
+    print(f"Key {key_id} is revoked.")
+
+
+def _print_key(api_key: ApiKey, *, as_json: bool) -> None:
+    print(json.dumps({"key_id": api_key.key_id, "api_key": str(api_key)}) if as_json else str(api_key))
+
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn an error of ours into lines on stderr and exit status 1."""
+    """Print an expected error to standard error in plain sentences, and exit with status 1.
+
+    Expected are the project's own errors, and those of the operating system: no permission, a read-only file system, a
+    full disk. Any other exception keeps its traceback, because it is a bug.
+    """
     try:
         yield
     except RecsysError as error:
@@ -142,4 +262,9 @@ def exit_on_error() -> Iterator[None]:
             print(f"  line {line.line}: {line.detail}", file=sys.stderr)
         if error.hint:
             print(f"→ {error.hint}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"The operating system reported an error: {where}{error.strerror or error}.", file=sys.stderr)
+        print("→ Check the path, its permissions and the free disk space, then run the command again.", file=sys.stderr)
         raise typer.Exit(1) from error

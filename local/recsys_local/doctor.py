@@ -1,4 +1,4 @@
-"""Looks at this machine as the service would, and says what is wrong and how to fix it."""
+"""Diagnose this machine: check what the local service needs, and suggest a fix for each check that fails."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from recsys.errors import RecsysError
+from recsys.objects import layout
 from recsys.settings import Settings
+from recsys_local.adapters import REGISTRY_FILE, is_open_to_others, open_registry
+from recsys_local.offline import check_writable, nearest_existing
 
-NEEDED_PACKAGES = {
+REQUIRED_PACKAGES: Final = {
     "fastapi": "fastapi",
     "uvicorn": "uvicorn",
     "numpy": "numpy",
@@ -26,47 +28,62 @@ NEEDED_PACKAGES = {
     "pyarrow": "pyarrow",
     "recsys_train.model.quiet_tf": "tensorflow-cpu",
 }
-"""What is imported, and the distribution that brings it."""
-NEEDED_DISK_BYTES = 2 * 1024**3
-NEEDED_MEMORY_BYTES = 2 * 1024**3
+"""Modules that the service imports, and the distribution that contains each."""
+REQUIRED_DISK_BYTES: Final = 2 * 1024**3
+"""Free disk space for a few models and uploads; not tuned."""
+REQUIRED_MEMORY_BYTES: Final = 2 * 1024**3
+"""Memory of this machine; training on the bundled sample uses about half of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check; `fix` suggests what to do where `ok` is false."""
 
     what: str
     ok: bool
     fix: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the finding as a JSON object."""
         return asdict(self)
 
 
 def examine(data_dir: Path, port: int) -> list[Finding]:
-    """Look at everything; the order is that in which to fix it."""
-    looks: list[Callable[[], Finding]] = [
-        _python,
-        *(partial(_package, *package) for package in NEEDED_PACKAGES.items()),
-        _settings,
-        _memory,
-        lambda: _disk(data_dir),
-        lambda: _writable(data_dir),
-        lambda: _registry(data_dir),
-        lambda: _port(port),
+    """Run every check.
+
+    Parameters
+    ----------
+    data_dir
+        Data directory that the service would use.
+    port
+        Port that it would listen on.
+
+    Returns
+    -------
+    One finding per check, in the order in which to fix them.
+    """
+    checks: list[Callable[[], Finding]] = [
+        _check_python,
+        *(partial(_check_package, *package) for package in REQUIRED_PACKAGES.items()),
+        _check_settings,
+        _check_memory,
+        partial(_check_disk, data_dir),
+        partial(_check_writable, data_dir),
+        partial(_check_permissions, data_dir),
+        partial(_check_registry, data_dir),
+        partial(_check_port, port),
     ]
-    return [look() for look in looks]
+    return [check() for check in checks]
 
 
-def _python() -> Finding:
+def _check_python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     return Finding(
         f"Python {version}", sys.version_info >= (3, 11), "Install Python 3.11 or newer and run `make setup`."
     )
 
 
-def _package(name: str, distribution: str) -> Finding:
+def _check_package(name: str, distribution: str) -> Finding:
     try:
         importlib.import_module(name)
     except ImportError as error:
@@ -74,7 +91,7 @@ def _package(name: str, distribution: str) -> Finding:
     return Finding(f"{distribution} {metadata.version(distribution)}", ok=True)
 
 
-def _settings() -> Finding:
+def _check_settings() -> Finding:
     try:
         Settings.from_environment()
     except RecsysError as error:
@@ -82,53 +99,54 @@ def _settings() -> Finding:
     return Finding("settings", ok=True)
 
 
-def _memory() -> Finding:
+def _check_memory() -> Finding:
     free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     what = f"memory: {total_bytes / 1024**3:.1f} GiB, {free_bytes / 1024**3:.1f} GiB unused"
     return Finding(
-        what, total_bytes >= NEEDED_MEMORY_BYTES, "Training wants 2 GiB; close other programs or train elsewhere."
+        what, total_bytes >= REQUIRED_MEMORY_BYTES, "Training needs 2 GiB; train on a machine with more memory."
     )
 
 
-def _disk(data_dir: Path) -> Finding:
-    existing = next(folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.exists())
-    free_bytes = shutil.disk_usage(existing).free
+def _check_disk(data_dir: Path) -> Finding:
+    free_bytes = shutil.disk_usage(nearest_existing(data_dir)).free
     what = f"disk: {free_bytes / 1024**3:.1f} GiB free for {data_dir}"
-    return Finding(what, free_bytes >= NEEDED_DISK_BYTES, "Free 2 GiB or give another --data-dir.")
+    return Finding(what, free_bytes >= REQUIRED_DISK_BYTES, "Free 2 GiB or pass another --data-dir.")
 
 
-def _writable(data_dir: Path) -> Finding:
-    existing = next(folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.exists())
+def _check_writable(data_dir: Path) -> Finding:
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        return Finding(f"{existing} cannot be written: {error.strerror}", ok=False, fix="Give a --data-dir you own.")
+        check_writable(data_dir)
+    except RecsysError as error:
+        return Finding(error.detail, ok=False, fix="Pass a --data-dir that you may write to.")
     return Finding(f"{data_dir} can be written", ok=True)
 
 
-def _registry(data_dir: Path) -> Finding:
-    if not (data_dir / "registry.sqlite3").exists():
-        return Finding(f"{data_dir} holds no registry yet; `recsys serve` makes one", ok=True)
-    from recsys_local.adapters import open_registry  # noqa: PLC0415  # only where there is one to open
+def _check_permissions(data_dir: Path) -> Finding:
+    if data_dir.exists() and is_open_to_others(data_dir):
+        return Finding(f"every user of this machine can read {data_dir}", ok=False, fix=f"Run: chmod 700 {data_dir}")
+    return Finding(f"{data_dir} is closed to other users", ok=True)
 
+
+def _check_registry(data_dir: Path) -> Finding:
+    if not (data_dir / REGISTRY_FILE).exists() and not (data_dir / layout.MODELS).exists():
+        return Finding(f"{data_dir} contains no registry yet; `recsys serve` creates it", ok=True)
     try:
         open_registry(data_dir).list_versions("doctor")
     except RecsysError as error:
-        return Finding(error.detail, ok=False, fix=error.hint or "Restore registry.sqlite3 from a backup.")
-    return Finding("registry answers", ok=True)
+        return Finding(error.detail, ok=False, fix=error.hint or f"Restore {REGISTRY_FILE} from a backup.")
+    return Finding("the registry can be read", ok=True)
 
 
-def _port(port: int) -> Finding:
+def _check_port(port: int) -> Finding:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return Finding(
-                f"port {port} is taken",
+                f"port {port} is in use",
                 ok=False,
-                fix="Stop what listens there (perhaps recsys itself) or give --port.",
+                fix="Stop the program that listens on it (it may be recsys itself), or pass another --port.",
             )
     return Finding(f"port {port} is free", ok=True)

@@ -1,48 +1,95 @@
-"""Training and recommending without a service: from files to files."""
+"""Train and recommend without a service: from files to files."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
-from recsys.errors import InvalidRequest
+from recsys.errors import InvalidRequest, RecsysError
 from recsys.model.recommender import Recommendations
 from recsys.registry.records import Progress
 from recsys.settings import Settings
 
-FILE_VERSION = "local.1"
+FILE_VERSION: Final = "local.1"
+"""Version name in the manifest of a model that was trained without a service."""
+
+
+class OutputNotWritable(RecsysError):
+    """Raised when the result of a command cannot be written to the requested path."""
+
+    code = "output-not-writable"
+    title = "The output cannot be written"
+    default_hint = "Pass an --out that you may write to, on a disk with free space."
 
 
 def train_folder(
     source: Path, folder: Path, settings: Settings, on_progress: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    """Train on a CSV and write the artifact into `folder`; returns the metrics.
+    """Train on a CSV and write the model's files into `folder`.
+
+    Parameters
+    ----------
+    source
+        CSV of interactions, plain or gzip-compressed.
+    folder
+        Directory to write to; created if it does not exist.
+    settings
+        Limits, time budget and seed of the training.
+    on_progress
+        Called with every progress report.
+
+    Returns
+    -------
+    The metrics, as in `metrics.json`.
 
     Raises
     ------
     InvalidData
-        The CSV cannot be trained on; nothing was written.
+        The CSV cannot be trained on. Nothing was written.
+    OutputNotWritable
+        `folder` cannot be written. This is checked before the training starts.
     """
-    from recsys_train.build import build_version  # noqa: PLC0415  # TensorFlow takes seconds: only who trains pays
+    from recsys_train.build import build_version  # noqa: PLC0415  # importing TensorFlow takes seconds
 
-    return build_version(lambda: source.open("rb"), folder, FILE_VERSION, settings, on_progress).metrics
+    check_writable(folder)
+    with _reporting_unwritable(folder):
+        return build_version(lambda: source.open("rb"), folder, FILE_VERSION, settings, on_progress).metrics
 
 
 def read_users(path: Path) -> list[str]:
-    """The users that a CSV names; see `read_user_ids`. A byte order mark is no part of it."""
+    """Return the user ids that a CSV file lists. A byte order mark at its start is ignored.
+
+    Raises
+    ------
+    InvalidRequest
+        The file is not UTF-8, or has no column `user_id`.
+    """
     with path.open(encoding="utf-8-sig", newline="") as stream:
         return read_user_ids(stream)
 
 
 def read_user_ids(stream: TextIO) -> list[str]:
-    """The `user_id` column of a CSV, in its order.
+    r"""Return the column `user_id` of a CSV in file order, without blank values.
+
+    Parameters
+    ----------
+    stream
+        Text stream whose first line is the header. The header is compared without case and surrounding spaces.
 
     Raises
     ------
     InvalidRequest
-        There is no such column.
+        The stream is not UTF-8, or has no column `user_id`.
+
+    Examples
+    --------
+    >>> import io
+    >>> read_user_ids(io.StringIO("user_id,name\n007,Anna\n42,Ben\n"))
+    ['007', '42']
     """
     try:
         rows = list(csv.reader(stream))
@@ -51,22 +98,72 @@ def read_user_ids(stream: TextIO) -> list[str]:
     header = [name.strip().casefold() for name in (rows[0] if rows else [])]
     if "user_id" not in header:
         raise InvalidRequest(
-            f"The first line names no column user_id. Received: {', '.join(header) or 'nothing'}.",
+            f"Column user_id is missing. Found: {', '.join(header) or 'nothing'}.",
             code="missing-column",
-            hint="Give a CSV whose first line is user_id and which has one user a line.",
+            hint="Write user_id in the first line of the CSV and one user id on each line below.",
         )
-    place = header.index("user_id")
-    return [row[place] for row in rows[1:] if len(row) > place and row[place]]
+    position = header.index("user_id")
+    return [row[position] for row in rows[1:] if len(row) > position and row[position]]
 
 
-def write_recommendations(path: Path, answers: Iterator[Recommendations]) -> int:
-    """Write `user_id,item_id,rank,score` to `path`; returns the number of rows below the header."""
+def write_recommendations(path: Path, recommendations: Iterator[Recommendations]) -> int:
+    """Write recommendations as a CSV with the columns `user_id,item_id,rank,score`.
+
+    Parameters
+    ----------
+    path
+        File to create or overwrite.
+    recommendations
+        One result per user, each with its items best first.
+
+    Returns
+    -------
+    Number of rows below the header.
+
+    Raises
+    ------
+    OutputNotWritable
+        The file cannot be written, or the disk is full. What was written until then is deleted.
+    """
     n_rows = 0
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["user_id", "item_id", "rank", "score"])
-        for answer in answers:
-            for item in answer.items:
-                writer.writerow([answer.user_id, item.item_id, item.rank, f"{item.score:.6g}"])
-                n_rows += 1
+    with _reporting_unwritable(path), path.open("w", newline="", encoding="utf-8") as stream:
+        try:
+            writer = csv.writer(stream)
+            writer.writerow(["user_id", "item_id", "rank", "score"])
+            for result in recommendations:
+                for item in result.items:
+                    writer.writerow([result.user_id, item.item_id, item.rank, f"{item.score:.6g}"])
+                    n_rows += 1
+            stream.flush()
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     return n_rows
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be created in `folder`, or in its nearest existing parent if it does not exist yet.
+
+    Raises
+    ------
+    OutputNotWritable
+        A file cannot be created there.
+    """
+    existing = nearest_existing(folder)
+    with _reporting_unwritable(folder), tempfile.TemporaryFile(dir=existing):
+        pass
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return `path`, made absolute, or its nearest parent that exists."""
+    absolute = path.absolute()
+    return next(folder for folder in (absolute, *absolute.parents) if folder.exists())
+
+
+@contextlib.contextmanager
+def _reporting_unwritable(path: Path) -> Iterator[None]:
+    """Turn an `OSError` raised in the block into `OutputNotWritable`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputNotWritable(f"{path} cannot be written: {error.strerror or error}.") from error

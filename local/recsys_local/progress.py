@@ -1,11 +1,11 @@
-"""How far a training is: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self, TextIO, TypeVar
+from typing import Final, Self, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
@@ -14,18 +14,27 @@ from recsys.registry import records
 
 T = TypeVar("T")
 
-PHASES = {
+PHASES: Final = {
     "reading": "Reading the CSV",
-    "choosing": "Choosing how to start",
+    "choosing": "Choosing hyperparameters",
     "fitting": "Fitting NeuMF",
     "evaluating": "Evaluating on held-out interactions",
-    "refitting": "Fitting again on everything",
+    "refitting": "Refitting on all interactions",
     "publishing": "Publishing",
 }
+"""Description of each phase of a training; a phase that is not listed is shown by its own name."""
 
 
 class TrainingProgress:
-    """Shows what it is told, from `with` to its end; `label` stands in front of every line."""
+    """Context manager that shows the progress reports of one training.
+
+    Parameters
+    ----------
+    label
+        Text in front of every line, such as the job id.
+    stream
+        Where to write; standard error by default.
+    """
 
     def __init__(self, label: str = "", stream: TextIO | None = None) -> None:
         self._label = f"{label}: " if label else ""
@@ -42,7 +51,7 @@ class TrainingProgress:
         self._tasks: dict[str, int] = {}
 
     def __call__(self, progress: records.Progress) -> None:
-        """Show `progress`."""
+        """Show one progress report."""
         if self._stream.isatty():
             self._draw(progress)
         else:
@@ -50,8 +59,8 @@ class TrainingProgress:
 
     def _draw(self, progress: records.Progress) -> None:
         if progress.phase not in self._tasks:
-            for earlier in self._tasks.values():
-                self._finish(earlier)
+            for finished in self._tasks.values():
+                self._finish(finished)
             description = self._label + PHASES.get(progress.phase, progress.phase)
             self._tasks[progress.phase] = self._bar.add_task(description, total=progress.epochs, detail="")
         self._bar.update(
@@ -98,12 +107,22 @@ def _detail(progress: records.Progress) -> str:
     return ", ".join(parts)
 
 
-def tracked(work: Iterable[T], label: str, *, total: int) -> Iterator[T]:
-    """Pass `work` on, showing how much of it is done: a bar on a terminal, a line for every tenth elsewhere."""
+def tracked(items: Iterable[T], label: str, *, total: int) -> Iterator[T]:
+    """Yield `items` unchanged and show how many are done.
+
+    Parameters
+    ----------
+    items
+        The items to pass through.
+    label
+        What is being done, such as "Recommending".
+    total
+        Number of items. On a terminal a bar is drawn; elsewhere a line is printed after each tenth of them.
+    """
     if sys.stderr.isatty():
-        yield from track(work, label, total=total, console=Console(file=sys.stderr))
+        yield from track(items, label, total=total, console=Console(file=sys.stderr))
         return
-    for done, item in enumerate(work, start=1):
+    for n_done, item in enumerate(items, start=1):
         yield item
-        if done * 10 // total > (done - 1) * 10 // total:
-            print(f"{label}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+        if n_done * 10 // total > (n_done - 1) * 10 // total:
+            print(f"{label}: {n_done:,} of {total:,}", file=sys.stderr, flush=True)

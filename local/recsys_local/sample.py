@@ -1,4 +1,4 @@
-"""The first start: train on the bundled Online Retail sample and show what comes of it."""
+"""The first start with `--sample`: train on the bundled Online Retail data set and show what to do with the model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import hashlib
 import importlib.resources
 import io
 import json
+import os
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.table import Table
 
-from recsys.errors import JobNotFound, ObjectNotFound
+from recsys.errors import InvalidApiKey, JobNotFound, ObjectNotFound, RecsysError
 from recsys.keys.api_key import ApiKey
 from recsys.model import artifact
 from recsys.model.recommender import ServingModel, recommend
@@ -26,17 +29,26 @@ from recsys.registry.records import Job, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.training import NewFile, Training
+from recsys_local.adapters import SAMPLE_FILE
 
-SAMPLE = importlib.resources.files("recsys_local") / "sample"
-MARKER = "sample.json"
-"""In the data directory: the sample's job, so that it is trained once and taken up again after a crash."""
-POLL_S = 0.5
-SHOWN_ITEMS = 8
+SAMPLE: Final = importlib.resources.files("recsys_local") / "sample"
+POLL_S: Final = 0.5
+SHOWN_ITEMS: Final = 8
 
 
 @dataclass(slots=True)
 class SampleRun:
-    """Trains on the sample if that was not done yet, waits for the model, prints what it recommends."""
+    """Trains on the sample once per data directory, then prints recommendations and commands to try.
+
+    The API key of the sample is kept in the data directory, so that every start can print it.
+
+    Parameters
+    ----------
+    store, registry, settings
+        Those of the running service; the sample is submitted as `POST /v1/train` does it.
+    base_url
+        Address of the service, for the printed commands.
+    """
 
     store: ObjectStore
     registry: Registry
@@ -48,64 +60,58 @@ class SampleRun:
         threading.Thread(target=self.run, name="sample", daemon=True).start()
 
     def run(self) -> None:
-        """Do it, and return when it is printed."""
-        api_key: ApiKey | None = None
-        earlier = self._earlier_job()
-        if earlier is None:
-            job_id, api_key = self._submit()
-        elif earlier.state is JobState.SUCCEEDED:
-            self._print_key_line(None)
-            return
-        else:
-            job_id = earlier.job_id
-        job = self._wait(job_id)
-        if job.state is JobState.SUCCEEDED:
-            self._show(job, api_key)
-        elif job.problem is not None:
-            print(f"Training on the sample failed: {job.problem.detail}", flush=True)
+        """Submit the sample unless an earlier start did, wait for the training, and print the result."""
+        submitted = self._read_marker()
+        if submitted is None:
+            submitted = self._submit()
+        try:
+            job = self._wait(submitted.job_id)
+            if job.state is JobState.SUCCEEDED:
+                self._show(job, submitted.api_key)
+            elif job.problem is not None:
+                print(f"Training on the sample failed: {job.problem.detail}", flush=True)
+        except RecsysError as error:  # its key expired, or its model was deleted or damaged
+            print(f"The sample's model cannot be shown: {error.detail}", flush=True)
 
     @property
     def _marker(self) -> Path:
-        return self.settings.data_dir / MARKER
+        return self.settings.data_dir / SAMPLE_FILE
 
-    def _earlier_job(self) -> Job | None:
-        """The job of an earlier start that succeeded or still can; None asks for a new one."""
+    def _read_marker(self) -> _Submitted | None:
+        """Return the sample that an earlier start submitted, if its job succeeded or can still succeed."""
         try:
-            job = self.registry.get_job(str(json.loads(self._marker.read_bytes())["job_id"]))
-        except (FileNotFoundError, JobNotFound, ValueError, KeyError, TypeError):  # absent, outlived, torn or not ours
-            return None
-        return None if job.state.is_final and job.state is not JobState.SUCCEEDED else job
+            marker = json.loads(self._marker.read_bytes())
+            submitted = _Submitted(str(marker["job_id"]), str(marker.get("api_key") or ""))
+            job = self.registry.get_job(submitted.job_id)
+        except (FileNotFoundError, JobNotFound, ValueError, KeyError, TypeError, AttributeError):
+            return None  # first start, expired job, or a damaged marker
+        return None if job.state.is_final and job.state is not JobState.SUCCEEDED else submitted
 
-    def _mark(self, job_id: str) -> None:
+    def _write_marker(self, submitted: _Submitted) -> None:
         temporary = self._marker.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"job_id": job_id}))
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"job_id": submitted.job_id, "api_key": submitted.api_key}, file)
         temporary.replace(self._marker)
 
-    def _submit(self) -> tuple[str, ApiKey | None]:
-        """Ask for it as `POST /v1/train` does."""
+    def _submit(self) -> _Submitted:
         content = (SAMPLE / "online_retail.csv.gz").read_bytes()
         file = NewFile(io.BytesIO(content), hashlib.sha256(content).hexdigest(), gzipped=True)
         accepted = Training(self.registry, self.store, self.settings).accept(file, key=None, idempotency_key=None)
-        print("Training on the bundled sample, Online Retail (397,924 purchases): about a minute.", flush=True)
-        self._print_key_line(accepted.api_key)
-        self._mark(accepted.job.job_id)  # only now: a key that was never shown could not be shown again
-        return accepted.job.job_id, accepted.api_key
-
-    def _print_key_line(self, api_key: ApiKey | None) -> None:
-        if api_key is not None:
-            print(f"Its API key, shown only now: {api_key}", flush=True)
-        else:
-            print(
-                f"The sample's model is ready under the key that the first start printed ({self.base_url}).", flush=True
-            )
+        submitted = _Submitted(accepted.job.job_id, str(accepted.api_key))
+        self._write_marker(submitted)
+        print("Training on the bundled sample, Online Retail (397,924 purchases). This takes about a minute.")
+        print(f"Its API key: {submitted.api_key} (also in {self._marker})", flush=True)
+        return submitted
 
     def _wait(self, job_id: str) -> Job:
-        """The worker shows the progress; this waits for its end."""
+        """Return the job once it is final. The worker shows the progress meanwhile."""
         while not (job := self.registry.get_job(job_id)).state.is_final:
             time.sleep(POLL_S)
         return job
 
-    def _show(self, job: Job, api_key: ApiKey | None) -> None:
+    def _show(self, job: Job, api_key: str) -> None:
         model = self._load(job)
         user_id = _typical_user(model)
         console = Console(width=120, highlight=False)
@@ -117,8 +123,19 @@ class SampleRun:
                 f"HR@10 {quality['hr_at_10']:.3f} (popularity {popularity['hr_at_10']:.3f})"
             )
         console.print(_table(model, user_id))
-        key_text = str(api_key) if api_key else "<the key that the first start printed>"
-        print(_curl_lines(self.base_url, key_text, user_id), flush=True)
+        if self._is_valid(job.key_id, api_key):
+            item_id = model.items[model.seen(model.users.index(user_id))[0]]
+            print(commands_to_try(self.base_url, api_key, user_id, item_id), flush=True)
+        else:
+            print(f"The API key of the sample was rotated or revoked; the one in {self._marker} is not valid any more.")
+
+    def _is_valid(self, key_id: str, api_key: str) -> bool:
+        try:
+            parsed = ApiKey.parse(api_key)
+        except InvalidApiKey:
+            return False
+        key = self.registry.get_key(key_id)
+        return key.revoked_at is None and key.secret_sha256 is not None and parsed.matches(key.secret_sha256)
 
     def _load(self, job: Job) -> ServingModel:
         if job.version is None:
@@ -131,20 +148,30 @@ class SampleRun:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """The sample's job, and the API key that it trains."""
+
+    job_id: str
+    api_key: str
+
+
 def _typical_user(model: ServingModel) -> str:
-    """The first customer with a screenful of purchases."""
-    return next(user for row, user in enumerate(model.users) if SHOWN_ITEMS <= len(model.seen(row)) <= 2 * SHOWN_ITEMS)
+    """Return the first customer whose history fills a screen, but is not much longer."""
+    return next(
+        user for index, user in enumerate(model.users) if SHOWN_ITEMS <= len(model.seen(index)) <= 2 * SHOWN_ITEMS
+    )
 
 
 def _table(model: ServingModel, user_id: str) -> Table:
-    bought = [model.items[item] for item in model.seen(model.users.index(user_id))][:SHOWN_ITEMS]
+    history = [model.items[item] for item in model.seen(model.users.index(user_id))][:SHOWN_ITEMS]
     table = Table(title=f"Customer {user_id}", expand=True)
     table.add_column("bought", ratio=1)
     table.add_column("is recommended", ratio=1)
     table.add_column("score", justify="right")
-    answer = recommend(model, user_id, n=SHOWN_ITEMS)
-    for had, item in zip(bought, answer.items, strict=False):
-        table.add_row(_titled(had), _titled(item.item_id), f"{item.score:.3f}")
+    recommended = recommend(model, user_id, n=SHOWN_ITEMS)
+    for bought, item in zip(history, recommended.items, strict=False):
+        table.add_row(_with_title(bought), _with_title(item.item_id), f"{item.score:.3f}")
     return table
 
 
@@ -154,16 +181,33 @@ def _titles() -> dict[str, str]:
     return {row["item_id"]: row["title"].strip() for row in rows}
 
 
-def _titled(item_id: str) -> str:
+def _with_title(item_id: str) -> str:
     return f"{item_id} {_titles().get(item_id, '')}".strip()
 
 
-def _curl_lines(base_url: str, api_key: str, user_id: str) -> str:
+def commands_to_try(base_url: str, api_key: str, user_id: str, item_id: str) -> str:
+    """Return curl commands that run as they are printed, each on one line.
+
+    Parameters
+    ----------
+    base_url
+        Address of the service.
+    api_key
+        A valid key that has a model.
+    user_id, item_id
+        A user and an item of that model.
+    """
     body = json.dumps({"user_id": user_id, "n": 5})
+    basket = json.dumps({"user_id": "new-customer", "recent_items": [item_id], "n": 5})
+    json_type = "-H 'Content-Type: application/json'"
     return f"""
-Ask for them yourself:
-  curl {base_url}/v1/recommendations -H 'X-API-Key: {api_key}' \\
-    -H 'Content-Type: application/json' -d '{body}'
-Train on your own orders (a CSV with user_id,item_id and, if you have them, interaction_score,timestamp):
-  curl {base_url}/v1/train -F file=@orders.csv -H 'Prefer: wait=60'
+Recommendations for this customer:
+  curl {base_url}/v1/recommendations -H 'X-API-Key: {api_key}' {json_type} -d '{body}'
+For a new customer with one item in the basket:
+  curl {base_url}/v1/recommendations -H 'X-API-Key: {api_key}' {json_type} -d '{basket}'
+Items similar to that item:
+  curl {base_url}/v1/items/{quote(item_id, safe="")}/similar -H 'X-API-Key: {api_key}'
+Train a model of your own; with your file, write -F file=@orders.csv:
+  printf 'user_id,item_id\\nanna,tea\\nanna,milk\\nben,tea\\nben,jam\\ncleo,milk\\ncleo,jam\\n' | \
+curl {base_url}/v1/train -F 'file=@-;filename=orders.csv;type=text/csv' -H 'Prefer: wait=60'
 """

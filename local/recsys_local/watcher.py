@@ -1,12 +1,16 @@
-"""The directory's stand-in for S3 events: which objects ask for training, found by looking.
+"""Find the files that ask for a training by listing the data directory; stands in for S3's object-created events.
 
-Looking is level-triggered: after a crash the same look finds the same files, and the registry knows which are done.
+Finding is level-triggered: after a crash, the same listing finds the same files, and the registry knows which of them
+are done.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
 from recsys.clock import Clock, after, utc_now
 from recsys.objects import layout
@@ -14,72 +18,109 @@ from recsys.objects.layout import Upload
 from recsys.objects.store import ObjectInfo, ObjectStore
 from recsys_train.events import ObjectCreated
 
-logger = logging.getLogger("recsys.watcher")
+_logger: Final = logging.getLogger("recsys.watcher")
 
-SETTLED_S = 2.0
-"""How long nobody may have written to a dropped file: a copy over a network pauses."""
+SETTLED_S: Final = 2.0
+"""How long a file in the inbox must be unchanged before it is read, because copying over a network pauses."""
+_CLOCK_TICK_NS: Final = 1_000_000_000
+"""Far more than the resolution of file times: milliseconds on Linux, a second on some network file systems."""
 
 
 @dataclass(slots=True)
 class ObjectWatcher:
-    """Finds objects under `uploads/` and `inbox/` that nobody called done yet.
+    """Finds objects under `uploads/` and `inbox/` that are not marked as done.
 
-    A file counts once it looks the same in two looks, and a drop once it is `SETTLED_S` old, so that a copy under way
-    is left to end.
+    A file is reported once two successive looks find it unchanged, and a file in the inbox once it has also been
+    unchanged for `SETTLED_S` seconds, so that a file is not read while it is being copied.
+
+    Parameters
+    ----------
+    store
+        The object store of the data directory.
+    data_dir
+        The data directory.
+    clock
+        Tells the time; tests replace it.
     """
 
     store: ObjectStore
+    data_dir: Path
     clock: Clock = utc_now
     _done: set[tuple[str, str]] = field(default_factory=set)
     _last_look: set[tuple[str, str]] = field(default_factory=set)
     _warned_of: set[str] = field(default_factory=set)
+    _finished_uploads_ns: int | None = None
+    """Change time of `uploads/` when everything in it was done; None if something may be new."""
 
     def look(self) -> list[ObjectCreated]:
-        """New objects, in the order in which they arrived.
+        """Return an event for each new object, in order of arrival.
 
         Raises
         ------
         Unavailable
+            The data directory cannot be read.
         """
-        found = [
-            info
-            for prefix in (layout.UPLOADS, layout.INBOX)
-            for info in self.store.list(prefix)
-            if (info.name, info.version) not in self._done
-        ]
+        found = [*self._new_uploads(), *self._new_objects(layout.INBOX)]
         settled = [info for info in found if self._is_settled(info)]
         self._last_look = {(info.name, info.version) for info in found}
         for info in settled:
             self._warn_if_ignored(info.name)
-        asking = [info for info in settled if layout.parse_source(info.name) is not None]
-        return [_event(info) for info in sorted(asking, key=lambda info: (info.arrived_at, info.name))]
+        sources = [info for info in settled if layout.parse_source(info.name) is not None]
+        return [_event(info) for info in sorted(sources, key=lambda info: (info.arrived_at, info.name))]
 
-    def done(self, event: ObjectCreated) -> None:
-        """Pass the object over from now on."""
+    def _new_uploads(self) -> list[ObjectInfo]:
+        """List `uploads/`, unless everything in it is done and no file was added since.
+
+        Uploads are created in one step and never overwritten, so that every new one changes the folder's change time.
+        Listing thousands of finished uploads twice a second would take a third of a core.
+        """
+        changed_ns = _changed_ns(self.data_dir / layout.UPLOADS)
+        if changed_ns is not None and changed_ns == self._finished_uploads_ns:
+            return []
+        listed_at_ns = time.time_ns()
+        found = self._new_objects(layout.UPLOADS)
+        is_finished = not any(layout.parse_source(info.name) for info in found)
+        # Within one tick of the kernel's clock, a file can be added without a visible change.
+        is_old = changed_ns is not None and changed_ns < listed_at_ns - _CLOCK_TICK_NS
+        self._finished_uploads_ns = changed_ns if is_finished and is_old else None
+        return found
+
+    def _new_objects(self, prefix: str) -> list[ObjectInfo]:
+        return [info for info in self.store.list(prefix) if (info.name, info.version) not in self._done]
+
+    def mark_done(self, event: ObjectCreated) -> None:
+        """Do not report this object again, unless it is overwritten."""
         self._done.add((event.name, event.version))
 
     def _is_settled(self, info: ObjectInfo) -> bool:
         if (info.name, info.version) not in self._last_look:
             return False
         if isinstance(layout.parse_source(info.name), Upload):
-            return True  # the service puts it there whole
-        # Not `modified_at`: every write sets both, but a copy can keep a time of its own, even one to come.
+            return True  # the service creates it in one step
+        # `modified_at` would not do: a copy can keep the modification time of its original, even one in the future.
         return info.arrived_at <= after(self.clock(), -SETTLED_S)
 
     def _warn_if_ignored(self, name: str) -> None:
-        """Say once of a file in the inbox that no training comes of it; hidden ones are other programs' affair."""
+        """Log once that a file in the inbox will not be read. Hidden files are skipped: other programs create them."""
         is_hidden = any(part.startswith(".") for part in name.split("/"))
         if not name.startswith(layout.INBOX) or is_hidden or name in self._warned_of:
             return
         if layout.parse_source(name) is None:
             self._warned_of.add(name)
-            logger.warning(
-                "%r is left alone. Expected inbox/NAME.csv or inbox/KEY_ID/NAME.csv (or .csv.gz): "
+            _logger.warning(
+                "%r is ignored. Expected inbox/NAME.csv or inbox/KEY_ID/NAME.csv (or .csv.gz): "
                 "move or rename the file to train on it.",
                 name,
             )
 
 
+def _changed_ns(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ctime_ns
+    except OSError:
+        return None
+
+
 def _event(info: ObjectInfo) -> ObjectCreated:
-    # A dropped file's own time says nothing: `cp -p` and `mv` keep the old one.
+    # The time of arrival, not of modification: `cp -p` and `mv` keep the latter.
     return ObjectCreated(info.name, info.version, data_timestamp=f"{info.arrived_at}#{info.name}")

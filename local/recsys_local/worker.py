@@ -1,6 +1,6 @@
-"""The worker process of the local service: trains on what appears in the data directory.
+"""The worker process of the local service: trains on the files that appear in the data directory.
 
-It ends when its standard input does, which is when the process that started it ends, however that ended.
+It ends when its standard input is closed, which happens when the process that started it ends for whatever reason.
 """
 
 from __future__ import annotations
@@ -10,96 +10,112 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from recsys.clock import DAY_S, after, utc_now
 from recsys.errors import JobBusy, LeaseLost, RecsysError, Unavailable
 from recsys.objects.layout import RECEIPTS, UPLOADS
 from recsys.objects.store import ObjectStore
-from recsys.registry.records import Job, JobState, Progress
+from recsys.registry.records import Job, JobState, Lease, Progress
+from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_local.adapters import open_registry, open_store
 from recsys_local.progress import TrainingProgress
 from recsys_local.watcher import ObjectWatcher
+from recsys_local.worker_process import HEARTBEAT, HEARTBEAT_EVERY_S, SCRATCH
 from recsys_train.events import ObjectCreated, process
 from recsys_train.job import Trainer
 
-logger = logging.getLogger("recsys.worker")
+_logger: Final = logging.getLogger("recsys.worker")
 
-LOOK_EVERY_S = 0.5
-SWEEP_EVERY_S = 3600.0
-RETRY_AFTER_S = 5.0
-SCRATCH = ".scratch"
-"""In the data directory: the files of a version until they are uploaded."""
-_STDIN = 0
+LOOK_EVERY_S: Final = 0.5
+MAX_LOOK_SHARE: Final = 0.05
+"""Share of the time that an idle worker may spend on looking, however many files there are in the inbox."""
+SWEEP_EVERY_S: Final = 3600.0
+RETRY_AFTER_S: Final = 5.0
+_STDIN: Final = 0
 
 
 def main() -> None:
-    """Run until the parent process is gone."""
+    """Train until the parent process ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path, required=True)
     data_dir: Path = parser.parse_args().data_dir
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
-    _take_scratch(data_dir / SCRATCH)
+    # Blocked before any thread starts, so that the signal waits for `_stop_on_signal` even if TensorFlow is busy.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
+    registry = open_registry(data_dir)
+    current = CurrentJob(registry)
+    for stop in (_stop_with_parent, _stop_on_signal):
+        threading.Thread(target=stop, args=(current,), name=stop.__name__, daemon=True).start()
+    _use_scratch(data_dir / SCRATCH)
+    threading.Thread(target=_beat, args=(data_dir / HEARTBEAT,), name="heartbeat", daemon=True).start()
     store = open_store(data_dir)
-    registry, terminal = open_registry(data_dir), Terminal()
-    trainer = Trainer(store, registry, settings, owner="local-worker", on_progress=terminal)
-    watcher = ObjectWatcher(store)
+    trainer = Trainer(store, registry, settings, owner="local-worker", on_progress=current)
+    watcher = ObjectWatcher(store, data_dir)
     looking, sweeping = LogOnChange(), LogOnChange()
-    next_sweep = 0.0
+    next_sweep_s = 0.0
     while True:
+        started_s = time.monotonic()
+        look_s = 0.0
         with looking.log_on_change():
-            for event in watcher.look():
-                _work(event, trainer, watcher, terminal)
-        if time.monotonic() >= next_sweep:
-            next_sweep = time.monotonic() + SWEEP_EVERY_S
+            events = watcher.look()
+            look_s = time.monotonic() - started_s
+            for event in events:
+                _work(event, trainer, watcher, current)
+        if time.monotonic() >= next_sweep_s:
+            next_sweep_s = time.monotonic() + SWEEP_EVERY_S
             with sweeping.log_on_change():
                 registry.remove_expired()
                 sweep_expired(store, keep_days=settings.upload_days)
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(max(LOOK_EVERY_S, look_s / MAX_LOOK_SHARE))
 
 
 class LogOnChange:
-    """Lets the worker go on where a store or the registry does not answer, and says why, once."""
+    """Lets the worker continue while a store is unavailable, and logs the reason once instead of at every attempt."""
 
     def __init__(self) -> None:
         self._last: str | None = None
 
     @contextlib.contextmanager
     def log_on_change(self) -> Iterator[None]:
-        """Log `Unavailable` raised within, unless it was the last thing that was said."""
+        """Suppress `Unavailable` raised in the block, and log it if it differs from the previous one."""
         try:
             yield
         except Unavailable as error:
             if error.detail != self._last:
-                logger.warning("%s %s Trying again.", error.detail, error.hint or "")
+                _logger.warning("%s %s Retrying.", error.detail, error.hint or "")
             self._last = error.detail
         else:
             self._last = None
 
 
-def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher, terminal: Terminal) -> None:
+def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher, current: CurrentJob) -> None:
+    """Train on one object, log the outcome, and mark the object as done unless it must be retried."""
+    started_at = utc_now()
     try:
-        with contextlib.closing(terminal):
+        with contextlib.closing(current):
             job = process(event, trainer)
     except (JobBusy, LeaseLost, Unavailable) as error:
-        logger.warning("%s: %s Trying again.", event.name, error.detail)
+        _logger.warning("%s: %s Retrying.", event.name, error.detail)
         time.sleep(RETRY_AFTER_S)
         return
-    except Exception:  # whatever it is, the other files' turn comes; the job's attempts are counted and bounded
-        logger.exception("%s: the training failed. Trying again.", event.name)
+    except Exception:  # the other files get their turn; the attempts of a job are counted and bounded
+        _logger.exception("%s: the training failed. Retrying.", event.name)
         time.sleep(RETRY_AFTER_S)
         return
-    watcher.done(event)
-    if job is not None and job.receipted_at is None:
-        logger.info("%s: %s", event.name, _outcome(job))
+    watcher.mark_done(event)
+    # After a restart, the files of earlier jobs are found again; their outcome was logged when they finished.
+    if job is not None and job.updated_at >= started_at:
+        _logger.info("%s: %s", event.name, _outcome(job))
 
 
 def _outcome(job: Job) -> str:
@@ -111,9 +127,9 @@ def _outcome(job: Job) -> str:
 
 
 def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
-    """Delete uploads and receipts older than `keep_days`: what the bucket's lifecycle does on AWS.
+    """Delete uploads and receipts older than `keep_days`, as the bucket's lifecycle rule does on AWS.
 
-    Drops stay: they are files of the owner of the machine, and their own times say nothing.
+    Files in the inbox are kept: they belong to the operator, and their modification times may be old from the start.
     """
     oldest_kept = after(utc_now(), -keep_days * DAY_S)
     for prefix in (UPLOADS, RECEIPTS):
@@ -122,39 +138,72 @@ def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
                 store.delete(info.name)
 
 
-class Terminal:
-    """Shows each job's progress in turn, until it is closed."""
+class CurrentJob:
+    """The job in training: shows its progress, and puts it back into the queue when the worker is stopped.
 
-    def __init__(self) -> None:
-        self._job_id: str | None = None
+    Parameters
+    ----------
+    registry
+        Registry of the job.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._job: Job | None = None
         self._display = contextlib.ExitStack()
         self._show = TrainingProgress()
 
     def __call__(self, job: Job, progress: Progress) -> None:
-        """Show how far `job` is."""
-        if job.job_id != self._job_id:
+        """Show a progress report of `job`, which becomes the current job."""
+        if self._job is None or job.job_id != self._job.job_id:
             self.close()
-            self._job_id = job.job_id
+            self._job = job
             self._show = self._display.enter_context(TrainingProgress(f"job {job.job_id[:6]}…"))
         self._show(progress)
 
     def close(self) -> None:
-        """End the display of the job, however the job ended."""
+        """End the display of the current job, whether it succeeded or not."""
         self._display.close()
-        self._job_id = None
+        self._job = None
+
+    def release(self) -> None:
+        """Put the current job back into the queue without counting the attempt; called from another thread."""
+        job = self._job
+        if job is not None:
+            with contextlib.suppress(LeaseLost, Unavailable):  # it has just ended, or the attempt is counted after all
+                self._registry.release_job(Lease(job))
 
 
-def _take_scratch(folder: Path) -> None:
-    """Have temporary files in a folder that is emptied with every start: a worker that is killed cannot clean up."""
+def _use_scratch(folder: Path) -> None:
+    """Empty `folder` and use it for temporary files, because a worker that is killed cannot remove its own."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(folder)
 
 
-def _end_with_parent() -> None:
-    # Not sys.stdin: its lock, held here, is wanted when the interpreter ends.
+def _beat(heartbeat: Path) -> None:
+    """Update the modification time of the heartbeat file for ever; works on a full disk, too."""
+    while True:
+        with contextlib.suppress(OSError):  # the service notices that the data directory is missing
+            heartbeat.touch()
+        time.sleep(HEARTBEAT_EVERY_S)
+
+
+def _stop_with_parent(current: CurrentJob) -> None:
+    # os.read, not sys.stdin: a thread that holds sys.stdin's lock would block the interpreter's shutdown.
     while os.read(_STDIN, 1024):
         pass
+    _stop(current)
+
+
+def _stop_on_signal(current: CurrentJob) -> None:
+    # A service manager sends SIGTERM to every process of the service at once.
+    signal.sigwait({signal.SIGTERM})
+    _stop(current)
+
+
+def _stop(current: CurrentJob) -> None:
+    current.release()
     os._exit(0)
 
 

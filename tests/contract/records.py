@@ -60,6 +60,7 @@ FULL_JOB = Job(
     object_version="version 1",
     receipt_name="receipts/fullKey/größe.json",
     receipted_at=NOW,
+    interruptions=1,
     expires_at=HOUR_LATER,
     version="fullJob.3",
     progress=PROGRESS,

@@ -281,3 +281,34 @@ def test_a_receipt_can_be_recorded_in_any_state(registry: Registry, clock: Fixed
     registry.fail_job(lease, PROBLEM, None)
     assert registry.get_job("job1").receipted_at == MINUTE_LATER
     assert MINUTE_LATER > NOW
+
+
+# -- release
+
+
+def test_released_job_is_queued_again_and_its_attempt_is_not_counted(registry: Registry) -> None:
+    registry.create_job(a_job())
+    for _ in range(6):
+        lease = claim(registry)
+        registry.release_job(lease)
+    job = registry.get_job("job1")
+    assert (job.state, job.lease_owner, job.lease_until, job.progress) == (JobState.QUEUED, None, None, None)
+    assert (job.fence, job.counted_attempts) == (6, 0)
+    assert claim(registry, owner="another worker").job.counted_attempts == 1
+
+
+def test_released_lease_cannot_publish(registry: Registry) -> None:
+    registry.create_key(a_key())
+    registry.create_job(a_job())
+    lease = claim(registry)
+    registry.release_job(lease)
+    with pytest.raises(LeaseLost):
+        registry.publish_version(lease, a_version(lease), REPORT)
+
+
+def test_finished_job_cannot_be_released(registry: Registry) -> None:
+    registry.create_job(a_job())
+    lease = claim(registry)
+    registry.fail_job(lease, PROBLEM, None)
+    with pytest.raises(LeaseLost):
+        registry.release_job(lease)

@@ -1,8 +1,8 @@
-"""The deployed service without AWS: the three functions in Lambda's own runtime client, on an emulator's services.
+"""Run the deployed service without AWS: the three functions in Lambda's runtime client, on an emulator's services.
 
-Each function is a process of its own that runs `awslambdaric`, as on Lambda, against a stand-in for the Runtime API.
-Buckets, queues and notifications are the emulator's. What AWS does between them is done here: API Gateway's events and
-the poller that takes messages from SQS to a function.
+Each function is a process that runs `awslambdaric`, as on Lambda, against a stand-in for the Runtime API. Buckets,
+queues and notifications belong to the emulator. What AWS does between them is done here: creating API Gateway's events,
+and polling SQS for messages to a function.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ EVENTS: Final = ROOT / "tests" / "fixtures" / "events"
 NAMES: Final[dict[str, Any]] = yaml.safe_load((ROOT / "infra" / "names.yaml").read_text())
 
 RECOMMEND_PATHS: Final = ("/v1/recommendations", "/v1/items/", "/v1/popular")
-"""What API Gateway sends to the function `recommend`."""
+"""Prefixes of the paths that API Gateway routes to the function `recommend`."""
 MAX_UPLOAD_BYTES: Final = 100_000
 LEASE_S: Final = 2
-"""A message that failed comes back after twice as long."""
+"""Lease of a job; a failed message becomes visible again after twice as long."""
 _START_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 10
-_NOTICED_S: Final = 3
-"""S3 tells the queue of a new object in its own time, as AWS does."""
+_NOTIFICATION_WAIT_S: Final = 3
+"""How long to wait for a notification: S3 sends it to the queue asynchronously, as on AWS."""
 
 
-class FunctionDied(Exception):
-    """The function's process ended, or raised out of its handler."""
+class FunctionFailed(Exception):
+    """Raised when the function's process ended, or its handler raised an exception."""
 
 
 class Function:
-    """One Lambda function, warm: a process that runs one handler, one invocation at a time."""
+    """One instance of a Lambda function: a process that runs a handler, one invocation at a time."""
 
     def __init__(
         self,
@@ -87,43 +87,43 @@ class Function:
             )
 
     def invoke(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """What the handler returns. Raises `FunctionDied`."""
+        """Invoke the handler and return its result. Raises `FunctionFailed`."""
         self.start(event)
         return self.result()
 
     def start(self, event: Mapping[str, Any]) -> None:
-        """Invoke without waiting."""
+        """Invoke the handler without waiting for its result."""
         self._api.events.put(_Invocation(json.dumps(event).encode(), time.time() + self._timeout_s))
 
     def result(self) -> dict[str, Any]:
-        """What the invocation that was started returns. Raises `FunctionDied`."""
+        """Wait for the started invocation and return its result. Raises `FunctionFailed`."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             try:
-                kind, answer = self._api.answers.get(timeout=0.2)
+                kind, text = self._api.results.get(timeout=0.2)
             except queue.Empty:
                 if self._process.poll() is not None:
                     break
                 continue
             if kind != "response":
-                raise FunctionDied(f"{self._handler}: {answer}")
-            result: dict[str, Any] = json.loads(answer)
+                raise FunctionFailed(f"{self._handler}: {text}")
+            result: dict[str, Any] = json.loads(text)
             return result
-        raise FunctionDied(f"{self._handler} did not answer. Its last words: {self.log.read_text()[-3000:]}")
+        raise FunctionFailed(f"{self._handler} did not respond. Its last output: {self.log.read_text()[-3000:]}")
 
     @property
     def process_id(self) -> int:
-        """The process that runs the handler."""
+        """Id of the process that runs the handler."""
         return self._process.pid
 
     @property
     def init_s(self) -> float:
-        """From the start of the process until it asked for its first event."""
-        assert self._api.first_asked_s is not None
-        return self._api.first_asked_s - self.started_s
+        """Seconds from the start of the process to its request for the first event."""
+        assert self._api.first_polled_s is not None
+        return self._api.first_polled_s - self.started_s
 
     def kill(self) -> None:
-        """End the process as Lambda does: without a word."""
+        """Kill the process, as Lambda does without notice."""
         self._process.kill()
         self._process.wait()
         self._api.close()
@@ -146,16 +146,19 @@ class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
-        """A function that was killed hangs up in the middle."""
+        """Ignore the broken connection of a function that was killed."""
 
 
 class _RuntimeApi:
-    """https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, as much as a runtime client needs."""
+    """Stand-in for Lambda's Runtime API, as far as a runtime client uses it.
+
+    See https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
+    """
 
     def __init__(self) -> None:
         self.events: queue.Queue[_Invocation | None] = queue.Queue()
-        self.answers: queue.Queue[tuple[str, str]] = queue.Queue()
-        self.first_asked_s: float | None = None
+        self.results: queue.Queue[tuple[str, str]] = queue.Queue()
+        self.first_polled_s: float | None = None
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -163,26 +166,26 @@ class _RuntimeApi:
             disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
-                api.first_asked_s = api.first_asked_s or time.perf_counter()
+                api.first_polled_s = api.first_polled_s or time.perf_counter()
                 invocation = api.events.get()
                 if invocation is None:
                     self.close_connection = True
                     return
-                headers = {  # without one of them the runtime client ends with a segmentation fault
+                headers = {  # the runtime client crashes with a segmentation fault if one of them is missing
                     "Content-Type": "application/json",
                     "Lambda-Runtime-Trace-Id": "Root=1-69a42f1c-3f1c2a5e0b7d4c6f1a2b3c4d",
                     "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
                     "Lambda-Runtime-Deadline-Ms": str(int(invocation.deadline * 1000)),
                     "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:eu-west-1:123456789012:function:recsys-test",
                 }
-                self._answer(200, invocation.event, headers)
+                self._respond(200, invocation.event, headers)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
-                api.answers.put((self.path.rpartition("/")[2], body))
-                self._answer(202, b"{}", {})
+                api.results.put((self.path.rpartition("/")[2], body))
+                self._respond(202, b"{}", {})
 
-            def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+            def _respond(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
@@ -203,8 +206,8 @@ class _RuntimeApi:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer, as API Gateway would send it."""
+class HttpResponse:
+    """An HTTP response, as API Gateway would send it."""
 
     status: int
     headers: dict[str, str]
@@ -217,16 +220,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message taken to the train function: `came_back` when the function named it in `batchItemFailures`."""
+    """One message delivered to the function `train`; `failed` if the function listed it in `batchItemFailures`."""
 
     body: dict[str, Any]
-    came_back: bool
+    failed: bool
     receive_count: int
 
 
 @dataclass
 class Deployment:
-    """One stage of the service."""
+    """One deployed stage of the service."""
 
     emulator: Emulator
     folder: Path
@@ -236,12 +239,12 @@ class Deployment:
     failed_queue_url: str
     functions: dict[str, Function] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
-    """Every key and claim token that the service gave away."""
+    """Every key and claim token that the service returned."""
 
     # -- functions
 
     def start(self, name: str, **environment: str) -> Function:
-        """Another instance of a function, with changes to its environment."""
+        """Start another instance of a function, with changes to its environment."""
         function = NAMES["functions"][name]
         return Function(
             function["handler"],
@@ -274,18 +277,20 @@ class Deployment:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         route: str | None = None,
-    ) -> Answer:
-        """Send a request as API Gateway would: `route` is the path with its parameters' names."""
+    ) -> HttpResponse:
+        """Invoke a function with a request, as API Gateway does; `route` is the path with its parameter names."""
         event = http_event(method, path, body=body, headers=headers or {}, api_key=api_key, route=route or path)
         reply = self.functions["recommend" if path.startswith(RECOMMEND_PATHS) else "api"].invoke(event)
         text = reply["body"]
         if reply.get("isBase64Encoded"):
             text = base64.b64decode(text).decode()
-        answer = Answer(reply["statusCode"], {name.lower(): value for name, value in reply["headers"].items()}, text)
-        self._note_secrets(answer)
-        return answer
+        response = HttpResponse(
+            reply["statusCode"], {name.lower(): value for name, value in reply["headers"].items()}, text
+        )
+        self._note_secrets(response)
+        return response
 
-    def send_json(self, path: str, document: Any, *, api_key: str | None = None) -> Answer:
+    def send_json(self, path: str, document: Any, *, api_key: str | None = None) -> HttpResponse:
         return self.request(
             "POST",
             path,
@@ -295,36 +300,36 @@ class Deployment:
         )
 
     def send_csv(self, content: bytes, *, api_key: str | None = None, headers: Mapping[str, str] | None = None) -> Any:
-        """`curl -F file=@orders.csv`; what the service accepted."""
+        """Send a file as `curl -F file=@orders.csv` does, and return the accepted job."""
         boundary = "------------------------9f1c3b7a5d2e4f60"
         body = (
             f"--{boundary}\r\n"
             'Content-Disposition: form-data; name="file"; filename="orders.csv"\r\n'
             "Content-Type: text/csv\r\n\r\n"
         ).encode()
-        answer = self.request(
+        response = self.request(
             "POST",
             "/v1/train",
             api_key=api_key,
             body=body + content + f"\r\n--{boundary}--\r\n".encode(),
             headers={"content-type": f"multipart/form-data; boundary={boundary}", **(headers or {})},
         )
-        assert answer.status == 202, answer.text
-        return answer.json
+        assert response.status == 202, response.text
+        return response.json
 
     def job(self, job_id: str, api_key: str) -> Any:
-        answer = self.request("GET", f"/v1/jobs/{job_id}", api_key=api_key, route="/v1/jobs/{job_id}")
-        assert answer.status == 200, answer.text
-        return answer.json
+        response = self.request("GET", f"/v1/jobs/{job_id}", api_key=api_key, route="/v1/jobs/{job_id}")
+        assert response.status == 200, response.text
+        return response.json
 
     def recommend(self, api_key: str, user_id: str, **members: Any) -> Any:
-        answer = self.send_json("/v1/recommendations", {"user_id": user_id, **members}, api_key=api_key)
-        assert answer.status == 200, answer.text
-        return answer.json
+        response = self.send_json("/v1/recommendations", {"user_id": user_id, **members}, api_key=api_key)
+        assert response.status == 200, response.text
+        return response.json
 
-    def _note_secrets(self, answer: Answer) -> None:
-        if answer.status < 300 and answer.text:
-            key = answer.json.get("api_key")
+    def _note_secrets(self, response: HttpResponse) -> None:
+        if response.status < 300 and response.text:
+            key = response.json.get("api_key")
             if key:
                 self.secrets |= {key, key.rpartition("_")[2]}
 
@@ -344,24 +349,24 @@ class Deployment:
         return document
 
     def claim(self, receipt: Any) -> str:
-        """The API key for a receipt's token."""
-        answer = self.send_json("/v1/key/claim", {"claim_token": receipt["claim_token"]})
-        assert answer.status == 201, answer.text
-        api_key: str = answer.json["api_key"]
+        """Exchange a receipt's claim token for its API key."""
+        response = self.send_json("/v1/key/claim", {"claim_token": receipt["claim_token"]})
+        assert response.status == 201, response.text
+        api_key: str = response.json["api_key"]
         return api_key
 
     def object_names(self, prefix: str = "") -> list[str]:
-        """Names of what is there, whatever became of it before."""
+        """Return the names of the current objects, without deleted ones."""
         pages = self.emulator.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every item of the table."""
+        """Return every item of the table."""
         pages = self.emulator.dynamodb.get_paginator("scan").paginate(TableName=self.table, ConsistentRead=True)
         return [item for page in pages for item in page["Items"]]
 
     def row(self, pk: str, sk: str) -> dict[str, Any]:
-        """The attributes of one item, as text."""
+        """Return the attributes of one item, as text."""
         item = self.emulator.dynamodb.get_item(
             TableName=self.table, Key={"pk": {"S": pk}, "sk": {"S": sk}}, ConsistentRead=True
         ).get("Item", {})
@@ -374,8 +379,8 @@ class Deployment:
         with self.emulator.in_environment():
             return boto3.client("sqs")
 
-    def receive(self, *, wait_s: int = _NOTICED_S, queue_url: str | None = None) -> MessageTypeDef | None:
-        """The next message, left in the queue and hidden."""
+    def receive(self, *, wait_s: int = _NOTIFICATION_WAIT_S, queue_url: str | None = None) -> MessageTypeDef | None:
+        """Return the next message, which stays in the queue but is hidden from other receivers."""
         reply = self.sqs.receive_message(
             QueueUrl=queue_url or self.queue_url,
             MaxNumberOfMessages=1,
@@ -385,21 +390,21 @@ class Deployment:
         return next(iter(reply.get("Messages", [])), None)
 
     def discard(self, message: MessageTypeDef) -> None:
-        """Take a message out of the queue for good."""
+        """Delete a message from the queue."""
         self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
 
     def deliver(self, message: MessageTypeDef, function: Function | None = None) -> Delivery:
-        """Take one message to the train function, and out of the queue unless it must come back."""
+        """Deliver one message to the function `train`, and delete it from the queue unless it failed."""
         reply = (function or self.functions["train"]).invoke(self.sqs_event(message))
-        failed = [item["itemIdentifier"] for item in reply["batchItemFailures"]]
-        assert failed in ([], [message["MessageId"]])
-        if not failed:
+        failed_ids = [item["itemIdentifier"] for item in reply["batchItemFailures"]]
+        assert failed_ids in ([], [message["MessageId"]])
+        if not failed_ids:
             self.discard(message)
         count = int(message["Attributes"]["ApproximateReceiveCount"])
-        return Delivery(_parsed(message["Body"]), bool(failed), count)
+        return Delivery(_parsed(message["Body"]), bool(failed_ids), count)
 
     def deliver_all(self) -> list[Delivery]:
-        """Deliver until no message is visible."""
+        """Deliver messages until none is visible."""
         deliveries = []
         message = self.receive()
         while message is not None:
@@ -407,17 +412,17 @@ class Deployment:
             message = self.receive(wait_s=0)
         return deliveries
 
-    def deliver_when_back(self) -> list[Delivery]:
-        """Deliver until a message that is hidden now was worked on."""
+    def deliver_when_visible(self) -> list[Delivery]:
+        """Deliver messages until one that is hidden now was processed successfully."""
         deliveries: list[Delivery] = []
-        while not deliveries or deliveries[-1].came_back:
+        while not deliveries or deliveries[-1].failed:
             message = self.receive(wait_s=_POLL_S)
-            assert message is not None, "No message came back."
+            assert message is not None, "No message became visible."
             deliveries.append(self.deliver(message))
         return deliveries
 
     def sqs_event(self, message: MessageTypeDef) -> dict[str, Any]:
-        """The event in which Lambda hands over `message`."""
+        """Return the event with which Lambda delivers `message`."""
         event: dict[str, Any] = json.loads((EVENTS / "sqs_message.json").read_text())
         event["Records"][0] |= {
             "messageId": message["MessageId"],
@@ -429,7 +434,7 @@ class Deployment:
         return event
 
     def _with_version_ids(self, body: str) -> str:
-        """The S3 event as AWS sends it for a bucket with versions; moto leaves `versionId` out."""
+        """Return the S3 event as AWS sends it for a versioned bucket, because moto omits `versionId`."""
         event = _parsed(body)
         for created in (record["s3"]["object"] for record in event.get("Records", [])):
             if "versionId" not in created:
@@ -442,7 +447,7 @@ class Deployment:
         return json.dumps(event) if event else body
 
     def messages_left(self) -> int:
-        """How many messages are in the queue, hidden ones too."""
+        """Return the number of messages in the queue, hidden ones included."""
         names: Any = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
         reply = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=names)
         return sum(int(reply["Attributes"][name]) for name in names)
@@ -450,7 +455,7 @@ class Deployment:
 
 @contextmanager
 def deployed(emulator: Emulator, folder: Path) -> Iterator[Deployment]:
-    """A new stage, its functions warm."""
+    """Deploy a new stage and start its functions; kill them at the end."""
     with emulator.in_environment():
         sqs = boto3.client("sqs")
     stage = secrets.token_hex(4)
@@ -491,17 +496,17 @@ def deployed(emulator: Emulator, folder: Path) -> Iterator[Deployment]:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for a function to do something."""
+    """Wait until `condition` returns true."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline, "It never happened."
+        assert time.monotonic() < deadline, f"The condition was not met within {_START_TIMEOUT_S:.0f} s."
         time.sleep(0.02)
 
 
 def http_event(
     method: str, path: str, *, route: str, api_key: str | None, headers: Mapping[str, str], body: bytes | None
 ) -> dict[str, Any]:
-    """An event of API Gateway's HTTP API, payload version 2.0, after one that is stored."""
+    """Return an event of API Gateway's HTTP API, payload version 2.0, based on a recorded one."""
     event: dict[str, Any] = json.loads((EVENTS / "api_gateway_v2_unknown_path.json").read_text())
     route_key = f"{method} {route}"
     event |= {"routeKey": route_key, "rawPath": path}
@@ -511,7 +516,7 @@ def http_event(
     if api_key is not None:
         event["headers"]["x-api-key"] = api_key
     if body is not None:
-        # API Gateway encodes what is not text by its type.
+        # API Gateway encodes bodies in base64 unless their content type is text or JSON.
         is_text = headers.get("content-type", "").startswith(("text/", "application/json"))
         event |= {
             "body": body.decode() if is_text else base64.b64encode(body).decode(),
@@ -521,18 +526,18 @@ def http_event(
 
 
 def two_tastes_csv(*, n_users: int = 60, n_items: int = 40, n_each: int = 8, shift: int = 0) -> bytes:
-    """Interactions of users with two tastes: even users have even items, odd users odd ones, `n_each` of them each."""
+    """Return a CSV in which even users bought even items, and odd users odd ones; `n_each` items per user."""
     lines = ["user_id,item_id,timestamp"]
     for user in range(n_users):
         stride = (1, 3, 7)[user % 3]
         for step in range(n_each):
-            place = (user // 2 + shift + step * stride) % (n_items // 2)
-            lines.append(f"u{user},i{2 * place + user % 2},{1_700_000_000 + 3600 * step + user}")
+            position = (user // 2 + shift + step * stride) % (n_items // 2)
+            lines.append(f"u{user},i{2 * position + user % 2},{1_700_000_000 + 3600 * step + user}")
     return "\n".join([*lines, ""]).encode()
 
 
 def items_of(content: bytes, user_id: str) -> set[str]:
-    """The items of a user in such a CSV."""
+    """Return the items of a user in such a CSV."""
     rows = [line.split(",") for line in content.decode().splitlines()[1:]]
     return {row[1] for row in rows if row[0] == user_id}
 

@@ -1,6 +1,6 @@
-"""The local service as its user runs it: `recsys serve` in processes of its own, on a free port of the loopback.
+"""Run the local service as its users do: `recsys serve` as a process, on a free port of the loopback interface.
 
-Nothing here knows how the service works. Processes are ended by their ids, also when a test fails.
+Nothing here depends on how the service works inside. Processes are killed by their ids, also when a test fails.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def eventually(look: Callable[[], T | None], what: str, *, timeout_s: float = 60.0, every_s: float = 0.05) -> T:
-    """What `look` returns as soon as that is neither None nor False; fails the test after `timeout_s`."""
+    """Call `look` until it returns neither None nor False, and return that; fail the test after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = look()
@@ -42,33 +42,33 @@ def eventually(look: Callable[[], T | None], what: str, *, timeout_s: float = 60
 
 
 def orders(n_users: int = 60, n_items: int = 40, *, per_user: int = 10, seed: int = 0, shops: str = "") -> bytes:
-    """A CSV in which even users had items of the first half of the catalogue and odd ones of the second.
+    """Return a CSV in which even users bought items of the first half of the catalogue, and odd users of the second.
 
-    User u3 is written `u3` + `shops`, item i7 `i7` + `shops`, so that two files share nothing.
+    `shops` is appended to every id, so that two files with different `shops` share no user and no item.
     """
     rng = random.Random(seed)
     lines = ["user_id,item_id,interaction_score,timestamp"]
     for user in range(n_users):
         half = range(n_items // 2) if user % 2 == 0 else range(n_items // 2, n_items)
-        for place, item in enumerate(rng.sample(half, per_user)):
-            lines.append(f"u{user}{shops},i{item}{shops},1,{1_700_000_000 + 60 * place + user}")
+        for position, item in enumerate(rng.sample(half, per_user)):
+            lines.append(f"u{user}{shops},i{item}{shops},1,{1_700_000_000 + 60 * position + user}")
     return "\n".join(lines).encode() + b"\n"
 
 
 def items_of(csv: bytes, user_id: str) -> set[str]:
-    """The items that `user_id` had."""
+    """Return the items that the user interacted with."""
     rows = (line.split(",") for line in csv.decode().splitlines()[1:])
     return {row[1] for row in rows if row[0] == user_id}
 
 
 def multipart(content: bytes, name: str = "orders.csv") -> dict[str, Any]:
-    """The file as `curl -F file=@…` sends it, for httpx."""
+    """Return the argument `files` for httpx that sends the file as `curl -F file=@…` does."""
     return {"file": (name, content, "text/csv")}
 
 
 @dataclass
 class LiveService:
-    """One running service."""
+    """A running service and a client for it."""
 
     process: subprocess.Popen[bytes]
     base_url: str
@@ -76,23 +76,23 @@ class LiveService:
     log: Path
     client: httpx.Client
 
-    # -- its processes
+    # -- processes
 
     @property
     def server(self) -> psutil.Process:
-        """The process that answers HTTP."""
+        """The process that serves HTTP."""
         return psutil.Process(self.process.pid)
 
     def worker(self) -> psutil.Process:
-        """The process that trains; waits for the supervisor to have started one."""
+        """Return the training worker; wait until the supervisor has started it."""
         return eventually(lambda: next(iter(_children(self.server)), None), "there is no worker process")
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of the service."""
+        """Return every process of the service."""
         return [self.server, *_children(self.server)]
 
     def rss_bytes(self) -> int:
-        """Memory that the largest of its processes holds."""
+        """Return the resident memory of the largest process."""
         sizes = [0]
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -100,12 +100,15 @@ class LiveService:
         return max(sizes)
 
     def kill_all(self) -> None:
-        """`kill -9` of every process."""
+        """Send SIGKILL to every process."""
         _kill(self.processes())
         self.process.wait()
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to end, SIGINT as a terminal's Ctrl-C does; its exit status when every process is gone."""
+        """Stop the service, wait until every process has ended, and return its exit status.
+
+        SIGINT is sent to the process group, as a terminal does on Ctrl-C.
+        """
         processes = self.processes()
         if how is signal.SIGINT:
             os.killpg(self.process.pid, how)
@@ -115,47 +118,47 @@ class LiveService:
         wait_until_gone(processes)
         return status
 
-    # -- what it says
+    # -- output
 
     def output(self) -> str:
-        """Everything it wrote to stdout and stderr so far."""
+        """Return everything written to stdout and stderr so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    # -- what one does with it
+    # -- requests
 
     def train(
         self, csv: bytes, *, key: str | None = None, wait_s: int = 120, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """`POST /v1/train` with the file as multipart."""
+        """Send `POST /v1/train` with the file as multipart."""
         sent = {**with_key(key), **({"Prefer": f"wait={wait_s}"} if wait_s else {}), **(headers or {})}
         return self.client.post("/v1/train", files=multipart(csv), headers=sent, timeout=TRAIN_TIMEOUT_S)
 
     def trained(self, csv: bytes, *, key: str | None = None) -> dict[str, Any]:
-        """The answer to a training that succeeded while the request waited."""
+        """Train, wait for the success, and return the response."""
         response = self.train(csv, key=key)
         assert response.status_code == 201, response.text
         body: dict[str, Any] = response.json()
         return body
 
     def recommend(self, key: str | None, user_id: str, **members: Any) -> httpx.Response:
-        """`POST /v1/recommendations`."""
+        """Send `POST /v1/recommendations`."""
         return self.client.post("/v1/recommendations", json={"user_id": user_id, **members}, headers=with_key(key))
 
     def items(self, key: str, user_id: str, **members: Any) -> list[str]:
-        """The ids that are recommended, best first."""
+        """Return the ids of the recommended items, best first."""
         response = self.recommend(key, user_id, **members)
         assert response.status_code == 200, response.text
         return [item["item_id"] for item in response.json()["items"]]
 
     def job(self, key: str, job_id: str) -> dict[str, Any]:
-        """`GET /v1/jobs/{job_id}`."""
+        """Return the job as `GET /v1/jobs/{job_id}` does."""
         response = self.client.get(f"/v1/jobs/{job_id}", headers=with_key(key))
         assert response.status_code == 200, response.text
         body: dict[str, Any] = response.json()
         return body
 
     def finished_job(self, key: str, job_id: str) -> dict[str, Any]:
-        """The job, when it is final."""
+        """Wait until the job is final, and return it."""
 
         def look() -> dict[str, Any] | None:
             job = self.job(key, job_id)
@@ -164,34 +167,48 @@ class LiveService:
         return eventually(look, f"the job {job_id} is not final", timeout_s=TRAIN_TIMEOUT_S, every_s=0.2)
 
     def models(self, key: str) -> dict[str, Any]:
-        """`GET /v1/models`."""
+        """Return the versions as `GET /v1/models` does."""
         response = self.client.get("/v1/models", headers=with_key(key))
         assert response.status_code == 200, response.text
         body: dict[str, Any] = response.json()
         return body
 
-    # -- what lies in its data directory
+    # -- files in the data directory
 
     def files(self, folder: str) -> list[str]:
-        """Every file below a folder of the data directory, as paths relative to the data directory."""
+        """Return every file below a folder of the data directory, as paths relative to the data directory."""
         found = (path for path in (self.data_dir / folder).rglob("*") if path.is_file())
         return sorted(str(path.relative_to(self.data_dir)) for path in found)
 
     def stored_versions(self, key_id: str) -> list[str]:
-        """The versions below `models/<key_id>/` that files lie in."""
+        """Return the versions of a key that have files below `models/<key_id>/`."""
         return sorted({Path(path).parts[2] for path in self.files(f"models/{key_id}")})
 
 
 def with_key(key: str | None) -> dict[str, str]:
-    """The header that carries an API key."""
+    """Return the header with the API key."""
     return {} if key is None else {"X-API-Key": key}
 
 
 @contextlib.contextmanager
 def running_service(
-    data_dir: Path, log: Path, *options: str, environment: Mapping[str, str] | None = None
+    data_dir: Path, log: Path, *options: str, environment: Mapping[str, str] | None = None, until: str = "ready"
 ) -> Iterator[LiveService]:
-    """`recsys serve --port 0 --data-dir DATA_DIR [OPTIONS]`, ready to answer; all of it is gone at the end."""
+    """Run `recsys serve --port 0 --data-dir DATA_DIR [OPTIONS]`, and kill every process of it at the end.
+
+    Parameters
+    ----------
+    data_dir
+        Its data directory.
+    log
+        File that its output is appended to.
+    options
+        Further options of the command.
+    environment
+        Further environment variables.
+    until
+        "ready" waits until `/health/ready` returns 200, "live" until `/health/live` does.
+    """
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -205,8 +222,8 @@ def running_service(
         )
     started = psutil.Process(process.pid)
     try:
-        base_url = _wait_until_ready(process, log, start)
-        # Not the machine's proxies: this is the loopback interface.
+        base_url = _wait_until(until, process, log, start)
+        # trust_env=False: the machine's proxies must not be used for the loopback interface.
         with httpx.Client(base_url=base_url, trust_env=False, timeout=30) as client:
             yield LiveService(process, base_url, data_dir, log, client)
     finally:
@@ -216,16 +233,16 @@ def running_service(
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without settings of ours, and with `more`."""
+    """Return this process's environment without `RECSYS_*`, and with `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")}
     return {**kept, "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1", **(more or {})}
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
-    """Fails the test when one of `processes` is still there after a while, and kills it."""
+    """Wait for the processes to end; kill those that do not, and fail the test."""
     _, left = psutil.wait_procs(processes, timeout=30)
     _kill(left)
-    assert not left, "processes of the service outlived it"
+    assert not left, "processes of the service are still running"
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -243,7 +260,7 @@ def _kill(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=30)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
+def _wait_until(what: str, process: subprocess.Popen[bytes], log: Path, start: int) -> str:
     def look() -> str | None:
         written = log.read_bytes()[start:].decode(errors="replace")
         if process.poll() is not None:
@@ -252,8 +269,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, start: int) -
         if found is None:
             return None
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{found[1]}/health/ready", trust_env=False, timeout=5).status_code == 200:
+            if httpx.get(f"{found[1]}/health/{what}", trust_env=False, timeout=5).status_code == 200:
                 return found[1]
         return None
 
-    return eventually(look, "the service did not get ready", timeout_s=START_TIMEOUT_S)
+    return eventually(look, f"the service is not {what}", timeout_s=START_TIMEOUT_S)

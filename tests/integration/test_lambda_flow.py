@@ -1,7 +1,7 @@
 """From a file to recommendations through the three Lambda handlers, on moto and on MiniStack.
 
-The functions run in Lambda's runtime client; S3 tells SQS of objects by itself; see `lambda_flow`. The queue has the
-deployment's own visibility timeout of 90 minutes, so what comes back here in seconds was sent back by the function.
+The functions run in Lambda's runtime client, and S3 notifies SQS of new objects; see `lambda_flow`. The queue has the
+deployment's visibility timeout of 90 minutes: a message that returns within seconds was returned by the function.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION_FILES = {"manifest.json", "mappings.json", "metrics.json", "model.h5", "
 
 @dataclass(frozen=True)
 class Shop:
-    """Somebody whose model is trained."""
+    """A key whose model is trained."""
 
     api_key: str
     key_id: str
@@ -54,7 +54,7 @@ class Shop:
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     emulator: Emulator = request.getfixturevalue(request.param)
     with deployed(emulator, tmp_path_factory.mktemp(request.param)) as deployment:
-        # S3 sends a test event for each notification that is set up.
+        # S3 sends a test event for each notification that is configured.
         assert deployment.deliver_all()
         assert deployment.rows() == []
         yield deployment
@@ -62,7 +62,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def service(stage: Deployment) -> Deployment:
-    """The deployment, without messages that a test before left."""
+    """Return the deployment, without the messages of earlier tests."""
     while (message := stage.receive(wait_s=0)) is not None:
         stage.discard(message)
     return stage
@@ -71,25 +71,25 @@ def service(stage: Deployment) -> Deployment:
 @pytest.fixture(scope="module")
 def shop(stage: Deployment) -> Shop:
     accepted = stage.send_csv(CSV)
-    assert [delivery.came_back for delivery in stage.deliver_all()] == [False]
+    assert [delivery.failed for delivery in stage.deliver_all()] == [False]
     return Shop(accepted["api_key"], accepted["key_id"], accepted["job_id"])
 
 
 def code_of(problem: dict[str, Any]) -> str:
-    """The last word of a problem's type."""
+    """Return the code of a problem, which its type ends in."""
     return str(problem["type"]).rpartition(":")[2]
 
 
 def versions(service: Deployment, api_key: str) -> list[str]:
-    """Published versions, newest first."""
-    answer = service.request("GET", "/v1/models", api_key=api_key)
-    return [model["version"] for model in answer.json["models"]]
+    """Return the published versions, newest first."""
+    response = service.request("GET", "/v1/models", api_key=api_key)
+    return [model["version"] for model in response.json["models"]]
 
 
 # -- upload → queue → train → recommend
 
 
-def test_an_upload_becomes_a_model(service: Deployment, shop: Shop) -> None:
+def test_upload_is_trained_and_published(service: Deployment, shop: Shop) -> None:
     job = service.job(shop.job_id, shop.api_key)
     assert (job["status"], job["model_version"], job["problem"]) == ("succeeded", f"{shop.job_id}.1", None)
     assert (job["report"]["users"], job["report"]["items"], job["report"]["lines"]) == (60, 40, 480)
@@ -98,24 +98,24 @@ def test_an_upload_becomes_a_model(service: Deployment, shop: Shop) -> None:
     assert {name.removeprefix(prefix) for name in service.object_names(f"models/{shop.key_id}/")} == VERSION_FILES
 
 
-def test_recommendations_are_personal_and_new_to_the_user(service: Deployment, shop: Shop) -> None:
-    of_the_users_taste = 0
+def test_recommendations_match_the_users_taste_and_are_not_in_the_history(service: Deployment, shop: Shop) -> None:
+    n_of_the_taste = 0
     for user in range(10):
-        answer = service.recommend(shop.api_key, f"u{user}", n=5)
-        assert (answer["strategy"], answer["model_version"]) == ("personal", f"{shop.job_id}.1")
-        items = [item["item_id"] for item in answer["items"]]
+        response = service.recommend(shop.api_key, f"u{user}", n=5)
+        assert (response["strategy"], response["model_version"]) == ("personal", f"{shop.job_id}.1")
+        items = [item["item_id"] for item in response["items"]]
         assert len(set(items)) == 5
         assert not set(items) & items_of(CSV, f"u{user}")
-        of_the_users_taste += sum(int(item[1:]) % 2 == user % 2 for item in items)
-    assert of_the_users_taste > 40  # of 50; by chance it were 19, since the user had eight of the twenty
+        n_of_the_taste += sum(int(item[1:]) % 2 == user % 2 for item in items)
+    assert n_of_the_taste > 40  # of 50; random items would give 19, since the history contains 8 of the 20
 
 
-def test_an_unknown_user_gets_popular_items(service: Deployment, shop: Shop) -> None:
-    answer = service.recommend(shop.api_key, "nobody", n=3)
-    assert (answer["strategy"], len(answer["items"])) == ("popular", 3)
+def test_unknown_user_gets_popular_items(service: Deployment, shop: Shop) -> None:
+    response = service.recommend(shop.api_key, "unknown-user", n=3)
+    assert (response["strategy"], len(response["items"])) == ("popular", 3)
 
 
-def test_every_question_is_answered_by_the_same_model(service: Deployment, shop: Shop) -> None:
+def test_every_kind_of_query_uses_the_same_model(service: Deployment, shop: Shop) -> None:
     basket = service.send_json("/v1/recommendations", {"recent_items": ["i0", "i2"], "n": 5}, api_key=shop.api_key)
     assert (basket.status, basket.json["strategy"]) == (200, "session")
     requests = [{"user_id": "u1"}, {"recent_items": ["i0", "i2"]}]
@@ -123,13 +123,13 @@ def test_every_question_is_answered_by_the_same_model(service: Deployment, shop:
     assert batch.json["results"] == [service.recommend(shop.api_key, "u1", n=5), basket.json]
     similar = service.request("GET", "/v1/items/i0/similar", api_key=shop.api_key, route="/v1/items/{proxy+}")
     popular = service.request("GET", "/v1/popular", api_key=shop.api_key)
-    for answer in (batch, similar, popular):
-        assert (answer.status, answer.json["model_version"]) == (200, f"{shop.job_id}.1")
+    for response in (batch, similar, popular):
+        assert (response.status, response.json["model_version"]) == (200, f"{shop.job_id}.1")
     assert "i0" not in [item["item_id"] for item in similar.json["items"]]
     assert len(popular.json["items"]) == 10
 
 
-def test_a_key_works_when_its_first_model_is_published_and_not_before(service: Deployment) -> None:
+def test_key_works_once_its_first_model_is_published(service: Deployment) -> None:
     api_key = service.send_csv(SMALL_CSV)["api_key"]
     early = service.send_json("/v1/recommendations", {"user_id": "u1"}, api_key=api_key)
     assert (early.status, code_of(early.json)) == (409, "model-not-ready")
@@ -139,7 +139,7 @@ def test_a_key_works_when_its_first_model_is_published_and_not_before(service: D
     assert service.recommend(api_key, "u1")["strategy"] == "personal"
 
 
-def test_a_large_file_goes_to_the_store_by_a_presigned_form(service: Deployment) -> None:
+def test_file_sent_to_a_presigned_form_is_trained_on(service: Deployment) -> None:
     offer = service.send_json("/v1/uploads", {}).json
     assert service.deliver_all() == []
     sent = httpx.post(offer["url"], data=offer["fields"], files={"file": SMALL_CSV}, trust_env=False)
@@ -150,9 +150,9 @@ def test_a_large_file_goes_to_the_store_by_a_presigned_form(service: Deployment)
     assert service.recommend(offer["api_key"], "u1")["strategy"] == "personal"
 
 
-def test_a_presigned_form_takes_no_more_than_it_says(service: Deployment, request: pytest.FixtureRequest) -> None:
+def test_presigned_form_rejects_a_file_over_its_limit(service: Deployment, request: pytest.FixtureRequest) -> None:
     if request.node.callspec.params["stage"] == "moto":
-        pytest.skip("moto takes uploads that AWS refuses.")
+        pytest.skip("moto accepts uploads that AWS rejects.")
     offer = service.send_json("/v1/uploads", {}).json
     assert offer["max_bytes"] == MAX_UPLOAD_BYTES
     too_large = b"x" * (MAX_UPLOAD_BYTES + 1)
@@ -162,7 +162,7 @@ def test_a_presigned_form_takes_no_more_than_it_says(service: Deployment, reques
     assert service.job(offer["job_id"], offer["api_key"])["status"] == "queued"
 
 
-def test_a_repeated_request_is_one_file_one_job_and_one_key(service: Deployment) -> None:
+def test_repeated_request_is_one_file_one_job_and_one_key(service: Deployment) -> None:
     headers = {"idempotency-key": "a-request-that-is-sent-twice"}
     first, second = (service.send_csv(SMALL_CSV, headers=headers) for _ in range(2))
     assert first == second
@@ -174,9 +174,9 @@ def test_a_repeated_request_is_one_file_one_job_and_one_key(service: Deployment)
 # -- drop → train → recommend
 
 
-def test_a_drop_becomes_a_key_through_its_receipt_and_a_second_drop_its_next_version(service: Deployment) -> None:
+def test_receipt_of_a_drop_yields_a_key_and_a_second_drop_its_next_version(service: Deployment) -> None:
     service.drop("inbox/spring orders + more.csv", SMALL_CSV)
-    assert [delivery.came_back for delivery in service.deliver_all()] == [False]
+    assert [delivery.failed for delivery in service.deliver_all()] == [False]
     receipt = service.receipt("receipts/spring orders + more.json")
     assert (receipt["status"], receipt["file"]) == ("succeeded", "inbox/spring orders + more.csv")
     api_key = service.claim(receipt)
@@ -190,36 +190,36 @@ def test_a_drop_becomes_a_key_through_its_receipt_and_a_second_drop_its_next_ver
     assert (second["status"], second["key_id"]) == ("succeeded", receipt["key_id"])
     assert "claim_token" not in second
     assert versions(service, api_key) == [second["model_version"], receipt["model_version"]]
-    # The version before answers while the new one is loaded.
+    # The previous version is served while the new one is loaded.
     eventually(lambda: service.recommend(api_key, "u1")["model_version"] == second["model_version"])
 
 
-def test_what_is_no_csv_asks_for_no_training(service: Deployment) -> None:
+def test_other_objects_are_not_trained_on(service: Deployment) -> None:
     before = service.rows()
     service.drop("inbox/read me.txt", b"hello")
-    service.drop("uploads/nobody-announced-it.csv", SMALL_CSV)
-    assert [delivery.came_back for delivery in service.deliver_all()] == [False, False]
+    service.drop("uploads/unannounced.csv", SMALL_CSV)
+    assert [delivery.failed for delivery in service.deliver_all()] == [False, False]
     assert service.rows() == before
 
 
-def test_an_event_as_aws_documents_it_is_understood(service: Deployment) -> None:
+def test_event_from_the_aws_documentation_is_processed(service: Deployment) -> None:
     service.drop("inbox/spring orders + more.csv", BAD_CSV)
     own = service.receive()
     assert own is not None
     service.discard(own)
     service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=(EVENTS / "s3_object_created.json").read_text())
-    assert [delivery.came_back for delivery in service.deliver_all()] == [False]
+    assert [delivery.failed for delivery in service.deliver_all()] == [False]
     receipt = service.receipt("receipts/spring orders + more.json")
     assert (receipt["status"], receipt["file"]) == ("failed", "inbox/spring orders + more.csv")
-    assert receipt["problem"]["code"] == "upload-replaced"  # the version in the documentation is another one
+    assert receipt["problem"]["code"] == "upload-replaced"  # the documented version id is not that of the object
 
 
 # -- bad data
 
 
-def test_a_bad_upload_fails_its_job_and_its_message_is_done(service: Deployment) -> None:
+def test_invalid_upload_fails_its_job_and_its_message_is_deleted(service: Deployment) -> None:
     accepted = service.send_csv(BAD_CSV)
-    assert [delivery.came_back for delivery in service.deliver_all()] == [False]
+    assert [delivery.failed for delivery in service.deliver_all()] == [False]
     job = service.job(accepted["job_id"], accepted["api_key"])
     assert job["status"] == "failed"
     assert code_of(job["problem"]) == "too-many-bad-lines"
@@ -228,71 +228,71 @@ def test_a_bad_upload_fails_its_job_and_its_message_is_done(service: Deployment)
     assert service.messages_left() == 0
 
 
-def test_a_bad_drop_gets_a_receipt_that_says_why_and_nothing_to_claim(service: Deployment) -> None:
+def test_receipt_of_an_invalid_drop_has_the_problem_and_no_claim_token(service: Deployment) -> None:
     service.drop("inbox/bad.csv", BAD_CSV)
-    assert [delivery.came_back for delivery in service.deliver_all()] == [False]
+    assert [delivery.failed for delivery in service.deliver_all()] == [False]
     receipt = service.receipt("receipts/bad.json")
     assert (receipt["status"], receipt["problem"]["code"]) == ("failed", "too-many-bad-lines")
     assert "claim_token" not in receipt
 
 
-# -- events that repeat, and that come out of order
+# -- repeated events, and events out of order
 
 
-def test_a_repeated_message_trains_once(service: Deployment) -> None:
+def test_repeated_message_trains_once(service: Deployment) -> None:
     accepted = service.send_csv(SMALL_CSV)
     (delivery,) = service.deliver_all()
     job = service.job(accepted["job_id"], accepted["api_key"])
     objects = service.object_names(f"models/{accepted['key_id']}/")
     service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=json.dumps(delivery.body))
-    assert [repeated.came_back for repeated in service.deliver_all()] == [False]
+    assert [repeated.failed for repeated in service.deliver_all()] == [False]
     assert service.job(accepted["job_id"], accepted["api_key"]) == job
     assert service.object_names(f"models/{accepted['key_id']}/") == objects
     assert service.row(f"JOB#{accepted['job_id']}", "JOB")["fence"] == "1"
 
 
-def test_an_older_event_that_comes_late_is_superseded(service: Deployment, shop: Shop) -> None:
+def test_older_event_that_arrives_late_is_superseded(service: Deployment, shop: Shop) -> None:
     service.drop(f"inbox/{shop.key_id}/older.csv", SMALL_CSV)
     older = service.receive()
     service.drop(f"inbox/{shop.key_id}/newer.csv", CSV)
     newer = service.receive()
     assert older is not None
     assert newer is not None
-    assert [service.deliver(message).came_back for message in (newer, older)] == [False, False]
+    assert [service.deliver(message).failed for message in (newer, older)] == [False, False]
     assert service.receipt(f"receipts/{shop.key_id}/older.json")["status"] == "superseded"
     newer_version = service.receipt(f"receipts/{shop.key_id}/newer.json")["model_version"]
     eventually(lambda: service.recommend(shop.api_key, "u1")["model_version"] == newer_version)
     assert versions(service, shop.api_key)[0] == newer_version
 
 
-# -- what breaks on the way
+# -- faults
 
 
 @pytest.mark.parametrize("store", ["DYNAMODB", "S3"])
-def test_while_a_store_is_down_the_message_comes_back_and_is_not_lost(service: Deployment, store: str) -> None:
+def test_message_is_retried_while_a_store_is_down(service: Deployment, store: str) -> None:
     accepted = service.send_csv(SMALL_CSV)
     message = service.receive()
     assert message is not None
     with service.start("train", **{f"AWS_ENDPOINT_URL_{store}": "http://127.0.0.1:9"}) as cut_off:
-        assert service.deliver(message, cut_off).came_back
+        assert service.deliver(message, cut_off).failed
     assert "Message will be retried: AWS did not respond" in service.functions["train"].log.read_text()
     assert service.job(accepted["job_id"], accepted["api_key"])["status"] in ("queued", "running")
-    deliveries = service.deliver_when_back()
+    deliveries = service.deliver_when_visible()
     assert deliveries[0].receive_count == 2
     assert service.job(accepted["job_id"], accepted["api_key"])["status"] == "succeeded"
     assert service.messages_left() == 0
 
 
-def test_after_a_function_was_killed_the_next_delivery_finishes_the_job(service: Deployment) -> None:
+def test_next_delivery_finishes_the_job_of_a_killed_function(service: Deployment) -> None:
     accepted = service.send_csv(CSV)
     message = service.receive()
     assert message is not None
     with service.start("train") as killed:
         killed.start(service.sqs_event(message))
         eventually(lambda: service.job(accepted["job_id"], accepted["api_key"])["status"] == "running")
-    # The queue hides the message from now on until its visibility timeout has passed: here, at once.
-    _show(service, message)
-    service.deliver_when_back()
+    # Make the message visible now, instead of after its visibility timeout.
+    _make_visible(service, message)
+    service.deliver_when_visible()
     job = service.job(accepted["job_id"], accepted["api_key"])
     fence = int(service.row(f"JOB#{accepted['job_id']}", "JOB")["fence"])
     assert fence == 2
@@ -304,38 +304,38 @@ def test_after_a_function_was_killed_the_next_delivery_finishes_the_job(service:
     assert versions(service, accepted["api_key"]) == [job["model_version"]]
 
 
-def test_a_job_whose_attempts_were_all_killed_is_ended_by_the_last_delivery(service: Deployment) -> None:
+def test_last_delivery_fails_a_job_whose_attempts_were_all_killed(service: Deployment) -> None:
     accepted = service.send_csv(SMALL_CSV)
     registry = Registry(DynamoTable(service.emulator.dynamodb, service.table))
     for _ in range(4):
         message = service.receive()
         assert message is not None
         registry.claim_job(accepted["job_id"], owner="killed", data_timestamp="2026", lease_s=0)
-        _show(service, message)
+        _make_visible(service, message)
     (delivery,) = service.deliver_all()
-    assert (delivery.receive_count, delivery.came_back) == (5, False)
+    assert (delivery.receive_count, delivery.failed) == (5, False)
     job = service.job(accepted["job_id"], accepted["api_key"])
     assert (job["status"], code_of(job["problem"])) == ("failed", "training-failed")
 
 
-def test_a_message_that_fails_five_times_goes_to_the_dead_letter_queue(service: Deployment) -> None:
+def test_message_that_fails_five_times_moves_to_the_dead_letter_queue(service: Deployment) -> None:
     body = f"no JSON {service.bucket}"
     service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=body)
     for count in range(1, 6):
         message = service.receive()
         assert message is not None
         delivery = service.deliver(message)
-        assert (delivery.came_back, delivery.receive_count) == (True, count)
-        assert service.receive(wait_s=0) is None  # it waits, so that what broke can mend
-        _show(service, message)
+        assert (delivery.failed, delivery.receive_count) == (True, count)
+        assert service.receive(wait_s=0) is None  # hidden for a while, so that the fault can pass
+        _make_visible(service, message)
     assert service.receive(wait_s=0) is None
     dead = service.receive(queue_url=service.failed_queue_url)
     assert dead is not None
     assert dead["Body"] == body
 
 
-def _show(service: Deployment, message: Any) -> None:
-    """Let the time pass until the message comes back."""
+def _make_visible(service: Deployment, message: Any) -> None:
+    """Make the message visible, as if its visibility timeout had passed."""
     service.sqs.change_message_visibility(
         QueueUrl=service.queue_url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
     )
@@ -344,7 +344,7 @@ def _show(service: Deployment, message: Any) -> None:
 # -- keys
 
 
-def test_a_revoked_key_is_refused_everywhere(service: Deployment) -> None:
+def test_revoked_key_is_rejected_by_every_function(service: Deployment) -> None:
     api_key = service.send_csv(SMALL_CSV)["api_key"]
     assert service.request("DELETE", "/v1/key", api_key=api_key).status == 204
     assert service.send_json("/v1/recommendations", {"user_id": "u1"}, api_key=api_key).status == 401

@@ -1,4 +1,4 @@
-"""`kill -9` and Ctrl-C at bad moments: keys, answers and jobs are as before, and nothing half-made is left."""
+"""`kill -9` and Ctrl-C at inconvenient moments: keys, responses and jobs survive, and no partial file is left."""
 
 from __future__ import annotations
 
@@ -42,50 +42,50 @@ Moment = Callable[[LiveService, dict[str, Any]], bool]
 
 @dataclass(frozen=True)
 class Shop:
-    """A key that was trained before anything was killed, and what it answered."""
+    """A key that was trained before anything was killed, and its responses."""
 
     data_dir: Path
     log: Path
     key: str
     key_id: str
     version: str
-    answers: dict[str, Any]
+    responses: dict[str, Any]
 
     def start(self) -> AbstractContextManager[LiveService]:
         return running_service(self.data_dir, self.log)
 
-    def assert_as_before(self, service: LiveService) -> None:
-        assert answers(service, self.key) == self.answers
+    def assert_unchanged(self, service: LiveService) -> None:
+        assert responses(service, self.key) == self.responses
         assert service.models(self.key)["current_version"] == self.version
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """Its service was killed."""
+    """Train a key, then kill its service."""
     folder = tmp_path_factory.mktemp("live-crash")
     data_dir, log = folder / "data", folder / "log"
     with running_service(data_dir, log) as service:
         body = service.trained(CSV)
         shop = Shop(
-            data_dir, log, body["api_key"], body["key_id"], body["model_version"], answers(service, body["api_key"])
+            data_dir, log, body["api_key"], body["key_id"], body["model_version"], responses(service, body["api_key"])
         )
         service.kill_all()
     return shop
 
 
-def answers(service: LiveService, key: str) -> dict[str, Any]:
+def responses(service: LiveService, key: str) -> dict[str, Any]:
     return {user: service.recommend(key, user).json() for user in USERS}
 
 
-def asked_to_train(service: LiveService, **options: Any) -> dict[str, Any]:
+def submit(service: LiveService, **options: Any) -> dict[str, Any]:
     response = service.train(CSV, wait_s=0, **options)
     assert response.status_code == 202, response.text
     body: dict[str, Any] = response.json()
     return body
 
 
-def assert_nothing_half_made(service: LiveService) -> None:
-    """What lies below `models/` is what the registry lists, whole; nothing waits in the temporary folders."""
+def assert_no_partial_files(service: LiveService) -> None:
+    """Assert that every version below `models/` is complete, and that the temporary folders are empty."""
     for folder in (service.data_dir / "models").glob("*/*"):
         names = {path.name for path in folder.iterdir()}
         assert names == {"model.h5", "mappings.json", "serving.npz", "metrics.json", "manifest.json"}, folder
@@ -103,21 +103,21 @@ def assert_has_one_version(service: LiveService, key: str, job: dict[str, Any]) 
 # -- kill -9 of everything
 
 
-def when_queued(service: LiveService, asked: dict[str, Any]) -> bool:
-    return bool(service.job(asked["api_key"], asked["job_id"])["status"] == "queued")
+def when_queued(service: LiveService, submitted: dict[str, Any]) -> bool:
+    return bool(service.job(submitted["api_key"], submitted["job_id"])["status"] == "queued")
 
 
-def when_running(service: LiveService, asked: dict[str, Any]) -> bool:
-    return bool(service.job(asked["api_key"], asked["job_id"])["status"] == "running")
+def when_running(service: LiveService, submitted: dict[str, Any]) -> bool:
+    return bool(service.job(submitted["api_key"], submitted["job_id"])["status"] == "running")
 
 
-def when_fitting(service: LiveService, asked: dict[str, Any]) -> bool:
-    job = service.job(asked["api_key"], asked["job_id"])
+def when_fitting(service: LiveService, submitted: dict[str, Any]) -> bool:
+    job = service.job(submitted["api_key"], submitted["job_id"])
     return job["status"] == "running" and job["progress"] is not None and job["progress"]["phase"] != "reading"
 
 
-def when_uploading(service: LiveService, asked: dict[str, Any]) -> bool:
-    return bool(service.stored_versions(asked["key_id"])) and when_running(service, asked)
+def when_uploading(service: LiveService, submitted: dict[str, Any]) -> bool:
+    return bool(service.stored_versions(submitted["key_id"])) and when_running(service, submitted)
 
 
 MAX_TRIES = 5
@@ -130,80 +130,84 @@ def suspended_training(service: LiveService, moment: Moment) -> dict[str, Any]:
     """
     worker = service.worker()
     for _ in range(MAX_TRIES):
-        asked = asked_to_train(service)
-        wait_for_moment(service, moment, asked)
+        submitted = submit(service)
+        wait_for_moment(service, moment, submitted)
         worker.suspend()
-        if moment(service, asked):
-            return asked
+        if moment(service, submitted):
+            return submitted
         worker.resume()
     pytest.fail(f"The moment had passed in each of {MAX_TRIES} trainings.", pytrace=False)
 
 
-def wait_for_moment(service: LiveService, moment: Moment, asked: dict[str, Any]) -> None:
+def wait_for_moment(service: LiveService, moment: Moment, submitted: dict[str, Any]) -> None:
     """Wait until the moment has come or has passed."""
 
     def look() -> bool:
-        return moment(service, asked) or service.job(asked["api_key"], asked["job_id"])["status"] == "succeeded"
+        status = service.job(submitted["api_key"], submitted["job_id"])["status"]
+        return moment(service, submitted) or bool(status == "succeeded")
 
     eventually(look, "the moment did not come", timeout_s=120, every_s=0.002)
 
 
 @pytest.mark.parametrize("moment", [when_queued, when_running, when_fitting, when_uploading])
-def test_a_training_that_was_killed_is_finished_after_a_restart_with_one_version(shop: Shop, moment: Moment) -> None:
+def test_killed_training_finishes_after_a_restart_with_one_version(shop: Shop, moment: Moment) -> None:
     with shop.start() as service:
-        asked = suspended_training(service, moment)
+        submitted = suspended_training(service, moment)
         service.kill_all()
     with shop.start() as service:
-        job = service.finished_job(asked["api_key"], asked["job_id"])
+        job = service.finished_job(submitted["api_key"], submitted["job_id"])
         assert job["status"] == "succeeded"
-        assert_has_one_version(service, asked["api_key"], job)
-        assert service.items(asked["api_key"], "u0")
-        assert_nothing_half_made(service)
-        shop.assert_as_before(service)
+        assert_has_one_version(service, submitted["api_key"], job)
+        assert service.items(submitted["api_key"], "u0")
+        assert_no_partial_files(service)
+        shop.assert_unchanged(service)
 
 
-def test_what_the_killed_training_wrote_in_part_is_removed(shop: Shop) -> None:
-    """A worker that is stopped, not killed, at the first file of a version shows what a kill leaves."""
+def test_partial_version_of_a_killed_training_is_removed(shop: Shop) -> None:
+    """The worker is suspended at the first file of a version, so that the kill leaves an incomplete version."""
     with shop.start() as service:
-        asked = asked_to_train(service)
+        submitted = submit(service)
         worker = service.worker()
         eventually(
-            lambda: bool(service.stored_versions(asked["key_id"])), "nothing was uploaded", timeout_s=120, every_s=0.001
+            lambda: bool(service.stored_versions(submitted["key_id"])),
+            "nothing was uploaded",
+            timeout_s=120,
+            every_s=0.001,
         )
         worker.suspend()
-        left = service.stored_versions(asked["key_id"])
+        partial = service.stored_versions(submitted["key_id"])
         service.kill_all()
-    assert left == [f"{asked['job_id']}.1"]
+    assert partial == [f"{submitted['job_id']}.1"]
     with shop.start() as service:
-        job = service.finished_job(asked["api_key"], asked["job_id"])
-        assert service.stored_versions(asked["key_id"]) == [job["model_version"]]
-        assert_nothing_half_made(service)
+        job = service.finished_job(submitted["api_key"], submitted["job_id"])
+        assert service.stored_versions(submitted["key_id"]) == [job["model_version"]]
+        assert_no_partial_files(service)
 
 
-def test_a_retraining_that_was_killed_leaves_the_old_version_answering(shop: Shop) -> None:
+def test_old_version_is_served_after_its_retraining_was_killed(shop: Shop) -> None:
     with shop.start() as service:
         key = service.trained(CSV)["api_key"]
-        before = answers(service, key)
-        asked = asked_to_train(service, key=key)
-        eventually(lambda: service.job(key, asked["job_id"])["status"] == "running", "it did not start")
-        service.worker().suspend()  # so that the old version still answers after the start
+        before = responses(service, key)
+        submitted = submit(service, key=key)
+        eventually(lambda: service.job(key, submitted["job_id"])["status"] == "running", "it did not start")
+        service.worker().suspend()  # so that the old version is still served after the start
         service.kill_all()
     with shop.start() as service:
-        first = answers(service, key)
-        job = service.finished_job(key, asked["job_id"])
+        first = responses(service, key)
+        job = service.finished_job(key, submitted["job_id"])
         assert job["status"] == "succeeded"
-        # The file, the seed and the machine are the same, so the answers are; which version gave them is not asked.
-        assert [without_version(answer) for answer in first.values()] == [
-            without_version(answer) for answer in before.values()
+        # Both versions rank alike, because the file, the seed and the machine are the same.
+        assert [without_version(response) for response in first.values()] == [
+            without_version(response) for response in before.values()
         ]
         assert len(service.models(key)["models"]) == 2
 
 
-def without_version(answer: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in answer.items() if name != "model_version"}
+def without_version(response: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in response.items() if name != "model_version"}
 
 
-def test_a_drop_whose_training_was_killed_gets_its_receipt_and_its_key(shop: Shop) -> None:
+def test_drop_whose_training_was_killed_gets_its_receipt_and_key(shop: Shop) -> None:
     name = "killed-drop"
     with shop.start() as service:
         (service.data_dir / "inbox" / f"{name}.csv").write_bytes(CSV)
@@ -213,41 +217,41 @@ def test_a_drop_whose_training_was_killed_gets_its_receipt_and_its_key(shop: Sho
     assert not receipt.exists()
     with shop.start() as service:
         eventually(receipt.exists, "there is no receipt", timeout_s=120)
-        told = json.loads(receipt.read_text())
-        key = service.client.post("/v1/key/claim", json={"claim_token": told["claim_token"]}).json()["api_key"]
+        outcome = json.loads(receipt.read_text())
+        key = service.client.post("/v1/key/claim", json={"claim_token": outcome["claim_token"]}).json()["api_key"]
         assert service.items(key, "u0")
-        assert service.stored_versions(told["key_id"]) == [told["model_version"]]
+        assert service.stored_versions(outcome["key_id"]) == [outcome["model_version"]]
 
 
-def test_a_service_killed_while_it_serves_answers_as_before(shop: Shop) -> None:
+def test_service_killed_while_serving_responds_as_before(shop: Shop) -> None:
     wrong: list[Any] = []
     served = threading.Event()
 
-    def ask_on(service: LiveService) -> None:
+    def send_requests(service: LiveService) -> None:
         with httpx.Client(base_url=service.base_url, trust_env=False, headers=with_key(shop.key), timeout=10) as client:
             while True:
-                for user, expected in shop.answers.items():
+                for user, expected in shop.responses.items():
                     try:
-                        answer = client.post("/v1/recommendations", json={"user_id": user})
+                        response = client.post("/v1/recommendations", json={"user_id": user})
                     except httpx.HTTPError:
                         return
-                    if answer.json() != expected:
-                        wrong.append(answer.text)
+                    if response.json() != expected:
+                        wrong.append(response.text)
                 served.set()
 
     with shop.start() as service, ThreadPoolExecutor(4) as threads:
-        asking = [threads.submit(ask_on, service) for _ in range(4)]
+        clients = [threads.submit(send_requests, service) for _ in range(4)]
         assert served.wait(60)
         service.kill_all()
-        for one in asking:
-            one.result(timeout=60)
+        for client in clients:
+            client.result(timeout=60)
     assert wrong == []
     with shop.start() as service:
-        shop.assert_as_before(service)
+        shop.assert_unchanged(service)
         assert service.client.get("/v1/key", headers=with_key(shop.key)).json()["key_id"] == shop.key_id
 
 
-def test_a_file_that_was_half_sent_leaves_nothing(shop: Shop) -> None:
+def test_half_sent_file_leaves_no_files(shop: Shop) -> None:
     with shop.start() as service:
         before = service.files("uploads")
         address = httpx.URL(service.base_url)
@@ -259,43 +263,43 @@ def test_a_file_that_was_half_sent_leaves_nothing(shop: Shop) -> None:
             service.kill_all()
     with shop.start() as service:
         assert service.files("uploads") == before
-        assert_nothing_half_made(service)
+        assert_no_partial_files(service)
 
 
-def test_what_killed_writers_left_is_removed_at_the_next_start(shop: Shop) -> None:
+def test_temporary_files_of_killed_writers_are_removed_at_the_next_start(shop: Shop) -> None:
     (shop.data_dir / ".tmp").mkdir(exist_ok=True)
     (shop.data_dir / ".tmp" / "tmphalf").write_bytes(b"half an upload")
     half_model = shop.data_dir / ".scratch" / "recsys-train-killed"
     half_model.mkdir(parents=True, exist_ok=True)
     (half_model / "model.h5").write_bytes(b"half a model")
     with shop.start() as service:
-        eventually(lambda: not half_model.exists(), "the worker's folder is still there")
+        eventually(lambda: not half_model.exists(), "the worker's temporary folder was not removed")
         assert service.files(".tmp") == []
 
 
 # -- kill -9 of one process
 
 
-def test_a_worker_that_was_killed_is_started_again_and_finishes_the_job(shop: Shop) -> None:
+def test_killed_worker_is_started_again_and_finishes_the_job(shop: Shop) -> None:
     with shop.start() as service:
-        asked = asked_to_train(service)
-        eventually(lambda: when_running(service, asked), "the training did not start", timeout_s=120)
+        submitted = submit(service)
+        eventually(lambda: when_running(service, submitted), "the training did not start", timeout_s=120)
         killed = service.worker()
         killed.kill()
-        job = service.finished_job(asked["api_key"], asked["job_id"])
+        job = service.finished_job(submitted["api_key"], submitted["job_id"])
         assert job["status"] == "succeeded"
-        assert_has_one_version(service, asked["api_key"], job)
+        assert_has_one_version(service, submitted["api_key"], job)
         assert service.worker().pid != killed.pid
-        shop.assert_as_before(service)
+        shop.assert_unchanged(service)
 
 
-def test_the_service_answers_while_its_worker_is_away(shop: Shop) -> None:
+def test_service_responds_while_its_worker_is_restarting(shop: Shop) -> None:
     with shop.start() as service:
         service.worker().kill()
-        shop.assert_as_before(service)
+        shop.assert_unchanged(service)
 
 
-def test_a_worker_whose_server_was_killed_ends_by_itself(shop: Shop) -> None:
+def test_worker_ends_when_its_server_is_killed(shop: Shop) -> None:
     with shop.start() as service:
         worker = service.worker()
         service.server.kill()
@@ -303,21 +307,21 @@ def test_a_worker_whose_server_was_killed_ends_by_itself(shop: Shop) -> None:
         wait_until_gone([worker])
 
 
-def test_a_worker_whose_server_was_killed_during_a_training_ends_by_itself(shop: Shop) -> None:
+def test_worker_in_training_ends_when_its_server_is_killed(shop: Shop) -> None:
     with shop.start() as service:
-        asked = asked_to_train(service)
-        eventually(lambda: when_running(service, asked), "the training did not start", timeout_s=120)
+        submitted = submit(service)
+        eventually(lambda: when_running(service, submitted), "the training did not start", timeout_s=120)
         worker = service.worker()
         service.server.kill()
         service.process.wait()
         wait_until_gone([worker])
 
 
-# -- starts that cannot be
+# -- failing starts
 
 
 def start_and_fail(*arguments: str | Path) -> str:
-    """What `recsys serve` says on stderr before it ends with status 1."""
+    """Run `recsys serve`, assert that it exits with status 1, and return its standard error."""
     ended = subprocess.run(
         [RECSYS, "serve", *arguments],
         env=clean_environment(),
@@ -329,53 +333,53 @@ def start_and_fail(*arguments: str | Path) -> str:
     )
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert "→" in ended.stderr, "there is no mend"
+    assert "→" in ended.stderr, "there is no hint"
     return ended.stderr
 
 
-def test_a_second_service_on_the_same_data_is_refused_with_a_mend(shop: Shop) -> None:
+def test_second_service_on_the_same_data_directory_fails_with_a_hint(shop: Shop) -> None:
     with shop.start() as service:
-        said = start_and_fail("--port", "0", "--data-dir", shop.data_dir)
-        assert f"in use by process {service.process.pid}" in said
-        assert "--data-dir" in said
-        shop.assert_as_before(service)
+        stderr = start_and_fail("--port", "0", "--data-dir", shop.data_dir)
+        assert f"in use by process {service.process.pid}" in stderr
+        assert "--data-dir" in stderr
+        shop.assert_unchanged(service)
 
 
-def test_a_port_that_is_taken_is_said_with_a_mend(tmp_path: Path) -> None:
+def test_port_in_use_fails_the_start_with_a_hint(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        said = start_and_fail("--port", str(taken.getsockname()[1]), "--data-dir", tmp_path / "data")
-    assert "--port" in said
+        stderr = start_and_fail("--port", str(taken.getsockname()[1]), "--data-dir", tmp_path / "data")
+    assert "--port" in stderr
 
 
-def test_a_data_directory_that_cannot_be_made_is_said_with_a_mend(tmp_path: Path) -> None:
+def test_data_directory_that_cannot_be_created_fails_the_start_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    said = start_and_fail("--port", "0", "--data-dir", tmp_path / "file")
-    assert "--data-dir" in said
+    stderr = start_and_fail("--port", "0", "--data-dir", tmp_path / "file")
+    assert "--data-dir" in stderr
 
 
-# -- being asked to end
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_at_once_while_its_worker_is_still_starting(shop: Shop, how: signal.Signals) -> None:
-    with shop.start() as service:
-        assert_ends_cleanly(service, how)
+# -- orderly stop
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_in_the_middle_of_a_training_that_the_next_start_finishes(shop: Shop, how: signal.Signals) -> None:
+def test_service_stops_while_its_worker_is_starting(shop: Shop, how: signal.Signals) -> None:
     with shop.start() as service:
-        asked = asked_to_train(service)
-        eventually(lambda: when_running(service, asked), "the training did not start", timeout_s=120)
-        assert_ends_cleanly(service, how)
-    with shop.start() as service:
-        job = service.finished_job(asked["api_key"], asked["job_id"])
-        assert_has_one_version(service, asked["api_key"], job)
+        assert_stops_cleanly(service, how)
 
 
-def test_who_waits_for_a_training_when_it_ends_is_told_the_key(shop: Shop) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_training_interrupted_by_a_stop_is_finished_by_the_next_start(shop: Shop, how: signal.Signals) -> None:
+    with shop.start() as service:
+        submitted = submit(service)
+        eventually(lambda: when_running(service, submitted), "the training did not start", timeout_s=120)
+        assert_stops_cleanly(service, how)
+    with shop.start() as service:
+        job = service.finished_job(submitted["api_key"], submitted["job_id"])
+        assert_has_one_version(service, submitted["api_key"], job)
+
+
+def test_request_that_waits_for_a_training_gets_its_key_when_the_service_stops(shop: Shop) -> None:
     with shop.start() as service, ThreadPoolExecutor(1) as threads:
         before = service.files("uploads")
         with httpx.Client(base_url=service.base_url, trust_env=False, timeout=120) as client:
@@ -385,19 +389,19 @@ def test_who_waits_for_a_training_when_it_ends_is_told_the_key(shop: Shop) -> No
             service.worker().suspend()
             started = time.monotonic()
             service.process.terminate()
-            answer = waiting.result(timeout=60)
+            response = waiting.result(timeout=60)
         assert service.process.wait(timeout=60) in (0, 130)
-        assert time.monotonic() - started < 60, "it waited for the training"
-    body = answer.json()
-    assert answer.status_code == 202, answer.text
+        assert time.monotonic() - started < 60, "the service waited for the training before it stopped"
+    body = response.json()
+    assert response.status_code == 202, response.text
     assert re.fullmatch(r"rk_\w+", body["api_key"])
     with shop.start() as service:
         assert service.finished_job(body["api_key"], body["job_id"])["status"] == "succeeded"
 
 
-def assert_ends_cleanly(service: LiveService, how: signal.Signals) -> None:
+def assert_stops_cleanly(service: LiveService, how: signal.Signals) -> None:
     start = len(service.output())
     assert service.end(how) in (0, 130)
-    said = service.output()[start:]
-    assert "Traceback" not in said, said
-    assert "Fatal Python error" not in said, said
+    output = service.output()[start:]
+    assert "Traceback" not in output, output
+    assert "Fatal Python error" not in output, output

@@ -1,4 +1,4 @@
-"""The local service under load, its versions flipping and a key revoked; `make bench-serve` does it for a minute."""
+"""The local service under load while versions change and a key is revoked; `make bench-serve` runs it for a minute."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     dims = Dims(n_users=300, n_items=500, gmf_dim=16, mlp_dim=8, hidden_dims=(16, 8))
-    cached_s = Settings().key_cache_s  # a version that is current for longer than that cannot go unseen
+    cached_s = Settings().key_cache_s  # a version that is current for longer is noticed
     return run_load(tmp_path_factory.mktemp("load"), 14.0, dims=dims, flip_s=(cached_s + 0.5, cached_s + 1.0))
 
 
-def test_every_answer_is_one_of_the_two_versions(seen: Seen) -> None:
+def test_every_response_is_of_one_of_the_two_versions(seen: Seen) -> None:
     assert len(seen.latencies_ms) > 500
     assert seen.wrong == []
     assert len(seen.versions) == 3, "both versions of the one key, and the revoked key's"
 
 
-def test_nothing_fails_but_the_revoked_key(seen: Seen) -> None:
+def test_only_requests_with_the_revoked_key_fail(seen: Seen) -> None:
     assert seen.errors == []
     assert seen.refused > 0
 
 
-def test_the_revoked_key_is_refused_within_five_seconds(seen: Seen) -> None:
+def test_revoked_key_is_rejected_within_five_seconds(seen: Seen) -> None:
     assert seen.last_answer_after_revoked_s < REVOKED_WITHIN_S

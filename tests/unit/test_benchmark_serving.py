@@ -39,7 +39,7 @@ def test_every_tenth_user_is_a_newcomer(tmp_path: Path) -> None:
     assert sorted(train[1:] + newcomers[1:]) == sorted(lines)
 
 
-@pytest.mark.parametrize("name", ["curves", "exponents", "training", "serving", "serving_http"])
+@pytest.mark.parametrize("name", ["curves", "exponents", "training", "serving", "serving_http", "serving_keepalive"])
 def test_a_benchmark_starts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = importlib.import_module(f"tests.benchmarks.{name}")
     monkeypatch.setattr("sys.argv", [name, "--help"])

@@ -1,32 +1,42 @@
-"""The command line: what `recsys train` and `recommend` make of files, and how `recsys serve` starts."""
+"""The command line: training and recommending from files, errors, and how `recsys serve` starts."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
-import sys
+import os
+import stat
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
+from recsys.clock import utc_now
 from recsys.errors import InvalidRequest
+from recsys.keys.api_key import ApiKey
 from recsys.model.batch_ranking import recommend_all
+from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
-from recsys.registry.records import Progress
+from recsys.registry.records import ModelVersion, Progress
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
-from recsys_local.cli import app
-from recsys_local.offline import read_user_ids, write_recommendations
+from recsys_local.adapters import SAMPLE_FILE, lock_data_dir
+from recsys_local.cli import app, exit_on_error
+from recsys_local.offline import OutputNotWritable, check_writable, read_user_ids, write_recommendations
 from recsys_local.progress import TrainingProgress
-from recsys_local.sample import MARKER, SampleRun
+from recsys_local.sample import SampleRun
 from tests.made_models import network_of, serving_model, write_model
 from tests.markers import TENSORFLOW
 
 
 def trains(test: object) -> object:
-    """Mark a test that loads TensorFlow."""
+    """Mark a test as loading TensorFlow."""
     for mark in TENSORFLOW:
         test = mark(test)
     return test
@@ -38,7 +48,7 @@ def run(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model's folder. u0 had i0 and likes i2, i1, i3 in this order; popular are i0, i1, i2, i3."""
+    """Return a folder with a model. u0 bought i0 and prefers i2, i1, i3; the popular order is i0, i1, i2, i3."""
     folder = tmp_path / "model"
     logits = [[4.0, 1.0, 2.0, -1.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     write_model(folder, serving_model(network_of(logits), seen=[[0], [0, 1], [0, 1, 2]]))
@@ -57,10 +67,10 @@ def rows(path: Path) -> list[list[str]]:
         return list(csv.reader(stream))
 
 
-# -- progress, where no terminal is
+# -- progress without a terminal
 
 
-def test_progress_is_a_line_per_step_and_none_for_what_was_said() -> None:
+def test_progress_prints_one_line_per_step_without_repeats() -> None:
     stream = io.StringIO()
     with TrainingProgress("job 1", stream) as show:
         show(Progress("reading"))
@@ -71,7 +81,7 @@ def test_progress_is_a_line_per_step_and_none_for_what_was_said() -> None:
     assert stream.getvalue().splitlines() == [
         "job 1: Reading the CSV",
         "job 1: Fitting NeuMF, epoch 1 of at most 20, loss 0.500, NDCG@20 0.2500",
-        "job 1: Fitting again on everything, epoch 2 of at most 3, loss 0.125",
+        "job 1: Refitting on all interactions, epoch 2 of at most 3, loss 0.125",
         "job 1: a later phase",
     ]
 
@@ -79,7 +89,7 @@ def test_progress_is_a_line_per_step_and_none_for_what_was_said() -> None:
 # -- recommending
 
 
-def test_recommendations_are_written_user_by_user_best_first(model: Path, users: Path, tmp_path: Path) -> None:
+def test_recommendations_are_written_per_user_with_the_best_first(model: Path, users: Path, tmp_path: Path) -> None:
     result = run("recommend", model, "--users", users, "--n", "2", "--out", tmp_path / "recs.csv")
     assert result.exit_code == 0, result.stderr
     written = rows(tmp_path / "recs.csv")
@@ -91,10 +101,10 @@ def test_recommendations_are_written_user_by_user_best_first(model: Path, users:
         ["stranger", "i1", "2"],
     ]
     assert [row[3] for row in written] == ["score", "0.880797", "0.731059", "1", "0.666667"]
-    assert "4 recommendations for 2 users (1 known to the model)" in result.stdout
+    assert "Wrote 4 recommendations for 2 users (1 known to the model)" in result.stdout
 
 
-def test_without_a_users_file_every_user_of_the_model_is_recommended_to(model: Path, tmp_path: Path) -> None:
+def test_without_a_users_file_every_user_of_the_model_gets_recommendations(model: Path, tmp_path: Path) -> None:
     result = run("recommend", model, "--n", "1", "--out", tmp_path / "recs.csv")
     assert result.exit_code == 0, result.stderr
     assert [row[:2] for row in rows(tmp_path / "recs.csv")[1:]] == [["u0", "i2"], ["u1", "i2"], ["u2", "i3"]]
@@ -102,7 +112,7 @@ def test_without_a_users_file_every_user_of_the_model_is_recommended_to(model: P
     assert "Recommending: 3 of 3" in result.stderr
 
 
-def test_a_script_gets_json(model: Path, users: Path, tmp_path: Path) -> None:
+def test_json_option_prints_counts(model: Path, users: Path, tmp_path: Path) -> None:
     result = run("recommend", model, "--users", users, "--out", tmp_path / "recs.csv", "--json")
     assert json.loads(result.stdout) == {"users": 2, "known_users": 1, "rows": 3 + 4}
 
@@ -118,34 +128,34 @@ def test_a_script_gets_json(model: Path, users: Path, tmp_path: Path) -> None:
         ("user_id\r\nu1\r\n", ["u1"]),
     ],
 )
-def test_user_ids_are_read_as_they_stand_and_blank_ones_passed_over(content: str, expected: list[str]) -> None:
+def test_user_ids_are_read_unchanged_and_blank_ones_are_skipped(content: str, expected: list[str]) -> None:
     assert read_user_ids(io.StringIO(content, newline="")) == expected
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(model: Path, tmp_path: Path) -> None:
+def test_byte_order_mark_is_not_part_of_the_header(model: Path, tmp_path: Path) -> None:
     users = tmp_path / "users.csv"
     users.write_bytes("\ufeffuser_id\nu0\n".encode())
     assert run("recommend", model, "--users", users, "--out", tmp_path / "recs.csv").exit_code == 0
 
 
-@pytest.mark.parametrize(("content", "received"), [("", "nothing"), ("customer,name\nu0,Anna\n", "customer, name")])
-def test_a_users_file_without_user_id_is_refused_with_the_mend(content: str, received: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"Received: {received}") as caught:
+@pytest.mark.parametrize(("content", "found"), [("", "nothing"), ("customer,name\nu0,Anna\n", "customer, name")])
+def test_users_file_without_user_id_is_rejected_with_a_hint(content: str, found: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"Found: {found}") as caught:
         read_user_ids(io.StringIO(content))
     assert caught.value.hint is not None
 
 
-def test_a_users_file_without_user_id_ends_the_command_and_writes_nothing(
+def test_users_file_without_user_id_fails_the_command_and_writes_nothing(
     model: Path, users: Path, tmp_path: Path
 ) -> None:
     users.write_text("customer\nu0\n")
     result = run("recommend", model, "--users", users, "--out", tmp_path / "recs.csv")
     assert result.exit_code == 1
-    assert "no column user_id" in result.stderr
+    assert "Column user_id is missing" in result.stderr
     assert not (tmp_path / "recs.csv").exists()
 
 
-def test_a_folder_that_holds_no_model_ends_the_command_with_the_mend(users: Path, tmp_path: Path) -> None:
+def test_folder_without_a_model_fails_the_command_with_a_hint(users: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run("recommend", tmp_path / "empty", "--users", users, "--out", tmp_path / "recs.csv")
     assert result.exit_code == 1
@@ -153,7 +163,7 @@ def test_a_folder_that_holds_no_model_ends_the_command_with_the_mend(users: Path
     assert "recsys train --out" in result.stderr
 
 
-def test_a_damaged_model_ends_the_command(model: Path, users: Path, tmp_path: Path) -> None:
+def test_damaged_model_fails_the_command(model: Path, users: Path, tmp_path: Path) -> None:
     serving = model / "serving.npz"
     serving.write_bytes(serving.read_bytes()[:-1])
     result = run("recommend", model, "--users", users, "--out", tmp_path / "recs.csv")
@@ -166,19 +176,19 @@ def test_n_must_be_a_positive_number(model: Path, users: Path, tmp_path: Path, n
     assert run("recommend", model, "--users", users, "--out", tmp_path / "recs.csv", "--n", n).exit_code == 2
 
 
-def test_ids_are_written_so_that_they_read_back(tmp_path: Path) -> None:
+def test_user_ids_with_special_characters_survive_the_csv(tmp_path: Path) -> None:
     model = serving_model(network_of([[1.0, 0.0]]), seen=[[0]])
-    odd = ['comma, "quote"', "007", "日本", " "]
-    n_rows = write_recommendations(tmp_path / "recs.csv", recommend_all(model, odd, n=1))
+    unusual_ids = ['comma, "quote"', "007", "日本", " "]
+    n_rows = write_recommendations(tmp_path / "recs.csv", recommend_all(model, unusual_ids, n=1))
     assert n_rows == 4
-    assert [row[0] for row in rows(tmp_path / "recs.csv")[1:]] == odd
+    assert [row[0] for row in rows(tmp_path / "recs.csv")[1:]] == unusual_ids
 
 
 # -- training
 
 
 @trains
-def test_a_trained_folder_recommends(tmp_path: Path, users: Path) -> None:
+def test_recommend_reads_what_train_wrote(tmp_path: Path, users: Path) -> None:
     lines = [f"u{user},i{item}" for user in range(6) for item in range(5) if (user + item) % 3]
     source, folder, out = tmp_path / "orders.csv", tmp_path / "new" / "model", tmp_path / "recs.csv"
     source.write_text("user_id,item_id\n" + "\n".join(lines))
@@ -196,7 +206,7 @@ def test_a_trained_folder_recommends(tmp_path: Path, users: Path) -> None:
 
 
 @trains
-def test_a_bad_csv_ends_the_command_names_the_line_and_writes_nothing(tmp_path: Path) -> None:
+def test_invalid_csv_fails_the_command_names_the_line_and_writes_nothing(tmp_path: Path) -> None:
     source = tmp_path / "orders.csv"
     source.write_text("user_id,item_id\nanna,tea\nben\n,milk\n")
     result = run("train", source, "--out", tmp_path / "model")
@@ -209,7 +219,7 @@ def test_a_bad_csv_ends_the_command_names_the_line_and_writes_nothing(tmp_path: 
 
 
 @trains
-def test_a_file_that_is_no_csv_ends_the_command_with_the_mend(tmp_path: Path) -> None:
+def test_empty_file_fails_the_command_with_a_hint(tmp_path: Path) -> None:
     source = tmp_path / "orders.csv"
     source.write_bytes(b"")
     result = run("train", source, "--out", tmp_path / "model")
@@ -218,20 +228,104 @@ def test_a_file_that_is_no_csv_ends_the_command_with_the_mend(tmp_path: Path) ->
     assert "→ Send a CSV in UTF-8" in result.stderr
 
 
-def test_a_file_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:
+def test_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     assert run("train", tmp_path / "none.csv", "--out", tmp_path / "model").exit_code == 2
 
 
-# -- the start of a service
+# -- version, and errors of the operating system
 
 
-def test_the_data_directory_can_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_option_prints_the_version() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"recsys {metadata.version('recsys')}\n")
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Path:
+    """Return a path at which no file can be created, even by root: its parent is a file."""
+    (tmp_path / "file").write_text("")
+    return tmp_path / "file" / "out"
+
+
+def test_recommending_to_an_unwritable_path_prints_a_sentence(model: Path, unwritable: Path) -> None:
+    result = run("recommend", model, "--out", unwritable)
+    assert result.exit_code == 1
+    assert f"{unwritable} cannot be written: Not a directory." in result.stderr
+    assert "→ Pass an --out" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_full_disk_deletes_the_incomplete_csv(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, path_open = tmp_path / "recs.csv", Path.open
+
+    def open_full_disk(path: Path, *args: Any, **options: Any) -> Any:
+        if path == out:
+            out.touch()
+            path = Path("/dev/full")
+        return path_open(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_full_disk)
+    result = run("recommend", model, "--out", out)
+    assert result.exit_code == 1
+    assert "No space left on device" in result.stderr
+    assert not out.exists()
+
+
+def test_unwritable_model_folder_is_reported_before_the_training(tmp_path: Path, unwritable: Path) -> None:
+    with pytest.raises(OutputNotWritable):
+        check_writable(unwritable)
+    check_writable(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+
+
+@trains
+def test_training_into_an_unwritable_folder_prints_a_sentence(tmp_path: Path, unwritable: Path) -> None:
+    source = tmp_path / "orders.csv"
+    source.write_text("user_id,item_id\nanna,tea\nben,jam\n")
+    result = run("train", source, "--out", unwritable)
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+
+
+def test_error_of_the_operating_system_prints_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), exit_on_error():
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/mnt/x")
+    assert "/mnt/x: Read-only file system." in capsys.readouterr().err
+
+
+# -- starting a service
+
+
+def test_new_data_directory_is_closed_to_other_users(tmp_path: Path) -> None:
+    with lock_data_dir(tmp_path / "new" / "data"):
+        assert stat.S_IMODE((tmp_path / "new" / "data").stat().st_mode) == 0o700
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_existing_data_directory_that_others_can_read_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir(mode=0o755)
+    with lock_data_dir(tmp_path / "data"):
+        assert "chmod 700" in caplog.text
+    findings = json.loads(run("doctor", "--data-dir", tmp_path / "data", "--port", "0", "--json").stdout)
+    assert f"Run: chmod 700 {tmp_path / 'data'}" in [finding["fix"] for finding in findings if not finding["ok"]]
+
+
+@pytest.fixture
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `recsys doctor` skip the packages, because importing TensorFlow takes seconds."""
+    monkeypatch.setattr("recsys_local.doctor.REQUIRED_PACKAGES", {})
+
+
+@pytest.mark.usefixtures("without_packages")
+def test_data_directory_can_be_set_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "mine"))
     findings = json.loads(run("doctor", "--port", "0", "--json").stdout)
     assert f"{tmp_path / 'mine'} can be written" in [finding["what"] for finding in findings]
 
 
-def test_a_service_for_aws_is_refused_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_backend_is_rejected_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_BACKEND", "aws")
     result = run("serve", "--data-dir", tmp_path / "data", "--port", "0")
     assert result.exit_code == 1
@@ -240,7 +334,7 @@ def test_a_service_for_aws_is_refused_with_the_mend(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_public_url_must_be_one(tmp_path: Path) -> None:
+def test_public_url_without_a_scheme_is_a_usage_error(tmp_path: Path) -> None:
     assert run("serve", "--data-dir", tmp_path / "data", "--public-url", "shop.example").exit_code == 2
 
 
@@ -249,7 +343,7 @@ def test_a_public_url_must_be_one(tmp_path: Path) -> None:
 
 @pytest.fixture
 def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SampleRun:
-    """A sample run that waits for nobody, since no worker is there."""
+    """Return a sample run that does not wait for its training, because no worker is running."""
     monkeypatch.setattr(SampleRun, "_wait", lambda self, job_id: self.registry.get_job(job_id))
     settings = Settings(data_dir=tmp_path)
     return SampleRun(FileObjectStore(tmp_path), SqliteRegistry(tmp_path / "registry.sqlite3"), settings, "http://here")
@@ -259,13 +353,13 @@ def uploads(sample: SampleRun) -> list[str]:
     return [info.name for info in sample.store.list("uploads/")]
 
 
-def test_the_sample_is_submitted_once(sample: SampleRun) -> None:
+def test_sample_is_submitted_once(sample: SampleRun) -> None:
     sample.run()
     sample.run()
     assert len(uploads(sample)) == 1
 
 
-def test_a_sample_that_failed_is_submitted_again(sample: SampleRun) -> None:
+def test_failed_sample_is_submitted_again(sample: SampleRun) -> None:
     sample.run()
     job_id = uploads(sample)[0].removeprefix("uploads/").removesuffix(".csv.gz")
     lease = sample.registry.claim_job(job_id, owner="worker", data_timestamp="1", lease_s=60)
@@ -274,17 +368,62 @@ def test_a_sample_that_failed_is_submitted_again(sample: SampleRun) -> None:
     assert len(uploads(sample)) == 2
 
 
-@pytest.mark.parametrize("torn", ["", '{"job', "[]", "{}", '{"job_id": "unknown"}'])
-def test_a_torn_marker_of_the_sample_counts_as_none(sample: SampleRun, torn: str) -> None:
-    (sample.settings.data_dir / MARKER).write_text(torn)
+@pytest.mark.parametrize("damaged", ["", '{"job', "[]", "{}", '{"job_id": "unknown"}'])
+def test_damaged_marker_is_ignored(sample: SampleRun, damaged: str) -> None:
+    (sample.settings.data_dir / SAMPLE_FILE).write_text(damaged)
     sample.run()
     assert len(uploads(sample)) == 1
 
 
-def test_the_samples_key_is_shown_before_it_is_marked_as_started(
-    sample: SampleRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_sample_keeps_its_key_for_the_owner_only(sample: SampleRun, capsys: pytest.CaptureFixture[str]) -> None:
+    sample.run()
+    marker = sample.settings.data_dir / SAMPLE_FILE
+    api_key = json.loads(marker.read_text())["api_key"]
+    assert f"Its API key: {api_key}" in capsys.readouterr().out
+    assert stat.S_IMODE(marker.stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def trained_sample(sample: SampleRun, tmp_path: Path) -> SampleRun:
+    """Return a sample run whose job was published with a small model."""
+    sample.run()
+    job_id = uploads(sample)[0].removeprefix("uploads/").removesuffix(".csv.gz")
+    lease = sample.registry.claim_job(job_id, owner="worker", data_timestamp="1", lease_s=60)
+    model = serving_model(network_of([[float(item) for item in range(20)]] * 2), seen=[list(range(9)), [1]])
+    digest = write_model(tmp_path / "small", replace(model, version=lease.version))
+    for path in (tmp_path / "small").iterdir():
+        sample.store.create(layout.model_prefix(lease.job.key_id, lease.version) + path.name, path.read_bytes())
+    version = ModelVersion(lease.job.key_id, lease.version, job_id, utc_now(), digest, {})
+    sample.registry.publish_version(lease, version, {})
+    return sample
+
+
+def test_every_start_prints_recommendations_and_commands_with_the_key(
+    trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(SampleRun, "_mark", lambda *_: sys.exit("killed"))
-    with pytest.raises(SystemExit):
-        sample.run()
-    assert "Its API key, shown only now: rk_" in capsys.readouterr().out
+    api_key = json.loads((trained_sample.settings.data_dir / SAMPLE_FILE).read_text())["api_key"]
+    for _ in range(2):
+        capsys.readouterr()
+        trained_sample.run()
+        printed = capsys.readouterr().out
+        assert "Customer u0" in printed
+        assert f"-H 'X-API-Key: {api_key}'" in printed
+
+
+def test_key_that_was_rotated_is_not_printed(trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]) -> None:
+    api_key = ApiKey.parse(json.loads((trained_sample.settings.data_dir / SAMPLE_FILE).read_text())["api_key"])
+    trained_sample.registry.rotate_key(api_key.key_id, ApiKey.mint(api_key.key_id).sha256(), overlap_s=0)
+    capsys.readouterr()
+    trained_sample.run()
+    printed = capsys.readouterr().out
+    assert str(api_key) not in printed
+    assert "rotated or revoked" in printed
+
+
+def test_sample_whose_model_was_deleted_prints_a_sentence(
+    trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for info in list(trained_sample.store.list("models/")):
+        trained_sample.store.delete(info.name)
+    trained_sample.run()
+    assert "The sample's model cannot be shown" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Long work that is no training says how far it is, also where there is no terminal."""
+"""Progress of `recsys recommend` without a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from recsys_local.progress import tracked
 
 
-def test_work_passes_through_and_every_tenth_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_items_pass_through_and_each_tenth_prints_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(tracked(range(25), "Working", total=25)) == list(range(25))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
@@ -15,6 +15,6 @@ def test_work_passes_through_and_every_tenth_has_a_line(capsys: pytest.CaptureFi
     assert lines[-1] == "Working: 25 of 25"
 
 
-def test_no_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_items_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(tracked([], "Working", total=0)) == []
     assert capsys.readouterr().err == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, FastAPI
 
 from recsys.clock import Clock, utc_now
@@ -14,7 +16,7 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.routes.keys import create_key_router
 from recsys_api.routes.models import create_model_router
-from recsys_api.routes.service import create_service_router
+from recsys_api.routes.service import ReadinessCheck, create_service_router
 from recsys_api.routes.training import create_training_router
 from recsys_api.training import Training
 
@@ -70,7 +72,14 @@ def create_app(
     return app
 
 
-def create_router(registry: Registry, store: ObjectStore, settings: Settings, *, clock: Clock = utc_now) -> APIRouter:
+def create_router(
+    registry: Registry,
+    store: ObjectStore,
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    readiness_checks: Sequence[ReadinessCheck] = (),
+) -> APIRouter:
     """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`."""
     # Without a cache, because a change to a key must see the changes before it.
     authenticator = Authenticator(registry, clock=clock)
@@ -83,7 +92,7 @@ def create_router(registry: Registry, store: ObjectStore, settings: Settings, *,
         ),
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),
-        create_service_router(registry, store),
+        create_service_router(registry, store, readiness_checks),
     ):
         router.include_router(part)
     return router

@@ -108,10 +108,10 @@ class Trainer:
             self._remove_version(lease.job.key_id, lease.version)
             raise
         except Exception as error:
-            if lease.fence < self.settings.max_attempts:
+            if lease.job.counted_attempts < self.settings.max_attempts:
                 raise
             _log_last_failure(lease, error)
-            self.registry.fail_job(lease, _training_failed(lease.fence, _reason(error)), None)
+            self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts, _reason(error)), None)
         return self._finished(job_id)
 
     def _finished(self, job_id: str) -> Job:
@@ -124,9 +124,9 @@ class Trainer:
         return job
 
     def _attempt(self, lease: Lease) -> None:
-        if lease.fence > self.settings.max_attempts:  # no attempt ended with an exception, all of them were killed
+        if lease.job.counted_attempts > self.settings.max_attempts:  # no attempt raised an exception, all were killed
             reason = "the worker was terminated from outside, most likely because memory or time ran out"
-            self.registry.fail_job(lease, _training_failed(lease.fence - 1, reason), None)
+            self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts - 1, reason), None)
             return
         if _is_outdated(lease.job, self._check_key(lease.job.key_id)):
             self.registry.supersede_job(lease)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -23,7 +23,13 @@ _READY_TIMEOUT_S: Final = 3.0  # below 5 s, the default health check timeout of 
 _PROBE: Final = "readiness"
 
 
-def create_service_router(registry: Registry, store: ObjectStore) -> APIRouter:
+ReadinessCheck = Callable[[], None]
+"""Raises `NotReady`, with the reason, while the service should not receive requests."""
+
+
+def create_service_router(
+    registry: Registry, store: ObjectStore, readiness_checks: Sequence[ReadinessCheck] = ()
+) -> APIRouter:
     """Create the router for `/health/…`, `/openapi.json` and `/docs`."""
     router = APIRouter(tags=["Health"])
 
@@ -40,7 +46,7 @@ def create_service_router(registry: Registry, store: ObjectStore) -> APIRouter:
     )
     async def check_readiness() -> HealthBody:
         """Report whether the object store and the registry respond. A 503 means: send no traffic here for now."""
-        await _finish_in_time(lambda: probe_storage(registry, store))
+        await _finish_in_time(lambda: _check_all(registry, store, readiness_checks))
         return HealthBody(status="ready")
 
     @router.get("/openapi.json", include_in_schema=False)
@@ -53,6 +59,12 @@ def create_service_router(registry: Registry, store: ObjectStore) -> APIRouter:
         return get_swagger_ui_html(openapi_url="openapi.json", title="recsys")
 
     return router
+
+
+def _check_all(registry: Registry, store: ObjectStore, readiness_checks: Sequence[ReadinessCheck]) -> None:
+    for check in readiness_checks:
+        check()
+    probe_storage(registry, store)
 
 
 def probe_storage(registry: Registry, store: ObjectStore) -> None:

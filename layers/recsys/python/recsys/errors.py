@@ -26,6 +26,7 @@
     ├── LeaseLost                  another worker took over the job; this worker must stop
     ├── ArtifactDamaged            a model file does not match its manifest
     ├── Unavailable                a store did not respond; a retry may succeed
+    │   └── NotReady               the machine lacks something, such as disk space; the reason may be shown
     ├── InvalidSetting             an environment variable has an invalid value
     ├── RegistryTooNew             a newer release wrote the registry file
     ├── DataDirInUse               another service uses the data directory
@@ -330,3 +331,10 @@ class Unavailable(RecsysError):
     code = "unavailable"
     title = "The service is temporarily unavailable"
     default_hint = "Retry in a few seconds."
+
+
+class NotReady(Unavailable):
+    """Raised when the service should not receive requests; unlike other faults, the caller is told the reason."""
+
+    code = "not-ready"
+    title = "The service is not ready"

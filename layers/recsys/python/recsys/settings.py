@@ -61,6 +61,8 @@ class Settings:
     """Days for which a job can be looked up."""
     upload_days: int = 30
     """`local`: days after which uploads and receipts are deleted. On AWS the lifecycle of the bucket deletes them."""
+    min_free_bytes: int = 256 * MIB
+    """`local`: with less free disk space than this, uploads are rejected and `/health/ready` returns 503."""
     train_budget_s: float = 600.0
     """Time budget of a training, in seconds. When it is used up, the best model so far is published."""
     seed: int = 0

@@ -29,6 +29,7 @@ from recsys.errors import (
     InvalidRequest,
     ModelNotReady,
     NotFound,
+    NotReady,
     PayloadTooLarge,
     Problem,
     RecsysError,
@@ -56,7 +57,7 @@ STATUS_OF: Final[Mapping[type[RecsysError], int]] = {
 """HTTP status by error class. A subclass has the status of its nearest listed base; any other error is a 500."""
 
 _logger: Final = logging.getLogger("recsys.http")
-_RETRY_AFTER_S: Final = {ModelNotReady: 5, Unavailable: 5, ArtifactDamaged: 30}  # not tuned
+_RETRY_AFTER_S: Final = {ModelNotReady: 5, Unavailable: 5, NotReady: 30, ArtifactDamaged: 30}  # not tuned
 _ROUTES_HINT: Final = "GET /docs lists the routes."
 _MAX_ERRORS: Final = 20
 _MAX_ECHO: Final = 80  # characters of the client's own input that a response repeats
@@ -186,7 +187,7 @@ async def _on_recsys_error(request: Request, error: Exception) -> Response:
         _logger.error(text, extra={"request_id": context.request_id, "key_id": context.key_id})
     if status == 500:
         problem = _CRASH
-    elif isinstance(error, Unavailable):
+    elif isinstance(error, Unavailable) and not isinstance(error, NotReady):
         # The original detail names the store and its location, which is for the log only.
         problem = Problem(problem.code, problem.title, "A storage backend did not respond.", problem.hint)
     return respond(context, problem, status, headers=_headers_of(error))

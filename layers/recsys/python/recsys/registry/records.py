@@ -137,12 +137,19 @@ class Job:
     object_version: str | None = None
     receipt_name: str | None = None
     receipted_at: Timestamp | None = None
+    interruptions: int = 0
+    """Attempts that ended because the operator stopped the worker; they do not count against `max_attempts`."""
     expires_at: Timestamp | None = None
     version: str | None = None
     progress: Progress | None = None
     report: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     problem: Problem | None = None
+
+    @property
+    def counted_attempts(self) -> int:
+        """Number of attempts that count against `Settings.max_attempts`, the current one included."""
+        return self.fence - self.interruptions
 
     def to_document(self) -> Document:
         """Return the record as a flat document. Nested members become JSON text."""

@@ -257,6 +257,16 @@ class Registry:
         """
         self._change_leased_job(lease, lambda job, now: rules.renewed(job, lease_s=lease_s, progress=progress, now=now))
 
+    def release_job(self, lease: Lease) -> None:
+        """Put the job back into the queue because its worker is being stopped; the attempt is not counted.
+
+        Raises
+        ------
+        LeaseLost
+            The job is not running, or another attempt has started.
+        """
+        self._change_leased_job(lease, lambda job, now: rules.released(job, now=now))
+
     def fail_job(self, lease: Lease, problem: Problem, report: dict[str, Any] | None) -> None:
         """End a job as failed.
 

@@ -141,6 +141,19 @@ def renewed(job: Job, *, lease_s: float, progress: Progress | None, now: Timesta
     return replace(job, lease_until=after(now, lease_s), updated_at=now, progress=progress or job.progress)
 
 
+def released(job: Job, *, now: Timestamp) -> Job:
+    """Return the job as queued again, without counting the interrupted attempt."""
+    return replace(
+        job,
+        state=JobState.QUEUED,
+        interruptions=job.interruptions + 1,
+        lease_owner=None,
+        lease_until=None,
+        updated_at=now,
+        progress=None,
+    )
+
+
 def failed(job: Job, problem: Problem, report: dict[str, Any] | None, *, now: Timestamp) -> Job:
     """Return the job as failed because of `problem`."""
     return replace(_ended(job, JobState.FAILED, now), problem=problem, report=report)

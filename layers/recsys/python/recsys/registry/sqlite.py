@@ -9,13 +9,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import RecsysError, Unavailable
+from recsys.registry.records import Document, Job, KeyRecord
 from recsys.registry.registry import Registry
 from recsys.registry.table import Address, Change, Row
 
@@ -35,6 +36,7 @@ _RENAME_MEMBER: Final = """
 """
 _BUSY_TIMEOUT_S: Final = 10.0  # not tuned: transactions take milliseconds
 _BUSY_PAUSE_S: Final = 0.01
+_DAMAGED_HINT: Final = "The file is damaged: stop the service and restore a backup (`recsys restore`)."
 
 
 class RegistryTooNew(RecsysError):
@@ -70,6 +72,28 @@ class SqliteRegistry(Registry):
     def remove_expired(self) -> None:
         """Delete expired records from the file. Readers already treat them as deleted."""
         self._sqlite_table.remove_expired(self._clock())
+
+    def list_keys(self) -> list[KeyRecord]:
+        """Return every key that has not expired, revoked ones included, oldest first."""
+        keys = [KeyRecord.from_document(document) for document in self._sqlite_table.scan("KEY", self._clock())]
+        return sorted(keys, key=lambda key: (key.created_at, key.key_id))
+
+    def list_jobs(self) -> list[Job]:
+        """Return every job that has not expired, newest first."""
+        jobs = [Job.from_document(document) for document in self._sqlite_table.scan("JOB", self._clock())]
+        return sorted(jobs, key=lambda job: (job.created_at, job.job_id), reverse=True)
+
+    def is_empty(self) -> bool:
+        """Return whether the registry contains nothing at all, not even what has expired."""
+        return self._sqlite_table.is_empty()
+
+    def copy_to(self, target: Path) -> None:
+        """Write a consistent copy of the registry to the new file `target`; other processes may be writing."""
+        self._sqlite_table.copy_to(target)
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file, so that a copy of this one file is complete."""
+        self._sqlite_table.checkpoint()
 
     def close(self) -> None:
         """Close all connections of this process. No other thread may be using the registry."""
@@ -138,6 +162,31 @@ class SqliteTable:
         with self._transaction() as connection:
             connection.execute("DELETE FROM registry WHERE expires_at <= ?", (now,))
 
+    def scan(self, sort: str, now: Timestamp) -> Sequence[Document]:
+        """Return the documents of all partitions with this sort key that have not expired."""
+        with self._translating_errors():
+            found = self._connection().execute(
+                "SELECT document FROM registry WHERE sort = ? AND (expires_at IS NULL OR expires_at > ?)", (sort, now)
+            )
+            return [json.loads(document) for (document,) in found.fetchall()]
+
+    def is_empty(self) -> bool:
+        """Return whether there is no row at all."""
+        with self._translating_errors():
+            return self._connection().execute("SELECT 1 FROM registry LIMIT 1").fetchone() is None
+
+    def copy_to(self, target: Path) -> None:
+        """Write a consistent copy to the new file `target`."""
+        with self._translating_errors():
+            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            with closing(sqlite3.connect(target)) as copy:
+                self._connection().backup(copy)
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file; what other connections are reading stays in the log."""
+        with self._translating_errors():
+            self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self) -> None:
         """Close all connections of this process. The next call opens a new one."""
         for session in list(self._sessions):
@@ -186,7 +235,10 @@ class SqliteTable:
         try:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
-            raise Unavailable(f"The registry {self._path} cannot be used: {error}.") from error
+            # A locked file or a full disk is transient; a damaged file, or one that is not a database, is not.
+            is_transient = isinstance(error, OSError | sqlite3.OperationalError)
+            hint = None if is_transient else _DAMAGED_HINT
+            raise Unavailable(f"The registry {self._path} cannot be used: {error}.", hint=hint) from error
 
 
 class _RowChanged(Exception):

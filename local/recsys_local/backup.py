@@ -1,0 +1,254 @@
+"""Back up a data directory while the service runs, and restore the backup into an empty directory.
+
+The registry is copied first, by SQLite's backup API, which returns one consistent state. The objects are copied after
+it: an object is written before the registry refers to it, and never changes afterwards, so that the copy contains
+everything that the copied registry refers to. Objects that are newer than the registry's copy do no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Self
+
+from recsys.clock import Timestamp, utc_now
+from recsys.errors import RecsysError
+from recsys.model import artifact
+from recsys.objects import layout
+from recsys.registry.sqlite import SqliteRegistry
+from recsys_local.adapters import REGISTRY_FILE, SAMPLE_FILE, lock_data_dir, open_existing_registry
+
+CATALOGUE: Final = "backup.json"
+"""File in a backup that lists the others with their digests. It is written last: without it, a backup is incomplete."""
+FORMAT: Final = 1
+_OBJECT_FOLDERS: Final = (layout.MODELS, layout.UPLOADS, layout.INBOX, layout.RECEIPTS)
+_CHUNK_BYTES: Final = 1 << 20
+
+
+class BackupRefused(RecsysError):
+    """Raised when a backup or a restore would overwrite something."""
+
+    code = "backup-refused"
+    title = "The directory is not empty"
+
+
+class BackupDamaged(RecsysError):
+    """Raised when a backup is incomplete, or a file of it differs from its digest."""
+
+    code = "backup-damaged"
+    title = "The backup cannot be used"
+    default_hint = "Use another backup."
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFile:
+    """A file of a backup: its path below the data directory, its size in bytes and its SHA-256."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSummary:
+    """What a backup contains."""
+
+    created_at: Timestamp
+    files: tuple[BackupFile, ...]
+    format: int = FORMAT
+
+    @property
+    def size_bytes(self) -> int:
+        """Total size of the files in bytes."""
+        return sum(file.size_bytes for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as a JSON object."""
+        return {**asdict(self), "recsys": version("recsys")}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Return the inverse of `to_json`."""
+        return cls(document["created_at"], tuple(BackupFile(**file) for file in document["files"]), document["format"])
+
+
+def create_backup(data_dir: Path, target: Path) -> BackupSummary:
+    """Copy the registry and the objects of a data directory; the service may be running.
+
+    Parameters
+    ----------
+    data_dir
+        The data directory.
+    target
+        Directory to create; it may exist if it is empty. Mode 0700, because it holds customers' data.
+
+    Returns
+    -------
+    What the backup contains.
+
+    Raises
+    ------
+    BackupRefused
+        `target` contains files.
+    NoRegistry
+        `data_dir` has no registry.
+    BackupDamaged
+        A model that the registry refers to is incomplete in the data directory.
+    """
+    registry = open_existing_registry(data_dir)
+    _create_empty_directory(target)
+    try:
+        registry.copy_to(target / REGISTRY_FILE)
+    finally:
+        registry.close()
+    files = []
+    for path in _object_paths(data_dir):
+        with contextlib.suppress(FileNotFoundError):  # deleted since it was listed; models are checked below
+            files.append(_copy(data_dir, path, target))
+    _check_models(target)
+    files.append(_describe(target, REGISTRY_FILE))
+    summary = BackupSummary(utc_now(), tuple(files))
+    _write_durably(target / CATALOGUE, json.dumps(summary.to_json(), indent=1).encode())
+    return summary
+
+
+def restore_backup(backup: Path, data_dir: Path) -> BackupSummary:
+    """Copy a backup into a new data directory.
+
+    Parameters
+    ----------
+    backup
+        Directory that `create_backup` wrote.
+    data_dir
+        Directory to create; it may exist if it contains neither a registry nor objects.
+
+    Returns
+    -------
+    What was restored.
+
+    Raises
+    ------
+    BackupDamaged
+        The backup is incomplete or damaged. The data directory has no registry then, so that it cannot be served.
+    BackupRefused
+        `data_dir` contains a registry or objects.
+    DataDirInUse
+        A service uses `data_dir`.
+    """
+    summary = read_summary(backup)
+    with lock_data_dir(data_dir):
+        if (data_dir / REGISTRY_FILE).exists() or any(_object_paths(data_dir)):
+            raise BackupRefused(f"{data_dir} contains data already.", hint="Pass another --data-dir, or move it away.")
+        for file in summary.files:
+            if file.path != REGISTRY_FILE:
+                _check_digest(file, _copy(backup, file.path, data_dir))
+        # The registry comes last, because the service refuses to start on models without a registry.
+        partial = f"{REGISTRY_FILE}.partial"
+        shutil.copy2(backup / REGISTRY_FILE, data_dir / partial)
+        registry_file = next(file for file in summary.files if file.path == REGISTRY_FILE)
+        _check_digest(registry_file, _describe(data_dir, partial))
+        (data_dir / partial).chmod(0o600)
+        (data_dir / partial).rename(data_dir / REGISTRY_FILE)
+    return summary
+
+
+def read_summary(backup: Path) -> BackupSummary:
+    """Return what a backup contains.
+
+    Raises
+    ------
+    BackupDamaged
+        The directory is not a complete backup.
+    """
+    try:
+        summary = BackupSummary.from_json(json.loads((backup / CATALOGUE).read_bytes()))
+    except FileNotFoundError as error:
+        raise BackupDamaged(
+            f"{backup} contains no {CATALOGUE}: it is not a backup, or the backup was interrupted."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackupDamaged(f"{backup / CATALOGUE} cannot be read: {error}.") from error
+    if any(Path(file.path).is_absolute() or ".." in Path(file.path).parts for file in summary.files):
+        raise BackupDamaged(f"{backup / CATALOGUE} names a file outside the data directory.")
+    if summary.format != FORMAT or not any(file.path == REGISTRY_FILE for file in summary.files):
+        raise BackupDamaged(f"{backup} was written in format {summary.format}. Expected: {FORMAT}, with a registry.")
+    return summary
+
+
+def _create_empty_directory(target: Path) -> None:
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise BackupRefused(f"{target} contains files.", hint="Pass a new directory for every backup.")
+
+
+def _object_paths(data_dir: Path) -> Iterator[str]:
+    """Yield the path of every object in order of arrival, so that the copies arrive in the same order."""
+    found = [path for folder in _OBJECT_FOLDERS for path in (data_dir / folder).rglob("*")]
+    if (data_dir / SAMPLE_FILE).exists():
+        found.append(data_dir / SAMPLE_FILE)
+    arrived = []
+    for path in found:
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink():
+                arrived.append((path.stat().st_ctime_ns, str(path.relative_to(data_dir))))
+    for _, relative in sorted(arrived):
+        yield relative
+
+
+def _copy(source: Path, path: str, target: Path) -> BackupFile:
+    """Copy one file with its modification time, which is part of an object's version, and return its digest."""
+    (target / path).parent.mkdir(parents=True, exist_ok=True)
+    digest, size_bytes = hashlib.sha256(), 0
+    with (source / path).open("rb") as reader, (target / path).open("xb") as writer:
+        while chunk := reader.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size_bytes += len(chunk)
+            writer.write(chunk)
+        status = os.fstat(reader.fileno())
+        writer.flush()
+        os.fchmod(writer.fileno(), status.st_mode & 0o777)
+        os.utime(writer.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(writer.fileno())
+    return BackupFile(path, size_bytes, digest.hexdigest())
+
+
+def _describe(folder: Path, path: str) -> BackupFile:
+    with (folder / path).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return BackupFile(path, (folder / path).stat().st_size, digest)
+
+
+def _check_digest(expected: BackupFile, copied: BackupFile) -> None:
+    if (expected.size_bytes, expected.sha256) != (copied.size_bytes, copied.sha256):
+        raise BackupDamaged(f"{expected.path} in the backup differs from its digest in {CATALOGUE}.")
+
+
+def _check_models(target: Path) -> None:
+    """Check that the backup contains every file of each version that its registry lists."""
+    registry = SqliteRegistry(target / REGISTRY_FILE)
+    try:
+        for key in registry.list_keys():
+            for model in registry.list_versions(key.key_id):
+                prefix = layout.model_prefix(key.key_id, model.version)
+                for name in (*artifact.LISTED_FILES, artifact.MANIFEST):
+                    if not (target / prefix / name).is_file():
+                        raise BackupDamaged(
+                            f"{prefix}{name} is missing, although the registry lists this version.",
+                            hint="Create the backup again; if this repeats, the data directory has lost the file.",
+                        )
+    finally:
+        registry.close()
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,266 @@
+"""Listen and serve HTTP with bounded connections: how many there are, and how long each may take.
+
+uvicorn limits neither. Its `limit_concurrency` counts requests whose head is complete, and its `timeout_keep_alive`
+ends with the first byte of a request, so that a client that sends a byte now and then holds a connection forever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import resource
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from recsys.errors import RecsysError
+
+_logger: Final = logging.getLogger("recsys.service")
+
+SHUTDOWN_TIMEOUT_S: Final = 2
+"""How long running requests may continue after a signal; a request that waits for a training may wait for minutes."""
+_EVICTED: Final = 32
+"""Waiting connections that are closed at a time when the limit is reached, as nginx does (`ngx_drain_connections`)."""
+_SWEEP_EVERY_S: Final = 1.0
+_MAX_HEAD_BYTES: Final = 16 * 1024
+_BUSY_BODY: Final = (
+    b'{"type":"urn:recsys:problem:unavailable","title":"The service is not available right now","status":503,'
+    b'"detail":"All of its connections are in use.","hint":"Retry in a few seconds."}'
+)
+_BUSY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_BUSY_BODY), _BUSY_BODY)
+)
+
+
+class CannotListen(RecsysError):
+    """Raised when the port is in use, or the address is not one of this machine's."""
+
+    code = "cannot-listen"
+    title = "The service cannot listen on this address"
+    default_hint = "Stop the program that uses the port, or pass another --port (or --host)."
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds on the connections of the server.
+
+    The time limits for a head and a body grow with the bytes received, as in Apache's `mod_reqtimeout`, so that a slow
+    link can send a large file and a client that trickles cannot hold a connection.
+    """
+
+    max_connections: int
+    """Connections at the same time. At the limit, the connections that have waited longest for a request are closed;
+    if every connection has a request, a new one is answered with 503."""
+    backlog: int
+    """Connections that the kernel may queue, and that asyncio accepts in one step."""
+    head_timeout_s: float = 10.0
+    """Time for the head of a request, also for the first one of a new connection."""
+    keep_alive_timeout_s: float = 20.0
+    """Time between two requests."""
+    body_timeout_s: float = 20.0
+    """Time for a body, plus one second for every `min_bytes_per_s` received."""
+    min_bytes_per_s: float = 500.0
+    """Slowest transfer of a body that is accepted after `body_timeout_s`, in both directions."""
+    rejected_body_timeout_s: float = 5.0
+    """Time to read the rest of a body after the request was answered already, for example with 413."""
+
+    @classmethod
+    def of_process(cls) -> ConnectionLimits:
+        """Return limits that fit the file descriptors of this process, after raising their soft limit.
+
+        At most half of the descriptors become connections, because models, uploads and the registry need some too.
+        asyncio accepts a whole backlog before the first connection is counted, hence the smaller backlog.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 4096
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        available = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
+        return cls(max_connections=min(1024, available // 2), backlog=max(8, min(512, available // 8)))
+
+
+class BoundedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 protocol with time limits and a bounded number of connections."""
+
+    limits: ConnectionLimits
+    """Set by `http_protocol`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._received_bytes = 0
+        self._unsent_bytes = 0
+        self._phase: tuple[object, ...] = ()
+        self.phase_started_s = time.monotonic()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Register the connection, or refuse it when every connection is busy."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.max_connections and not self._evict_waiting():
+            transport.write(_BUSY)
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Count the bytes, then parse them."""
+        self._received_bytes += len(data)
+        super().data_received(data)
+
+    @property
+    def waits_for_request(self) -> bool:
+        """Whether no request is being processed: the connection is idle, or its head is incomplete."""
+        return self.conn.their_state is h11.IDLE and not self.transport.is_closing()
+
+    @property
+    def _has_partial_head(self) -> bool:
+        return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+
+    def close_if_overdue(self, now_s: float) -> None:
+        """Close the connection if its current phase has taken too long; called once a second.
+
+        A phase is one state of one request, such as receiving its body. Time during which the server itself does not
+        read, because the application is slower than the client, does not count.
+        """
+        unsent_bytes = self.transport.get_write_buffer_size()
+        phase = (self.conn.their_state, self.conn.our_state, self.cycle, self._has_partial_head)
+        if phase != self._phase or self.flow.read_paused or unsent_bytes < self._unsent_bytes:
+            self._phase, self.phase_started_s, self._received_bytes = phase, now_s, 0
+        self._unsent_bytes = unsent_bytes
+        if now_s - self.phase_started_s > self._time_limit_s(unsent_bytes):
+            self._close_overdue()
+
+    def _time_limit_s(self, unsent_bytes: int) -> float:
+        limits = self.limits
+        if unsent_bytes:  # the client does not read its response
+            return limits.body_timeout_s
+        if self.waits_for_request:
+            is_between_requests = self.cycle is not None and not self._has_partial_head
+            return limits.keep_alive_timeout_s if is_between_requests else limits.head_timeout_s
+        if self.conn.their_state is h11.SEND_BODY:
+            if self.conn.our_state is h11.DONE:
+                return limits.rejected_body_timeout_s
+            return limits.body_timeout_s + self._received_bytes / limits.min_bytes_per_s
+        return float("inf")  # the application works on the request
+
+    def _close_overdue(self) -> None:
+        if self.waits_for_request and self._has_partial_head:
+            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+            self.transport.abort()  # a close would wait until the client has read everything
+        else:
+            self.transport.close()
+
+    def _evict_waiting(self) -> bool:
+        """Close the connections that have waited longest for a request; return whether there were any."""
+        waiting = [other for other in self.connections if isinstance(other, BoundedProtocol) and other is not self]
+        waiting = [other for other in waiting if other.waits_for_request]
+        for other in sorted(waiting, key=lambda other: other.phase_started_s)[:_EVICTED]:
+            other.transport.close()
+        return bool(waiting)
+
+
+def http_protocol(limits: ConnectionLimits) -> type[BoundedProtocol]:
+    """Return the protocol class for `uvicorn.Config(http=…)`."""
+    return type("LimitedProtocol", (BoundedProtocol,), {"limits": limits})
+
+
+def listen(host: str, port: int, *, backlog: int) -> socket.socket:
+    """Return a listening TCP socket.
+
+    Raises
+    ------
+    CannotListen
+        The port is in use, or the address does not belong to this machine.
+    """
+    # asyncio sets TCP_NODELAY only where the protocol is IPPROTO_TCP, not 0. Without it, the body of a response waits
+    # for the client's delayed acknowledgement of its head: 44 ms for every request on a kept-alive connection.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        raise CannotListen(f"{host}:{port}: {error.strerror}.") from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL at which this machine reaches the listener, also if it listens on every interface."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # replaced, not listened on
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def create_server(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Server:
+    """Return the HTTP server of the local service; `serve` runs it."""
+    config = uvicorn.Config(
+        app,
+        http=http_protocol(limits),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        backlog=limits.backlog,
+        timeout_keep_alive=math.ceil(limits.keep_alive_timeout_s),
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_drop_cancel_notice)
+    return uvicorn.Server(config)
+
+
+async def serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until the process is interrupted."""
+    asyncio.get_running_loop().set_exception_handler(_AcceptErrors().handle)
+    sweeper = asyncio.create_task(_close_overdue_connections(server.server_state))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        sweeper.cancel()
+
+
+async def _close_overdue_connections(state: ServerState) -> None:
+    """Check every connection once a second; one timer per request would cost more than the whole sweep."""
+    while True:
+        await asyncio.sleep(_SWEEP_EVERY_S)
+        now_s = time.monotonic()
+        for connection in list(state.connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.close_if_overdue(now_s)
+
+
+class _AcceptErrors:
+    """Exception handler of the event loop that logs one line a minute when a connection cannot be accepted.
+
+    When file descriptors run out, asyncio reports the same error once for every slot of the backlog (CPython up to at
+    least 3.11), with a traceback each: 10 MB in 3 seconds.
+    """
+
+    _EVERY_S: Final = 60.0
+
+    def __init__(self) -> None:
+        self._logged_at_s = float("-inf")
+
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Handle an error that no task could handle."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or "accept" not in str(context.get("message")):
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._logged_at_s > self._EVERY_S:
+            self._logged_at_s = time.monotonic()
+            _logger.warning("A connection cannot be accepted: %s. Raise the limit (ulimit -n).", error.strerror)
+
+
+def _drop_cancel_notice(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's error about requests cancelled at shutdown, because `answer_on_shutdown` answers them."""
+    return not str(record.msg).startswith("Cancel %s running task(s)")

@@ -1,0 +1,90 @@
+"""Conditions under which the local service can work; `/health/ready` returns 503 with the reason when one fails."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from recsys.errors import NotReady
+from recsys_local.adapters import REGISTRY_FILE
+
+WORKER_SILENT_AFTER_S: Final = 30.0
+"""A worker reports every few seconds, and importing TensorFlow takes up to 20 s on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirCheck:
+    """Checks that the data directory still contains the registry that the service opened.
+
+    SQLite keeps working on a file that was deleted or replaced, so that everything written since would be lost at the
+    end of the process.
+    """
+
+    registry_file: Path
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, data_dir: Path) -> Self:
+        """Return the check for the registry that is there now."""
+        registry_file = data_dir / REGISTRY_FILE
+        return cls(registry_file, _identity(registry_file))
+
+    def __call__(self) -> None:
+        """Raise `NotReady` if the registry is missing or is another file."""
+        try:
+            is_same = _identity(self.registry_file) == self.identity
+        except OSError as error:
+            raise NotReady(
+                f"The registry in the data directory cannot be found: {error.strerror}.",
+                hint="Stop the service, restore the data directory from a backup, and start it again.",
+            ) from error
+        if not is_same:
+            raise NotReady(
+                "The registry in the data directory was replaced while the service was running.",
+                hint="Restart the service.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSpaceCheck:
+    """Checks that the disk of the data directory has at least `min_free_bytes` free."""
+
+    data_dir: Path
+    min_free_bytes: int
+
+    def __call__(self) -> None:
+        """Raise `NotReady` if there is too little free space."""
+        try:
+            free_bytes = shutil.disk_usage(self.data_dir).free
+        except OSError as error:
+            raise NotReady(f"The free disk space cannot be determined: {error.strerror}.") from error
+        if free_bytes < self.min_free_bytes:
+            raise NotReady(
+                f"The disk is almost full: {free_bytes / 1e6:,.0f} MB are free, at least "
+                f"{self.min_free_bytes / 1e6:,.0f} MB are required.",
+                hint="Free some disk space on the machine of the service, then retry.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCheck:
+    """Checks that the training worker has reported recently; `silent_s` returns the seconds since its last report."""
+
+    silent_s: Callable[[], float]
+
+    def __call__(self) -> None:
+        """Raise `NotReady` if the worker is silent."""
+        silent_s = self.silent_s()
+        if silent_s > WORKER_SILENT_AFTER_S:
+            raise NotReady(
+                f"The training worker has not reported for {silent_s:.0f} seconds.",
+                hint="Look into the log of the service; a worker that hangs is replaced when its lease has expired.",
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -1,0 +1,112 @@
+"""`recsys serve` under hostile connections, and the commands that it prints at the first start."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from recsys_local.sample import commands_to_try
+from tests.integration.live_service import LiveService, clean_environment, orders, running_service
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("live-connections")]
+
+CLOSED_WITHIN_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    folder = tmp_path_factory.mktemp("live-connections")
+    with running_service(folder / "data", folder / "log") as running:
+        yield running
+
+
+def address_of(service: LiveService) -> tuple[str, int]:
+    url = httpx.URL(service.base_url)
+    return url.host, url.port or 80
+
+
+def send_half_a_request(service: LiveService) -> socket.socket:
+    connection = socket.create_connection(address_of(service), timeout=10)
+    connection.sendall(b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Return whether the server has closed the connection."""
+    connection.setblocking(False)
+    try:
+        while received := connection.recv(65536):
+            del received
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def test_slowloris_is_closed_within_30_seconds_and_the_service_answers_throughout(service: LiveService) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_connections = min(1000, soft - 200)  # this process needs a descriptor for each of them, too
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(send_half_a_request(service)) for _ in range(n_connections)]
+        while open_ones := [connection for connection in slow if not is_closed(connection)]:
+            assert time.monotonic() - started < CLOSED_WITHIN_S, f"{len(open_ones)} connections are still open"
+            # A new connection each time, as a client that arrives now has none.
+            assert httpx.get(f"{service.base_url}/health/live", trust_env=False, timeout=5).status_code == 200
+            for connection in open_ones:
+                with contextlib.suppress(OSError):
+                    connection.send(b"x")  # one byte now and then
+            time.sleep(0.5)
+
+
+def test_declared_body_over_the_limit_gets_413_without_100_continue(service: LiveService) -> None:
+    with socket.create_connection(address_of(service), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Expect: 100-continue\r\nContent-Length: 9999999999\r\n\r\n"
+        )
+        response = connection.recv(65536)
+    assert response.startswith(b"HTTP/1.1 413 "), response
+
+
+def test_running_out_of_file_descriptors_is_logged_briefly(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running_service(tmp_path / "data", log) as service:
+        resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+        before = log.stat().st_size
+        with contextlib.ExitStack() as stack:
+            for _ in range(120):
+                stack.enter_context(send_half_a_request(service))
+            time.sleep(3)
+        assert httpx.get(f"{service.base_url}/health/live", trust_env=False, timeout=30).status_code == 200
+        assert log.stat().st_size - before < 2000
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_commands_printed_at_the_first_start_work_as_printed(service: LiveService, tmp_path: Path) -> None:
+    api_key = service.trained(orders())["api_key"]
+    printed = commands_to_try(service.base_url, api_key, "u0", "i1")
+    commands = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
+    assert len(commands) == 4
+    for command in commands:
+        ended = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command.replace("curl ", "curl -sS --fail --noproxy '*' ")],
+            cwd=tmp_path,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        assert '"items"' in ended.stdout or '"succeeded"' in ended.stdout, ended.stdout
