@@ -31,6 +31,11 @@
     ├── RegistryTooNew             a newer release wrote the registry file
     ├── DataDirInUse               another service uses the data directory
     ├── DataDirUnusable            the data directory cannot be written
+    ├── NoRegistry                 a command needs a registry, and the data directory has none
+    ├── RegistryMissing            the data directory has models that its registry does not know
+    ├── BackupRefused              a backup or a restore would overwrite something
+    ├── BackupDamaged              a backup is incomplete or differs from its digests
+    ├── OutputNotWritable          the result of a command cannot be written
     └── CannotListen               the port cannot be opened
 
 The classes that several packages raise are defined here. The others are defined next to the code that raises them.
