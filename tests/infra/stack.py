@@ -93,9 +93,10 @@ def names() -> dict[str, Any]:
     return read
 
 
-def read_sam(stage: str = "dev") -> Stack:
-    """template.yaml."""
+def read_sam(stage: str = "dev", **parameters: str) -> Stack:
+    """Read template.yaml, with the parameters' defaults unless `parameters` override them."""
     template = _load(ROOT / "template.yaml")
+    defaults = {name: str(parameter["Default"]) for name, parameter in template["Parameters"].items()}
     shared = template["Globals"]["Function"]
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
@@ -105,7 +106,7 @@ def read_sam(stage: str = "dev") -> Stack:
             resource["Type"] = "AWS::Lambda::Function"
         elif resource["Type"] == "AWS::Serverless::LayerVersion":
             resource["Type"] = "AWS::Lambda::LayerVersion"
-    return _from_cloudformation(template, {"Stage": stage})
+    return _from_cloudformation(template, defaults | {"Stage": stage} | parameters)
 
 
 def read_compiled(path: Path) -> Stack:
@@ -140,11 +141,13 @@ def read_serverless(stage: str = "dev") -> Stack:
 
 
 def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, str]) -> Stack:
-    resources = {
-        _SERVERLESS_IDS.get(key, key): value
-        for key, value in _evaluate(template["Resources"], parameters).items()
-        if key not in _SERVERLESS_OWN
-    }
+    resources = _with_references(
+        {
+            _SERVERLESS_IDS.get(key, key): value
+            for key, value in _evaluate(template["Resources"], parameters).items()
+            if key not in _SERVERLESS_OWN
+        }
+    )
     by_type: dict[str, dict[str, dict[str, Any]]] = {}
     for key, resource in resources.items():
         by_type.setdefault(resource["Type"], {})[key] = resource["Properties"]
@@ -160,6 +163,25 @@ def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, str]
         _plain({key: resource for key, resource in resources.items() if resource["Type"] in by_type}),
         {key: value["Value"] for key, value in _evaluate(template["Outputs"], parameters).items()},
     )
+
+
+def _with_references(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Replace the ARN of a function of this template, where it is written by name, with `<LogicalId.Arn>`."""
+    function_arn = "arn:<AWS::Partition>:lambda:<AWS::Region>:<AWS::AccountId>:function"
+    references = {
+        f"{function_arn}:{value['Properties']['FunctionName']}": key
+        for key, value in resources.items()
+        if value["Type"] == "AWS::Lambda::Function"
+    }
+
+    def replace(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: replace(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [replace(item) for item in node]
+        return _reference(references[node], "Arn") if isinstance(node, str) and node in references else node
+
+    return {key: replace(resource) for key, resource in resources.items()}
 
 
 def _deployed_function(properties: dict[str, Any]) -> Function:
@@ -278,9 +300,9 @@ def _reference(name: str, *attribute: str) -> str:
 
 
 class _ServerlessVariables:
-    """Variables from `file(…)`, `self:`, `sls:`, `opt:` and `env:`, as far as serverless.yml uses them."""
+    """Variables from `file(…)`, `self:`, `sls:`, `opt:`, `param:` and `env:`, as far as serverless.yml uses them."""
 
-    _INNERMOST = re.compile(r"\$\{((?:file\([^)]*\)|self|sls|opt|env)[^${}]*)\}")
+    _INNERMOST = re.compile(r"\$\{((?:file\([^)]*\)|self|sls|opt|param|env)[^${}]*)\}")
 
     def __init__(self, service: dict[str, Any], stage: str) -> None:
         self._service = service

@@ -37,6 +37,7 @@ def test_functions_are_as_named(stack: Stack, function: str) -> None:
         "POWERTOOLS_SERVICE_NAME": wanted["name"],
         "POWERTOOLS_METRICS_NAMESPACE": names()["metrics"]["namespace"],
         "LOG_LEVEL": "INFO",
+        "AWS_ENDPOINT_URL": "",
     } | ({"OPENBLAS_NUM_THREADS": "1"} if function == "recommend" else {})
 
 
