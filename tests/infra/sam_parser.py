@@ -16,11 +16,12 @@ from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
 
 
 def read(template: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Return the routes, as `[method, path, function]`, and the functions' environments by name."""
+    """Return the routes, as `[method, path, function]`, the binary types and the functions' variables by name."""
     stacks, _ = SamLocalStackProvider.get_stacks(template, parameter_overrides=dict(parameters))
-    routes = ApiProvider(stacks).api.routes
+    api = ApiProvider(stacks).api
     return {
-        "routes": sorted([method, route.path, route.function_name] for route in routes for method in route.methods),
+        "routes": sorted([method, route.path, route.function_name] for route in api.routes for method in route.methods),
+        "binary": sorted(api.binary_media_types),
         "environments": {
             function.functionname: sorted(function.environment["Variables"])
             for function in SamFunctionProvider(stacks).get_all()

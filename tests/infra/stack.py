@@ -141,11 +141,12 @@ def read_serverless(stage: str = "dev") -> Stack:
 
 
 def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, str]) -> Stack:
+    parameters = parameters | _conditions(template, parameters)
     resources = _with_references(
         {
             _SERVERLESS_IDS.get(key, key): value
             for key, value in _evaluate(template["Resources"], parameters).items()
-            if key not in _SERVERLESS_OWN
+            if key not in _SERVERLESS_OWN and ("Condition" not in value or parameters[value["Condition"]])
         }
     )
     by_type: dict[str, dict[str, dict[str, Any]]] = {}
@@ -258,6 +259,8 @@ class _TemplateLoader(yaml.SafeLoader):
 
 
 def _short_form(loader: _TemplateLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.SequenceNode):
+        return {f"Fn::{tag}": loader.construct_sequence(node, deep=True)}
     assert isinstance(node, yaml.ScalarNode)
     text = loader.construct_scalar(node)
     if tag == "GetAtt":
@@ -273,7 +276,12 @@ def _load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _evaluate(node: Any, parameters: Mapping[str, str]) -> Any:  # noqa: PLR0911 - one for each function
+def _conditions(template: dict[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
+    """The value of each condition of the template."""
+    return {name: bool(_evaluate(node, parameters)) for name, node in template.get("Conditions", {}).items()}
+
+
+def _evaluate(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - one for each function
     if isinstance(node, list):
         return [_evaluate(item, parameters) for item in node]
     if not isinstance(node, dict) or not node:
@@ -284,6 +292,13 @@ def _evaluate(node: Any, parameters: Mapping[str, str]) -> Any:  # noqa: PLR0911
             return parameters.get(argument, _reference(argument))
         case "Fn::GetAtt":
             return _reference(*argument)
+        case "Fn::If":
+            return _evaluate(argument[1] if parameters[argument[0]] else argument[2], parameters)
+        case "Fn::Equals":
+            first, second = (_evaluate(each, parameters) for each in argument)
+            return first == second
+        case "Fn::Not":
+            return not _evaluate(argument[0], parameters)
         case "Fn::Join":
             return argument[0].join(_evaluate(argument[1], parameters))
         case "Fn::Sub":

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from recsys_api.uploads import RAW_TYPES
 from tests.infra.stack import ROOT, read_sam
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packages")]
@@ -56,6 +57,14 @@ def test_start_api_mounts_every_route_on_its_function(parsed: dict[str, Any]) ->
 
 def test_invoke_knows_every_function(parsed: dict[str, Any]) -> None:
     assert set(parsed["environments"]) == {f"recsys-{STAGE}-{name}" for name in ("api", "recommend", "train")}
+
+
+def test_bodies_that_are_not_text_are_encoded_as_on_aws(parsed: dict[str, Any]) -> None:
+    """SAM CLI answers 502 to a body that is not UTF-8 unless its type is listed."""
+    sent = {*RAW_TYPES, "multipart/form-data"}
+    assert set(parsed["binary"]) == {
+        kind for kind in sent if not kind.startswith("text/") and kind != "application/csv"
+    }
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "RECSYS_BUCKET", "RECSYS_TABLE"])
