@@ -1,0 +1,61 @@
+"""The whole stack of each template, deployed to MiniStack by its CloudFormation and used over HTTP.
+
+This is `make local-aws DOCKER=no`: the emulator runs the functions, its API Gateway serves HTTP, its event source
+mapping takes messages to `train`, and every call of a function needs a statement of its role (`AUTH=true`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from local_aws.__main__ import LocalStack, running_without_docker
+from local_aws.processes import free_port
+from local_aws.templates import load
+from tests.infra.stack_flows import Bucket, Service, drop_and_claim, presigned_upload, upload_and_recommend
+
+pytestmark = [pytest.mark.slow, pytest.mark.ministack, pytest.mark.xdist_group("ministack")]
+
+
+@pytest.fixture(scope="module", params=["template.yaml", pytest.param("serverless.yml", marks=pytest.mark.node)])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    written = request.param == "template.yaml"
+    template = load() if written else load(request.getfixturevalue("compiled_stages")["dev"])
+    folder = tmp_path_factory.mktemp("local-aws")
+    with running_without_docker(folder, emulator_port=free_port(), template=template, enforce_iam=True) as running:
+        yield running
+
+
+@pytest.fixture
+def service(stack: LocalStack) -> Service:
+    return Service(stack.url)
+
+
+@pytest.fixture
+def bucket(stack: LocalStack) -> Bucket:
+    return Bucket(stack.emulator.client("s3"), stack.bucket)
+
+
+def test_upload_becomes_recommendations(service: Service) -> None:
+    upload_and_recommend(service)
+
+
+def test_presigned_upload_becomes_recommendations(service: Service) -> None:
+    presigned_upload(service)
+
+
+def test_drop_becomes_a_key_through_its_receipt(service: Service, bucket: Bucket) -> None:
+    drop_and_claim(service, bucket)
+
+
+def test_poison_message_goes_to_the_failed_queue_and_can_be_redriven(stack: LocalStack) -> None:
+    sqs = stack.emulator.client("sqs")
+    failed_url = stack.queue_url + "-failed"
+    sqs.send_message(QueueUrl=stack.queue_url, MessageBody="no JSON")
+    # Each failure hides the message for longer. Showing it at once stands for the time that passes.
+    until(lambda: _show_at_once(sqs, stack.queue_url) or _count(sqs, failed_url), lambda count: count == 1)
+    assert _count(sqs, stack.queue_url) == 0
+    queue_arn, failed_arn = (_arn(sqs, url) for url in (stack.queue_url, failed_url))
+    sqs.start_message_move_task(SourceArn=failed_arn, DestinationArn=queue_arn)
+    until(lambda: _count(sqs, failed_url), lambda count: count == 0)
