@@ -12,7 +12,7 @@ import signal
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +95,12 @@ def running_with_docker(
 
 @contextmanager
 def running_without_docker(
-    state_dir: Path, *, emulator_port: int, template: Template | None = None, enforce_iam: bool = False
+    state_dir: Path,
+    *,
+    emulator_port: int,
+    template: Template | None = None,
+    environment: Mapping[str, str] | None = None,
+    enforce_iam: bool = False,
 ) -> Iterator[LocalStack]:
     """Run the whole stack in MiniStack, its functions in this machine's Python.
 
@@ -103,6 +108,8 @@ def running_without_docker(
     ----------
     template
         What to deploy; None for template.yaml.
+    environment
+        Variables that each function gets in addition.
     enforce_iam
         Whether every call of a function needs a statement of its role.
     """
@@ -113,8 +120,8 @@ def running_without_docker(
     ) as emulator:
         # The zips hold the project's own code only: what it imports is that of the tests. MiniStack runs functions in
         # the Python that runs MiniStack, and not in the one that the locks of the functions are made for.
-        environment = {"PYTHONPATH": sysconfig.get_path("purelib"), "AWS_ENDPOINT_URL": emulator.endpoint_url}
-        stack = function_stack(template, upload_code(emulator), environment=environment)
+        variables = {"PYTHONPATH": sysconfig.get_path("purelib"), "AWS_ENDPOINT_URL": emulator.endpoint_url}
+        stack = function_stack(template, upload_code(emulator), environment=variables | dict(environment or {}))
         parameters = {"Stage": _STAGE} if "Stage" in template.get("Parameters", {}) else {}
         outputs = deploy(emulator, f"recsys-{_STAGE}", stack, parameters)
         # The real host name, <id>.execute-api.<region>.amazonaws.com, leads to AWS.

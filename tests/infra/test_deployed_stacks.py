@@ -7,13 +7,14 @@ mapping takes messages to `train`, and every call of a function needs a statemen
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from local_aws.__main__ import LocalStack, running_without_docker
 from local_aws.processes import free_port
 from local_aws.templates import load
-from tests.infra.stack_flows import Bucket, Service, drop_and_claim, presigned_upload, upload_and_recommend
+from tests.infra.stack_flows import Bucket, Service, drop_and_claim, presigned_upload, until, upload_and_recommend
 
 pytestmark = [pytest.mark.slow, pytest.mark.ministack, pytest.mark.xdist_group("ministack")]
 
@@ -23,7 +24,13 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     written = request.param == "template.yaml"
     template = load() if written else load(request.getfixturevalue("compiled_stages")["dev"])
     folder = tmp_path_factory.mktemp("local-aws")
-    with running_without_docker(folder, emulator_port=free_port(), template=template, enforce_iam=True) as running:
+    with running_without_docker(
+        folder,
+        emulator_port=free_port(),
+        template=template,
+        environment={"RECSYS_LEASE_S": "1"},  # A failed message comes back after twice the lease, then later each time.
+        enforce_iam=True,
+    ) as running:
         yield running
 
 
@@ -51,11 +58,21 @@ def test_drop_becomes_a_key_through_its_receipt(service: Service, bucket: Bucket
 
 def test_poison_message_goes_to_the_failed_queue_and_can_be_redriven(stack: LocalStack) -> None:
     sqs = stack.emulator.client("sqs")
-    failed_url = stack.queue_url + "-failed"
+    failed_url = f"{stack.queue_url}-failed"
     sqs.send_message(QueueUrl=stack.queue_url, MessageBody="no JSON")
-    # Each failure hides the message for longer. Showing it at once stands for the time that passes.
-    until(lambda: _show_at_once(sqs, stack.queue_url) or _count(sqs, failed_url), lambda count: count == 1)
-    assert _count(sqs, stack.queue_url) == 0
-    queue_arn, failed_arn = (_arn(sqs, url) for url in (stack.queue_url, failed_url))
-    sqs.start_message_move_task(SourceArn=failed_arn, DestinationArn=queue_arn)
-    until(lambda: _count(sqs, failed_url), lambda count: count == 0)
+    until(lambda: _messages(sqs, failed_url), lambda count: count == 1)
+    assert _messages(sqs, stack.queue_url) == 0
+    sqs.start_message_move_task(SourceArn=_arn(sqs, failed_url))
+    until(lambda: (_messages(sqs, failed_url), _messages(sqs, stack.queue_url)), lambda counts: counts == (0, 1))
+
+
+def _messages(sqs: Any, queue_url: str) -> int:
+    """How many messages are in the queue, hidden ones too."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+    return sum(int(attributes[name]) for name in names)
+
+
+def _arn(sqs: Any, queue_url: str) -> str:
+    arn: str = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    return arn
