@@ -93,10 +93,10 @@ def names() -> dict[str, Any]:
     return read
 
 
-def read_sam(stage: str = "dev", **parameters: str) -> Stack:
+def read_sam(stage: str = "dev", **parameters: str | int) -> Stack:
     """Read template.yaml, with the parameters' defaults unless `parameters` override them."""
     template = _load(ROOT / "template.yaml")
-    defaults = {name: str(parameter["Default"]) for name, parameter in template["Parameters"].items()}
+    defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     shared = template["Globals"]["Function"]
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
@@ -112,16 +112,20 @@ def read_sam(stage: str = "dev", **parameters: str) -> Stack:
 def read_compiled(path: Path) -> Stack:
     """What osls made of serverless.yml."""
     template = json.loads(path.read_text("utf-8"))
+    defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Lambda::Function":
             resource["Properties"].setdefault("PackageType", "Zip")
-    return _from_cloudformation(template, {})
+    return _from_cloudformation(template, defaults)
 
 
 def read_serverless(stage: str = "dev") -> Stack:
     """serverless.yml, read without the Serverless Framework."""
     service = _ServerlessVariables(_load(ROOT / "serverless.yml"), stage).resolved()
     provider = service["provider"]
+    written = service["resources"]
+    values = {name: parameter["Default"] for name, parameter in written["Parameters"].items()}
+    values |= _conditions(written, values)
     functions, routes, triggers = {}, {}, []
     for key, function in service["functions"].items():
         logical_id = f"{key.title()}Function"
@@ -135,13 +139,13 @@ def read_serverless(stage: str = "dev") -> Stack:
         functions,
         routes,
         triggers,
-        _plain(_evaluate(service["resources"]["Resources"], {})),
-        {key: output["Value"] for key, output in _evaluate(service["resources"]["Outputs"], {}).items()},
+        _plain(_evaluate(written["Resources"], values)),
+        {key: output["Value"] for key, output in _evaluate(written["Outputs"], values).items()},
     )
 
 
-def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, str]) -> Stack:
-    parameters = parameters | _conditions(template, parameters)
+def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, Any]) -> Stack:
+    parameters = {**parameters, **_conditions(template, parameters)}
     resources = _with_references(
         {
             _SERVERLESS_IDS.get(key, key): value
@@ -302,7 +306,7 @@ def _evaluate(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: PLR0911
         case "Fn::Join":
             return argument[0].join(_evaluate(argument[1], parameters))
         case "Fn::Sub":
-            return re.sub(r"\$\{([^}]+)\}", lambda hole: parameters.get(hole[1], _reference(hole[1])), argument)
+            return re.sub(r"\$\{([^}]+)\}", lambda hole: str(parameters.get(hole[1], _reference(hole[1]))), argument)
         case _:
             return {key: _evaluate(value, parameters) for key, value in node.items()}
 

@@ -12,6 +12,7 @@ import gzip
 import json
 import os
 import random
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -261,8 +262,9 @@ def main() -> None:
 def _column(service: Service, bucket: Any) -> dict[str, str]:
     shop = upload_and_recommend(service)
     presigned_upload(service)
-    bucket.drop("inbox/table.csv", orders_csv())
-    token = bucket.receipt("receipts/table.json")["claim_token"]
+    name = f"table-{secrets.token_hex(4)}"
+    bucket.drop(f"inbox/{name}.csv", orders_csv())
+    token = bucket.receipt(f"receipts/{name}.json")["claim_token"]
     return statuses(service, shop, token)
 
 
