@@ -257,6 +257,10 @@ class Registry:
         """
         self._change_leased_job(lease, lambda job, now: rules.renewed(job, lease_s=lease_s, progress=progress, now=now))
 
+    def mark_interrupted(self, lease: Lease) -> None:
+        """Record that this attempt failed with an error: the next claim does not take it for killed. See `fail_job`."""
+        self._change_leased_job(lease, lambda job, now: rules.interrupted(job, now=now))
+
     def fail_job(self, lease: Lease, problem: Problem, report: dict[str, Any] | None) -> None:
         """End a job as failed.
 
