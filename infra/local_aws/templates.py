@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Mapping
@@ -39,6 +38,18 @@ def data_stack(template: Template) -> Template:
     return {"Parameters": template["Parameters"], "Resources": resources, "Outputs": outputs}
 
 
+def retained_stack(template: Template) -> Template:
+    """Keep the two resources that outlive a stack, in the form that a change set imports."""
+    names = ("Bucket", "Table")
+    resources = {name: {**template["Resources"][name], "DeletionPolicy": "Retain"} for name in names}
+    # The queue of the notification does not exist yet.
+    resources["Bucket"].pop("DependsOn")
+    resources["Bucket"]["Properties"] = {
+        name: value for name, value in resources["Bucket"]["Properties"].items() if name != "NotificationConfiguration"
+    }
+    return {"Parameters": {"Stage": template["Parameters"]["Stage"]}, "Resources": resources}
+
+
 def function_stack(
     template: Template, code: Mapping[str, Mapping[str, str]], *, environment: Mapping[str, str]
 ) -> Template:
@@ -53,7 +64,7 @@ def function_stack(
     environment
         Variables that each function gets in addition.
     """
-    stack = copy.deepcopy(template)
+    stack = _with_numbers(template)
     # The policy refuses requests without TLS, and the emulator has none.
     stack["Resources"].pop("BucketPolicy")
     for logical_id, resource in stack["Resources"].items():
@@ -62,6 +73,26 @@ def function_stack(
         if resource["Type"] in _FUNCTION_TYPES:
             resource["Properties"].setdefault("Environment", {}).setdefault("Variables", {}).update(environment)
     return stack
+
+
+def _with_numbers(template: Template) -> Template:
+    """Write the defaults of numeric parameters out: MiniStack would hand them to Lambda as text."""
+    numbers = {
+        name: parameter["Default"]
+        for name, parameter in template.get("Parameters", {}).items()
+        if parameter["Type"] == "Number"
+    }
+
+    def replace(node: Any) -> Any:
+        if isinstance(node, list):
+            return [replace(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if list(node) == ["Ref"] and node["Ref"] in numbers:
+            return numbers[node["Ref"]]
+        return {key: replace(value) for key, value in node.items()}
+
+    return {key: replace(value) for key, value in template.items()}
 
 
 def _name_of(logical_id: str) -> str:
