@@ -44,8 +44,8 @@ async def received(request: Request, *, max_bytes: int) -> AsyncIterator[NewFile
     Raises
     ------
     UnsupportedMediaType
-        The body is neither multipart nor a CSV, has a content encoding other than gzip, or is gzip that was sent as text
-        and damaged on the way.
+        The body is neither multipart nor a CSV, has a content encoding other than gzip, or is gzip that was sent as
+        text and damaged on the way.
     PayloadTooLarge
         The file is larger than `max_bytes`.
     EmptyUpload
