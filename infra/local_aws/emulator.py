@@ -64,7 +64,8 @@ def running_ministack(
     host
         The interface to listen on. Containers cannot reach the loopback interface.
     enforce_iam
-        Whether each call needs a policy that allows it, as on AWS.
+        Whether each call needs a policy that allows it, as on AWS. Calls are then recorded, too, for CloudTrail's
+        `LookupEvents`.
     """
     settings = {
         "BIND_HOST": host,
@@ -75,6 +76,7 @@ def running_ministack(
         "LOG_LEVEL": "INFO",
         **CREDENTIALS,
         "AUTH": "true" if enforce_iam else "false",
+        "CLOUDTRAIL_RECORDING": "1" if enforce_iam else "0",
     }
     _check_free(host, port)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RECSYS_"))}

@@ -228,6 +228,50 @@ def status_of(service: Service, case: Case) -> str:
     return f"{answer.status_code}{code}"
 
 
+EXPECTED: Final = {
+    "GET /health/live": "200",
+    "GET /health/ready": "200",
+    "GET /openapi.json": "200",
+    "GET /docs": "200",
+    "GET /v1/jobs/{job_id}": "200",
+    "POST /v1/recommendations": "200",
+    "POST /v1/recommendations/batch": "200",
+    "GET /v1/items/{item_id}/similar": "200",
+    "[an item id with %2F]": "200",
+    "[an item id with a slash]": "200",
+    "[an unknown item]": "404 item-not-found",
+    "GET /v1/popular": "200",
+    "GET /v1/models": "200",
+    "POST /v1/models/{version}/activate": "200",
+    "GET /v1/key": "200",
+    "POST /v1/key/claim": "201",
+    "[a claim token that is used]": "410 claim-gone",
+    "POST /v1/train": "202",
+    "[multipart]": "202",
+    "[multipart, gzip]": "202",
+    "[application/gzip]": "202",
+    "[gzip as text/csv]": "415 unsupported-media-type",
+    "[a file of 4 MiB]": "202",
+    "POST /v1/uploads": "201",
+    "[training with a key]": "202",
+    "[no key]": "401 invalid-api-key",
+    "[a key with a typo]": "401 invalid-api-key",
+    "[JSON that ends early]": "422 invalid-request",
+    "[a number as user_id]": "422 invalid-request",
+    "[a wrong method]": "405 method-not-allowed",
+    "[a wrong method of api]": "405 method-not-allowed",
+    "[an unknown path]": "404 not-found",
+    "[an unknown job]": "404 job-not-found",
+    "[an unknown version]": "404 version-not-found",
+    "[an empty file]": "422 empty-upload",
+    "[JSON as a file]": "415 unsupported-media-type",
+    "POST /v1/key/rotate": "200",
+    "[a key that was rotated out]": "401 invalid-api-key",
+    "DELETE /v1/key": "204",
+}
+"""The status of each case on AWS."""
+
+
 def statuses(service: Service, shop: Mapping[str, Any], claim_token: str) -> dict[str, str]:
     """The status of every case."""
     return {case.route: status_of(service, case) for case in cases(shop, claim_token)} | {
