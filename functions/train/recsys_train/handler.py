@@ -31,7 +31,7 @@ HIDDEN_LEASES: Final = 2
 """A message is hidden for this many leases, so that the lease of a killed worker has expired when it comes back."""
 MAX_KILLS: Final = 2
 MAX_KILL_AGE_S: Final = 300.0
-"""A killed job has failed after 17 minutes: two attempts of five minutes or one of fifteen, and the delays after them."""
+"""A killed job has failed after 17 minutes: two attempts of five minutes or one of fifteen, and two delays."""
 
 _logger: Final = logging.getLogger("recsys.train")
 telemetry: Final = LambdaTelemetry("train")
