@@ -145,6 +145,14 @@ def drop_and_claim(service: Service, bucket: Bucket) -> str:
     return api_key
 
 
+def bad_drop(bucket: Bucket) -> None:
+    """A drop that cannot be trained on → a receipt that says why."""
+    bucket.drop("inbox/bad.csv", b"user_id,item_id\nu1,A\n,B\nu2\n")
+    receipt = bucket.receipt("receipts/bad.json")
+    assert (receipt["status"], receipt["problem"]["code"]) == ("failed", "too-many-bad-lines"), receipt
+    assert "claim_token" not in receipt
+
+
 # -- every route
 
 
@@ -220,12 +228,10 @@ def _json(headers: Mapping[str, str]) -> dict[str, str]:
     return {**headers, "content-type": "application/json"}
 
 
-def status_of(service: Service, case: Case) -> str:
-    """The status of one case, with the code of the problem where it is one."""
-    answer = service.request(case.method, case.path, **case.arguments)
-    kind = answer.headers.get("content-type", "")
-    code = f" {answer.json()['type'].rpartition(':')[2]}" if kind.startswith("application/problem+json") else ""
-    return f"{answer.status_code}{code}"
+def status_of(answer: httpx.Response) -> str:
+    """The status, with the code of the problem where it is one."""
+    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
+    return f"{answer.status_code}{' ' + answer.json()['type'].rpartition(':')[2] if is_problem else ''}"
 
 
 EXPECTED: Final = {
@@ -273,18 +279,15 @@ EXPECTED: Final = {
 
 
 def statuses(service: Service, shop: Mapping[str, Any], claim_token: str) -> dict[str, str]:
-    """The status of every case."""
-    return {case.route: status_of(service, case) for case in cases(shop, claim_token)} | {
-        "DELETE /v1/key": _revoke(service, shop)
-    }
-
-
-def _revoke(service: Service, shop: Mapping[str, Any]) -> str:
-    """Revoke a new key: the shop's own was rotated."""
-    accepted = service.train(orders_csv())
-    service.finished_job(accepted)
-    case = Case("DELETE /v1/key", "DELETE", "/v1/key", {"headers": {"x-api-key": accepted["api_key"]}})
-    return status_of(service, case)
+    """The status of every case. In the end, the key that `claim_token` was exchanged for is revoked."""
+    found, claimed_key = {}, ""
+    for case in cases(shop, claim_token):
+        answer = service.request(case.method, case.path, **case.arguments)
+        found[case.route] = status_of(answer)
+        if case.route == "POST /v1/key/claim" and answer.status_code == 201:
+            claimed_key = answer.json()["api_key"]
+    revoked = service.request("DELETE", "/v1/key", headers={"x-api-key": claimed_key})
+    return found | {"DELETE /v1/key": status_of(revoked)}
 
 
 def main() -> None:
