@@ -94,7 +94,7 @@ clean:
 
 # -- deployment (AWS SAM and Serverless describe the same stack; see docs/operations/deploy.md)
 
-.PHONY: tree package osls sam validate-stacks
+.PHONY: tree package osls sam validate-stacks local-aws costs
 
 # Only here is uv needed; UPGRADE=--upgrade takes newer versions. A Lambda's lock is for its own Python and platform, and
 # takes the versions that locks/dev.txt tests.
@@ -144,6 +144,17 @@ sam: .venv-sam/.installed
 	@test -x .venv-sam/bin/python || $(PYTHON) -m venv .venv-sam
 	@.venv-sam/bin/python $(PIP_INSTALL) --no-deps -r locks/sam.txt
 	@touch $@
+
+# The stack on this machine until Ctrl+C, deployed to an emulator; DOCKER=no runs the functions without Docker.
+# LOCAL_AWS="--help" lists options. docs/operations/local-aws.md has the commands to follow.
+DOCKER ?= yes
+
+local-aws: setup .venv-ministack/.installed $(if $(filter yes,$(DOCKER)),sam)
+	@$(BIN)/python -m local_aws --docker $(DOCKER) $(LOCAL_AWS)
+
+# What the stack costs on AWS, from its memory and measured times: the table of docs/operations/costs.md.
+costs: setup
+	@$(BIN)/python -m deployment.costs
 
 # Needs no account. W3005: osls writes every dependency out, also those that a reference already makes.
 validate-stacks: setup sam osls package

@@ -102,6 +102,7 @@ def test_a_queued_job_can_be_claimed(registry: Registry, clock: FixedClock) -> N
     assert lease.job == a_job(
         state=JobState.RUNNING,
         fence=1,
+        started_at=clock.now,
         lease_owner="worker-1",
         lease_until=MINUTE_LATER,
         data_timestamp="2026-03-01#a",
@@ -131,6 +132,24 @@ def test_the_owner_of_a_lease_can_claim_its_job_again(registry: Registry, clock:
     again = claim(registry, owner="worker-1")
     assert again.fence == 2
     assert again.job.lease_until == Timestamp("2026-03-01T12:01:30.000000Z")
+
+
+def test_an_attempt_that_ended_without_a_report_counts_as_killed(registry: Registry, clock: FixedClock) -> None:
+    registry.create_job(a_job())
+    first = claim(registry)
+    assert (first.job.started_at, first.job.kills, first.job.killed_after_s) == (clock.now, 0, None)
+    clock.advance(40)
+    registry.renew_lease(first, lease_s=60, progress=None)
+    clock.advance(100)
+    second = claim(registry, owner="worker-2")
+    assert (second.job.started_at, second.job.kills, second.job.killed_after_s) == (clock.now, 1, 40)
+
+
+def test_an_attempt_that_reported_an_error_does_not_count_as_killed(registry: Registry, clock: FixedClock) -> None:
+    registry.create_job(a_job())
+    registry.record_error(claim(registry))
+    clock.advance(100)
+    assert claim(registry, owner="worker-2").job.kills == 0
 
 
 def test_the_first_claim_sets_the_data_timestamp(registry: Registry, clock: FixedClock) -> None:
@@ -235,13 +254,14 @@ def test_a_job_can_fail_without_a_report(registry: Registry) -> None:
 
 LEASED_OPERATIONS: list[Callable[[Registry, Lease], object]] = [
     lambda registry, lease: registry.renew_lease(lease, lease_s=600, progress=PROGRESS),
+    lambda registry, lease: registry.record_error(lease),
     _fail,
     _supersede,
     lambda registry, lease: registry.publish_version(lease, a_version(lease), REPORT),
 ]
 
 
-@pytest.mark.parametrize("operate", LEASED_OPERATIONS, ids=["renew", "fail", "supersede", "publish"])
+@pytest.mark.parametrize("operate", LEASED_OPERATIONS, ids=["renew", "interrupt", "fail", "supersede", "publish"])
 def test_a_worker_that_lost_its_lease_changes_nothing(
     registry: Registry, clock: FixedClock, operate: Callable[[Registry, Lease], object]
 ) -> None:
@@ -257,7 +277,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     assert registry.list_versions("key1") == []
 
 
-@pytest.mark.parametrize("operate", LEASED_OPERATIONS, ids=["renew", "fail", "supersede", "publish"])
+@pytest.mark.parametrize("operate", LEASED_OPERATIONS, ids=["renew", "interrupt", "fail", "supersede", "publish"])
 def test_a_finished_job_does_not_change(registry: Registry, operate: Callable[[Registry, Lease], object]) -> None:
     registry.create_key(a_key())
     registry.create_job(a_job())

@@ -93,9 +93,10 @@ def names() -> dict[str, Any]:
     return read
 
 
-def read_sam(stage: str = "dev") -> Stack:
-    """template.yaml."""
+def read_sam(stage: str = "dev", **parameters: str | int) -> Stack:
+    """Read template.yaml, with the parameters' defaults unless `parameters` override them."""
     template = _load(ROOT / "template.yaml")
+    defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     shared = template["Globals"]["Function"]
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
@@ -105,22 +106,26 @@ def read_sam(stage: str = "dev") -> Stack:
             resource["Type"] = "AWS::Lambda::Function"
         elif resource["Type"] == "AWS::Serverless::LayerVersion":
             resource["Type"] = "AWS::Lambda::LayerVersion"
-    return _from_cloudformation(template, {"Stage": stage})
+    return _from_cloudformation(template, defaults | {"Stage": stage} | parameters)
 
 
 def read_compiled(path: Path) -> Stack:
     """What osls made of serverless.yml."""
     template = json.loads(path.read_text("utf-8"))
+    defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Lambda::Function":
             resource["Properties"].setdefault("PackageType", "Zip")
-    return _from_cloudformation(template, {})
+    return _from_cloudformation(template, defaults)
 
 
 def read_serverless(stage: str = "dev") -> Stack:
     """serverless.yml, read without the Serverless Framework."""
     service = _ServerlessVariables(_load(ROOT / "serverless.yml"), stage).resolved()
     provider = service["provider"]
+    written = service["resources"]
+    values = {name: parameter["Default"] for name, parameter in written["Parameters"].items()}
+    values |= _conditions(written, values)
     functions, routes, triggers = {}, {}, []
     for key, function in service["functions"].items():
         logical_id = f"{key.title()}Function"
@@ -134,17 +139,20 @@ def read_serverless(stage: str = "dev") -> Stack:
         functions,
         routes,
         triggers,
-        _plain(_evaluate(service["resources"]["Resources"], {})),
-        {key: output["Value"] for key, output in _evaluate(service["resources"]["Outputs"], {}).items()},
+        _plain(_evaluate(written["Resources"], values)),
+        {key: output["Value"] for key, output in _evaluate(written["Outputs"], values).items()},
     )
 
 
-def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, str]) -> Stack:
-    resources = {
-        _SERVERLESS_IDS.get(key, key): value
-        for key, value in _evaluate(template["Resources"], parameters).items()
-        if key not in _SERVERLESS_OWN
-    }
+def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, Any]) -> Stack:
+    parameters = {**parameters, **_conditions(template, parameters)}
+    resources = _with_references(
+        {
+            _SERVERLESS_IDS.get(key, key): value
+            for key, value in _evaluate(template["Resources"], parameters).items()
+            if key not in _SERVERLESS_OWN and ("Condition" not in value or parameters[value["Condition"]])
+        }
+    )
     by_type: dict[str, dict[str, dict[str, Any]]] = {}
     for key, resource in resources.items():
         by_type.setdefault(resource["Type"], {})[key] = resource["Properties"]
@@ -160,6 +168,25 @@ def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, str]
         _plain({key: resource for key, resource in resources.items() if resource["Type"] in by_type}),
         {key: value["Value"] for key, value in _evaluate(template["Outputs"], parameters).items()},
     )
+
+
+def _with_references(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Replace the ARN of a function of this template, where it is written by name, with `<LogicalId.Arn>`."""
+    function_arn = "arn:<AWS::Partition>:lambda:<AWS::Region>:<AWS::AccountId>:function"
+    references = {
+        f"{function_arn}:{value['Properties']['FunctionName']}": key
+        for key, value in resources.items()
+        if value["Type"] == "AWS::Lambda::Function"
+    }
+
+    def replace(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: replace(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [replace(item) for item in node]
+        return _reference(references[node], "Arn") if isinstance(node, str) and node in references else node
+
+    return {key: replace(resource) for key, resource in resources.items()}
 
 
 def _deployed_function(properties: dict[str, Any]) -> Function:
@@ -236,6 +263,8 @@ class _TemplateLoader(yaml.SafeLoader):
 
 
 def _short_form(loader: _TemplateLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.SequenceNode):
+        return {f"Fn::{tag}": loader.construct_sequence(node, deep=True)}
     assert isinstance(node, yaml.ScalarNode)
     text = loader.construct_scalar(node)
     if tag == "GetAtt":
@@ -251,7 +280,12 @@ def _load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _evaluate(node: Any, parameters: Mapping[str, str]) -> Any:  # noqa: PLR0911 - one for each function
+def _conditions(template: dict[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
+    """The value of each condition of the template."""
+    return {name: bool(_evaluate(node, parameters)) for name, node in template.get("Conditions", {}).items()}
+
+
+def _evaluate(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - one for each function
     if isinstance(node, list):
         return [_evaluate(item, parameters) for item in node]
     if not isinstance(node, dict) or not node:
@@ -262,10 +296,17 @@ def _evaluate(node: Any, parameters: Mapping[str, str]) -> Any:  # noqa: PLR0911
             return parameters.get(argument, _reference(argument))
         case "Fn::GetAtt":
             return _reference(*argument)
+        case "Fn::If":
+            return _evaluate(argument[1] if parameters[argument[0]] else argument[2], parameters)
+        case "Fn::Equals":
+            first, second = (_evaluate(each, parameters) for each in argument)
+            return first == second
+        case "Fn::Not":
+            return not _evaluate(argument[0], parameters)
         case "Fn::Join":
             return argument[0].join(_evaluate(argument[1], parameters))
         case "Fn::Sub":
-            return re.sub(r"\$\{([^}]+)\}", lambda hole: parameters.get(hole[1], _reference(hole[1])), argument)
+            return re.sub(r"\$\{([^}]+)\}", lambda hole: str(parameters.get(hole[1], _reference(hole[1]))), argument)
         case _:
             return {key: _evaluate(value, parameters) for key, value in node.items()}
 
@@ -278,9 +319,9 @@ def _reference(name: str, *attribute: str) -> str:
 
 
 class _ServerlessVariables:
-    """Variables from `file(…)`, `self:`, `sls:`, `opt:` and `env:`, as far as serverless.yml uses them."""
+    """Variables from `file(…)`, `self:`, `sls:`, `opt:`, `param:` and `env:`, as far as serverless.yml uses them."""
 
-    _INNERMOST = re.compile(r"\$\{((?:file\([^)]*\)|self|sls|opt|env)[^${}]*)\}")
+    _INNERMOST = re.compile(r"\$\{((?:file\([^)]*\)|self|sls|opt|param|env)[^${}]*)\}")
 
     def __init__(self, service: dict[str, Any], stage: str) -> None:
         self._service = service

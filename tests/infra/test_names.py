@@ -34,15 +34,19 @@ def test_functions_are_as_named(stack: Stack, function: str) -> None:
         "RECSYS_BACKEND": "aws",
         "RECSYS_BUCKET": "<Bucket>",
         "RECSYS_TABLE": "<Table>",
+        "RECSYS_ALLOW_ANONYMOUS_TRAINING": "true",
+        "RECSYS_PER_ROUTE_METRICS": "false",
         "POWERTOOLS_SERVICE_NAME": wanted["name"],
-        "POWERTOOLS_METRICS_NAMESPACE": names()["metrics"]["namespace"],
+        "POWERTOOLS_METRICS_NAMESPACE": "recsys-prod",
         "LOG_LEVEL": "INFO",
+        "AWS_ENDPOINT_URL": "",
     } | ({"OPENBLAS_NUM_THREADS": "1"} if function == "recommend" else {})
 
 
 def test_log_groups_belong_to_the_functions_and_expire(stack: Stack) -> None:
     groups = stack.of_type("AWS::Logs::LogGroup").values()
-    assert {group["LogGroupName"] for group in groups} == {f"/aws/lambda/{f.name}" for f in stack.functions.values()}
+    functions = {f"/aws/lambda/{function.name}" for function in stack.functions.values()}
+    assert {group["LogGroupName"] for group in groups} == functions | {"/aws/http-api/recsys-prod"}
     assert {group["RetentionInDays"] for group in groups} == {names()["logs"]["retention_days"]}
 
 
@@ -93,9 +97,35 @@ def test_settings_fit_the_stack() -> None:
     # A worker that is killed says nothing: after the last attempt one delivery is left to end the job.
     assert queue["max_receive_count"] == settings.max_attempts + 1
     assert names()["bucket"]["upload_days"] == settings.upload_days
-    # AWS: at least six times the function's timeout, or a message comes back while it is worked on.
-    assert queue["visibility_timeout_s"] >= 6 * functions["train"]["timeout_s"]
+    # Lambda refuses an event source mapping otherwise.
+    assert queue["visibility_timeout_s"] >= functions["train"]["timeout_s"]
     assert settings.train_budget_s < functions["train"]["timeout_s"]
     assert settings.max_wait_s < functions["api"]["timeout_s"] < 30
     # The queue keeps a message long enough for every attempt.
     assert queue["retention_s"] > queue["max_receive_count"] * queue["visibility_timeout_s"]
+
+
+def test_throttling_is_as_named(stack: Stack) -> None:
+    wanted, stage = names()["http"], properties(stack, "HttpApiStage")
+    assert stage["DefaultRouteSettings"] == {
+        "DetailedMetricsEnabled": False,
+        "ThrottlingRateLimit": wanted["requests_per_s"],
+        "ThrottlingBurstLimit": wanted["request_burst"],
+    }
+    training = {
+        "ThrottlingRateLimit": wanted["trainings_per_s"],
+        "ThrottlingBurstLimit": wanted["training_burst"],
+    }
+    assert stage["RouteSettings"] == {"POST /v1/train": training, "POST /v1/uploads": training}
+
+
+def test_thresholds_of_alarms_are_as_named(stack: Stack) -> None:
+    wanted = names()["alarms"]
+    assert properties(stack, "QueueAgeAlarm")["Threshold"] == wanted["queue_age_s"]
+    assert properties(stack, "ServerErrorsAlarm")["Threshold"] == wanted["server_errors"]
+    assert properties(stack, "SlowRecommendAlarm")["Threshold"] == wanted["slow_ms"]
+
+
+def test_a_message_outlives_its_time_in_the_queue_in_the_failed_queue() -> None:
+    """SQS counts the retention of a message that is moved from its first arrival."""
+    assert names()["queue"]["failed_retention_s"] > names()["queue"]["retention_s"]

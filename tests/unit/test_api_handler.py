@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from recsys.settings import Settings
 from tests.unit.http_fakes import CSV, Service, publish
 from tests.unit.lambda_events import Context, event, imported, unconfigured_logging
 
-Build = Callable[[str], LambdaHandler]
+Build = Callable[..., LambdaHandler]
 Captured = pytest.CaptureFixture[str]
 SETTINGS = Settings(backend="aws", max_request_bytes=4 * 1024 * 1024)
 
@@ -38,7 +39,9 @@ def build(service: Service, monkeypatch: pytest.MonkeyPatch, event_loop: None) -
     """
     modules = {name: imported(f"recsys_{name}.handler", monkeypatch) for name in ("api", "recommend")}
     with unconfigured_logging():
-        yield lambda name: modules[name].build_handler(service.registry, service.store, SETTINGS)
+        yield lambda name, **changes: modules[name].build_handler(
+            service.registry, service.store, replace(SETTINGS, **changes)
+        )
 
 
 def printed(capsys: Captured) -> list[dict[str, Any]]:
@@ -126,8 +129,22 @@ def test_invocation_emits_embedded_metrics(build: Build, service: Service, capsy
     (described,) = line["_aws"]["CloudWatchMetrics"]
     assert described["Namespace"] == "recsys"
     assert {metric["Name"] for metric in described["Metrics"]} == {"Latency", "ServerError", "ModelLoaded"}
-    assert (line["service"], line["route"]) == ("recommend", "POST /v1/recommendations")
+    assert described["Dimensions"] == [["service"]]
+    assert line["service"] == "recommend"
     assert line["ServerError"] == [0.0]
+
+
+def test_per_route_metrics_stand_beside_those_of_the_service(build: Build, service: Service, capsys: Captured) -> None:
+    """Each value of a dimension is a metric that costs, and alarms watch the whole service."""
+    key = service.published_key()
+    capsys.readouterr()
+
+    build("recommend", per_route_metrics=True)(event("api_gateway_v2_recommendations", key=key), Context())
+
+    (line,) = [line for line in printed(capsys) if "_aws" in line]
+    (described,) = line["_aws"]["CloudWatchMetrics"]
+    assert sorted(map(sorted, described["Dimensions"])) == [["route", "service"], ["service"]]
+    assert (line["service"], line["route"]) == ("recommend", "POST /v1/recommendations")
 
 
 @pytest.mark.parametrize(("method", "measured"), [("DELETE", "DELETE"), ("BREW1", "OTHER"), ("delete", "OTHER")])
@@ -137,7 +154,7 @@ def test_unknown_method_does_not_create_a_metric_dimension(
     call = event("api_gateway_v2_recommendations")
     call["requestContext"]["http"]["method"] = method
 
-    build("recommend")(call, Context())
+    build("recommend", per_route_metrics=True)(call, Context())
 
     (line,) = [line for line in printed(capsys) if "_aws" in line]
     assert line["route"].split()[0] == measured

@@ -70,6 +70,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_depends_on_the_lease_is_renewed_with_it(registry: ObservedRegistry, lease: Lease) -> None:
+    called = threading.Event()
+    with LeaseKeeper(registry, lease, lease_s=0.003, on_renewal=called.set):
+        assert called.wait(DEADLOCK_S)
+
+
+@pytest.mark.usefixtures("quick")
 def test_the_lease_is_renewed_during_the_work(registry: ObservedRegistry, lease: Lease, now: list[Timestamp]) -> None:
     with LeaseKeeper(registry, lease, lease_s=0.003):
         for seconds in (1000, 2000):

@@ -35,6 +35,8 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_KEY_CACHE_S": "1.5",
         "RECSYS_MODEL_CACHE_BYTES": "15",
         "RECSYS_RESPONSE_CACHE_BYTES": "16",
+        "RECSYS_ALLOW_ANONYMOUS_TRAINING": "false",
+        "RECSYS_PER_ROUTE_METRICS": "true",
         "RECSYS_LEASE_S": "17",
         "RECSYS_MAX_ATTEMPTS": "18",
         "RECSYS_UNPROVEN_KEY_DAYS": "19",
@@ -46,7 +48,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
     }
     assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
     expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
-    expected += [15, 16, 17, 18, 19, 20, 21, 23, 2.5, 22]
+    expected += [15, 16, False, True, 17, 18, 19, 20, 21, 23, 2.5, 22]
     settings = Settings.from_environment(values)
     assert [getattr(settings, field.name) for field in fields(Settings)] == expected
 
@@ -94,6 +96,7 @@ def test_a_variable_overrides_the_default_on_aws() -> None:
         ("RECSYS_SEED", "1.5"),
         ("RECSYS_SEED", "-1"),
         ("RECSYS_LEASE_S", "60s"),
+        ("RECSYS_ALLOW_ANONYMOUS_TRAINING", "no"),
         ("RECSYS_KEY_CACHE_S", "-0.5"),
         ("RECSYS_KEY_CACHE_S", "nan"),
         ("RECSYS_TRAIN_BUDGET_S", "inf"),

@@ -88,7 +88,11 @@ def create_router(
     router = APIRouter()
     for part in (
         create_training_router(
-            registry, training, settings, required_key=key, optional_key=optional_key(authenticator)
+            registry,
+            training,
+            settings,
+            required_key=key,
+            optional_key=optional_key(authenticator, allow_anonymous=settings.allow_anonymous_training),
         ),
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),

@@ -22,6 +22,8 @@ RAW_TYPES: Final = ("text/csv", "application/csv", "application/gzip", "applicat
 _MULTIPART: Final = "multipart/form-data"
 _HOW_TO_SEND: Final = "Send `curl -F file=@orders.csv`, or the file itself with Content-Type: text/csv."
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_DAMAGED_GZIP_MAGIC: Final = b"\x1f" + "\N{REPLACEMENT CHARACTER}".encode()
+"""What API Gateway makes of gzip that was sent as `text/*`: it decodes the body as UTF-8."""
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # not tuned; the whole upload on Lambda, whose limit is 4 MiB
 _HASH_CHUNK_BYTES: Final = 1024 * 1024
 _FILE: Final = "file"
@@ -42,7 +44,8 @@ async def received(request: Request, *, max_bytes: int) -> AsyncIterator[NewFile
     Raises
     ------
     UnsupportedMediaType
-        The body is neither multipart nor a CSV, or has a content encoding other than gzip.
+        The body is neither multipart nor a CSV, has a content encoding other than gzip, or is gzip that was sent as
+        text and damaged on the way.
     PayloadTooLarge
         The file is larger than `max_bytes`.
     EmptyUpload
@@ -137,10 +140,15 @@ def _describe(file: BinaryIO, max_bytes: int) -> NewFile:
     if size_bytes > max_bytes:
         raise PayloadTooLarge(f"The file has {size_bytes} bytes; the limit of this route is {max_bytes} bytes.")
     file.seek(0)
-    magic = file.read(len(_GZIP_MAGIC))
+    start = file.read(len(_DAMAGED_GZIP_MAGIC))
+    if start == _DAMAGED_GZIP_MAGIC:
+        raise UnsupportedMediaType(
+            "The body was gzip, and was damaged on its way because it was sent as text.",
+            hint="Send gzip with Content-Type: application/gzip, or as multipart: curl -F file=@orders.csv.gz.",
+        )
     file.seek(0)
     sha256 = hashlib.sha256()
     while chunk := file.read(_HASH_CHUNK_BYTES):
         sha256.update(chunk)
     file.seek(0)
-    return NewFile(file, sha256.hexdigest(), gzipped=magic == _GZIP_MAGIC)
+    return NewFile(file, sha256.hexdigest(), gzipped=start.startswith(_GZIP_MAGIC))

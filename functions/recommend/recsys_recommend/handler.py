@@ -23,7 +23,7 @@ _STALE_WHILE_LOADING_S: Final = 2.0
 
 def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) -> LambdaHandler:
     """Return the Lambda handler on the given storage."""
-    telemetry = LambdaTelemetry("recommend")
+    telemetry = LambdaTelemetry("recommend", per_route_metrics=settings.per_route_metrics)
     app = create_app(
         registry,
         store,

@@ -6,6 +6,7 @@ import json
 import logging
 import traceback
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
@@ -26,6 +27,11 @@ from recsys_train.events import ObjectCreated, process
 from recsys_train.job import Trainer
 
 MAX_RETRY_DELAY_S: Final = 3600
+HIDDEN_LEASES: Final = 2
+"""A message is hidden for this many leases, so that the lease of a killed worker has expired when it comes back."""
+MAX_KILLS: Final = 2
+MAX_KILL_AGE_S: Final = 300.0
+"""A killed job has failed after 17 minutes: two attempts of five minutes or one of fifteen, and two delays."""
 
 _logger: Final = logging.getLogger("recsys.train")
 telemetry: Final = LambdaTelemetry("train")
@@ -38,15 +44,19 @@ processor: Final = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=F
 
 def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Train on the objects of each message; return the messages to retry in `batchItemFailures`."""
-    trainer = Trainer(
-        store,
-        registry,
-        settings,
-        owner=context.aws_request_id,
-        time_left_s=lambda: context.get_remaining_time_in_millis() / 1000,
-    )
 
     def handle_record(record: SQSRecord) -> None:
+        trainer = Trainer(
+            store,
+            registry,
+            settings,
+            owner=context.aws_request_id,
+            time_left_s=lambda: context.get_remaining_time_in_millis() / 1000,
+            on_renewal=partial(_hide, record, HIDDEN_LEASES * settings.lease_s),
+            max_kills=MAX_KILLS,
+            max_kill_age_s=MAX_KILL_AGE_S,
+        )
+        trainer.on_renewal()
         try:
             for created in object_events(json.loads(record.body)):
                 _train(created, trainer)
@@ -100,16 +110,21 @@ def _log_failure(record: SQSRecord, error: Exception) -> None:
 
 
 def _retry_soon(record: SQSRecord) -> None:
-    """Make a failed message visible again after its lease has expired, with exponential back-off.
-
-    Otherwise it is retried only after the queue's visibility timeout, which covers the longest training.
-    """
+    """Make a failed message visible again after its lease has expired, with exponential back-off."""
     delivery = int(record.attributes.approximate_receive_count or 1)
-    delay_s = min(MAX_RETRY_DELAY_S, 2 * settings.lease_s * 2 ** (delivery - 1))
+    _hide(record, min(MAX_RETRY_DELAY_S, HIDDEN_LEASES * settings.lease_s * 2 ** (delivery - 1)))
+
+
+def _hide(record: SQSRecord, delay_s: int) -> None:
+    """Make the message visible again after `delay_s`, unless it is deleted or hidden again before.
+
+    The handler repeats it during a training, so that the message of a killed worker comes back soon, although Lambda
+    requires a visibility timeout of the queue that covers the longest training.
+    """
     try:
         with aws.translating_errors("ChangeMessageVisibility"):
             queue.change_message_visibility(
                 QueueUrl=record.queue_url, ReceiptHandle=record.receipt_handle, VisibilityTimeout=delay_s
             )
     except Unavailable as error:
-        _logger.warning("Message will be retried after the visibility timeout: %s", error.detail)
+        _logger.warning("Message could not be hidden for %s s: %s", delay_s, error.detail)

@@ -36,6 +36,8 @@ OnJobProgress = Callable[[Job, Progress], None]
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
 """Parts of `metrics.json` that the registry does not keep; `data` is the report, which the job has already."""
+_RENEWAL_GAP_S: Final = 60.0
+"""Longest time between the last renewal of a lease and the end of a killed worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,12 @@ class Trainer:
         Receives the progress of every job.
     time_left_s
         Returns the seconds until the worker is terminated from outside.
+    on_renewal
+        Called each time the lease of a job is renewed.
+    max_kills
+        A job fails after so many attempts that were killed, by a lack of memory or time for example.
+    max_kill_age_s
+        A job fails after an attempt that was killed later than this: another one would end the same way.
     """
 
     store: ObjectStore
@@ -65,6 +73,9 @@ class Trainer:
     clock: Clock = utc_now
     on_progress: OnJobProgress = lambda _job, _progress: None
     time_left_s: Callable[[], float] = lambda: math.inf
+    on_renewal: Callable[[], None] = lambda: None
+    max_kills: float = math.inf
+    max_kill_age_s: float = math.inf
 
     def run(self, job_id: str, *, data_timestamp: str) -> Job:
         """Run a job until it is final.
@@ -109,10 +120,19 @@ class Trainer:
             raise
         except Exception as error:
             if lease.job.counted_attempts < self.settings.max_attempts:
+                self._record_error(lease)
                 raise
             _log_last_failure(lease, error)
             self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts, _reason(error)), None)
         return self._finished(job_id)
+
+    def _record_error(self, lease: Lease) -> None:
+        """Record that this attempt reports its error; an attempt that does not was killed."""
+        try:
+            self.registry.record_error(lease)
+        except RecsysError as error:
+            # The attempt counts as killed then, which matters only if that happens again.
+            _logger.warning("Attempt %s could not be marked: %s", lease.version, error.detail)
 
     def _finished(self, job_id: str) -> Job:
         """Return the final job after deleting the objects of all its versions except the published one."""
@@ -124,14 +144,14 @@ class Trainer:
         return job
 
     def _attempt(self, lease: Lease) -> None:
-        if lease.job.counted_attempts > self.settings.max_attempts:  # no attempt raised an exception, all were killed
-            reason = "the worker was terminated from outside, most likely because memory or time ran out"
+        if self._is_given_up(lease):
+            reason = _kill_reason(lease.job, time_limit_s=self.time_left_s())
             self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts - 1, reason), None)
             return
         if _is_outdated(lease.job, self._check_key(lease.job.key_id)):
             self.registry.supersede_job(lease)
             return
-        with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s) as keeper:
+        with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s, on_renewal=self.on_renewal) as keeper:
 
             def on_progress(progress: Progress) -> None:
                 keeper.report(progress)
@@ -142,6 +162,12 @@ class Trainer:
                 self._upload(lease, Path(folder), built.manifest_sha256)
             keeper.check()
             self._publish(lease, built)
+
+    def _is_given_up(self, lease: Lease) -> bool:
+        """Whether earlier attempts were killed too often, or so late that another attempt would end the same way."""
+        job = lease.job
+        was_late = job.killed_after_s is not None and job.killed_after_s > self.max_kill_age_s
+        return job.counted_attempts > self.settings.max_attempts or job.kills >= self.max_kills or was_late
 
     def _check_key(self, key_id: str) -> KeyRecord:
         """Return the job's key; raise `InvalidData` if it does not exist or was revoked."""
@@ -237,6 +263,16 @@ def _log_last_failure(lease: Lease, error: Exception) -> None:
 def _reason(error: Exception) -> str:
     """Describe an error for the tenant. Only the type of an unexpected error is named; its text may be confidential."""
     return error.detail.rstrip(".") if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
+
+
+def _kill_reason(job: Job, *, time_limit_s: float) -> str:
+    """Describe why an attempt ended without reporting an error."""
+    after_s = job.killed_after_s
+    if after_s is None:
+        return "the worker was terminated from outside"
+    if after_s + _RENEWAL_GAP_S >= time_limit_s:
+        return f"the worker ran out of time after {after_s} s"
+    return f"the worker was terminated from outside after about {after_s} s, most likely because memory ran out"
 
 
 def _training_failed(n_attempts: int, reason: str) -> Problem:

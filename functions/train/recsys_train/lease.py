@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final, Self
 
 from recsys.errors import LeaseLost, Unavailable
@@ -29,12 +30,17 @@ class LeaseKeeper:
         The lease, as returned by `Registry.claim_job`.
     lease_s
         Seconds by which each renewal extends the lease.
+    on_renewal
+        Called after each renewal that was due, three times per `lease_s`.
     """
 
-    def __init__(self, registry: Registry, lease: Lease, *, lease_s: float) -> None:
+    def __init__(
+        self, registry: Registry, lease: Lease, *, lease_s: float, on_renewal: Callable[[], None] = lambda: None
+    ) -> None:
         self._registry = registry
         self._lease = lease
         self._lease_s = lease_s
+        self._on_renewal = on_renewal
         self._ended = threading.Event()
         self._lost: LeaseLost | None = None
         self._progress: Progress | None = None
@@ -80,6 +86,8 @@ class LeaseKeeper:
             except Unavailable:
                 is_due = True
                 continue
+            if is_due:
+                self._on_renewal()
             self._written, is_due = progress, False
 
     def __enter__(self) -> Self:

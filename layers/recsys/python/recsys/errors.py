@@ -210,6 +210,14 @@ class InvalidApiKey(RecsysError):
     default_hint = "Send the key that POST /v1/train returned in the X-API-Key header."
 
 
+class ApiKeyRequired(InvalidApiKey):
+    """A request without a key, to a service that gives out no keys over HTTP."""
+
+    code = "api-key-required"
+    title = "An API key is required"
+    default_hint = "Send your key in the X-API-Key header, or ask whoever runs this service for one."
+
+
 class NotFound(RecsysError):
     """Raised when the requested resource does not exist."""
 

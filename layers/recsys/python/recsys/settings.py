@@ -50,6 +50,10 @@ class Settings:
     """Size of the cache of loaded models, in bytes. The least recently used model is evicted first."""
     response_cache_bytes: int = 16 * MIB
     """Size of the cache of responses, in bytes. The least recently used response is evicted first."""
+    allow_anonymous_training: bool = True
+    """Whether `POST /v1/train` and `POST /v1/uploads` without a key create one; otherwise they answer 401."""
+    per_route_metrics: bool = False
+    """`aws`: whether latency and errors are measured per route too; each route is a metric that costs."""
     lease_s: int = 60
     """Job lease, in seconds. If it is not renewed for this long, another worker takes over."""
     max_attempts: int = 5
@@ -125,6 +129,10 @@ def set_default_environment(name: str, value: str) -> None:
 
 def _parse(name: str, kind: Any, text: str) -> Any:
     variable = f"RECSYS_{name.upper()}"
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise InvalidSetting(f"{variable} must be true or false. Received: {text!r}.")
+        return text == "true"
     if kind in (int, float):
         try:
             number = kind(text)

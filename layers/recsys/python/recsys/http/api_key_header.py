@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
 
+from recsys.errors import ApiKeyRequired
 from recsys.http.middleware import request_context
 from recsys.keys.authentication import Authenticator
 from recsys.registry.records import KeyRecord
@@ -42,14 +43,25 @@ def required_key(authenticator: Authenticator, *, require_current: bool = False)
     return authenticate
 
 
-def optional_key(authenticator: Authenticator) -> Callable[..., KeyRecord | None]:
+def optional_key(authenticator: Authenticator, *, allow_anonymous: bool = True) -> Callable[..., KeyRecord | None]:
     """Return a dependency like `required_key` that yields None if the request has no `X-API-Key` header.
 
     An empty header is an error, not an anonymous request: a client whose variable is unset must not get a new key.
+
+    Parameters
+    ----------
+    authenticator
+        Validates the key.
+    allow_anonymous
+        Otherwise a request without the header raises `ApiKeyRequired`.
     """
 
     def authenticate(request: Request, _: _Documented) -> KeyRecord | None:
-        return _authenticate(authenticator, request) if HEADER in request.headers else None
+        if HEADER in request.headers:
+            return _authenticate(authenticator, request)
+        if not allow_anonymous:
+            raise ApiKeyRequired("This service trains for existing API keys only. No API key was sent.")
+        return None
 
     return authenticate
 

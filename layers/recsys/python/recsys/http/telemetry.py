@@ -31,9 +31,13 @@ class LambdaTelemetry:
     ----------
     service
         Name of the function in log lines and metric dimensions, such as `api`.
+    per_route_metrics
+        Record latency and errors per route too; each route is a metric that costs.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, *, per_route_metrics: bool = False) -> None:
+        self._service = service
+        self._per_route_metrics = per_route_metrics
         self._logger = Logger(service=service)
         self._metrics = Metrics(service=service)
         self._metrics.namespace = self._metrics.namespace or _ROOT
@@ -44,9 +48,11 @@ class LambdaTelemetry:
 
     def record_request(self, context: RequestContext) -> None:
         """Record latency and outcome of a finished request; pass it to `recsys.http.problems.install`."""
-        # A client can send any word as the method, and CloudWatch bills each new value of a dimension as a metric.
-        method = context.method if context.method in _METHODS else "OTHER"
-        self._metrics.add_dimension("route", f"{method} {context.route}")
+        if self._per_route_metrics:
+            # A client can send any word as the method, and CloudWatch bills each new value of a dimension as a metric.
+            method = context.method if context.method in _METHODS else "OTHER"
+            # A second set of dimensions, because alarms watch the metrics of the whole service.
+            self._metrics.add_dimensions(service=self._service, route=f"{method} {context.route}")
         self._metrics.add_metric("Latency", MetricUnit.Milliseconds, context.latency_ms)
         self._metrics.add_metric("ServerError", MetricUnit.Count, float((context.status or 500) >= 500))
 

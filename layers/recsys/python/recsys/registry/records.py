@@ -106,6 +106,13 @@ class Job:
         Number of attempts so far. Attempt n may publish only the version `<job_id>.<n>`.
     lease_owner, lease_until
         The worker that holds the lease, and the time until which it holds it.
+    started_at
+        Time at which the current attempt began.
+    error_fence
+        The last attempt that reported an error.
+    kills, killed_after_s
+        Number of attempts that ended without reporting an error, and for how many seconds the last of them renewed its
+        lease.
     data_timestamp
         Time at which the data arrived, as `<timestamp>#<tiebreak>`. Comparing it as text orders the jobs of a key. The
         first claim sets it.
@@ -132,6 +139,10 @@ class Job:
     fence: int = 0
     lease_owner: str | None = None
     lease_until: Timestamp | None = None
+    started_at: Timestamp | None = None
+    error_fence: int = 0
+    kills: int = 0
+    killed_after_s: int | None = None
     data_timestamp: str | None = None
     fingerprint: str | None = None
     object_version: str | None = None

@@ -267,6 +267,16 @@ class Registry:
         """
         self._change_leased_job(lease, lambda job, now: rules.released(job, now=now))
 
+    def record_error(self, lease: Lease) -> None:
+        """Record that this attempt failed with an error, so that the next claim does not count it as killed.
+
+        Raises
+        ------
+        LeaseLost
+            The job is not running, or another attempt has started.
+        """
+        self._change_leased_job(lease, lambda job, now: rules.with_reported_error(job, now=now))
+
     def fail_job(self, lease: Lease, problem: Problem, report: dict[str, Any] | None) -> None:
         """End a job as failed.
 

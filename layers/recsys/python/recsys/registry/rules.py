@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from recsys.clock import Timestamp, after
+from recsys.clock import Timestamp, after, to_datetime
 from recsys.errors import Gone, JobBusy, JobFinished, KeyNotFound, LeaseLost, Problem
 from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion, Progress
 
@@ -106,10 +106,14 @@ def claimed(job: Job, *, owner: str, data_timestamp: str, lease_s: float, now: T
     is_leased = job.state is JobState.RUNNING and job.lease_until is not None and now < job.lease_until
     if is_leased and job.lease_owner != owner:
         raise JobBusy(f"Another worker holds the lease of the job {job.job_id} until {job.lease_until}.")
+    was_killed = job.state is JobState.RUNNING and job.error_fence != job.fence
     return replace(
         job,
         state=JobState.RUNNING,
         fence=job.fence + 1,
+        started_at=now,
+        kills=job.kills + was_killed,
+        killed_after_s=_lifetime_s(job) if was_killed else job.killed_after_s,
         lease_owner=owner,
         lease_until=after(now, lease_s),
         data_timestamp=job.data_timestamp if job.data_timestamp is not None else data_timestamp,
@@ -117,6 +121,18 @@ def claimed(job: Job, *, owner: str, data_timestamp: str, lease_s: float, now: T
         problem=None,
         progress=None,
     )
+
+
+def _lifetime_s(job: Job) -> int:
+    """Seconds from the start of the job's attempt to its last sign of life."""
+    if job.started_at is None:
+        return 0
+    return int((to_datetime(job.updated_at) - to_datetime(job.started_at)).total_seconds())
+
+
+def with_reported_error(job: Job, *, now: Timestamp) -> Job:
+    """Return the job after its attempt failed with an error that may not come again."""
+    return replace(job, error_fence=job.fence, updated_at=now)
 
 
 def check_lease(job: Job, lease: Lease) -> None:

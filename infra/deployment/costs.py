@@ -1,0 +1,137 @@
+"""Print what the stack costs on AWS, as the Markdown table of docs/operations/costs.md: `make costs`.
+
+Memory comes from infra/names.yaml. Milliseconds are those that the project measured, and prices are list prices that
+were copied by hand; both stand below with where they come from.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+NAMES_FILE: Final = Path(__file__).parents[2] / "infra" / "names.yaml"
+
+PRICES_DATE: Final = "2026-11-24"
+REGION: Final = "us-east-1"
+# USD, without the free tier. aws.amazon.com/<service>/pricing
+LAMBDA_GB_S: Final = 0.0000166667
+LAMBDA_STORAGE_GB_S: Final = 0.0000000309
+LAMBDA_REQUEST: Final = 0.20e-6
+HTTP_API_REQUEST: Final = 1.00e-6
+DYNAMODB_READ: Final = 0.125e-6
+DYNAMODB_WRITE: Final = 0.625e-6
+S3_GB_MONTH: Final = 0.023
+S3_PUT: Final = 5.0e-6
+S3_GET: Final = 0.4e-6
+SQS_REQUEST: Final = 0.40e-6
+LOGS_GB: Final = 0.50
+ALARM_MONTH: Final = 0.10
+METRIC_MONTH: Final = 0.30
+ECR_GB_MONTH: Final = 0.10
+PERSONALIZE_RECOMMENDATION: Final = 0.15 / 1000
+PERSONALIZE_TRAINING_INTERACTION: Final = 0.002 / 1000
+
+RECOMMEND_MS: Final = 12.0
+"""Billed for a warm recommendation: the median of `sam local`'s REPORT lines on two shared cores, stores included."""
+KEY_READS_PER_REQUEST: Final = 1.0
+"""At most: a warm function reads a key's record again after `RECSYS_KEY_CACHE_S`, and few requests meet another key."""
+LOG_BYTES_PER_REQUEST: Final = 1600
+"""One line of the service, one of metrics, Lambda's three and one of the access log."""
+TRAININGS: Final = {
+    "100 thousand rows": (100_000, 110),
+    "1 million rows": (1_000_000, 94),
+    "20 million rows": (20_000_000, 177),
+}
+"""Rows and seconds on two cores; 8,192 MB have between four and five.
+
+100 thousand rows are MovieLens 100K, on a machine that did other work. The others: tests/benchmarks/README.md, "Scale".
+"""
+WRITES_PER_TRAINING: Final = 200
+"""Conditional writes of one job: progress once a second, lease, transaction."""
+ALARMS: Final = 8
+METRICS: Final = 12
+IDLE_STORED_GB: Final = 1.0
+IMAGE_GB: Final = 0.7
+"""What ECR stores: layers compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One line of the table: what is paid for, and US dollars."""
+
+    item: str
+    dollars: float
+
+
+def idle_month() -> list[Cost]:
+    """A month in which nothing happens."""
+    return [
+        Cost(f"S3, {IDLE_STORED_GB:g} GB of models", IDLE_STORED_GB * S3_GB_MONTH),
+        Cost("the image of train in ECR", IMAGE_GB * ECR_GB_MONTH),
+        Cost(f"{ALARMS} alarms", ALARMS * ALARM_MONTH),
+        Cost(
+            # An event source mapping polls with five long polls of 20 seconds.
+            "SQS, polled by Lambda",
+            5 * 3 * 60 * 24 * 30 * SQS_REQUEST,
+        ),
+    ]
+
+
+def million_recommendations(functions: dict[str, Any]) -> list[Cost]:
+    """A million warm recommendations."""
+    gb = functions["recommend"]["memory_mb"] / 1024
+    n = 1_000_000
+    return [
+        Cost("API Gateway", n * HTTP_API_REQUEST),
+        Cost(
+            f"Lambda, {RECOMMEND_MS:g} ms of {gb:.2f} GB", n * (LAMBDA_REQUEST + RECOMMEND_MS / 1000 * gb * LAMBDA_GB_S)
+        ),
+        Cost("DynamoDB, the key's record", n * KEY_READS_PER_REQUEST * DYNAMODB_READ / 2),  # eventually consistent
+        Cost(f"CloudWatch Logs, {LOG_BYTES_PER_REQUEST:,} bytes each", n * LOG_BYTES_PER_REQUEST / 1e9 * LOGS_GB),
+        Cost(f"{METRICS} metrics", METRICS * METRIC_MONTH),
+    ]
+
+
+def training(functions: dict[str, Any], seconds: float) -> list[Cost]:
+    """One training that takes so many seconds."""
+    train = functions["train"]
+    storage_gb = (train["ephemeral_storage_mb"] - 512) / 1024
+    gb = train["memory_mb"] / 1024
+    return [
+        Cost(
+            f"Lambda, {seconds:g} s of {gb:g} GB",
+            seconds * (gb * LAMBDA_GB_S + storage_gb * LAMBDA_STORAGE_GB_S) + LAMBDA_REQUEST,
+        ),
+        Cost("DynamoDB, S3, SQS", WRITES_PER_TRAINING * DYNAMODB_WRITE + 10 * (S3_PUT + S3_GET) + 10 * SQS_REQUEST),
+    ]
+
+
+def table() -> Iterator[str]:
+    """The lines of the table."""
+    functions = yaml.safe_load(NAMES_FILE.read_text("utf-8"))["functions"]
+    yield f"List prices of {REGION} on {PRICES_DATE}, without the free tier."
+    yield ""
+    yield "| what | of that | US dollars | Amazon Personalize |"
+    yield "|---|---|---:|---:|"
+    yield from _rows("a month without a request", idle_month(), None)
+    yield from _rows(
+        "a million recommendations", million_recommendations(functions), 1_000_000 * PERSONALIZE_RECOMMENDATION
+    )
+    for name, (rows, seconds) in TRAININGS.items():
+        yield from _rows(f"a training of {name}", training(functions, seconds), rows * PERSONALIZE_TRAINING_INTERACTION)
+
+
+def _rows(what: str, costs: list[Cost], personalize: float | None) -> Iterator[str]:
+    beside = "" if personalize is None else f"**{personalize:.2f}**"
+    yield f"| **{what}** | | **{sum(cost.dollars for cost in costs):.4f}** | {beside} |"
+    for cost in costs:
+        yield f"| | {cost.item} | {cost.dollars:.4f} | |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write("".join(f"{line}\n" for line in table()))

@@ -1,0 +1,72 @@
+"""Deploy a stack to the emulator through its CloudFormation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from botocore.exceptions import WaiterError
+
+from deployment import package
+from local_aws.emulator import REGION, Emulator
+from local_aws.templates import ROOT, Template
+
+CODE_BUCKET: Final = "recsys-local-code"
+_SHARED: Final = ROOT / "layers" / "recsys" / "python" / "recsys"
+_PACKAGES: Final = {
+    "api": {"recsys_api": ROOT / "functions" / "api" / "recsys_api"},
+    "recommend": {"recsys_recommend": ROOT / "functions" / "recommend" / "recsys_recommend"},
+    # The image of train holds the shared package; the other two take it from the layer.
+    "train": {"recsys_train": ROOT / "functions" / "train" / "recsys_train", "recsys": _SHARED},
+    "shared": {"python/recsys": _SHARED},
+}
+"""The project's own packages in each zip: path in the zip, and where it lies here."""
+
+
+def deploy(emulator: Emulator, stack_name: str, template: Template, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Create the stack and return its outputs.
+
+    Raises
+    ------
+    RuntimeError
+        A resource could not be created; the message names each one and the reason.
+    """
+    client = emulator.client("cloudformation")
+    client.create_stack(
+        StackName=stack_name,
+        TemplateBody=json.dumps(template),
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    try:
+        client.get_waiter("stack_create_complete").wait(
+            StackName=stack_name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+        )
+    except WaiterError as error:
+        events = client.describe_stack_events(StackName=stack_name)["StackEvents"]
+        failures = [
+            f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason')}"
+            for event in events
+            if "FAILED" in event["ResourceStatus"]
+        ]
+        raise RuntimeError(f"The stack {stack_name} was not created. {'; '.join(failures)}") from error
+    (stack,) = client.describe_stacks(StackName=stack_name)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def upload_code(emulator: Emulator) -> dict[str, dict[str, str]]:
+    """Upload the project's own code as zips and return where each lies, by the name of its function or `shared`."""
+    s3 = emulator.client("s3")
+    s3.create_bucket(Bucket=CODE_BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    with TemporaryDirectory() as folder:
+        for name, packages in _PACKAGES.items():
+            tree, archive = Path(folder) / name, Path(folder) / f"{name}.zip"
+            for path, source in packages.items():
+                shutil.copytree(source, tree / path, ignore=shutil.ignore_patterns("__pycache__"))
+            package.build_zip(tree, archive)
+            s3.upload_file(str(archive), CODE_BUCKET, archive.name)
+    return {name: {"Bucket": CODE_BUCKET, "Key": f"{name}.zip"} for name in _PACKAGES}

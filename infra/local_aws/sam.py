@@ -1,0 +1,86 @@
+"""The functions in containers of the AWS SAM CLI: `sam build`, `sam local start-api`, `sam local start-lambda`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from local_aws.processes import running
+from local_aws.templates import ROOT
+
+SAM: Final = ROOT / ".venv-sam" / "bin" / "sam"
+_START_TIMEOUT_S: Final = 300.0
+_BRIDGE_GATEWAY: Final = "{{(index .IPAM.Config 0).Gateway}}"
+
+
+def build() -> None:
+    """Run `sam build`, which builds the zips with the project's own recipe and the image of train with Docker."""
+    subprocess.run([str(SAM), "build"], cwd=ROOT, env=_environment({}), check=True)  # noqa: S603 - our own command
+
+
+def write_variables(path: Path, variables: Mapping[str, str]) -> None:
+    """Write the file for `--env-vars` that gives every function these variables."""
+    path.write_text(json.dumps({"Parameters": dict(variables)}, indent=2), encoding="utf-8")
+
+
+@contextmanager
+def serving(
+    subcommand: str, *, port: int, variables_file: Path, log: Path, credentials: Mapping[str, str]
+) -> Iterator[str]:
+    """Run `sam local start-api` or `start-lambda` until the end of the context; its URL.
+
+    Containers of functions stay warm, so that a second request takes milliseconds.
+    """
+    command = [str(SAM), "local", subcommand, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--env-vars", str(variables_file)]
+    command += ["--warm-containers", "EAGER" if subcommand == "start-api" else "LAZY"]
+    with running(command, log=log, environment=_environment(credentials), cwd=ROOT) as process:
+        _wait_until_listening(process, port, log)
+        yield f"http://127.0.0.1:{port}"
+
+
+def host_for_containers() -> tuple[str, str]:
+    """Return (the interface on which the emulator listens, the name by which containers reach it).
+
+    On Linux both are the address of Docker's bridge, which other machines cannot reach. Docker Desktop forwards
+    `host.docker.internal` to the loopback interface.
+    """
+    if sys.platform != "linux":
+        return "127.0.0.1", "host.docker.internal"
+    docker = shutil.which("docker")
+    if docker is None:
+        raise RuntimeError("Docker is not installed. Install it, or run `make local-aws DOCKER=no`.")
+    asked = subprocess.run(  # noqa: S603 - our own command
+        [docker, "network", "inspect", "bridge", "--format", _BRIDGE_GATEWAY],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    address = asked.stdout.strip()
+    if asked.returncode != 0 or not address:
+        raise RuntimeError(f"Docker does not answer: {asked.stderr.strip()}. Start it, or run with DOCKER=no.")
+    return address, address
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RECSYS_"))}
+    return {"SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "eu-central-1", **inherited, **extra}
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise RuntimeError(f"sam local did not start. The end of its log: {log.read_text('utf-8', 'replace')[-2000:]}")

@@ -1,0 +1,334 @@
+"""What a user does with a deployed stack, over HTTP and by dropping files: the same steps wherever it runs.
+
+    . .build/local-aws/env.sh && python -m tests.infra.stack_flows     # beside `make local-aws`
+
+prints the status of every route. `--beside URL` adds a second service, for instance `recsys serve`, as another column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+import httpx
+
+TIMEOUT_S: Final = 240.0
+MIB: Final = 1024 * 1024
+_GZIP: Final = {"content-type": "application/gzip"}
+_CSV: Final = {"content-type": "text/csv"}
+
+
+def orders_csv() -> bytes:
+    """Interactions of users with two tastes; one item id has a slash."""
+    lines = ["user_id,item_id,timestamp"]
+    for user in range(60):
+        stride = (1, 3, 7)[user % 3]
+        for step in range(8):
+            item = 2 * ((user // 2 + step * stride) % 20) + user % 2
+            lines.append(f"u{user},{'a/b' if item == 0 else f'i{item}'},{1_700_000_000 + 3600 * step + user}")
+    return "\n".join([*lines, ""]).encode()
+
+
+def large_csv(size_bytes: int) -> bytes:
+    """A CSV of about this size."""
+    random_source = random.Random(0)
+    lines, length = ["user_id,item_id"], 0
+    while length < size_bytes:
+        lines.append(f"user-{random_source.randrange(5000)},item-{random_source.randrange(2000)}")
+        length += len(lines[-1]) + 1
+    return ("\n".join(lines)[:size_bytes].rpartition("\n")[0] + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that answers at `url`."""
+
+    url: str
+
+    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        # Escapes in the path stay as they are: httpx keeps %2F.
+        return httpx.request(method, self.url + path, timeout=TIMEOUT_S, trust_env=False, **arguments)
+
+    def train(self, content: bytes, *, headers: Mapping[str, str] = _CSV) -> dict[str, Any]:
+        answer = self.request("POST", "/v1/train", content=content, headers=dict(headers))
+        assert answer.status_code == 202, answer.text
+        accepted: dict[str, Any] = answer.json()
+        return accepted
+
+    def finished_job(self, accepted: Mapping[str, Any]) -> dict[str, Any]:
+        """The job once it is final."""
+        headers = {"x-api-key": accepted["api_key"]}
+        return until(
+            lambda: self.request("GET", f"/v1/jobs/{accepted['job_id']}", headers=headers).json(),
+            lambda job: job.get("status") not in ("queued", "running"),
+        )
+
+    def recommend(self, api_key: str, **members: Any) -> httpx.Response:
+        return self.request("POST", "/v1/recommendations", json=members, headers={"x-api-key": api_key})
+
+
+def until(ask: Callable[[], Any], is_done: Callable[[Any], bool], *, timeout_s: float = TIMEOUT_S) -> Any:
+    """Ask twice a second until the answer is the expected one."""
+    deadline = time.monotonic() + timeout_s
+    while not is_done(answer := ask()):
+        assert time.monotonic() < deadline, f"Still not, after {timeout_s} s: {answer}"
+        time.sleep(0.5)
+    return answer
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The stack's bucket."""
+
+    s3: Any
+    name: str
+
+    def drop(self, name: str, content: bytes) -> None:
+        self.s3.put_object(Bucket=self.name, Key=name, Body=content)
+
+    def receipt(self, name: str) -> dict[str, Any]:
+        """The receipt, once it is written."""
+
+        def read() -> dict[str, Any] | None:
+            try:
+                document: dict[str, Any] = json.loads(self.s3.get_object(Bucket=self.name, Key=name)["Body"].read())
+            except self.s3.exceptions.NoSuchKey:
+                return None
+            return document
+
+        found: dict[str, Any] = until(read, lambda receipt: receipt is not None)
+        return found
+
+
+# -- the flows
+
+
+def upload_and_recommend(service: Service) -> dict[str, Any]:
+    """CSV over HTTP → 202 → trained → recommendations; what was accepted."""
+    accepted = service.train(orders_csv())
+    job = service.finished_job(accepted)
+    assert job["status"] == "succeeded", job
+    answer = service.recommend(accepted["api_key"], user_id="u1", n=5)
+    assert (answer.status_code, answer.json()["strategy"]) == (200, "personal"), answer.text
+    return accepted | {"model_version": job["model_version"]}
+
+
+def presigned_upload(service: Service) -> None:
+    """A form for a large file → the store → trained → recommendations."""
+    offer = service.request("POST", "/v1/uploads", json={}).json()
+    sent = httpx.post(offer["url"], data=offer["fields"], files={"file": orders_csv()}, trust_env=False)
+    assert sent.status_code in (200, 201, 204), sent.text
+    assert service.finished_job(offer)["status"] == "succeeded"
+    assert service.recommend(offer["api_key"], user_id="u1").status_code == 200
+
+
+def drop_and_claim(service: Service, bucket: Bucket) -> str:
+    """A drop → its receipt → claim → recommendations; the API key."""
+    bucket.drop("inbox/spring orders.csv.gz", gzip.compress(orders_csv()))
+    receipt = bucket.receipt("receipts/spring orders.gz.json")
+    assert receipt["status"] == "succeeded", receipt
+    claimed = service.request("POST", "/v1/key/claim", json={"claim_token": receipt["claim_token"]})
+    assert claimed.status_code == 201, claimed.text
+    api_key: str = claimed.json()["api_key"]
+    assert service.recommend(api_key, user_id="u1").status_code == 200
+    return api_key
+
+
+def bad_drop(bucket: Bucket) -> None:
+    """A drop that cannot be trained on → a receipt that says why."""
+    bucket.drop("inbox/bad.csv", b"user_id,item_id\nu1,A\n,B\nu2\n")
+    receipt = bucket.receipt("receipts/bad.json")
+    assert (receipt["status"], receipt["problem"]["code"]) == ("failed", "too-many-bad-lines"), receipt
+    assert "claim_token" not in receipt
+
+
+# -- every route
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request: `route` as the OpenAPI document writes it, or a description in brackets for errors."""
+
+    route: str
+    method: str
+    path: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def cases(shop: Mapping[str, Any], claim_token: str) -> Iterator[Case]:
+    """Every route of the OpenAPI document, then bodies of every kind and errors; the key is revoked at the end."""
+    key = {"x-api-key": shop["api_key"]}
+    yield Case("GET /health/live", "GET", "/health/live")
+    yield Case("GET /health/ready", "GET", "/health/ready")
+    yield Case("GET /openapi.json", "GET", "/openapi.json")
+    yield Case("GET /docs", "GET", "/docs")
+    yield Case("GET /v1/jobs/{job_id}", "GET", f"/v1/jobs/{shop['job_id']}", {"headers": key})
+    question = {"json": {"user_id": "u1", "n": 3}, "headers": key}
+    yield Case("POST /v1/recommendations", "POST", "/v1/recommendations", question)
+    batch = {"json": {"requests": [{"user_id": "u1"}, {"recent_items": ["i1"]}]}, "headers": key}
+    yield Case("POST /v1/recommendations/batch", "POST", "/v1/recommendations/batch", batch)
+    yield Case("GET /v1/items/{item_id}/similar", "GET", "/v1/items/i1/similar?n=3", {"headers": key})
+    yield Case("[an item id with %2F]", "GET", "/v1/items/a%2Fb/similar?n=3", {"headers": key})
+    yield Case("[an item id with a slash]", "GET", "/v1/items/a/b/similar", {"headers": key})
+    yield Case("[an unknown item]", "GET", "/v1/items/none/similar", {"headers": key})
+    yield Case("GET /v1/popular", "GET", "/v1/popular", {"headers": key})
+    yield Case("GET /v1/models", "GET", "/v1/models", {"headers": key})
+    activate = f"/v1/models/{shop['model_version']}/activate"
+    yield Case("POST /v1/models/{version}/activate", "POST", activate, {"headers": key})
+    yield Case("GET /v1/key", "GET", "/v1/key", {"headers": key})
+    yield Case("POST /v1/key/claim", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
+    yield Case("[a claim token that is used]", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
+    yield from body_cases(key)
+    yield from error_cases(key)
+    yield Case("POST /v1/key/rotate", "POST", "/v1/key/rotate", {"json": {"overlap_s": 0}, "headers": key})
+    yield Case("[a key that was rotated out]", "GET", "/v1/key", {"headers": key})
+
+
+def body_cases(key: Mapping[str, str]) -> Iterator[Case]:
+    """Files in every form that `POST /v1/train` documents."""
+    content, packed = orders_csv(), gzip.compress(orders_csv())
+    yield Case("POST /v1/train", "POST", "/v1/train", {"content": content, "headers": _CSV})
+    yield Case("[multipart]", "POST", "/v1/train", {"files": {"file": ("orders.csv", content)}})
+    yield Case("[multipart, gzip]", "POST", "/v1/train", {"files": {"file": ("orders.csv.gz", packed)}})
+    yield Case("[application/gzip]", "POST", "/v1/train", {"content": packed, "headers": _GZIP})
+    yield Case("[gzip as text/csv]", "POST", "/v1/train", {"content": packed, "headers": _CSV})
+    form = {"files": {"file": ("orders.csv", large_csv(4 * MIB - 1024))}}
+    yield Case("[a file of 4 MiB]", "POST", "/v1/train", form)
+    yield Case("POST /v1/uploads", "POST", "/v1/uploads", {"json": {}})
+    yield Case("[training with a key]", "POST", "/v1/train", {"content": content, "headers": {**_CSV, **key}})
+
+
+def error_cases(key: Mapping[str, str]) -> Iterator[Case]:
+    """Requests that are refused."""
+    yield Case("[no key]", "POST", "/v1/recommendations", {"json": {"user_id": "u1"}})
+    yield Case("[a key with a typo]", "GET", "/v1/key", {"headers": {"x-api-key": key["x-api-key"][:-1] + "_"}})
+    yield Case("[JSON that ends early]", "POST", "/v1/recommendations", {"content": b"{", "headers": _json(key)})
+    yield Case("[a number as user_id]", "POST", "/v1/recommendations", {"json": {"user_id": 1}, "headers": key})
+    yield Case("[a wrong method]", "GET", "/v1/recommendations", {"headers": key})
+    yield Case("[a wrong method of api]", "GET", "/v1/train", {"headers": key})
+    yield Case("[an unknown path]", "GET", "/v1/nothing")
+    yield Case("[an unknown job]", "GET", "/v1/jobs/none", {"headers": key})
+    yield Case("[an unknown version]", "POST", "/v1/models/none/activate", {"headers": key})
+    yield Case("[an empty file]", "POST", "/v1/train", {"content": b"", "headers": _CSV})
+    yield Case("[JSON as a file]", "POST", "/v1/train", {"content": b"{}", "headers": _json({})})
+
+
+def _json(headers: Mapping[str, str]) -> dict[str, str]:
+    return {**headers, "content-type": "application/json"}
+
+
+def status_of(answer: httpx.Response) -> str:
+    """The status, with the code of the problem where it is one."""
+    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
+    return f"{answer.status_code}{' ' + answer.json()['type'].rpartition(':')[2] if is_problem else ''}"
+
+
+EXPECTED: Final = {
+    "GET /health/live": "200",
+    "GET /health/ready": "200",
+    "GET /openapi.json": "200",
+    "GET /docs": "200",
+    "GET /v1/jobs/{job_id}": "200",
+    "POST /v1/recommendations": "200",
+    "POST /v1/recommendations/batch": "200",
+    "GET /v1/items/{item_id}/similar": "200",
+    "[an item id with %2F]": "200",
+    "[an item id with a slash]": "200",
+    "[an unknown item]": "404 item-not-found",
+    "GET /v1/popular": "200",
+    "GET /v1/models": "200",
+    "POST /v1/models/{version}/activate": "200",
+    "GET /v1/key": "200",
+    "POST /v1/key/claim": "201",
+    "[a claim token that is used]": "410 claim-gone",
+    "POST /v1/train": "202",
+    "[multipart]": "202",
+    "[multipart, gzip]": "202",
+    "[application/gzip]": "202",
+    "[gzip as text/csv]": "415 unsupported-media-type",
+    "[a file of 4 MiB]": "202",
+    "POST /v1/uploads": "201",
+    "[training with a key]": "202",
+    "[no key]": "401 invalid-api-key",
+    "[a key with a typo]": "401 invalid-api-key",
+    "[JSON that ends early]": "422 invalid-request",
+    "[a number as user_id]": "422 invalid-request",
+    "[a wrong method]": "405 method-not-allowed",
+    "[a wrong method of api]": "405 method-not-allowed",
+    "[an unknown path]": "404 not-found",
+    "[an unknown job]": "404 job-not-found",
+    "[an unknown version]": "404 version-not-found",
+    "[an empty file]": "422 empty-upload",
+    "[JSON as a file]": "415 unsupported-media-type",
+    "POST /v1/key/rotate": "200",
+    "[a key that was rotated out]": "401 invalid-api-key",
+    "DELETE /v1/key": "204",
+}
+"""The status of each case on AWS."""
+
+
+def statuses(service: Service, shop: Mapping[str, Any], claim_token: str) -> dict[str, str]:
+    """The status of every case. In the end, the key that `claim_token` was exchanged for is revoked."""
+    found, claimed_key = {}, ""
+    for case in cases(shop, claim_token):
+        answer = service.request(case.method, case.path, **case.arguments)
+        found[case.route] = status_of(answer)
+        if case.route == "POST /v1/key/claim" and answer.status_code == 201:
+            claimed_key = answer.json()["api_key"]
+    revoked = service.request("DELETE", "/v1/key", headers={"x-api-key": claimed_key})
+    return found | {"DELETE /v1/key": status_of(revoked)}
+
+
+def main() -> None:
+    """Print a table of statuses."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--beside", help="URL of a second service", metavar="URL")
+    parser.add_argument("--inbox", help="data directory of the second service", metavar="DIR")
+    arguments = parser.parse_args()
+    bucket = Bucket(boto3.client("s3"), os.environ["RECSYS_BUCKET"])
+    service = Service(os.environ["RECSYS_URL"])
+    columns = [_column(service, bucket)]
+    if arguments.beside:
+        columns.append(_column(Service(arguments.beside), _Directory(arguments.inbox)))
+    for route, status in columns[0].items():
+        others = "".join(f"{column[route]:34}" for column in columns[1:])
+        sys.stdout.write(f"{route:38}{status:34}{others}\n")
+
+
+def _column(service: Service, bucket: Any) -> dict[str, str]:
+    shop = upload_and_recommend(service)
+    presigned_upload(service)
+    name = f"table-{secrets.token_hex(4)}"
+    bucket.drop(f"inbox/{name}.csv", orders_csv())
+    token = bucket.receipt(f"receipts/{name}.json")["claim_token"]
+    return statuses(service, shop, token)
+
+
+class _Directory:
+    """The data directory of `recsys serve`, in place of a bucket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def drop(self, name: str, content: bytes) -> None:
+        (self._path / name).write_bytes(content)
+
+    def receipt(self, name: str) -> dict[str, Any]:
+        until((self._path / name).exists, bool)
+        document: dict[str, Any] = json.loads((self._path / name).read_bytes())
+        return document
+
+
+if __name__ == "__main__":
+    main()
