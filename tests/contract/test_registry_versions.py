@@ -67,6 +67,7 @@ def test_publishing_makes_a_version_current_and_the_job_succeeded(registry: Regi
     assert registry.get_job("job1") == a_job(
         state=JobState.SUCCEEDED,
         fence=1,
+        started_at=NOW,
         data_timestamp="2026-03-01#a",
         updated_at=MINUTE_LATER,
         version="job1.1",

@@ -26,7 +26,7 @@ from recsys_train.fitting.evaluation import Quality
 from tests.docs.pages import DOCS, PAGES, REFERENCE, ROOT, SHELL_BLOCKS, code_spans, name_of, prose, table_rows
 
 OUTSIDE_OPENAPI = {"GET /docs", "GET /openapi.json"}
-EXAMPLES = {"RECSYS_API_KEY"}
+EXAMPLES = {"RECSYS_API_KEY", "RECSYS_URL", "RECSYS_QUEUE_URL"}
 """Variables that examples set for themselves."""
 SOURCES = [path for folder in ("functions", "layers", "local") for path in (ROOT / folder).rglob("*.py")]
 UNITS = {"": 1, " MiB": 2**20, " GiB": 2**30}
@@ -111,6 +111,8 @@ def _value_of(text: str) -> float | str:
 
 
 def _comparable(value: object) -> float | str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return float(value) if isinstance(value, int | float) else str(value)
 
 

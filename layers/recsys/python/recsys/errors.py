@@ -9,6 +9,7 @@
     ├── InvalidData                the CSV cannot be used for training
     │   └── UntrainableCsv         the CSV was read, but too little of it is usable
     ├── InvalidApiKey              the key is missing, malformed, unknown or revoked
+    │   └── ApiKeyRequired         the service does not accept training without a key
     ├── NotFound
     │   ├── JobNotFound
     │   ├── KeyNotFound
@@ -211,11 +212,11 @@ class InvalidApiKey(RecsysError):
 
 
 class ApiKeyRequired(InvalidApiKey):
-    """A request without a key, to a service that gives out no keys over HTTP."""
+    """Raised when a request without a key tries to train, and the service does not create keys over HTTP."""
 
     code = "api-key-required"
     title = "An API key is required"
-    default_hint = "Send your key in the X-API-Key header, or ask whoever runs this service for one."
+    default_hint = "Send your key in the X-API-Key header, or request one from the operator of the service."
 
 
 class NotFound(RecsysError):
