@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("live-operations")]
 
 CSV = orders()
 N_BACKUPS = 20
-SETTLE_S = 40.0
+SETTLE_S = 5.0
+"""A few more looks, after which the worker knows that nothing is new."""
 N_RESTARTS = 6
 """One more than the number of attempts that a job has."""
 
@@ -155,7 +156,8 @@ def test_idle_worker_with_ten_thousand_old_uploads_uses_little_cpu(tmp_path: Pat
         (uploads / f"old{number}.csv").write_bytes(b"")
     with running_service(tmp_path / "data", tmp_path / "log") as service:
         worker = service.worker()
-        time.sleep(SETTLE_S)  # the worker imports TensorFlow and looks at every file once
+        eventually(lambda: service.output().count("Object ignored") == 10_000, "not every file was read", timeout_s=200)
+        time.sleep(SETTLE_S)
         used_s = sum(worker.cpu_times()[:2])
         time.sleep(10)
         assert sum(worker.cpu_times()[:2]) - used_s < 10 * 0.05
