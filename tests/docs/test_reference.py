@@ -111,6 +111,8 @@ def _value_of(text: str) -> float | str:
 
 
 def _comparable(value: object) -> float | str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return float(value) if isinstance(value, int | float) else str(value)
 
 
