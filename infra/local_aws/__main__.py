@@ -42,10 +42,10 @@ class LocalStack:
     def to_shell(self) -> str:
         """Variables for a shell, so that `curl` and the AWS CLI find the stack."""
         variables = {
-            "RECSYS_URL": self.url,
-            "RECSYS_BUCKET": self.bucket,
-            "RECSYS_TABLE": self.table,
-            "RECSYS_QUEUE_URL": self.queue_url,
+            "STACK_URL": self.url,
+            "STACK_BUCKET": self.bucket,
+            "STACK_TABLE": self.table,
+            "STACK_QUEUE_URL": self.queue_url,
             **self.emulator.environment,
         }
         return "".join(f"export {name}='{value}'\n" for name, value in variables.items())

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-_STOP_TIMEOUT_S: Final = 15.0
+_STOP_TIMEOUT_S: Final = 60.0
+"""`sam local` stops its containers one after another, each within ten seconds."""
 
 
 @contextmanager

@@ -296,8 +296,8 @@ def main() -> None:
     parser.add_argument("--beside", help="URL of a second service", metavar="URL")
     parser.add_argument("--inbox", help="data directory of the second service", metavar="DIR")
     arguments = parser.parse_args()
-    bucket = Bucket(boto3.client("s3"), os.environ["RECSYS_BUCKET"])
-    service = Service(os.environ["RECSYS_URL"])
+    bucket = Bucket(boto3.client("s3"), os.environ["STACK_BUCKET"])
+    service = Service(os.environ["STACK_URL"])
     columns = [_column(service, bucket)]
     if arguments.beside:
         columns.append(_column(Service(arguments.beside), _Directory(arguments.inbox)))
