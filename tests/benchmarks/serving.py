@@ -19,7 +19,8 @@ import numpy as np
 from recsys.model import artifact
 from recsys.model.batch_ranking import recommend_all
 from recsys.model.neumf import Floats, Network, User
-from recsys.model.recommender import Recommendations, ServingModel, recommend, top_n
+from recsys.model.recommender import Recommendations, ServingModel, recommend
+from recsys.model.top_n import top_n
 from tests.benchmarks.measured import run
 from tests.benchmarks.protocol import train_file
 from tests.benchmarks.serving_models import DEEP, enlarged, trained

@@ -63,6 +63,8 @@ def enlarged(model: ServingModel, n_items: int, n_users: int) -> ServingModel:
     rows: the bounds find no clusters that training would not make. Users are the trained ones over and over, each item
     replaced by one drawn after it.
     """
+    if n_items < model.network.n_items:
+        model = _first_items(model, n_items)
     generator = np.random.default_rng(0)
     network = model.network
     n_trained = network.n_items
@@ -100,6 +102,23 @@ def enlarged(model: ServingModel, n_items: int, n_users: int) -> ServingModel:
         seen_items=items,
         popularity=popularity,
         size_bytes=1,
+    )
+
+
+def _first_items(model: ServingModel, n_items: int) -> ServingModel:
+    """Return the model of the first items alone; histories lose the others."""
+    tables = ("item_gmf", "history_gmf", "item_hidden_1", "history_hidden_1")
+    network = replace(model.network, **{name: getattr(model.network, name)[:n_items] for name in tables})
+    is_kept = model.seen_items < n_items
+    kept_before = np.append(0, np.cumsum(is_kept))
+    return replace(
+        model,
+        items=Vocabulary.of(model.items[:n_items]),
+        network=network,
+        bounds=Bounds.of(network),
+        seen_starts=kept_before[model.seen_starts],
+        seen_items=model.seen_items[is_kept],
+        popularity=model.popularity[:n_items],
     )
 
 
