@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import pairwise
 from typing import Final, TypeVar
 
 import numpy as np
@@ -83,8 +83,9 @@ def _rank_for_each(
     best = best_items_of_each(items, users, n, excluded=histories)
     # Look up ids and scores of all users in one call: a NumPy call costs as much for 20 numbers as for thousands.
     item_indices, logits = (np.concatenate(part) for part in zip(*best, strict=True))
-    scored = zip(model.items.at(item_indices), sigmoid(logits).tolist(), strict=True)
-    return [number_ranks(islice(scored, len(indices))) for indices, _ in best]
+    item_ids, scores = model.items.at(item_indices), sigmoid(logits).tolist()
+    ends = np.cumsum([0, *(len(indices) for indices, _ in best)]).tolist()
+    return [number_ranks(item_ids[begin:end], scores[begin:end]) for begin, end in pairwise(ends)]
 
 
 def _map_in_order(function: Callable[[_Part], _Result], parts: Iterable[_Part], n_threads: int) -> Iterator[_Result]:

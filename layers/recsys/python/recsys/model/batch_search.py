@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from recsys.model.neumf import Floats, ItemIndices, Network, User
 from recsys.model.pruned_search import Bounds, gamma, mlp_parts, round_down
+from recsys.model.selection import nth_largest_bound
 from recsys.model.top_n import best_items
 
 MAX_USERS: Final = 2048
@@ -32,8 +33,6 @@ _CHUNK: Final = 2048
 """Items in each later chunk; 16 MiB of GMF parts in a full batch."""
 _MAX_CANDIDATES: Final = 2048
 """Items that may remain per user. A user with more is searched alone, to limit memory. Not tuned."""
-_MIN_GROUPS: Final = 256
-"""Groups of columns whose maxima bound the n-th largest value; more give a closer bound, but cost more. Not tuned."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,7 +195,7 @@ def _floors(
     items: NormSortedItems, batch: _BatchUsers, n: int, gmf: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return a lower bound of each user's n-th best logit from the first chunk, and a mask of users who have one."""
-    nth_gmf = _lower_bound_of_nth_largest(gmf, n)
+    nth_gmf = nth_largest_bound(gmf, n)
     thresholds = np.where(nth_gmf == -np.inf, np.inf, nth_gmf)  # select nothing where there is no bound
     users, columns, _ = _indices_above(gmf, thresholds)
     logits = gmf[users, columns] + mlp_parts(items.network, batch.users.mlp[users], items.order[columns])
@@ -219,21 +218,6 @@ def _inverse_permutation(order: NDArray[np.int64]) -> NDArray[np.int64]:
     positions = np.empty_like(order)
     positions[order] = np.arange(len(order))
     return positions
-
-
-def _lower_bound_of_nth_largest(values: Floats, n: int) -> Floats:
-    """Return a lower bound of each row's n-th largest value, (n_rows,); -inf if the row may hold fewer finite values.
-
-    Columns are divided into groups. The bound is the n-th largest of the groups' maxima, which are values of n
-    different columns.
-    """
-    n_groups = min(values.shape[1], max(_MIN_GROUPS, 4 * n))
-    if n_groups < n:
-        return np.full(len(values), -np.inf, dtype=np.float32)
-    per_group = values.shape[1] // n_groups
-    maxima = values[:, : per_group * n_groups].reshape(len(values), per_group, n_groups).max(axis=1)
-    largest: Floats = np.partition(maxima, -n, axis=1)[:, -n]
-    return largest
 
 
 def _indices_above(

@@ -43,6 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.model.neumf import Floats, ItemIndices, Network, User
+from recsys.model.selection import nth_largest_bound
 
 ITEMS_PER_CENTRE: Final = 16
 """A centre costs as much per request as an item, so small catalogues have fewer than `MAX_CENTRES`. Not tuned."""
@@ -58,6 +59,8 @@ _FIRST_ITEMS_FACTOR: Final = 2
 _FIRST_ITEMS_EXTRA: Final = 32
 """The floor comes from the 2 n + 32 items with the largest GMF parts: more than n, because the MLP reorders them, and
 few, because each costs an MLP evaluation. Not tuned."""
+LOWEST: Final = np.finfo(np.float32).min
+"""The lowest finite logit. Excluded items are below it."""
 _UNIT_ROUNDOFF: Final = 2.0**-24
 """Largest relative error of one float32 operation."""
 _ROUNDED_UP: Final = 1 + 1e-6
@@ -117,8 +120,9 @@ class Bounds:
         and Stability of Numerical Algorithms", §3.1), and an MLP layer multiplies the error of its input by at most
         the norm of its kernel.
         """
-        gmf, mlp = (np.sqrt(np.einsum("...i,...i", half, half)) for half in (user.gmf, user.mlp))
-        error: NDArray[np.float64] = self.rounding[0] + self.rounding[1] * gmf + self.rounding[2] * mlp
+        gmf, mlp = np.sqrt(np.vecdot(user.gmf, user.gmf)), np.sqrt(np.vecdot(user.mlp, user.mlp))
+        base, per_gmf, per_mlp = self.rounding
+        error: NDArray[np.float64] = base + per_gmf * gmf + per_mlp * mlp
         return error
 
 
@@ -126,7 +130,7 @@ class Bounds:
 
 
 def prune(
-    network: Network, bounds: Bounds, user: User, n: int, gmf: Floats, margin: NDArray[np.float64]
+    network: Network, bounds: Bounds, user: User, n: int, gmf: Floats, margin: float
 ) -> tuple[ItemIndices, Floats]:
     """Return the items that can be among the user's `n` best, and their float32 logits without the output bias.
 
@@ -137,17 +141,17 @@ def prune(
     margin
         Twice the rounding error of the user's logits, see `Bounds.error`.
     """
-    n_first = min(len(gmf), _FIRST_ITEMS_FACTOR * n + _FIRST_ITEMS_EXTRA)
-    first = np.argpartition(gmf, -n_first)[-n_first:]
-    first = first[gmf[first] > -np.inf]
+    n_first = _FIRST_ITEMS_FACTOR * n + _FIRST_ITEMS_EXTRA
+    # Any n eligible items yield a valid floor, so ties at the bound may be cut off.
+    first = np.flatnonzero(gmf >= np.maximum(nth_largest_bound(gmf, n_first), LOWEST))[: 2 * n_first]
     if len(first) <= n:  # there are hardly more eligible items than n, so none can be ruled out
         items = np.flatnonzero(gmf > -np.inf)
         return items, gmf[items] + mlp_parts(network, user.mlp, items)
-    floor = np.partition(gmf[first] + mlp_parts(network, user.mlp, first), -n)[-n] - margin
+    floor = float(np.partition(gmf[first] + mlp_parts(network, user.mlp, first), -n)[-n]) - margin
     tops = network.mlp_outputs(user.mlp + bounds.centres)
-    items = np.flatnonzero(gmf >= round_down(floor - (tops + bounds.reach).max()))  # (2)
+    items = np.flatnonzero(gmf >= round_down(floor - float((tops + bounds.reach).max())))  # (2)
     uppers = gmf[items] + tops[bounds.cluster[items]] + bounds.slack[items]
-    items = items[uppers >= floor]  # (1)
+    items = items[uppers >= round_down(floor)]  # (1)
     return items, gmf[items] + mlp_parts(network, user.mlp, items)
 
 
@@ -216,9 +220,10 @@ def _round_up(values: NDArray[np.float64]) -> Floats:
     return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
-def round_down(values: NDArray[np.floating]) -> Floats:
+def round_down(values: NDArray[np.floating] | float) -> Floats:
     """Convert thresholds to float32 so that none increases: comparing float32 arrays with float64 is slower."""
-    return np.nextafter(values.astype(np.float32), np.float32(-np.inf))
+    rounded: Floats = np.nextafter(np.float32(values), np.float32(-np.inf))
+    return rounded
 
 
 # -- per network: centres

@@ -171,7 +171,7 @@ def recommend(
         history = _extend_history(history, _indices(model.items, recent_items))
     excluded = _indices(model.items, exclude_items)
     if exclude_seen:
-        excluded = np.concatenate([excluded, history])
+        excluded = np.concatenate([excluded, history]) if len(excluded) else history
     eligible = None if candidates is None else np.unique(_indices(model.items, candidates))
     if user_index is None and len(history) == 0:
         return _recommend_popular(model, user_id, n, excluded, eligible)
@@ -262,9 +262,9 @@ def _recommend_popular(
 
 
 def _to_ranked_items(items: Vocabulary, best: ItemIndices, scores: Floats) -> list[RankedItem]:
-    return number_ranks(zip(items.at(best), scores.tolist(), strict=True))
+    return number_ranks(items.at(best), scores.tolist())
 
 
-def number_ranks(items: Iterable[tuple[str, float]]) -> list[RankedItem]:
-    """Number (item id, score) pairs, best first, from 1."""
-    return [RankedItem(item_id, rank, score) for rank, (item_id, score) in enumerate(items, start=1)]
+def number_ranks(item_ids: Sequence[str], scores: Sequence[float]) -> list[RankedItem]:
+    """Number items, best first, from 1."""
+    return list(map(RankedItem, item_ids, range(1, len(item_ids) + 1), scores))

@@ -11,15 +11,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys.model.neumf import Floats, ItemIndices, Network, User
-from recsys.model.pruned_search import Bounds, mlp_parts, prune, round_down
+from recsys.model.pruned_search import LOWEST, Bounds, mlp_parts, prune, round_down
+from recsys.model.selection import nth_largest_bound
 
 PRUNE_MIN_ITEMS: Final = 8000
-"""Catalogue size from which pruned search is used; measured in docs/decisions/exact-search.md."""
-_LOWEST: Final = np.finfo(np.float32).min
-"""The lowest finite logit; what is below it is excluded."""
+"""Catalogue size from which pruned search is used; `best_items` chooses. Measured in docs/decisions/exact-search.md."""
 
 
 def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
@@ -45,14 +43,11 @@ def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
     >>> top_n(values, 2, excluded=np.array([1])).tolist()
     [3, 2]
     """
+    if n == 0:
+        return np.zeros(0, dtype=np.int64)
     eligible = np.array(values, dtype=np.float32)
     eligible[excluded] = -np.inf
-    n = min(n, len(eligible))
-    if 0 < n < len(eligible):
-        candidates = np.flatnonzero(eligible >= np.partition(eligible, -n)[-n])
-    else:
-        candidates = np.arange(len(eligible))
-    candidates = candidates[eligible[candidates] > -np.inf]
+    candidates = _near_best(eligible, n, margin=0)
     order = np.argsort(-eligible[candidates], kind="stable")
     return candidates[order[:n]]
 
@@ -103,7 +98,7 @@ def best_items(
     """
     if n == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    margin = 2 * bounds.error(user)
+    margin = 2 * float(bounds.error(user))
     if candidates is not None:
         items = _search_candidates(network, user, n, np.setdiff1d(candidates, excluded), margin)
     elif network.n_items >= PRUNE_MIN_ITEMS:
@@ -111,13 +106,11 @@ def best_items(
     else:
         items = _search_all(network, user, n, excluded, margin)
     exact = network.exact_logits(user, items)
-    order = np.lexsort((items, -exact))[:n]
+    order = np.argsort(-exact, kind="stable")[:n]  # `items` ascend, so ties are in order
     return items[order], exact[order]
 
 
-def _search_all(
-    network: Network, user: User, n: int, excluded: ItemIndices, margin: NDArray[np.float64]
-) -> ItemIndices:
+def _search_all(network: Network, user: User, n: int, excluded: ItemIndices, margin: float) -> ItemIndices:
     """Find the items that can be among the `n` best by brute force."""
     logits = network.logits(user)
     logits[excluded] = -np.inf
@@ -125,7 +118,7 @@ def _search_all(
 
 
 def _search_pruned(
-    network: Network, bounds: Bounds, user: User, n: int, excluded: ItemIndices, margin: NDArray[np.float64]
+    network: Network, bounds: Bounds, user: User, n: int, excluded: ItemIndices, margin: float
 ) -> ItemIndices:
     """Find the items that can be among the `n` best by pruned search."""
     gmf = network.item_gmf @ user.gmf
@@ -134,17 +127,17 @@ def _search_pruned(
     return items[_near_best(logits, n, margin)]
 
 
-def _search_candidates(
-    network: Network, user: User, n: int, candidates: ItemIndices, margin: NDArray[np.float64]
-) -> ItemIndices:
+def _search_candidates(network: Network, user: User, n: int, candidates: ItemIndices, margin: float) -> ItemIndices:
     """Find the items that can be among the `n` best of some items."""
     logits = network.item_gmf[candidates] @ user.gmf + mlp_parts(network, user.mlp, candidates)
     return candidates[_near_best(logits, n, margin)]
 
 
-def _near_best(logits: Floats, n: int, margin: NDArray[np.float64]) -> ItemIndices:
-    """Return the indices of all logits that are at most `margin` below the n-th largest; -inf is never returned."""
-    if n >= len(logits):
-        return np.flatnonzero(logits > -np.inf)
-    threshold = round_down(np.partition(logits, -n)[-n] - margin)
-    return np.flatnonzero(logits >= np.maximum(threshold, _LOWEST))
+def _near_best(logits: Floats, n: int, margin: float) -> ItemIndices:
+    """Return the indices of all logits that are at most `margin` below the n-th largest, and a few others, ascending.
+
+    Logits of -inf are never returned.
+    """
+    threshold = round_down(float(nth_largest_bound(logits, n)) - margin)
+    indices: ItemIndices = np.flatnonzero(logits >= np.maximum(threshold, LOWEST))
+    return indices

@@ -144,7 +144,7 @@ class Vocabulary(Sequence[str]):
         """
         text = self.text.data
         begins, ends = self.starts[rows].tolist(), self.starts[rows + 1].tolist()
-        return [text[begin:end].tobytes().decode() for begin, end in zip(begins, ends, strict=True)]
+        return [str(text[begin:end], "utf-8") for begin, end in zip(begins, ends, strict=True)]
 
     def __contains__(self, wanted: object) -> bool:
         return isinstance(wanted, str) and self.find(wanted) is not None
