@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recsys.model import batch_search
 from recsys.model.batch_search import NormSortedItems, best_items_of_each
-from recsys.model.neumf import Floats, ItemIndices, Network
+from recsys.model.neumf import Floats, ItemIndices, Network, User
 from recsys.model.pruned_search import Bounds
 from tests.unit.search_oracle import NOTHING, random_search_network, rank_every_item
 
@@ -86,3 +86,11 @@ def test_items_are_sorted_by_descending_norm() -> None:
     assert items.positions.tolist() == [1, 2, 0]
     assert np.all(items.norms >= [10, 5, 1])
     assert items.norms == pytest.approx([10, 5, 1], rel=1e-5)
+
+
+def test_error_bounds_of_a_batch_equal_those_of_its_users() -> None:
+    network = random_search_network(50)
+    bounds = Bounds.of(network)
+    users = [network.user(history) for history in (NOTHING, np.array([3]), np.arange(20))]
+    batch = User(np.array([user.gmf for user in users]), np.array([user.mlp for user in users]))
+    assert bounds.errors(batch).tolist() == pytest.approx([bounds.error(user) for user in users], rel=1e-6)

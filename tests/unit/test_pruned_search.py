@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recsys.model import top_n
 from recsys.model.neumf import Floats, ItemIndices, Network, User
-from recsys.model.pruned_search import Bounds, lipschitz_constant, slope_bounds
+from recsys.model.pruned_search import Bounds, lipschitz_constant, lowered, slope_bounds
 from recsys.model.top_n import best_items
 from tests.unit.search_oracle import NOTHING, random_search_network, rank_every_item
 
@@ -206,3 +206,9 @@ def test_reach_is_the_largest_slack_of_a_centre_s_items() -> None:
         rounding=np.zeros(3),
     )
     assert bounds.reach.tolist() == [3, 0, 5]
+
+
+@given(threshold=st.floats(-1e30, 1e30))
+def test_lowered_thresholds_do_not_rise_when_rounded_to_float32(threshold: float) -> None:
+    assert float(np.float32(lowered(threshold))) <= threshold
+    assert lowered(threshold) >= threshold - 3e-7 * abs(threshold) - 1e-44

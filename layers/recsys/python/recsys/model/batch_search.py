@@ -75,7 +75,7 @@ def best_items_of_each(
         return [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)) for _ in users]
     network, bounds = items.network, items.bounds
     batch = _BatchUsers.of(users, items, excluded)
-    margins = 2 * bounds.error(batch.users)
+    margins = 2 * bounds.errors(batch.users)
     pairs, gave_up = _prune(items, batch, n, margins)
     logits = pairs.gmf + mlp_parts(network, batch.users.mlp[pairs.users], pairs.items)
     nth_logits, _ = _nth_largest(logits, pairs.users, n, len(users))

@@ -261,8 +261,7 @@ class Network:
         (n,) float32
             One logit per item.
         """
-        single = User(user.gmf[None], user.mlp[None])
-        return _in_blocks(len(items), lambda block: self._exact_logits(single, items[block]))
+        return _in_blocks(len(items), lambda block: self._exact_logits(user, items[block]))
 
     def exact_pair_logits(self, users: User, user_rows: NDArray[np.integer], items: NDArray[np.integer]) -> Floats:
         """Compute reproducible logits of (user, item) pairs, (n_pairs,) float32.
@@ -278,7 +277,7 @@ class Network:
         return _in_blocks(len(items), logits)
 
     def _exact_logits(self, users: User, items: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Compute float64 logits of pairs, (n,); `users` holds one user per item, or a single user for all items.
+        """Compute float64 logits of pairs, (n,); `users` is one user, or a batch with one user per item.
 
         Each pair has its own dot products and its own products of a one-row matrix. One large product would be faster,
         but the order of its sums can depend on the other rows.

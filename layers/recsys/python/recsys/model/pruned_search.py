@@ -36,6 +36,7 @@ result is therefore exactly that of ranking every item by its exact logit.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -59,7 +60,7 @@ _FIRST_ITEMS_FACTOR: Final = 2
 _FIRST_ITEMS_EXTRA: Final = 32
 """The floor comes from the 2 n + 32 items with the largest GMF parts: more than n, because the MLP reorders them, and
 few, because each costs an MLP evaluation. Not tuned."""
-LOWEST: Final = np.finfo(np.float32).min
+LOWEST: Final = float(np.finfo(np.float32).min)
 """The lowest finite logit. Excluded items are below it."""
 _UNIT_ROUNDOFF: Final = 2.0**-24
 """Largest relative error of one float32 operation."""
@@ -112,18 +113,22 @@ class Bounds:
         slack = np.minimum(lipschitz_constant(network) * distances, slope_slack) * _ROUNDED_UP
         return cls.from_arrays(centres, cluster.astype(np.uint16), _round_up(slack), _rounding(network))
 
-    def error(self, user: User) -> NDArray[np.float64]:
-        """Bound the rounding error of a float32 logit, and of the left side of (1), for any item.
+    def error(self, user: User) -> float:
+        """Bound the rounding error of a float32 logit, and of the left side of (1), for one user and any item.
 
-        The bound is `rounding @ [1, |user.gmf|, |user.mlp|]`; a float64 scalar, or (n_users,) if `user` is a batch.
-        A dot product of length m is off by at most gamma(m) |x| |y| in whatever order it is summed (Higham, "Accuracy
-        and Stability of Numerical Algorithms", §3.1), and an MLP layer multiplies the error of its input by at most
-        the norm of its kernel.
+        The bound is `rounding @ [1, |user.gmf|, |user.mlp|]`. A dot product of length m is off by at most
+        gamma(m) |x| |y| in whatever order it is summed (Higham, "Accuracy and Stability of Numerical Algorithms",
+        §3.1), and an MLP layer multiplies the error of its input by at most the norm of its kernel.
         """
-        gmf, mlp = np.sqrt(np.vecdot(user.gmf, user.gmf)), np.sqrt(np.vecdot(user.mlp, user.mlp))
-        base, per_gmf, per_mlp = self.rounding
-        error: NDArray[np.float64] = base + per_gmf * gmf + per_mlp * mlp
-        return error
+        base, per_gmf, per_mlp = self.rounding.tolist()
+        gmf, mlp = math.sqrt(user.gmf @ user.gmf), math.sqrt(user.mlp @ user.mlp)
+        return float(base + per_gmf * gmf + per_mlp * mlp)
+
+    def errors(self, users: User) -> NDArray[np.float64]:
+        """Return `error` of each user of a batch, (n_users,)."""
+        gmf, mlp = np.vecdot(users.gmf, users.gmf), np.vecdot(users.mlp, users.mlp)
+        errors: NDArray[np.float64] = self.rounding @ np.stack([np.ones_like(gmf), np.sqrt(gmf), np.sqrt(mlp)])
+        return errors
 
 
 # -- per request
@@ -143,15 +148,15 @@ def prune(
     """
     n_first = _FIRST_ITEMS_FACTOR * n + _FIRST_ITEMS_EXTRA
     # Any n eligible items yield a valid floor, so ties at the bound may be cut off.
-    first = np.flatnonzero(gmf >= np.maximum(nth_largest_bound(gmf, n_first), LOWEST))[: 2 * n_first]
+    first = np.flatnonzero(gmf >= lowered(float(nth_largest_bound(gmf, n_first))))[: 2 * n_first]
     if len(first) <= n:  # there are hardly more eligible items than n, so none can be ruled out
         items = np.flatnonzero(gmf > -np.inf)
         return items, gmf[items] + mlp_parts(network, user.mlp, items)
     floor = float(np.partition(gmf[first] + mlp_parts(network, user.mlp, first), -n)[-n]) - margin
     tops = network.mlp_outputs(user.mlp + bounds.centres)
-    items = np.flatnonzero(gmf >= round_down(floor - float((tops + bounds.reach).max())))  # (2)
+    items = np.flatnonzero(gmf >= lowered(floor - float((tops + bounds.reach).max())))  # (2)
     uppers = gmf[items] + tops[bounds.cluster[items]] + bounds.slack[items]
-    items = items[uppers >= round_down(floor)]  # (1)
+    items = items[uppers >= lowered(floor)]  # (1)
     return items, gmf[items] + mlp_parts(network, user.mlp, items)
 
 
@@ -220,10 +225,18 @@ def _round_up(values: NDArray[np.float64]) -> Floats:
     return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
-def round_down(values: NDArray[np.floating] | float) -> Floats:
+def round_down(thresholds: NDArray[np.floating]) -> Floats:
     """Convert thresholds to float32 so that none increases: comparing float32 arrays with float64 is slower."""
-    rounded: Floats = np.nextafter(np.float32(values), np.float32(-np.inf))
-    return rounded
+    return np.nextafter(thresholds.astype(np.float32), np.float32(-np.inf))
+
+
+def lowered(threshold: float) -> float:
+    """Return a finite threshold that is slightly lower, so that rounding it to float32 cannot raise it.
+
+    NumPy rounds a Python number that is compared with a float32 array. The decrease is twice the largest rounding
+    error; the second term is the smallest positive float32 number.
+    """
+    return max(threshold - (abs(threshold) * 2 * _UNIT_ROUNDOFF + 2.0**-149), LOWEST)
 
 
 # -- per network: centres

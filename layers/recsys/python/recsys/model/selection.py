@@ -43,5 +43,7 @@ def nth_largest_bound(values: Floats, n: int) -> Floats:
         return np.full(values.shape[:-1], -np.inf, dtype=np.float32)
     per_group = n_values // n_groups
     groups = values[..., : per_group * n_groups].reshape(*values.shape[:-1], per_group, n_groups)
-    bound: Floats = np.partition(groups.max(axis=-2), -n)[..., -n]
+    maxima: Floats = np.maximum.reduce(groups, axis=-2)
+    maxima.partition(n_groups - n, axis=-1)
+    bound: Floats = maxima[..., n_groups - n]
     return bound

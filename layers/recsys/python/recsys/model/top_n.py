@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from recsys.model.neumf import Floats, ItemIndices, Network, User
-from recsys.model.pruned_search import LOWEST, Bounds, mlp_parts, prune, round_down
+from recsys.model.pruned_search import Bounds, lowered, mlp_parts, prune
 from recsys.model.selection import nth_largest_bound
 
 PRUNE_MIN_ITEMS: Final = 8000
@@ -98,7 +98,7 @@ def best_items(
     """
     if n == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    margin = 2 * float(bounds.error(user))
+    margin = 2 * bounds.error(user)
     if candidates is not None:
         items = _search_candidates(network, user, n, np.setdiff1d(candidates, excluded), margin)
     elif network.n_items >= PRUNE_MIN_ITEMS:
@@ -138,6 +138,4 @@ def _near_best(logits: Floats, n: int, margin: float) -> ItemIndices:
 
     Logits of -inf are never returned.
     """
-    threshold = round_down(float(nth_largest_bound(logits, n)) - margin)
-    indices: ItemIndices = np.flatnonzero(logits >= np.maximum(threshold, LOWEST))
-    return indices
+    return np.flatnonzero(logits >= lowered(float(nth_largest_bound(logits, n)) - margin))
