@@ -1,4 +1,4 @@
-"""Models made by hand or by chance, without training, for tests of what uses a model."""
+"""Models with chosen or random weights, for tests that need a model but no training."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from recsys.model.vocabulary import Vocabulary
 
 
 def random_weights(dims: Dims, seed: int = 0) -> dict[str, Floats]:
-    """Trained arrays by chance that let both paths matter: logits of a few units either way."""
+    """Return random weights. Their logits lie within a few units of 0, and both paths contribute to them."""
     generator = np.random.default_rng(seed)
     shapes = dims.weight_shapes() | dims.map_shapes()
     return {name: generator.normal(0.0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def random_network(dims: Dims, seed: int = 0, *, decay: float = 0.5) -> Network:
-    """A network by chance as a server holds it; see `random_weights`."""
+    """Return a serving network with `random_weights`."""
     return Network.from_weights(dims, random_weights(dims, seed), decay=decay)
 
 
 def network_of(rows: Sequence[Sequence[float]]) -> Network:
-    """The network in which somebody who had item j alone has the logits `rows[j]`: its GMF path looks them up.
+    """Return a network with chosen logits: those for a history of item j alone are `rows[j]`.
 
-    Its MLP is zero and nothing is forgotten: a history of h items has the sum of their rows, divided by √h. There
-    are as many items as a row is long; the rows of the last ones may be left out, and are zero.
+    The GMF path looks them up; the MLP is zero. There is no decay, so the logits for a history of h items are the sum
+    of their rows divided by √h. A row has one entry per item. Missing rows of the last items are zero.
     """
-    given = np.array(rows, dtype=np.float32)
-    n_items = given.shape[1]
-    gmf_map = np.zeros((n_items, n_items), dtype=np.float32)
-    gmf_map[: len(given)] = given
+    first_rows = np.array(rows, dtype=np.float32)
+    n_items = first_rows.shape[1]
+    history_gmf = np.zeros((n_items, n_items), dtype=np.float32)
+    history_gmf[: len(first_rows)] = first_rows
     return Network(
-        history_gmf=gmf_map,
+        history_gmf=history_gmf,
         history_hidden_1=np.zeros((n_items, 1), dtype=np.float32),
         mlp_bias_1=np.zeros(1, dtype=np.float32),
         decay=0.0,
@@ -51,7 +51,7 @@ def network_of(rows: Sequence[Sequence[float]]) -> Network:
 
 
 def serving_model(network: Network, seen: Sequence[Sequence[int]], *, version: str = "job.1") -> ServingModel:
-    """A model of users `u0`, `u1`, … and items `i0`, `i1`, …; `seen[user]` are the items each had, oldest first."""
+    """Return a model of users `u0`, `u1`, … and items `i0`, `i1`, …; `seen[user]` is a history, oldest item first."""
     n_items = network.n_items
     flat = np.array([item for items in seen for item in items], dtype=np.int32)
     return ServingModel(
@@ -68,7 +68,7 @@ def serving_model(network: Network, seen: Sequence[Sequence[int]], *, version: s
 
 
 def write_model(folder: Path, model: ServingModel) -> str:
-    """Write `model` as an artifact whose `model.h5` is no model; returns the manifest's SHA-256."""
+    """Write `model` as an artifact and return the SHA-256 of its manifest. `model.h5` is a placeholder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / artifact.MODEL).write_bytes(b"no server reads it")
     artifact.write_mappings(folder, model.users, model.items)

@@ -38,7 +38,8 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Run:
         command, cwd=ROOT, env=os.environ | (environment or {}), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    printed = process.stdout.read()
+    with process.stdout as stdout:
+        printed = stdout.read()
     _, status, usage = os.wait4(process.pid, 0)  # Popen.wait does not return the resource usage
     process.returncode = os.waitstatus_to_exitcode(status)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,6 +1,6 @@
-"""Serving beside the plain alternatives, in one run: `make bench-serve`; README.md here says what each row is.
+"""Serving compared with plain alternatives in one run: `make bench-serve`; README.md describes every row.
 
-python -m tests.benchmarks.serving [--data FOLDER] [--users 1000] [--large-users 20]
+python -m tests.benchmarks.serving [--parts top sizes equality loading all-users keras] [--data FOLDER]
 """
 
 from __future__ import annotations
@@ -11,151 +11,151 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from recsys.model import artifact
 from recsys.model.batch_ranking import recommend_all
 from recsys.model.neumf import Floats, Network, User
-from recsys.model.recommender import Recommendations, ServingModel, recommend, top_n
+from recsys.model.recommender import ServingModel, recommend
+from recsys.model.top_n import top_n
 from tests.benchmarks.measured import run
 from tests.benchmarks.protocol import train_file
-from tests.benchmarks.serving_models import DEEP, enlarged, trained
+from tests.benchmarks.serving_models import DEEP, resized, trained
+from tests.benchmarks.serving_top import N, add_top_row, keras_table, plain_numpy, size_table, some_users, top_table
 from tests.benchmarks.tables import Table
 from tests.made_models import write_model
 
-N = 20
-BLOCK = 4096
-MIB = 2**20
+PARTS: Final = ("all-users", "top", "sizes", "equality", "loading", "keras")
+"""In the order in which they are measured: Keras comes last, because it stays in the process."""
+SMALL_ITEMS: Final = 4000
+GOWALLA_SIZE: Final = (40_981, 29_858)
+"""Items and users."""
+LARGE_ITEMS: Final = 1_000_000
+SIZES: Final = (1000, 2000, 4000, 6000, 8000, 10_000, 20_000, 40_000)
+"""Catalogue sizes at which both exact searches are measured."""
+_BLOCK: Final = 4096
+"""Items whose exact logits are computed at a time."""
+MIB: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of the benchmark, trained or derived on first use."""
+
+    data: Path | None
+
+    @cached_property
+    def shipped(self) -> ServingModel:
+        """Return what `recsys train` yields for Online Retail."""
+        return trained("shipped")[0]
+
+    @cached_property
+    def deep(self) -> ServingModel:
+        """Return a model of the same data with more hidden layers."""
+        return trained("deep", **DEEP)[0]
+
+    @cached_property
+    def gowalla(self) -> ServingModel:
+        """Return a model of Gowalla, or one of its size derived from `shipped` if there is no data folder."""
+        if self.data is None:
+            return resized(self.shipped, *GOWALLA_SIZE)
+        return trained("gowalla", train_file("gowalla", self.data))[0]
+
+    @cached_property
+    def large(self) -> ServingModel:
+        """Return a model of a million items and users."""
+        return resized(self.deep, LARGE_ITEMS, LARGE_ITEMS)
+
+    def by_size(self) -> dict[str, ServingModel]:
+        """Return the four models that single lists are measured on, in ascending size."""
+        return {
+            "as shipped": self.shipped,
+            "deep": resized(self.deep, SMALL_ITEMS, SMALL_ITEMS),
+            "as shipped, Gowalla" if self.data else "as shipped, size of Gowalla": self.gowalla,
+            "deep, large": self.large,
+        }
 
 
 def main() -> None:
-    """Print every table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("load", nargs="?", type=Path, help="only load this folder and say what it took")
-    parser.add_argument("--users", type=int, default=1000, help="whose lists are compared with brute force")
+    """Print one table per part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("load", nargs="?", type=Path, help="only load this folder and print time and memory as JSON")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--users", type=int, default=1000, help="users per model of the parts top and equality")
     parser.add_argument("--large-users", type=int, default=20, help="the same for a million items")
-    parser.add_argument("--data", type=Path, help="folder with Gowalla, whose model is then measured too")
+    parser.add_argument("--data", type=Path, help="folder with Gowalla; its model then replaces one of equal size")
     arguments = parser.parse_args()
     if arguments.load is not None:
         print(json.dumps(_load(arguments.load)))
         return
-    deep, deep_folder = trained("deep", **DEEP)
-    shipped, _ = trained("shipped")
-    gowalla = None
-    if arguments.data is not None:
-        gowalla, _ = trained("gowalla", train_file("gowalla", arguments.data))
-    # First: who recommends to all users has no TensorFlow in the process.
-    print(_batch(gowalla or enlarged(shipped, 40_981, 29_858)).text(), "\n", flush=True)
-    speed = Table(
-        f"Top {N}, one thread, milliseconds",
-        {"": "", "items": ",d", "p50": ".3f", "p99": ".3f", "÷ one read": ".2f", "÷ ours": ".1f"},
-    )
-    equality = Table("Lists equal to brute force", {"": "", "users": ",d", "lists": ",d", "equal": ",d"})
-    _compare(speed, equality, "deep", enlarged(deep, 4000, 4000), arguments.users, keras=deep_folder)
-    _compare(speed, equality, "as shipped", shipped, arguments.users)
-    _compare(speed, equality, "deep", deep, arguments.users)
-    if gowalla is not None:
-        _compare(speed, equality, "as shipped, Gowalla", gowalla, arguments.users)
-    large = enlarged(deep, 1_000_000, 1_000_000)
-    _compare(speed, equality, "deep", large, arguments.large_users)
-    print(speed.text(), "\n", equality.text(), "\n", sep="\n", flush=True)
-    print(_cold(large).text())
+    models = Models(arguments.data)
+    for part in (part for part in PARTS if part in arguments.parts):
+        print(f"{part} …", file=sys.stderr, flush=True)
+        print(f"{_measure(part, models, arguments).text()}\n", flush=True)
 
 
-# -- one user
+def _measure(part: str, models: Models, arguments: argparse.Namespace) -> Table:
+    match part:
+        case "all-users":
+            return _all_users(models.gowalla)
+        case "top":
+            return _top(models, arguments.users, arguments.large_users)
+        case "sizes":
+            return size_table({"as shipped": models.shipped, "deep": models.deep}, SIZES, n_users=3000)
+        case "equality":
+            return _equality(models, arguments.users, arguments.large_users)
+        case "loading":
+            return _loading(models.large)
+        case _:
+            return keras_table(trained("deep", **DEEP)[1], n_items=SMALL_ITEMS)
 
 
-def _compare(
-    speed: Table, equality: Table, name: str, model: ServingModel, n_users: int, *, keras: Path | None = None
-) -> None:
-    print(f"{name}, {len(model.items):,} items …", file=sys.stderr, flush=True)
-    users = _some_users(model, n_users)
-    n_timed = min(len(users), 200)
-    ours = _times([lambda user=user: recommend(model, user, n=N) for user in users[:n_timed]])
-    network = model.network
-    read = _times([lambda: (network.item_gmf.max(), network.item_hidden_1.max())] * 15)
-    one_read = float(np.median(read))
-    rows = {f"ours, {name}": ours, "one read of the item matrices": read}
-    vector = network.user(model.seen(0))
-    rows["the GMF product alone"] = _times([lambda: network.item_gmf @ vector.gmf] * 15)
-    rows["NumPy, every logit"] = _times([lambda: _every_logit(network, vector)] * 15)
-    if keras is not None:
-        rows |= _keras_times(keras, len(model.items))
-    for row, times in rows.items():
-        p50 = float(np.median(times))
-        speed.rows.append([row, len(model.items), p50, np.quantile(times, 0.99), p50 / one_read, p50 / np.median(ours)])
-    n_lists, n_equal = _count_equal(model, users)
-    equality.rows.append([f"{name}, {len(model.items):,} items", len(users), n_lists, n_equal])
+def _top(models: Models, n_users: int, n_large_users: int) -> Table:
+    table = top_table()
+    for name, model in models.by_size().items():
+        add_top_row(table, name, model, n_large_users if len(model.items) == LARGE_ITEMS else n_users)
+    return table
 
 
-def _some_users(model: ServingModel, n_users: int) -> list[str]:
-    rows = np.random.default_rng(1).permutation(len(model.users))[:n_users]
-    return [model.users[row] for row in rows.tolist()]
-
-
-def _times(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """Milliseconds of each call; the first is made once before."""
-    calls[0]()
-    times = []
-    for call in calls:
-        started = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - started) * 1000)
-    return times
-
-
-def _every_logit(network: Network, user: User) -> object:
-    """Brute force: what ours would be without bounds."""
-    return top_n(network.logits(user), N, excluded=np.zeros(0, dtype=np.int64))
-
-
-def _keras_times(folder: Path, n_items: int) -> dict[str, list[float]]:
-    """Keras scoring as many pairs as there are items, with the trained model that the others are drawn after."""
-    import keras  # noqa: PLC0415
-
-    model: Any = keras.models.load_model(folder / artifact.MODEL)
-    n_trained = model.get_layer("gmf_item").input_dim
-    pairs = [np.zeros(n_items, dtype=np.int32), np.arange(n_items, dtype=np.int32) % n_trained]
-    return {
-        "Keras predict": _times([lambda: model.predict(pairs, verbose=0)] * 15),
-        "Keras predict, all in one batch": _times([lambda: model.predict(pairs, verbose=0, batch_size=n_items)] * 15),
-    }
+def _equality(models: Models, n_users: int, n_large_users: int) -> Table:
+    table = Table("Lists equal to sorting every exact logit", {"": "", "users": ",d", "lists": ",d", "equal": ",d"})
+    for name, model in models.by_size().items():
+        rows = some_users(model, n_large_users if len(model.items) == LARGE_ITEMS else n_users)
+        n_lists, n_equal = _count_equal(model, rows)
+        table.rows.append([f"{name}, {len(model.items):,} items", len(rows), n_lists, n_equal])
+    return table
 
 
 # -- exactness
 
 
-def _count_equal(model: ServingModel, users: Iterable[str]) -> tuple[int, int]:
-    """How many lists were asked for, and how many of them are those of brute force."""
+def _count_equal(model: ServingModel, rows: Iterable[int]) -> tuple[int, int]:
+    """Request five lists per user; return how many there are, and how many equal the sorted exact logits."""
     generator = np.random.default_rng(2)
     n_lists = n_equal = 0
-    for user in users:
-        seen = model.seen(_row(model, user))
+    for row in rows:
+        user, seen = model.users[row], model.seen(row)
         logits = _exact(model.network, model.network.user(seen.astype(np.int64)))
         popular = np.argsort(-logits)[:100]
-        left_out, among = generator.choice(popular, 50), generator.integers(0, len(model.items), 500)
+        excluded_items, candidates = generator.choice(popular, 50), generator.integers(0, len(model.items), 500)
         everything = np.arange(len(model.items))
         for options, excluded in (
             ({}, seen),
             ({"exclude_seen": False}, seen[:0]),
-            ({"exclude_items": _ids(model, left_out)}, np.append(seen, left_out)),
-            ({"candidates": _ids(model, among)}, np.append(seen, np.setdiff1d(everything, among))),
+            ({"exclude_items": _ids(model, excluded_items)}, np.append(seen, excluded_items)),
+            ({"candidates": _ids(model, candidates)}, np.append(seen, np.setdiff1d(everything, candidates))),
             ({"candidates": _ids(model, seen)}, everything),
         ):
             best = top_n(logits, N, excluded=excluded.astype(np.int64))
-            got = [item.item_id for item in recommend(model, user, n=N, **options).items]  # type: ignore[arg-type]
+            result = [item.item_id for item in recommend(model, user, n=N, **options).items]  # type: ignore[arg-type]
             n_lists += 1
-            n_equal += got == _ids(model, best)
+            n_equal += result == _ids(model, best)
     return n_lists, n_equal
-
-
-def _row(model: ServingModel, user: str) -> int:
-    row = model.users.find(user)
-    assert row is not None
-    return row
 
 
 def _ids(model: ServingModel, rows: np.ndarray[Any, Any]) -> list[str]:
@@ -163,11 +163,11 @@ def _ids(model: ServingModel, rows: np.ndarray[Any, Any]) -> list[str]:
 
 
 def _exact(network: Network, user: User) -> Floats:
-    """Every logit in float64, by other means than ours, rounded once."""
+    """Compute every logit in float64 by plain matrix products, independently of `exact_logits`, and round once."""
     kernels = [kernel.astype(np.float64) for kernel in network.mlp_kernels]
     logits = np.empty(network.n_items, dtype=np.float32)
-    for begin in range(0, network.n_items, BLOCK):
-        block = slice(begin, begin + BLOCK)
+    for begin in range(0, network.n_items, _BLOCK):
+        block = slice(begin, begin + _BLOCK)
         hidden = np.maximum(network.item_hidden_1[block].astype(np.float64) + user.mlp, 0)
         for kernel, bias in zip(kernels, network.mlp_biases, strict=True):
             hidden = np.maximum(hidden @ kernel + bias, 0)
@@ -179,7 +179,7 @@ def _exact(network: Network, user: User) -> Floats:
 # -- loading
 
 
-def _cold(model: ServingModel) -> Table:
+def _loading(model: ServingModel) -> Table:
     table = Table(
         f"A model of {len(model.items):,} items and {len(model.users):,} users, loaded by a fresh process",
         {"": "", "seconds": ".2f", "÷ reading": ".2f", "MiB": ",.0f"},
@@ -190,21 +190,21 @@ def _cold(model: ServingModel) -> Table:
     took = json.loads(done.printed)
     table.rows = [
         ["reading its files", took["read_s"], 1.0, took["file_mib"]],
-        ["loading: read, SHA-256, every number checked", took["load_s"], took["load_s"] / took["read_s"], None],
+        ["loading: reading, SHA-256, checks of every number", took["load_s"], took["load_s"] / took["read_s"], None],
         ["resident set before loading", None, None, took["before_mib"]],
-        ["resident set of the process at its largest, after 100 answers", None, None, took["peak_mib"]],
+        ["largest resident set, after 100 recommendations", None, None, took["peak_mib"]],
     ]
     return table
 
 
 def _load(folder: Path) -> dict[str, float]:
-    """What loading takes, in a process of its own; medians of three, the files in the page cache."""
+    """Measure loading in a process of its own: medians of three, with the files in the page cache."""
     before = _peak_mib()
     files = [folder / artifact.MANIFEST, folder / artifact.SERVING]
     reads, loads = [], []
     for _ in range(3):
-        reads += _times_once(lambda: [file.read_bytes() for file in files])
-        loads += _times_once(lambda: artifact.read_folder(folder))
+        reads.append(_seconds(lambda: [file.read_bytes() for file in files]))
+        loads.append(_seconds(lambda: artifact.read_folder(folder)))
     model = artifact.read_folder(folder)
     for user in model.users[:100]:
         recommend(model, user, n=N)
@@ -217,14 +217,14 @@ def _load(folder: Path) -> dict[str, float]:
     }
 
 
-def _times_once(call: Callable[[], object]) -> list[float]:
+def _seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
-    return [time.perf_counter() - started]
+    return time.perf_counter() - started
 
 
 def _peak_mib() -> float:
-    """The largest resident set of this program; what `getrusage` says counts the one that started it too."""
+    """Return the largest resident set of this process. `getrusage` would include that of its parent."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
@@ -232,43 +232,39 @@ def _peak_mib() -> float:
 # -- all users
 
 
-def _batch(model: ServingModel) -> Table:
+def _all_users(model: ServingModel) -> Table:
     table = Table(
         f"All {len(model.users):,} users of a model of {len(model.items):,} items",
         {"": "", "users": ",d", "users/s": ",.0f", "÷ one by one": ".1f"},
     )
-    some = _some_users(model, 300)
-    brute = 1000 / float(np.mean(_times([lambda user=user: _one_by_brute_force(model, user) for user in some[:50]])))
-    alone = 1000 / float(np.median([_mean_time(model, some) for _ in range(3)]))
-    together = {
+    rows = some_users(model, 300)
+    some = [model.users[row] for row in rows]
+    search_plain = plain_numpy(model)
+    brute_force = len(rows[:50]) / _seconds(lambda: [search_plain(row) for row in rows[:50]])
+    single = len(some) / float(np.median([_seconds(lambda: _recommend_each(model, some)) for _ in range(3)]))
+    batched = {
         threads: float(np.median([_users_per_s(model, n_threads) for _ in range(3)]))
-        for threads, n_threads in (("one thread", 1), ("as it is called", None))
+        for threads, n_threads in (("one thread", 1), ("default threads", None))
     }
-    answers = {answer.user_id: answer for answer in recommend_all(model, some, n=N)}
-    n_equal = sum(answers[user] == recommend(model, user, n=N) for user in some)
+    results = {result.user_id: result for result in recommend_all(model, some, n=N)}
+    n_equal = sum(results[user] == recommend(model, user, n=N) for user in some)
     table.rows = [
-        *([f"recommend_all, {threads}", len(model.users), rate, rate / alone] for threads, rate in together.items()),
-        ["recommend, one by one", len(some), alone, 1.0],
-        ["NumPy, every logit, one by one", 50, brute, brute / alone],
+        *([f"recommend_all, {threads}", len(model.users), rate, rate / single] for threads, rate in batched.items()),
+        ["recommend, one by one", len(some), single, 1.0],
+        ["plain NumPy, one by one", len(rows[:50]), brute_force, brute_force / single],
     ]
-    table.notes = [f"{n_equal} of {len(some)} users compared got the same list with the same scores."]
+    table.notes = [f"{n_equal} of {len(some)} users compared got equal lists with equal scores."]
     return table
 
 
-def _mean_time(model: ServingModel, users: Sequence[str]) -> float:
-    return float(np.mean(_times([lambda user=user: recommend(model, user, n=N) for user in users])))
+def _recommend_each(model: ServingModel, user_ids: Sequence[str]) -> None:
+    for user_id in user_ids:
+        recommend(model, user_id, n=N)
 
 
 def _users_per_s(model: ServingModel, n_threads: int | None) -> float:
     users = list(model.users)
-    started = time.perf_counter()
-    for _ in recommend_all(model, users, n=N, n_threads=n_threads):
-        pass
-    return len(users) / (time.perf_counter() - started)
-
-
-def _one_by_brute_force(model: ServingModel, user: str) -> Recommendations | object:
-    return _every_logit(model.network, model.network.user(model.seen(_row(model, user)).astype(np.int64)))
+    return len(users) / _seconds(lambda: list(recommend_all(model, users, n=N, n_threads=n_threads)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Serving as a client meets it: cold start, warm requests, load, sessions. `make bench-serve`.
+"""Serving over HTTP: cold start, warm requests, cached responses, load, and sessions. `make bench-serve`.
 
-python -m tests.benchmarks.serving_http [--parts cold warm answers load sessions] [--model DIR] [--seconds 60]
+python -m tests.benchmarks.serving_http [--parts cold warm cache load sessions] [--model DIR] [--seconds 60]
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_local.offline import train_folder
 from tests.benchmarks.serving_load import CONNECTIONS, REVOKED_WITHIN_S, run_load
-from tests.benchmarks.serving_models import DEEP, SAMPLE, enlarged, trained
+from tests.benchmarks.serving_models import DEEP, SAMPLE, resized, trained
 from tests.benchmarks.serving_sessions import newcomers_ndcg, overlap, split_newcomers
 from tests.benchmarks.serving_stage import BARE_HANDLER, Runtime, new_shop, packaged_runtime
 from tests.benchmarks.tables import Table
@@ -44,11 +44,14 @@ from tests.emulators import running_ministack
 from tests.integration.lambda_flow import http_event
 from tests.unit.lambda_events import Context, unconfigured_logging
 
-PARTS: Final = ("cold", "warm", "answers", "load", "sessions")
+PARTS: Final = ("cold", "warm", "cache", "load", "sessions")
 WARM_ITEMS: Final = 4000
+CACHE_ITEMS: Final = (WARM_ITEMS, 250_000)
+"""Catalogue sizes of the part cache; at the larger one, a search takes most of a request."""
 LOADED: Final = Dims(n_users=1000, n_items=4000, gmf_dim=64, mlp_dim=32, hidden_dims=(64, 32, 16, 8))
 N: Final = 20
 WARM_BLOCK: Final = 500
+"""Requests to one handler before the other has its turn."""
 _IMPORT_GROUPS: Final = ("recsys_recommend", "recsys", "numpy", "aws_lambda_powertools", "cachetools")
 _IMPORT_LINE: Final = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 
@@ -56,14 +59,16 @@ Handler = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
 
 
 def main() -> None:
-    """Print one table for each part."""
+    """Print one table per part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--model", type=Path, help="sessions: a trained folder; else one is trained")
-    parser.add_argument("--newcomers", type=Path, help="sessions: a CSV of users whom --model was not trained on")
-    parser.add_argument("--seconds", type=float, default=60.0, help="load: for how long")
-    parser.add_argument("--runs", type=int, default=15, help="cold: how many starts of each")
-    parser.add_argument("--requests", type=int, default=20_000, help="warm: how many of each")
+    parser.add_argument("--model", type=Path, help="sessions: folder of a trained model (default: train one)")
+    parser.add_argument(
+        "--newcomers", type=Path, help="sessions: CSV of users who are not in the training data of --model"
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="load: duration")
+    parser.add_argument("--runs", type=int, default=15, help="cold: starts per handler")
+    parser.add_argument("--requests", type=int, default=20_000, help="warm: requests per handler")
     arguments = parser.parse_args()
     for part in arguments.parts:
         with TemporaryDirectory() as folder:
@@ -75,7 +80,7 @@ def main() -> None:
 
 
 def measure_cold(folder: Path, arguments: argparse.Namespace) -> Table:
-    """Ours beside a function of FastAPI and Mangum alone, in turn, in Lambda's runtime client."""
+    """Compare with a function of FastAPI and Mangum alone. Starts alternate, in Lambda's runtime client."""
     runtime = packaged_runtime(folder)
     with running_ministack(folder) as emulator:
         bucket, table = emulator.new_bucket(versioned=True), emulator.new_table()
@@ -99,7 +104,7 @@ def measure_cold(folder: Path, arguments: argparse.Namespace) -> Table:
                 with runtime.start(handler, environment, log) as function:
                     assert function.invoke(event)["statusCode"] == 200
                     whole_s = time.perf_counter() - function.started_s
-                    if turn:  # the first reads the files from the disk
+                    if turn:  # the first start reads the files from the disk
                         starts[name].append((whole_s, function.init_s, _load_ms(log) / 1000))
     return _cold_table(runtime, environment, starts)
 
@@ -115,18 +120,18 @@ def _cold_table(
         ["  start, imports, clients", bare[1], ours[1], ours[1] / bare[1]],
         *([f"    of it {what}", None, part_ms, None] for what, part_ms in _own_imports_ms(runtime, environment)),
         ["  first request", bare[0] - bare[1], ours[0] - ours[1], None],
-        ["    of it reading and checking the model", None, ours[2], None],
+        ["    of it loading the model", None, ours[2], None],
     ]
     table.notes = [
-        f"{len(whole)} starts of each, in turn; {runtime.what}; S3 and DynamoDB are MiniStack's.",
-        f"ours: {1000 * min(whole):.0f} to {1000 * max(whole):.0f} ms. Wanted: a ratio of at most 1.5.",
-        "Imports are what ours loads and the bare function does not, as -X importtime has them (it slows them down).",
+        f"{len(whole)} starts per handler, alternating; {runtime.description}; S3 and DynamoDB are MiniStack's.",
+        f"ours: {1000 * min(whole):.0f} to {1000 * max(whole):.0f} ms. Target: a ratio of at most 1.45.",
+        "Imports are those of modules that the bare function does not load, by -X importtime, which slows them down.",
     ]
     return table
 
 
 def _own_imports_ms(runtime: Runtime, environment: Mapping[str, str]) -> list[tuple[str, float]]:
-    """Milliseconds of imports that ours makes and the bare function does not, by package."""
+    """Return milliseconds of imports that the bare function does not make, by package."""
     bare, ours = (_imports_us(runtime, module, environment) for module in ("bare_handler", "recsys_recommend.handler"))
     by_package: dict[str, float] = dict.fromkeys((*_IMPORT_GROUPS, "others"), 0.0)
     for module, spent_us in ours.items():
@@ -156,17 +161,17 @@ def _load_ms(log: Path) -> float:
 
 
 def measure_warm(folder: Path, arguments: argparse.Namespace) -> Table:
-    """Ours beside a bare handler, in blocks that take turns; each request is another user's."""
+    """Compare with a bare handler in alternating blocks of requests, each for another user."""
     deep, _ = trained("deep", **DEEP)
-    model = enlarged(deep, WARM_ITEMS, WARM_ITEMS)
-    # Every answer is made: the cache of answers is measured by itself.
+    model = resized(deep, WARM_ITEMS, WARM_ITEMS)
+    # Without the response cache, which is measured by itself, so that every response is computed.
     with _handlers(folder, model, response_cache_bytes=0) as (handlers, api_key):
         events = [_event(api_key, user_id) for user_id in list(model.users)[:3000]]
         for handler in handlers.values():
             _block_ms(handler, events[:1000])
         rss_before, spent = psutil.Process().memory_info().rss, defaultdict[str, list[float]](list)
         for begin in range(0, arguments.requests, WARM_BLOCK):
-            block = [events[place % len(events)] for place in range(begin, begin + WARM_BLOCK)]
+            block = [events[index % len(events)] for index in range(begin, begin + WARM_BLOCK)]
             for name, handler in handlers.items():
                 spent[name] += _block_ms(handler, block)
         gc.collect()
@@ -176,23 +181,23 @@ def measure_warm(folder: Path, arguments: argparse.Namespace) -> Table:
     for name, each in spent.items():
         p50, p99 = np.percentile(each, [50, 99])
         table.rows.append([name, p50, p99, p99 / p50])
-    more_ms = table.rows[1][1] - table.rows[0][1]  # type: ignore[operator]
+    added_ms = table.rows[1][1] - table.rows[0][1]  # type: ignore[operator]
     table.notes = [
-        f"{arguments.requests:,} requests of each. Ours is {more_ms:.2f} ms over the bare p50 (wanted: at most 2).",
-        f"Memory after them: {grown_mib:+.1f} MiB (the timings themselves take {arguments.requests / 2**14:.1f}).",
+        f"{arguments.requests:,} requests per handler. p50 above the bare one: {added_ms:.2f} ms (target: at most 2).",
+        f"Memory growth: {grown_mib:+.1f} MiB, of which the timings take {arguments.requests / 2**14:.1f}.",
     ]
     return table
 
 
-def measure_answers(folder: Path, arguments: argparse.Namespace) -> Table:
-    """What the cache of answers saves: the same question again, and one that was not asked before."""
+def measure_cache(folder: Path, arguments: argparse.Namespace) -> Table:
+    """Compare a request whose response is computed with a repeated one, whose response is cached."""
     table = Table(
-        "The cache of answers, ms a request (p50)",
-        {"": "s", "made": ".3f", "found": ".3f", "made / found": ".2f"},
+        "Response cache, p50 in ms per request",
+        {"": "s", "computed": ".3f", "cached": ".3f", "computed / cached": ".2f"},
     )
     deep, _ = trained("deep", **DEEP)
-    for n_items in (WARM_ITEMS, 250_000):
-        model = enlarged(deep, n_items, 1000)
+    for n_items in CACHE_ITEMS:
+        model = resized(deep, n_items, 1000)
         p50 = []
         for cache_bytes in (0, 16 * 2**20):
             with _handlers(folder / f"{n_items} {cache_bytes}", model, response_cache_bytes=cache_bytes) as (
@@ -208,8 +213,8 @@ def measure_answers(folder: Path, arguments: argparse.Namespace) -> Table:
 
 @contextlib.contextmanager
 def _handlers(folder: Path, model: ServingModel, **settings: Any) -> Iterator[tuple[dict[str, Handler], str]]:
-    """The bare handler and ours, on a directory, their lines thrown away; and a key with `model`."""
-    # Here: what it logs goes to the standard output that Powertools finds when the handler is made.
+    """Yield the bare handler and the service's, with logs discarded, and the API key of `model`."""
+    # Imported late: Powertools logs to the standard output of the time at which the handler is built.
     from recsys_recommend.handler import build_handler  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -236,28 +241,28 @@ def _block_ms(handler: Handler, events: list[dict[str, Any]]) -> list[float]:
     spent = []
     for event in events:
         started = time.perf_counter()
-        answer = handler(event, Context())
+        response = handler(event, Context())
         spent.append(1000 * (time.perf_counter() - started))
-        assert answer["statusCode"] == 200, answer
+        assert response["statusCode"] == 200, response
     return spent
 
 
-# -- many at once, and people without an account
+# -- concurrent clients, and users without an account
 
 
 def measure_load(folder: Path, arguments: argparse.Namespace) -> Table:
-    """32 connections on `recsys serve`, a version activated every second, one key revoked on the way."""
+    """Use `recsys serve` from 32 connections while versions are activated and one key is revoked."""
     seen = run_load(folder, arguments.seconds, dims=LOADED)
-    table = Table(f"{CONNECTIONS} connections for {seen.seconds:.0f} s", {"": "s", "found": "s"})
+    table = Table(f"{CONNECTIONS} connections for {seen.seconds:.0f} s", {"": "s", "result": "s"})
     table.rows = [
-        ["answers", f"{len(seen.latencies_ms):,}, {len(seen.latencies_ms) / seen.seconds:.0f}/s"],
+        ["responses", f"{len(seen.latencies_ms):,}, {len(seen.latencies_ms) / seen.seconds:.0f}/s"],
         ["p50, p99", f"{seen.percentile(50):.1f} ms, {seen.percentile(99):.1f} ms"],
-        ["wrong answers (wanted: 0)", str(len(seen.wrong))],
-        ["errors (wanted: 0)", str(len(seen.errors))],
-        ["answers by version", ", ".join(f"{count:,}" for count in seen.versions.values())],
+        ["wrong responses (target: 0)", str(len(seen.wrong))],
+        ["errors (target: 0)", str(len(seen.errors))],
+        ["responses by version", ", ".join(f"{count:,}" for count in seen.versions.values())],
         ["401 of the revoked key", f"{seen.refused:,}"],
         [
-            f"it worked after it was revoked for (wanted: < {REVOKED_WITHIN_S:.0f} s)",
+            f"time it still worked after revocation (target: < {REVOKED_WITHIN_S:.0f} s)",
             _s(seen.last_answer_after_revoked_s),
         ],
     ]
@@ -266,7 +271,7 @@ def measure_load(folder: Path, arguments: argparse.Namespace) -> Table:
 
 
 def measure_sessions(folder: Path, arguments: argparse.Namespace) -> Table:
-    """An unknown user with a known user's items; and newcomers, every tenth user of Online Retail, held out."""
+    """Compare sessions with known users, and with popularity on held-out users of Online Retail."""
     model_folder, newcomers = arguments.model, arguments.newcomers
     if model_folder is None:
         model_folder = folder / "model"
@@ -274,10 +279,10 @@ def measure_sessions(folder: Path, arguments: argparse.Namespace) -> Table:
         train_folder(source, model_folder, Settings.from_environment(), lambda _: None)
     model = read_folder(model_folder)
     table = Table("Sessions", {"": "s", "ours": ".4f", "popularity": ".4f", "ratio": ".2f"})
-    table.rows.append([f"share of a known user's own top {N} (wanted: 0.5)", overlap(model), None, None])
+    table.rows.append([f"share of a known user's own top {N} (target: 0.5)", overlap(model), None, None])
     if newcomers is not None:
         ours, theirs, n_users = newcomers_ndcg(model, newcomers)
-        table.rows.append([f"NDCG@{N} of {n_users} newcomers (wanted: twice)", ours, theirs, ours / theirs])
+        table.rows.append([f"NDCG@{N} of {n_users} new users (target: twice)", ours, theirs, ours / theirs])
     return table
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from recsys.model.neumf import Dims
 from recsys.objects.files import FileObjectStore
 from recsys.registry.sqlite import SqliteRegistry
-from tests.benchmarks.serving_stage import made_model, new_shop
+from tests.benchmarks.serving_stage import random_model, new_shop
 from tests.benchmarks.tables import Table
 from tests.integration.live_service import eventually, running_service
 
@@ -90,7 +90,7 @@ def measure_keepalive(folder: Path, seconds: float, connections: list[int]) -> T
     One row per number of connections: median and 99th percentile of the latency, requests per second, and the ratio of
     the two rates.
     """
-    model, n_rounds = made_model(DIMS), max(1, round(seconds / ROUND_S))
+    model, n_rounds = random_model(DIMS), max(1, round(seconds / ROUND_S))
     table = Table(
         "POST /v1/recommendations over kept-alive connections",
         {

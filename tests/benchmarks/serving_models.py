@@ -1,4 +1,4 @@
-"""What the serving benchmarks measure on: models trained on real data, and larger ones drawn after them."""
+"""Models for the serving benchmarks: trained on real data, or resized by sampling items like the trained ones."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.benchmarks.protocol import BUNDLED, ROOT, train_file
 FOLDER = ROOT / ".build" / "bench-serve"
 SAMPLE = train_file(BUNDLED, None)
 DEEP = {"gmf_dim": 64, "hidden_dims": (64, 32, 16, 8), "max_epochs": 2}
-"""The widths that issue 4 names."""
+"""Arguments of `Recipe` for a model whose MLP dominates the time of a search. Two epochs suffice to train its MLP."""
 
 
 def trained(name: str, source: Path = SAMPLE, **recipe: object) -> tuple[ServingModel, Path]:
-    """A model trained on a CSV, and the folder of its files; trained once, then kept in `.build`."""
+    """Return a model trained on a CSV and the folder of its files. It is trained once and kept in `.build`."""
     folder = FOLDER / name
     try:
         return artifact.read_folder(folder), folder
-    except ArtifactDamaged:  # there is none yet, or one of an older format
-        # In a process of its own: TensorFlow would stay in this one, and be measured.
+    except ArtifactDamaged:  # there is no model yet, or one of an older format
+        # Train in another process, because TensorFlow would stay in this one and count as its memory.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             process.submit(_train, folder, source, recipe).result()
     return artifact.read_folder(folder), folder
@@ -55,14 +55,17 @@ def _train(folder: Path, source: Path, recipe: dict[str, object]) -> None:
     write_version(folder, folder.name, interactions, fitted, metrics)
 
 
-def enlarged(model: ServingModel, n_items: int, n_users: int) -> ServingModel:
-    """A model of other sizes with the trained one's kernels, after whose items its items are drawn.
+def resized(model: ServingModel, n_items: int, n_users: int) -> ServingModel:
+    """Return a model of another size, with the kernels of the trained one.
 
-    The first items are the trained ones. Each other one has the GMF row of a trained one plus noise of half its
-    standard deviation, and an MLP row drawn from the normal distribution with the mean and covariance of the trained
-    rows: the bounds find no clusters that training would not make. Users are the trained ones over and over, each item
-    replaced by one drawn after it.
+    A smaller catalogue consists of the first items. A larger one starts with the trained items. Each further item is
+    sampled from a trained one: its GMF row is that of the trained item plus noise of half the standard deviation, and
+    its MLP row is drawn from the normal distribution with the mean and covariance of the trained rows, so that the
+    bounds find no more clusters than training makes. The users are repeated copies of the trained users; each item of
+    a copied history is replaced by an item that was sampled from it.
     """
+    if n_items < model.network.n_items:
+        model = _first_items(model, n_items)
     generator = np.random.default_rng(0)
     network = model.network
     n_trained = network.n_items
@@ -91,7 +94,7 @@ def enlarged(model: ServingModel, n_items: int, n_users: int) -> ServingModel:
     starts, items = _histories(model, source, n_users, generator)
     popularity = (np.bincount(items, minlength=len(source)) / n_users).astype(np.float32)
     return ServingModel(
-        version="made.1",
+        version="resized.1",
         users=Vocabulary.of([f"user-{row:07d}" for row in range(n_users)]),
         items=Vocabulary.of([f"item-{row:07d}" for row in range(len(source))]),
         network=larger,
@@ -103,10 +106,27 @@ def enlarged(model: ServingModel, n_items: int, n_users: int) -> ServingModel:
     )
 
 
+def _first_items(model: ServingModel, n_items: int) -> ServingModel:
+    """Return the model of the first items alone; histories lose the others."""
+    tables = ("item_gmf", "history_gmf", "item_hidden_1", "history_hidden_1")
+    network = replace(model.network, **{name: getattr(model.network, name)[:n_items] for name in tables})
+    is_kept = model.seen_items < n_items
+    kept_before = np.append(0, np.cumsum(is_kept))
+    return replace(
+        model,
+        items=Vocabulary.of(model.items[:n_items]),
+        network=network,
+        bounds=Bounds.of(network),
+        seen_starts=kept_before[model.seen_starts],
+        seen_items=model.seen_items[is_kept],
+        popularity=model.popularity[:n_items],
+    )
+
+
 def _histories(
     model: ServingModel, source: NDArray[np.int64], n_users: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """`seen_starts` and `seen_items` of the trained users over and over, first as they are."""
+    """Return `seen_starts` and `seen_items` of repeated trained users; the first repetition is unchanged."""
     by_source = np.argsort(source, kind="stable")
     counts = np.bincount(source, minlength=len(model.items))
     first = np.cumsum(counts) - counts

@@ -1,4 +1,4 @@
-"""What the HTTP benchmarks measure on: a published model, the packaged function, and a bare one beside it."""
+"""Set-up of the HTTP benchmarks: a published model, the packaged function, and a bare function to compare with."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ handle = Mangum(app, lifespan="off")
 
 @dataclass(frozen=True)
 class Runtime:
-    """A Python that runs what is packaged: how it is started, and where it finds modules."""
+    """A Python command that runs a packaged function, and the module path it uses."""
 
     python: Sequence[str]
     path: str
-    what: str
+    description: str
 
     def start(self, handler: str, environment: Mapping[str, str], log: Path) -> Function:
-        """A cold function."""
+        """Start a new, cold instance of a function."""
         environment = {**environment, "PYTHONPATH": self.path, "PYTHONDONTWRITEBYTECODE": "1"}
         return Function(handler, environment, log, timeout_s=60, python=self.python)
 
 
 def packaged_runtime(folder: Path) -> Runtime:
-    """The tree of the zip of `recommend` with its layer, and Lambda's runtime client, on Lambda's version of Python.
+    """Return a runtime with the unpacked zip of `recommend`, its layer, and Lambda's runtime client.
 
-    Where that Python is not installed, this one runs the sources.
+    It uses Lambda's version of Python. If that is not installed, this Python runs the sources instead.
     """
     (folder / "bare").mkdir()
     (folder / "bare" / "bare_handler.py").write_text(BARE_HANDLER)
@@ -86,9 +86,9 @@ def packaged_runtime(folder: Path) -> Runtime:
 
 
 def _install_runtime_client(python: str, target: Path) -> None:
-    wanted = [f"{name}=={version(name)}" for name in _RUNTIME_PACKAGES]
+    requirements = [f"{name}=={version(name)}" for name in _RUNTIME_PACKAGES]
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*command, "--only-binary=:all:", "--target", str(target), *wanted], check=True)
+    subprocess.run([*command, "--only-binary=:all:", "--target", str(target), *requirements], check=True)
 
 
 def _joined(paths: Sequence[Path]) -> str:
@@ -97,33 +97,33 @@ def _joined(paths: Sequence[Path]) -> str:
 
 @dataclass(frozen=True)
 class Shop:
-    """A key with a model."""
+    """An API key with a published model."""
 
     api_key: str
     key_id: str
     version: str
 
 
-def made_model(dims: Dims, *, seed: int = 0, n_seen: int = 60, version: str = "made.1") -> ServingModel:
-    """A model by chance; each user had `n_seen` items."""
+def random_model(dims: Dims, *, seed: int = 0, n_seen: int = 60, version: str = "random.1") -> ServingModel:
+    """Return a random model, in which every history has up to `n_seen` items."""
     generator = np.random.default_rng(seed)
     seen = generator.integers(0, dims.n_items, (dims.n_users, n_seen)).tolist()
     return serving_model(random_network(dims, seed), [list(dict.fromkeys(items)) for items in seen], version=version)
 
 
 def new_shop(registry: Registry, store: ObjectStore, folder: Path, model: ServingModel) -> Shop:
-    """A new key, and `model` as its first version."""
+    """Create an API key and publish `model` as its first version."""
     api_key = ApiKey.mint()
     registry.create_key(KeyRecord(api_key.key_id, utc_now(), secret_sha256=api_key.sha256()))
     return Shop(str(api_key), api_key.key_id, publish(registry, store, api_key.key_id, folder, model))
 
 
 def publish(registry: Registry, store: ObjectStore, key_id: str, folder: Path, model: ServingModel) -> str:
-    """Make `model` the key's next version; its name."""
+    """Publish `model` as the next version of a key and return the name of the version."""
     now = utc_now()
-    job = registry.create_job(Job(new_job_id(), key_id, "uploads/made.csv", now, now))
-    order = f"{now}#{secrets.token_hex(4)}"
-    lease = registry.claim_job(job.job_id, owner="benchmark", data_timestamp=order, lease_s=600)
+    job = registry.create_job(Job(new_job_id(), key_id, "uploads/random.csv", now, now))
+    data_timestamp = f"{now}#{secrets.token_hex(4)}"
+    lease = registry.claim_job(job.job_id, owner="benchmark", data_timestamp=data_timestamp, lease_s=600)
     digest = write_model(folder, replace(model, version=lease.version))
     for path in sorted(folder.iterdir()):
         store.create(layout.model_prefix(key_id, lease.version) + path.name, path.read_bytes())

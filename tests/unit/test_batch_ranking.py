@@ -1,4 +1,4 @@
-"""Many users at once: the same answers as one by one, in order, a few blocks ahead."""
+"""Recommending to many users: equal to one by one, in order, computed a few batches ahead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.made_models import random_network, serving_model
 
 @pytest.fixture(scope="module")
 def many() -> ServingModel:
-    """600 users who had between none and nearly all of 300 items."""
+    """A model of 600 users, whose histories hold none to nearly all of 300 items."""
     network = random_network(Dims(n_users=1, n_items=300, gmf_dim=8, mlp_dim=4, hidden_dims=(8, 4)))
     generator = np.random.default_rng(0)
     return serving_model(
@@ -26,7 +26,7 @@ def many() -> ServingModel:
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5, None])
-def test_users_of_several_blocks_get_what_each_gets_alone(
+def test_several_batches_equal_recommending_one_by_one(
     many: ServingModel, n_threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_ranking, "MAX_USERS", 100)
@@ -35,22 +35,24 @@ def test_users_of_several_blocks_get_what_each_gets_alone(
     assert list(recommend_all(many, users, n=20, n_threads=n_threads)) == expected
 
 
-def test_few_blocks_of_users_are_ahead_of_who_asks(many: ServingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_few_batches_are_computed_ahead_of_the_consumer(
+    many: ServingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batch_ranking, "MAX_USERS", 10)
-    begun: list[int] = []
+    started: list[int] = []
 
-    def watching(*arguments: Any, **options: Any) -> Any:
-        begun.append(1)
+    def recording(*arguments: Any, **options: Any) -> Any:
+        started.append(1)
         return best_items_of_each(*arguments, **options)
 
-    monkeypatch.setattr(batch_ranking, "best_items_of_each", watching)
-    answers = recommend_all(many, list(many.users), n=5, n_threads=2)
-    next(answers)
-    answers.close()  # type: ignore[attr-defined]
-    assert len(begun) <= 3
+    monkeypatch.setattr(batch_ranking, "best_items_of_each", recording)
+    results = recommend_all(many, list(many.users), n=5, n_threads=2)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert len(started) <= 3
 
 
-def test_a_few_users_known_or_not_get_what_each_gets_alone(many: ServingModel) -> None:
-    users = ["u1", "nobody", "u0", "u2", "u1", ""]
+def test_few_users_known_or_unknown_equal_recommending_one_by_one(many: ServingModel) -> None:
+    users = ["u1", "unknown", "u0", "u2", "u1", ""]
     assert list(recommend_all(many, users, n=2)) == [recommend(many, user, n=2) for user in users]
     assert list(recommend_all(many, [], n=2)) == []

@@ -1,4 +1,4 @@
-"""NeuMF's arithmetic, against numbers worked out by hand and against equation 12 written out for one pair."""
+"""NeuMF's arithmetic, compared with manual calculations and with equation 12 evaluated pair by pair."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def arrays(**rows: Sequence[Sequence[float]] | Sequence[float]) -> dict[str, Flo
     return {name: np.array(values, dtype=np.float32) for name, values in rows.items()}
 
 
-# The maps are the user tables: user 0 had item 0 alone, user 1 item 1.
+# Histories of a single item: the history tables equal the user tables. User 0 has item 0, user 1 has item 1.
 EMBEDDINGS_AND_LAYER_1 = arrays(
     gmf_item=[[3.0, -1.0], [0.5, 0.5]],
     mlp_item=[[2], [0]],
@@ -44,9 +44,7 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("dims", "weights", "expected"), BY_HAND)
-def test_logits_are_those_worked_out_by_hand(
-    dims: Dims, weights: dict[str, Floats], expected: list[list[float]]
-) -> None:
+def test_logits_match_a_manual_calculation(dims: Dims, weights: dict[str, Floats], expected: list[list[float]]) -> None:
     network = Network.from_weights(dims, weights, decay=1.0)
     users = [network.user(np.array([item])) for item in range(2)]
     assert [network.logits(user).tolist() for user in users] == expected
@@ -80,13 +78,13 @@ def equation_12(dims: Dims, weights: dict[str, Floats], user: int, item: int) ->
     return float(both @ exact["output_kernel"][:, 0] + exact["output_bias"][0])
 
 
-def test_somebody_who_had_nothing_is_scored_by_the_items_alone() -> None:
+def test_empty_history_yields_a_zero_embedding_and_the_bias() -> None:
     network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS, decay=1.0)
     user = network.user(np.array([], dtype=np.int64))
     assert (user.gmf.tolist(), user.mlp.tolist()) == ([0, 0], [0.5, -1])
 
 
-def test_asking_changes_nothing() -> None:
+def test_computing_logits_does_not_modify_the_network_or_the_user() -> None:
     network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS, decay=1.0)
     user = network.user(np.array([0, 1]))
     first = network.logits(user).tolist()
@@ -95,28 +93,33 @@ def test_asking_changes_nothing() -> None:
 
 
 @given(rows=st.lists(st.integers(0, 99), max_size=40), hidden_dims=st.sampled_from([(5,), (1,), (8, 5), (16, 8, 1)]))
-def test_an_exact_logit_is_the_same_bit_for_bit_whatever_it_is_computed_with(
+def test_exact_logits_do_not_depend_on_the_other_pairs_of_the_call(
     rows: list[int], hidden_dims: tuple[int, ...]
 ) -> None:
     network = random_network(Dims(n_users=1, n_items=100, gmf_dim=37, mlp_dim=3, hidden_dims=hidden_dims))
     user = network.user(np.array([1, 2, 3]))
-    alone = [network.exact_logits(user, np.array([row]))[0] for row in rows]
-    assert network.exact_logits(user, np.array(rows, dtype=np.int64)).tolist() == alone
-    others = network.user(np.array([7]))
-    both = User(np.stack([others.gmf, user.gmf]), np.stack([others.mlp, user.mlp]))
-    assert (
-        network.exact_pair_logits(both, np.ones(len(rows), dtype=np.int64), np.array(rows, dtype=int)).tolist() == alone
-    )
+    single = [network.exact_logits(user, np.array([row]))[0] for row in rows]
+    assert network.exact_logits(user, np.array(rows, dtype=np.int64)).tolist() == single
+    other = network.user(np.array([7]))
+    both = User(np.stack([other.gmf, user.gmf]), np.stack([other.mlp, user.mlp]))
+    pair_logits = network.exact_pair_logits(both, np.ones(len(rows), dtype=np.int64), np.array(rows, dtype=np.int64))
+    assert pair_logits.tolist() == single
 
 
 def test_serving_arrays_are_contiguous_float32() -> None:
     network = Network.from_weights(TWO_LAYERS, TWO_LAYERS_WEIGHTS, decay=1.0)
-    held = [network.history_gmf, network.item_gmf, network.history_hidden_1, network.mlp_bias_1, network.item_hidden_1]
-    held += [network.output_mlp, *network.mlp_kernels, *network.mlp_biases]
-    assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in held)
+    arrays = [
+        network.history_gmf,
+        network.item_gmf,
+        network.history_hidden_1,
+        network.mlp_bias_1,
+        network.item_hidden_1,
+    ]
+    arrays += [network.output_mlp, *network.mlp_kernels, *network.mlp_biases]
+    assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in arrays)
 
 
-def test_weight_shapes_chain_from_the_concatenated_embeddings_to_one_output() -> None:
+def test_weight_shapes_lead_from_the_concatenated_embeddings_to_one_output() -> None:
     assert Dims(10, 20, 4, 3, (8, 5)).weight_shapes() == {
         "gmf_user": (10, 4),
         "gmf_item": (20, 4),
@@ -135,13 +138,13 @@ def test_weight_shapes_chain_from_the_concatenated_embeddings_to_one_output() ->
     ("logit", "score"),
     [(0.0, 0.5), (math.log(3), 0.75), (-math.log(3), 0.25), (1e4, 1.0), (-1e4, 0.0), (math.inf, 1.0), (-math.inf, 0.0)],
 )
-def test_sigmoid_at_known_points_and_at_the_extremes(logit: float, score: float) -> None:
+def test_sigmoid_at_known_and_extreme_values(logit: float, score: float) -> None:
     values = sigmoid(np.array([logit], dtype=np.float32))
     assert values.dtype == np.float32
     assert values.tolist() == [pytest.approx(score, abs=1e-7)]
 
 
-def test_sigmoid_keeps_the_order_of_logits() -> None:
+def test_sigmoid_is_monotonic_within_zero_and_one() -> None:
     scores = sigmoid(np.linspace(-30, 30, 10_001, dtype=np.float32))
     assert np.all(np.diff(scores) >= 0)
     assert scores.min() >= 0

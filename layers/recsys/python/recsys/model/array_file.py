@@ -1,15 +1,16 @@
-"""`.npz` files whose arrays are used where they lie: nothing is copied, unpacked or unpickled.
+"""Write and read `.npz` files whose arrays are used in place: reading copies, unpacks and unpickles nothing.
 
-They are what `numpy.savez` writes and `numpy.load` reads, a zip of `.npy` members stored as they are; but each member
-is moved to where its numbers are aligned, as zipalign does it, by a longer extra field.
+The files are ordinary `.npz` files, that is, uncompressed zip archives of `.npy` members, and `numpy.load` reads them.
+In addition, each member's header is padded with an extra field, as Android's zipalign does, so that the numbers of
+every array are aligned in the file.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import re
 import struct
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,22 +21,22 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 ALIGNMENT: Final = 64
-"""Bytes, from the start of the file: a cache line, and what `.npy` headers are padded to."""
+"""Alignment in bytes from the start of the file: a cache line, and what `.npy` headers are padded to."""
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
+"""Signature, name length and extra field length of a zip member's local header."""
 _LOCAL_SIGNATURE: Final = b"PK\x03\x04"
 _ZIP64_EXTRA_BYTES: Final = 20
 _PADDING_ID: Final = 0xD935
-"""Of the extra field, as Android's zipalign has it."""
-_ARRAY_HEADER: Final = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '(?P<type>[<|](?:f[248]|[iu][1248]))', 'fortran_order': False, "
-    rb"'shape': \((?P<shape>[0-9, ]{0,200})\), \} *\n",
-    re.DOTALL,
-)
-"""What `numpy.save` writes for plain numbers. NumPy's own reader takes more, through Python's parser."""
+"""Id of the padding in the extra field; the same as zipalign's."""
+_NPY_VERSION: Final = (1, 0)
+_NUMBER_KINDS: Final = "fiu"
+"""Floats, signed and unsigned integers; in particular no objects, which would have to be unpickled."""
+_HEADER_ERRORS: Final = (ValueError, TypeError, SyntaxError, RecursionError, tokenize.TokenError)
+"""Errors of NumPy's `.npy` header parser, which evaluates the header as a Python literal."""
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write numeric arrays under their names; the same arrays make the same bytes."""
+    """Write numeric arrays under their names. Equal arrays yield identical bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")
@@ -47,34 +48,66 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def view_npz(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of a file, as read-only views of its bytes.
+    """Return the arrays of an uncompressed `.npz` file as views of its bytes.
 
-    Checksums are not looked at: whoever calls this knows the digest of the whole.
+    Checksums of the zip archive are not verified. Pass only bytes whose digest is known.
+
+    Parameters
+    ----------
+    content
+        The whole file, as `write_npz` writes it.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Read-only arrays by name, in the order of the file. They keep `content` alive.
 
     Raises
     ------
     ValueError
-        It is no such file, something in it is compressed, of another type than numbers, or not all there.
+        If the bytes are not a zip archive, a member is compressed or truncated, or a member is not a C-ordered array
+        of numbers.
+
+    Examples
+    --------
+    >>> stream = io.BytesIO()
+    >>> np.savez(stream, a=np.arange(3), b=np.ones((2, 2)))
+    >>> {name: array.shape for name, array in view_npz(stream.getvalue()).items()}
+    {'a': (3,), 'b': (2, 2)}
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
-        return {member.filename.removesuffix(".npy"): _view(content, member) for member in members}
+        return {member.filename.removesuffix(".npy"): _view_member(content, member) for member in members}
     except (zipfile.BadZipFile, NotImplementedError, struct.error, EOFError) as error:
-        raise ValueError(f"This is no .npz file: {error}.") from error
+        raise ValueError(f"Expected an .npz file. Received: {error}.") from error
 
 
-def _view(content: bytes, member: zipfile.ZipInfo) -> NDArray[Any]:
+def _view_member(content: bytes, member: zipfile.ZipInfo) -> NDArray[Any]:
     signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(content, member.header_offset)
     if signature != _LOCAL_SIGNATURE or member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{member.filename} is compressed or not where the zip's directory says.")
-    begin = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
-    end = begin + member.file_size
-    header = _ARRAY_HEADER.match(content, begin, min(end, len(content)))
-    if header is None:
-        raise ValueError(f"{member.filename} does not begin like numbers in the .npy format, version 1.0.")
-    shape = tuple(map(int, header["shape"].replace(b",", b" ").split()))
-    dtype, count = np.dtype(header["type"].decode()), math.prod(shape)
-    if header.end() + count * dtype.itemsize != end or end > len(content):
-        raise ValueError(f"{member.filename} holds {end - header.end()} bytes, as {dtype} of shape {shape}.")
-    return np.frombuffer(content, dtype, count, header.end()).reshape(shape)
+        raise ValueError(f"{member.filename} is compressed, or is not where the zip directory places it.")
+    header_begin = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+    dtype, shape, begin = _read_npy_header(content, member.filename, header_begin)
+    end, count = header_begin + member.file_size, math.prod(shape)
+    if begin + count * dtype.itemsize != end or end > len(content):
+        raise ValueError(
+            f"{member.filename} has {end - begin} bytes of data; its header says {dtype} of shape {shape}."
+        )
+    return np.frombuffer(content, dtype, count, begin).reshape(shape)
+
+
+def _read_npy_header(content: bytes, name: str, begin: int) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Return the data type, the shape, and where the numbers begin."""
+    stream = io.BytesIO(content)  # shares the memory of `content`
+    stream.seek(begin)
+    try:
+        version = npy.read_magic(stream)
+        if version != _NPY_VERSION:
+            raise ValueError(f".npy version {version} is not supported; expected {_NPY_VERSION}.")
+        shape, is_fortran_order, dtype = npy.read_array_header_1_0(stream)
+    except _HEADER_ERRORS as error:
+        raise ValueError(f"{name} has no valid .npy header: {error}") from error
+    if dtype.kind not in _NUMBER_KINDS or is_fortran_order:
+        raise ValueError(f"{name} must be a C-ordered array of numbers. Received: {dtype}.")
+    return dtype, shape, stream.tell()

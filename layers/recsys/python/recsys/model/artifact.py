@@ -1,19 +1,22 @@
-"""The artifact: the files of one model version, what is in them, and reading them without trusting them.
+"""Write and read the artifact: the files of one model version.
 
-model.h5         Keras model: `keras.models.load_model` opens it with no custom objects
-mappings.json    {"format": 2, "users": {id: index}, "items": {id: index}}; for people, no server reads it
-serving.npz      the arrays of `recsys.model.neumf.Network`, ids, who had what and when, popularity; never pickled
-metrics.json     evaluation, baselines, data report
-manifest.json    format, shapes, size and SHA-256 of every other file and of its parts; written last
+| file            | content                                                                                          |
+|-----------------|--------------------------------------------------------------------------------------------------|
+| `model.h5`      | Keras model; `keras.models.load_model` opens it without custom objects                           |
+| `mappings.json` | `{"format": 2, "users": {id: index}, "items": {id: index}}`, for readers of `model.h5`           |
+| `serving.npz`   | the arrays of `Network` and `Bounds`, ids, histories, and popularity; contains no pickled object |
+| `metrics.json`  | evaluation, baselines, and data report                                                           |
+| `manifest.json` | format, array shapes, and size and SHA-256 of every other file; written last                     |
+
+A server reads `manifest.json` and `serving.npz` only. It verifies the manifest by the digest in the registry, the file
+by the digests in the manifest, and the arrays by `recsys.model.artifact_checks`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -22,19 +25,21 @@ from numpy.typing import NDArray
 
 from recsys.errors import ArtifactDamaged, ObjectNotFound
 from recsys.model.array_file import view_npz, write_npz
+from recsys.model.artifact_checks import Arrays, check_arrays, count_mlp_layers, map_parallel, vocabulary_of
 from recsys.model.neumf import Floats, Network
 from recsys.model.pruned_search import Bounds
 from recsys.model.recommender import ServingModel
 from recsys.model.vocabulary import Vocabulary
 
 FORMAT: Final = 2
+"""Version of the file formats; a server reads only this one."""
 MODEL: Final = "model.h5"
 MAPPINGS: Final = "mappings.json"
 SERVING: Final = "serving.npz"
 METRICS: Final = "metrics.json"
 MANIFEST: Final = "manifest.json"
 LISTED_FILES: Final = (MODEL, MAPPINGS, SERVING, METRICS)
-"""What the manifest lists, in the order in which it is uploaded; the manifest itself goes last."""
+"""The files that the manifest lists, in upload order; the manifest itself is uploaded last."""
 
 _NETWORK_ARRAYS: Final = {
     "gmf_map": "history_gmf",
@@ -44,16 +49,17 @@ _NETWORK_ARRAYS: Final = {
     "mlp_item": "item_hidden_1",
     "output_mlp": "output_mlp",
 }
-"""The array's name in `serving.npz` and the field of `Network` that holds it."""
-_BOUNDS: Final = ("centres", "cluster", "slack", "rounding")
+"""Name of each array in `serving.npz`, and the field of `Network` that holds it."""
+_BOUNDS_ARRAYS: Final = ("centres", "cluster", "slack", "rounding")
 PART_BYTES: Final = 16 * 2**20
-"""Of a file, that have a digest of their own: they are verified at once, on all cores."""
-_PART: Final = 2**22
-_BLOCK: Final = 2**16
+"""Size of the parts of a file that have a SHA-256 each, so that they can be verified on all cores at once."""
+
+
+# -- writing
 
 
 def write_mappings(folder: Path, user_ids: Sequence[str], item_ids: Sequence[str]) -> None:
-    """Write `mappings.json`; the index of an id is its place in the list."""
+    """Write `mappings.json`, in which the index of an id is its position in the list."""
     mappings = {
         "format": FORMAT,
         "users": {user_id: index for index, user_id in enumerate(user_ids)},
@@ -72,13 +78,27 @@ def write_serving(
     seen_items: NDArray[np.int32],
     popularity: Floats,
 ) -> None:
-    """Write `serving.npz`; see `ServingModel` for the arrays."""
+    """Write `serving.npz`, including the bounds for the exact search, which are computed here.
+
+    Parameters
+    ----------
+    folder
+        An existing directory.
+    network
+        The trained model.
+    user_ids, item_ids
+        Distinct ids, in the order of the arrays' rows.
+    seen_starts, seen_items
+        Histories of all users, (n_users + 1,) and (n_interactions,); see `ServingModel`.
+    popularity
+        Share of users who interacted with each item, (n_items,), in [0, 1].
+    """
     arrays: dict[str, NDArray[Any]] = {name: getattr(network, field) for name, field in _NETWORK_ARRAYS.items()}
     for layer, (kernel, bias) in enumerate(zip(network.mlp_kernels, network.mlp_biases, strict=True), start=2):
         arrays[f"mlp_kernel_{layer}"] = kernel
         arrays[f"mlp_bias_{layer}"] = bias
     bounds = Bounds.of(network)
-    arrays |= {f"bounds_{name}": getattr(bounds, name) for name in _BOUNDS}
+    arrays |= {f"bounds_{name}": getattr(bounds, name) for name in _BOUNDS_ARRAYS}
     arrays["output_bias"] = np.array([network.output_bias], dtype=np.float32)
     arrays["decay"] = np.array([network.decay])
     for owner, ids in (("user", Vocabulary.of(user_ids)), ("item", Vocabulary.of(item_ids))):
@@ -88,12 +108,30 @@ def write_serving(
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write `metrics.json`."""
+    """Write `metrics.json`. Raises ValueError if a number is not finite, because JSON cannot express it."""
     (folder / METRICS).write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_manifest(folder: Path, version: str) -> str:
-    """Write `manifest.json` over the files that lie in `folder`; returns its SHA-256, which readers must be told."""
+    """Write `manifest.json` for the files in `folder`, which must all exist.
+
+    Parameters
+    ----------
+    folder
+        The directory of the version.
+    version
+        Name of the version.
+
+    Returns
+    -------
+    str
+        SHA-256 of the manifest in hexadecimal. Pass it to `read_model` to verify the version.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of `LISTED_FILES` is missing.
+    """
     files = {}
     for name in LISTED_FILES:
         with (folder / name).open("rb") as stream:
@@ -106,7 +144,15 @@ def write_manifest(folder: Path, version: str) -> str:
 
 
 def describe_file(stream: BinaryIO) -> dict[str, Any]:
-    """What the manifest says of a file: its size, its SHA-256 for people, and that of each `PART_BYTES` of it."""
+    """Return a file's entry in the manifest: its size, its SHA-256, and the SHA-256 of each `PART_BYTES` of it.
+
+    Examples
+    --------
+    >>> import io
+    >>> entry = describe_file(io.BytesIO(b"abc"))
+    >>> entry["size_bytes"], entry["sha256"][:8], len(entry["parts_sha256"])
+    (3, 'ba7816bf', 1)
+    """
     whole, parts, size_bytes = hashlib.sha256(), [], 0
     while part := stream.read(PART_BYTES):
         whole.update(part)
@@ -115,13 +161,32 @@ def describe_file(stream: BinaryIO) -> dict[str, Any]:
     return {"size_bytes": size_bytes, "sha256": whole.hexdigest(), "parts_sha256": parts}
 
 
+# -- reading
+
+
 def read_folder(folder: Path) -> ServingModel:
-    """Load the version that lies in a directory, as `recsys train --out` writes it.
+    """Load a model version from a directory that `recsys train --out` wrote.
+
+    Parameters
+    ----------
+    folder
+        The directory; it holds at least `manifest.json` and `serving.npz`.
+
+    Returns
+    -------
+    ServingModel
+        The model. Its arrays are views of the one file that was read.
 
     Raises
     ------
     ArtifactDamaged
-        A file is missing or is not what the manifest says.
+        If a file is missing, differs from the manifest, or holds invalid arrays.
+
+    Examples
+    --------
+    >>> read_folder(Path("no-such-folder"))
+    Traceback (most recent call last):
+    recsys.errors.ArtifactDamaged: no-such-folder/manifest.json is missing.
     """
 
     def read(name: str) -> bytes:
@@ -136,22 +201,30 @@ def read_folder(folder: Path) -> ServingModel:
 
 
 def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> ServingModel:
-    """Load a version through `read(file name)`, verifying every byte that is used.
+    """Load a model version and verify every byte that is used.
 
     Parameters
     ----------
+    read
+        Function that returns the content of a file of the version, given its name. It raises `ObjectNotFound` if there
+        is no such file.
     manifest_sha256
-        What the registry says the manifest's digest is; None where there is no registry.
+        Expected SHA-256 of the manifest, from the registry. None skips this check.
+
+    Returns
+    -------
+    ServingModel
+        The model. Its arrays are views of the one file that was read.
 
     Raises
     ------
     ArtifactDamaged
-        A file is missing, was changed, has another format, shapes that do not fit together or numbers that are not
-        finite.
+        If a file is missing, differs from its digest or has another format, or if its arrays are inconsistent or
+        hold numbers that are not finite.
     """
     manifest_bytes = _read(read, MANIFEST)
     if manifest_sha256 is not None and hashlib.sha256(manifest_bytes).hexdigest() != manifest_sha256:
-        raise ArtifactDamaged(f"{MANIFEST} is not the one the registry names.")
+        raise ArtifactDamaged(f"The SHA-256 of {MANIFEST} differs from that in the registry.")
     manifest = _parse_json(MANIFEST, manifest_bytes)
     if manifest.get("format") != FORMAT:
         raise ArtifactDamaged(
@@ -160,11 +233,11 @@ def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> 
         )
     content = _read_listed(read, manifest, SERVING)
     try:
-        return _assemble(manifest["version"], _read_arrays(content), len(content))
+        return _assemble(manifest["version"], _view_arrays(content), len(content))
     except KeyError as error:
-        raise ArtifactDamaged(f"{MANIFEST} or {SERVING} holds no {error}.") from error
+        raise ArtifactDamaged(f"{MANIFEST} or {SERVING} has no entry {error}.") from error
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise _unfit(str(error)) from error
+        raise ArtifactDamaged(f"The arrays of {SERVING} are invalid: {error}.") from error
 
 
 def _read(read: Callable[[str], bytes], name: str) -> bytes:
@@ -175,23 +248,16 @@ def _read(read: Callable[[str], bytes], name: str) -> bytes:
 
 
 def _read_listed(read: Callable[[str], bytes], manifest: dict[str, Any], name: str) -> bytes:
+    """Read a file and verify the digests that the manifest lists for its parts."""
     content = _read(read, name)
     try:
         expected = manifest["files"][name]["parts_sha256"]
     except (KeyError, TypeError) as error:
         raise ArtifactDamaged(f"{MANIFEST} does not list {name}.") from error
     parts = [memoryview(content)[begin : begin + PART_BYTES] for begin in range(0, len(content), PART_BYTES)]
-    if _in_parallel(lambda part: hashlib.sha256(part).hexdigest(), parts) != expected:
-        raise ArtifactDamaged(f"{name} is not the file that {MANIFEST} lists: the SHA-256 differs.")
+    if map_parallel(lambda part: hashlib.sha256(part).hexdigest(), parts) != expected:
+        raise ArtifactDamaged(f"The SHA-256 of {name} differs from that in {MANIFEST}.")
     return content
-
-
-def _in_parallel(function: Callable[[Any], Any], pieces: list[Any]) -> list[Any]:
-    """The function of each piece, in order; for what leaves the interpreter's lock."""
-    if len(pieces) < 2:
-        return [function(piece) for piece in pieces]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, pieces))
 
 
 def _parse_json(name: str, content: bytes) -> dict[str, Any]:
@@ -204,16 +270,17 @@ def _parse_json(name: str, content: bytes) -> dict[str, Any]:
     return document
 
 
-def _read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
+def _view_arrays(content: bytes) -> Arrays:
     try:
         return view_npz(content)
     except ValueError as error:
         raise ArtifactDamaged(f"{SERVING} cannot be read as arrays.") from error
 
 
-def _assemble(version: str, arrays: dict[str, NDArray[Any]], size_bytes: int) -> ServingModel:
-    _check(arrays)
-    layers = range(2, _n_layers(arrays) + 1)
+def _assemble(version: str, arrays: Arrays, size_bytes: int) -> ServingModel:
+    """Build the model out of checked arrays."""
+    check_arrays(arrays)
+    layers = range(2, count_mlp_layers(arrays) + 1)
     network = Network(
         **{field: arrays[name] for name, field in _NETWORK_ARRAYS.items()},
         decay=float(arrays["decay"][0]),
@@ -223,88 +290,12 @@ def _assemble(version: str, arrays: dict[str, NDArray[Any]], size_bytes: int) ->
     )
     return ServingModel(
         version=version,
-        users=_ids(arrays, "user"),
-        items=_ids(arrays, "item"),
+        users=vocabulary_of(arrays, "user"),
+        items=vocabulary_of(arrays, "item"),
         network=network,
-        bounds=Bounds(**{name: arrays[f"bounds_{name}"] for name in _BOUNDS}),
+        bounds=Bounds.from_arrays(**{name: arrays[f"bounds_{name}"] for name in _BOUNDS_ARRAYS}),
         seen_starts=arrays["seen_starts"],
         seen_items=arrays["seen_items"],
         popularity=arrays["popularity"],
         size_bytes=size_bytes,
     )
-
-
-def _check(arrays: dict[str, NDArray[Any]]) -> None:
-    """Refuse arrays that a request could stumble over, whoever wrote them."""
-    for name, (dtype, shape) in _expected(arrays).items():
-        if arrays[name].dtype != dtype or arrays[name].shape != shape:
-            raise _unfit(f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {np.dtype(dtype)} {shape}")
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not _is_finite(array):
-            raise ArtifactDamaged(f"{name} in {SERVING} holds numbers that are not finite.")
-    for owner in ("user", "item"):
-        if not _ids(arrays, owner).is_sound:
-            raise _unfit(f"{owner}_ids, {owner}_id_starts and {owner}_id_order name no ids")
-    if arrays["bounds_cluster"].max(initial=0) >= len(arrays["bounds_centres"]):
-        raise _unfit("bounds_cluster names rows outside bounds_centres")
-    starts, items, n_items = arrays["seen_starts"], arrays["seen_items"], len(arrays["gmf_item"])
-    if starts[0] != 0 or (np.diff(starts) < 0).any():
-        raise _unfit("seen_starts falls")
-    if len(items) and not 0 <= items.min() <= items.max() < n_items:
-        raise _unfit(f"seen_items names rows outside the {n_items} items")
-
-
-def _expected(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[type, tuple[int, ...]]]:
-    """Type and shape that each array must have, given those that others follow from."""
-    n_users, n_items = len(arrays["user_id_order"]), len(arrays["item_id_order"])
-    gmf_dim = arrays["gmf_item"].shape[-1]
-    widths = [arrays["mlp_bias_1"].shape[-1]]
-    expected: dict[str, tuple[type, tuple[int, ...]]] = {
-        "gmf_map": (np.float32, (n_items, gmf_dim)),
-        "mlp_map": (np.float32, (n_items, widths[0])),
-        "mlp_bias_1": (np.float32, (widths[0],)),
-        "gmf_item": (np.float32, (n_items, gmf_dim)),
-        "mlp_item": (np.float32, (n_items, widths[0])),
-        "output_bias": (np.float32, (1,)),
-        "bounds_centres": (np.float32, (len(arrays["bounds_centres"]), widths[0])),
-        "bounds_cluster": (np.uint16, (n_items,)),
-        "bounds_slack": (np.float32, (n_items,)),
-        "bounds_rounding": (np.float64, (3,)),
-        "decay": (np.float64, (1,)),
-        "user_ids": (np.uint8, (arrays["user_ids"].size,)),
-        "user_id_starts": (np.int64, (n_users + 1,)),
-        "user_id_order": (np.int32, (n_users,)),
-        "item_ids": (np.uint8, (arrays["item_ids"].size,)),
-        "item_id_starts": (np.int64, (n_items + 1,)),
-        "item_id_order": (np.int32, (n_items,)),
-        "seen_starts": (np.int64, (n_users + 1,)),
-        "seen_items": (np.int32, (int(arrays["seen_starts"][-1]),)),
-        "popularity": (np.float32, (n_items,)),
-    }
-    for layer in range(2, _n_layers(arrays) + 1):
-        widths.append(arrays[f"mlp_kernel_{layer}"].shape[-1])
-        expected[f"mlp_kernel_{layer}"] = (np.float32, (widths[-2], widths[-1]))
-        expected[f"mlp_bias_{layer}"] = (np.float32, (widths[-1],))
-    return expected | {"output_mlp": (np.float32, (widths[-1],))}
-
-
-def _n_layers(arrays: dict[str, NDArray[Any]]) -> int:
-    return sum(name.startswith("mlp_kernel_") for name in arrays) + 1
-
-
-def _ids(arrays: dict[str, NDArray[Any]], owner: str) -> Vocabulary:
-    return Vocabulary(arrays[f"{owner}_ids"], arrays[f"{owner}_id_starts"], arrays[f"{owner}_id_order"])
-
-
-def _is_finite(array: NDArray[Any]) -> bool:
-    flat = array.reshape(-1)
-    return all(_in_parallel(_is_finite_part, [flat[begin : begin + _PART] for begin in range(0, len(flat), _PART)]))
-
-
-def _is_finite_part(part: NDArray[Any]) -> bool:
-    """In blocks that stay in cache: twice as fast as at once."""
-    return all(np.isfinite(part[begin : begin + _BLOCK]).all() for begin in range(0, len(part), _BLOCK))
-
-
-def _unfit(why: str) -> ArtifactDamaged:
-    return ArtifactDamaged(f"The arrays of {SERVING} do not fit together: {why}.")

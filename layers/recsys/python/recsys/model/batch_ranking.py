@@ -1,4 +1,4 @@
-"""Recommendations for many users, in order: blocks of them at a time, some ahead of whoever asks."""
+"""Recommend items to many users at once: batches of users on several threads, results in the order of the request."""
 
 from __future__ import annotations
 
@@ -6,45 +6,65 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import pairwise
 from typing import Final, TypeVar
 
 import numpy as np
 
 from recsys.model.batch_search import MAX_USERS, NormSortedItems, best_items_of_each
 from recsys.model.neumf import sigmoid
-from recsys.model.recommender import RankedItem, Recommendations, ServingModel, Strategy, ranked_items, recommend
+from recsys.model.recommender import RankedItem, Recommendations, ServingModel, Strategy, number_ranks, recommend
 
 _MIN_BATCH_USERS: Final = 16
-"""Fewer take longer together than one by one."""
-_Piece = TypeVar("_Piece")
+"""Fewer users are searched one by one, because sorting the items by norm takes as long as several searches.
+
+At 16 users, a batch takes 0.8 of the time that they take one by one (shipped model, 3,665 items), 0.4 (40,981 items),
+and 1.1 (MLP 64-32-16-8, 3,665 items).
+"""
+_Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
 
 
 def recommend_all(
     model: ServingModel, user_ids: Sequence[str], *, n: int, n_threads: int | None = None
 ) -> Iterator[Recommendations]:
-    """What `recommend(model, user_id, n=n)` gives for each user, in order, many times as fast.
+    """Yield `recommend(model, user_id, n=n)` for each user, in order, several times as fast as one by one.
 
-    Threads answer blocks of users; a few blocks are in memory. If nothing else is said there is one more than there are
-    cores: while one waits for the interpreter's lock, another multiplies.
+    Parameters
+    ----------
+    model
+        The model.
+    user_ids
+        Known or unknown users; they may repeat.
+    n
+        Length of each list, at least 0.
+    n_threads
+        Threads that compute batches of users. The default is one more than there are cores: while one thread waits for
+        the interpreter's lock, another multiplies matrices.
+
+    Yields
+    ------
+    Recommendations
+        One per user id, equal to those of `recommend`. Results are computed a few batches ahead.
     """
     if len(user_ids) < _MIN_BATCH_USERS:
         yield from (recommend(model, user_id, n=n) for user_id in user_ids)
         return
     n_threads = n_threads or (os.cpu_count() or 1) + 1
-    catalogue = NormSortedItems.of(model.network, model.bounds)
-    size = min(MAX_USERS, max(_MIN_BATCH_USERS, -(-len(user_ids) // n_threads)))
-    blocks = [user_ids[begin : begin + size] for begin in range(0, len(user_ids), size)]
-    for answers in _in_order(lambda block: _recommend_block(model, catalogue, block, n), blocks, n_threads):
-        yield from answers
+    items = NormSortedItems.of(model.network, model.bounds)
+    users_per_thread = -(-len(user_ids) // n_threads)  # rounded up
+    size = min(MAX_USERS, max(_MIN_BATCH_USERS, users_per_thread))
+    batches = [user_ids[begin : begin + size] for begin in range(0, len(user_ids), size)]
+    for recommendations in _map_in_order(lambda batch: _recommend_batch(model, items, batch, n), batches, n_threads):
+        yield from recommendations
 
 
-def _recommend_block(
-    model: ServingModel, catalogue: NormSortedItems, user_ids: Sequence[str], n: int
+def _recommend_batch(
+    model: ServingModel, items: NormSortedItems, user_ids: Sequence[str], n: int
 ) -> list[Recommendations]:
+    """Recommend to the known users of a batch together, and to the unknown ones one by one."""
     known = {user_id: row for user_id in user_ids if (row := model.users.find(user_id)) is not None}
-    ranked = dict(zip(known, _ranked_for_each(model, catalogue, list(known.values()), n), strict=True))
+    ranked = dict(zip(known, _rank_for_each(model, items, list(known.values()), n), strict=True))
     return [
         Recommendations(user_id, Strategy.PERSONAL, model.version, ranked[user_id])
         if user_id in ranked
@@ -53,27 +73,28 @@ def _recommend_block(
     ]
 
 
-def _ranked_for_each(
-    model: ServingModel, catalogue: NormSortedItems, user_rows: Sequence[int], n: int
+def _rank_for_each(
+    model: ServingModel, items: NormSortedItems, user_indices: Sequence[int], n: int
 ) -> Iterable[list[RankedItem]]:
-    if not user_rows:
+    if not user_indices:
         return []
-    histories = [model.seen(row).astype(np.int64) for row in user_rows]
+    histories = [model.seen(user_index).astype(np.int64) for user_index in user_indices]
     users = [model.network.user(history) for history in histories]
-    best = best_items_of_each(catalogue, users, n, excluded=histories)
-    # All users' together: a call of NumPy costs as much for a few numbers as for many.
-    rows, logits = (np.concatenate(part) for part in zip(*best, strict=True))
-    items = zip(model.items.at(rows), sigmoid(logits).tolist(), strict=True)
-    return [ranked_items(islice(items, len(rows))) for rows, _ in best]
+    best = best_items_of_each(items, users, n, excluded=histories)
+    # Look up ids and scores of all users in one call: a NumPy call costs as much for 20 numbers as for thousands.
+    item_indices, logits = (np.concatenate(part) for part in zip(*best, strict=True))
+    item_ids, scores = model.items.at(item_indices), sigmoid(logits).tolist()
+    ends = np.cumsum([0, *(len(indices) for indices, _ in best)]).tolist()
+    return [number_ranks(item_ids[begin:end], scores[begin:end]) for begin, end in pairwise(ends)]
 
 
-def _in_order(function: Callable[[_Piece], _Result], pieces: Iterable[_Piece], n_threads: int) -> Iterator[_Result]:
-    """The function of each piece, some of them ahead of who asks."""
+def _map_in_order(function: Callable[[_Part], _Result], parts: Iterable[_Part], n_threads: int) -> Iterator[_Result]:
+    """Yield the result of each part in order; at most `n_threads` + 1 parts are computed ahead of the consumer."""
     with ThreadPoolExecutor(n_threads) as pool:
-        ahead: deque[Future[_Result]] = deque()
-        for piece in pieces:
-            ahead.append(pool.submit(function, piece))
-            if len(ahead) > n_threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        pending: deque[Future[_Result]] = deque()
+        for part in parts:
+            pending.append(pool.submit(function, part))
+            if len(pending) > n_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

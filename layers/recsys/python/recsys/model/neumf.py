@@ -1,7 +1,7 @@
-"""The one written definition of NeuMF's arithmetic: names, shapes, order of concatenation.
+"""Define NeuMF's arithmetic: array names, shapes, and the order of concatenation.
 
-Neural matrix factorization, He et al., "Neural Collaborative Filtering", WWW 2017, §3.4, equation 12. For user u and
-item i:
+The model is neural matrix factorization (NeuMF): He et al., "Neural Collaborative Filtering", WWW 2017, §3.4,
+equation 12. For user u and item i:
 
     gmf      = gmf_user[u] * gmf_item[i]                             element-wise, (gmf_dim,)
     hidden_0 = [mlp_user[u], mlp_item[i]]                            the user half first, (2 * mlp_dim,)
@@ -9,20 +9,20 @@ item i:
     logit    = [gmf, hidden_K] @ output_kernel + output_bias         the GMF half first
     score    = 1 / (1 + exp(-logit))
 
-A user's two rows are not free parameters. They are computed from the items j of the user's history, with the weights w
-of `recsys.model.user_encoder`:
+Unlike in the paper, a user's two embeddings are not free parameters. They are weighted sums over the items j of the
+user's history, with the weights w_j of `recsys.model.user_encoder`:
 
     gmf_user[u] = sum_j w_j * gmf_map[j]
     mlp_user[u] = sum_j w_j * mlp_map[j]
 
-`recsys_train.model.network` trains it in TensorFlow, this module computes it in NumPy; tests/integration/test_parity.py
-holds the two within 1e-5 on the logit. The first MLP layer is linear before its ReLU, so it splits into a user half
-(with the bias) and an item half that can be computed once and stored: that is what `Network` holds.
+`recsys_train.model.network` trains this model in TensorFlow, and this module evaluates it in NumPy;
+tests/integration/test_parity.py checks that their logits differ by at most 1e-5. The first MLP layer is linear before
+its ReLU, so it splits into a user half (with the bias) and an item half. `Network` stores the item half precomputed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -32,16 +32,18 @@ from numpy.typing import NDArray
 from recsys.model.user_encoder import history_weights
 
 Floats = NDArray[np.float32]
+ItemIndices = NDArray[np.int64]
+"""Item indices, that is, rows of the item arrays; (n,)."""
 
-_BLOCK: Final = 1024
-"""Items at a time; the products of a layer then stay in cache."""
+_BLOCK_NUMBERS: Final = 2**16
+"""Hidden units per matrix product: 256 KiB, which stay in the L2 cache. That is 1,024 items at a width of 64."""
 _EXACT_BLOCK: Final = 128
-"""The same in float64."""
+"""Pairs per float64 product. Each takes `gmf_dim` numbers; at 512, the 512 KiB stay in the L2 cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dims:
-    """The sizes of one NeuMF. `hidden_dims` are the widths of the MLP's ReLU layers, at least one."""
+    """Sizes of a NeuMF model. `hidden_dims` are the widths of the MLP's ReLU layers; there is at least one."""
 
     n_users: int
     n_items: int
@@ -50,7 +52,7 @@ class Dims:
     hidden_dims: tuple[int, ...]
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every trained array, in the order in which they are listed everywhere."""
+        """Return the name and shape of every array of equation 12. Files list the arrays in this order."""
         shapes: dict[str, tuple[int, ...]] = {
             "gmf_user": (self.n_users, self.gmf_dim),
             "gmf_item": (self.n_items, self.gmf_dim),
@@ -67,13 +69,17 @@ class Dims:
         return shapes
 
     def map_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of the arrays that make a user's row of the user tables out of the items the user had."""
+        """Return the name and shape of the history tables, which user embeddings are computed from."""
         return {"gmf_map": (self.n_items, self.gmf_dim), "mlp_map": (self.n_items, self.mlp_dim)}
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user's side of every logit: `gmf` (gmf_dim,) and `mlp` (hidden_1,), the user half of layer 1 with its bias."""
+    """Hold the user's half of every logit.
+
+    `gmf` (gmf_dim,) is the GMF embedding; `mlp` (hidden_1,) is the user half of the first MLP layer with its bias. In
+    a batch, both have a leading axis of users.
+    """
 
     gmf: Floats
     mlp: Floats
@@ -81,12 +87,31 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A trained NeuMF, rearranged for serving; all arrays float32 and C-contiguous.
+    """A trained NeuMF, rearranged for serving. All arrays are float32 and C-contiguous.
 
-    gmf_map (n_items, gmf_dim) and mlp_map (n_items, hidden_1) make a user of a history that is forgotten with `decay`,
-    see `user`; mlp_bias_1 (hidden_1,). gmf_item (n_items, gmf_dim), already multiplied by the output unit's weights;
-    mlp_item (n_items, hidden_1), the item half of the first MLP layer; mlp_kernels and mlp_biases of layers 2 and up;
-    output_mlp (hidden_K,); output_bias, a number.
+    The item and history arrays are not the trained ones: the output weights and the first MLP kernel are multiplied
+    into them, see `from_weights`.
+
+    Parameters
+    ----------
+    history_gmf
+        Contribution of each history item to the user's GMF embedding, (n_items, gmf_dim).
+    history_hidden_1
+        Contribution of each history item to the user half of the first MLP layer, (n_items, hidden_1).
+    mlp_bias_1
+        Bias of the first MLP layer, (hidden_1,).
+    decay
+        Recency exponent of histories, see `recsys.model.user_encoder`.
+    item_gmf
+        GMF embeddings of items, multiplied by the output weights, (n_items, gmf_dim).
+    item_hidden_1
+        Item half of the first MLP layer, before the ReLU, (n_items, hidden_1).
+    mlp_kernels, mlp_biases
+        MLP layers 2 to K, (hidden_{k-1}, hidden_k) and (hidden_k,).
+    output_mlp
+        Output weights of the last MLP layer, (hidden_K,).
+    output_bias
+        Output bias, which is the same for all pairs.
     """
 
     history_gmf: Floats
@@ -102,7 +127,32 @@ class Network:
 
     @classmethod
     def from_weights(cls, dims: Dims, weights: dict[str, Floats], *, decay: float) -> Self:
-        """Rearrange trained weights, named and shaped as `dims.weight_shapes()` and `dims.map_shapes()` say."""
+        """Build the serving form of a model from its trained weights.
+
+        Parameters
+        ----------
+        dims
+            Sizes of the model.
+        weights
+            The arrays that `dims.weight_shapes()` and `dims.map_shapes()` name, float32, in these shapes. `gmf_user`
+            and `mlp_user` are not used and may be missing.
+        decay
+            Recency exponent of histories, at least 0; see `recsys.model.user_encoder`.
+
+        Returns
+        -------
+        Network
+            A model whose logits equal those of the trained weights up to float32 rounding.
+
+        Examples
+        --------
+        >>> dims = Dims(n_users=1, n_items=3, gmf_dim=1, mlp_dim=1, hidden_dims=(1,))
+        >>> shapes = dims.weight_shapes() | dims.map_shapes()
+        >>> weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        >>> network = Network.from_weights(dims, weights, decay=0.0)
+        >>> network.n_items, network.item_hidden_1.shape
+        (3, (3, 1))
+        """
         output_kernel = weights["output_kernel"][:, 0]
         kernel_1 = weights["mlp_kernel_1"]
         deeper = range(2, len(dims.hidden_dims) + 1)
@@ -121,73 +171,134 @@ class Network:
 
     @property
     def n_items(self) -> int:
-        """Rows of the item arrays."""
+        """Number of items in the catalogue."""
         return len(self.item_gmf)
 
     def user(self, history: NDArray[np.integer]) -> User:
-        """Who had these items, oldest first; somebody who had none is a user too."""
+        """Compute the user's half of every logit from the interaction history.
+
+        Parameters
+        ----------
+        history
+            Item indices, oldest first, (n,). An empty history is allowed and yields a zero GMF embedding.
+
+        Returns
+        -------
+        User
+            `gmf` of shape (gmf_dim,) and `mlp` of shape (hidden_1,), both float32.
+        """
         weights = history_weights(len(history), self.decay)
-        gmf = np.einsum("i,ij->j", weights, self.history_gmf.take(history, axis=0))
-        mlp = np.einsum("i,ij->j", weights, self.history_hidden_1.take(history, axis=0)) + self.mlp_bias_1
+        # In float64: float32 sums over long histories are off by up to 4e-5.
+        gmf = weights @ self.history_gmf.take(history, axis=0)
+        mlp = weights @ self.history_hidden_1.take(history, axis=0) + self.mlp_bias_1
         return User(gmf.astype(np.float32), mlp.astype(np.float32))
 
     def logits(self, user: User) -> Floats:
-        """Logits of one user for every item, (n_items,) float32, but for the last bits those of `exact_logits`."""
-        gmf: Floats = self.item_gmf @ user.gmf
-        return gmf + self.mlp_parts(user.mlp) + self.output_bias
+        """Compute the logits of one user for the whole catalogue, in float32.
 
-    def mlp_parts(self, user_half: Floats) -> Floats:
-        """The MLP's part of the logits of one user, (hidden_1,), for every item, (n_items,)."""
-        parts = np.empty(self.n_items, dtype=np.float32)
-        for begin in range(0, self.n_items, _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            parts[block] = self.mlp_outputs(user_half + self.item_hidden_1[block])
-        return parts
+        Parameters
+        ----------
+        user
+            One user, as `user` returns it.
 
-    def exact_logits(self, user: User, rows: NDArray[np.integer]) -> Floats:
-        """The logits that items are ranked by, of some items, (n,) float32; see `exact_pair_logits`."""
-        alone = User(user.gmf[None], user.mlp[None])
-        return _in_blocks(len(rows), lambda block: self._exact_logits(alone, rows[block]))
-
-    def exact_pair_logits(self, users: User, user_rows: NDArray[np.integer], item_rows: NDArray[np.integer]) -> Floats:
-        """The logits that items are ranked by, of pairs, (n_pairs,) float32; `users` holds a user per row.
-
-        A pair's is the same whatever others it is computed with: in float64, each product that of one pair alone, and
-        rounded once in the end. One product of many pairs is faster but promises no such thing.
+        Returns
+        -------
+        (n_items,) float32
+            The logits. The last bits can differ from `exact_logits`, because the sums run in another order.
         """
-
-        def logits(block: slice) -> NDArray[np.float64]:
-            asking = user_rows[block]
-            return self._exact_logits(User(users.gmf[asking], users.mlp[asking]), item_rows[block])
-
-        return _in_blocks(len(item_rows), logits)
-
-    def _exact_logits(self, users: User, item_rows: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Of stacks of matrices, one a pair, which NumPy multiplies one after the other.
-
-        `users` holds one row for each item, or one for all.
-        """
-        gmf = _stack(self.item_gmf[item_rows]) @ _stack(users.gmf).swapaxes(1, 2)
-        hidden = np.maximum(_stack(self.item_hidden_1[item_rows]) + _stack(users.mlp), 0)
-        for kernel, bias in zip(self.mlp_kernels, self.mlp_biases, strict=True):
-            hidden = np.maximum(hidden @ kernel.astype(np.float64) + bias, 0)
-        mlp = hidden @ self.output_mlp.astype(np.float64)[:, None]
-        logits: NDArray[np.float64] = (gmf + mlp + self.output_bias)[:, 0, 0]
+        logits: Floats = self.item_gmf @ user.gmf
+        logits += self.mlp_parts(user.mlp)
+        logits += np.float32(self.output_bias)
         return logits
 
-    def mlp_outputs(self, hidden: Floats) -> Floats:
-        """The MLP's part of the logit, (n,), from the first layer before its ReLU, (n, hidden_1), which it uses up."""
+    def mlp_parts(self, user_half: Floats) -> Floats:
+        """Compute the MLP part of one user's logits for every item.
+
+        The user half (hidden_1,) and the biases are first repeated for every row of a block, because NumPy adds arrays
+        of equal shape faster than it broadcasts short rows: 34 in place of 47 µs for 3,665 items of width 8.
+        """
+        n_rows = min(max(1, _BLOCK_NUMBERS // len(user_half)), self.n_items)
+        user_rows = user_half[None].repeat(n_rows, axis=0)
+        biases = [bias[None].repeat(n_rows, axis=0) for bias in self.mlp_biases]
+        if n_rows == self.n_items:
+            user_rows += self.item_hidden_1
+            return self.mlp_outputs(user_rows, biases)
+        parts = np.empty(self.n_items, dtype=np.float32)
+        for begin in range(0, self.n_items, n_rows):
+            items = self.item_hidden_1[begin : begin + n_rows]
+            parts[begin : begin + n_rows] = self.mlp_outputs(user_rows[: len(items)] + items, biases)
+        return parts
+
+    def mlp_outputs(self, hidden: Floats, biases: Sequence[Floats] | None = None) -> Floats:
+        """Apply the MLP from before its first ReLU to the output unit.
+
+        `hidden` (n, hidden_1) is overwritten. `biases` are `mlp_biases` repeated for at least n rows, for speed; they
+        are broadcast if omitted. Returns the MLP part of the logits, (n,).
+        """
         np.maximum(hidden, 0, out=hidden)
-        for kernel, bias in zip(self.mlp_kernels, self.mlp_biases, strict=True):
+        for kernel, bias in zip(self.mlp_kernels, self.mlp_biases if biases is None else biases, strict=True):
             hidden = hidden @ kernel
-            hidden += bias
+            hidden += bias if biases is None else bias[: len(hidden)]
             np.maximum(hidden, 0, out=hidden)
         product: Floats = hidden @ self.output_mlp
         return product
 
+    def exact_logits(self, user: User, items: NDArray[np.integer]) -> Floats:
+        """Compute reproducible logits of one user, which items are ranked by.
+
+        Each logit is computed on its own in float64 and rounded once, so that it does not depend on which other items
+        are computed in the same call.
+
+        Parameters
+        ----------
+        user
+            One user, as `user` returns it.
+        items
+            Item indices, (n,).
+
+        Returns
+        -------
+        (n,) float32
+            One logit per item.
+        """
+        return _in_blocks(len(items), lambda block: self._exact_logits(user, items[block]))
+
+    def exact_pair_logits(self, users: User, user_rows: NDArray[np.integer], items: NDArray[np.integer]) -> Floats:
+        """Compute reproducible logits of (user, item) pairs, (n_pairs,) float32.
+
+        The logit of a pair is bit for bit that of `exact_logits`, whatever other pairs are in the call. `users` holds
+        a batch, `user_rows` (n_pairs,) the row of each pair's user in it, and `items` (n_pairs,) the item indices.
+        """
+
+        def logits(block: slice) -> NDArray[np.float64]:
+            rows = user_rows[block]
+            return self._exact_logits(User(users.gmf[rows], users.mlp[rows]), items[block])
+
+        return _in_blocks(len(items), logits)
+
+    def _exact_logits(self, users: User, items: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Compute float64 logits of pairs, (n,); `users` is one user, or a batch with one user per item.
+
+        Each pair has its own dot products and its own products of a one-row matrix. One large product would be faster,
+        but the order of its sums can depend on the other rows.
+        """
+        logits: NDArray[np.float64] = np.vecdot(_float64_rows(self.item_gmf, items), users.gmf.astype(np.float64))
+        hidden = _float64_rows(self.item_hidden_1, items)
+        hidden += users.mlp
+        np.maximum(hidden, 0, out=hidden)  # (n, hidden_1)
+        for kernel, bias in zip(self.mlp_kernels, self.mlp_biases, strict=True):
+            hidden = (hidden[:, None, :] @ kernel.astype(np.float64))[:, 0, :]
+            hidden += bias
+            np.maximum(hidden, 0, out=hidden)  # (n, hidden_k)
+        logits += np.vecdot(hidden, self.output_mlp.astype(np.float64))
+        logits += self.output_bias
+        return logits
+
 
 def _in_blocks(n: int, logits: Callable[[slice], NDArray[np.float64]]) -> Floats:
-    """What `logits` gives for each `_EXACT_BLOCK` of n, rounded, (n,)."""
+    """Call `logits` for every `_EXACT_BLOCK` of n pairs and round the results to float32, (n,)."""
+    if n <= _EXACT_BLOCK:
+        return logits(slice(None)).astype(np.float32)
     rounded = np.empty(n, dtype=np.float32)
     for begin in range(0, n, _EXACT_BLOCK):
         block = slice(begin, begin + _EXACT_BLOCK)
@@ -195,11 +306,10 @@ def _in_blocks(n: int, logits: Callable[[slice], NDArray[np.float64]]) -> Floats
     return rounded
 
 
-def _stack(rows: Floats) -> NDArray[np.float64]:
-    """(n, width) as n matrices of one row."""
-    return rows.astype(np.float64)[:, None, :]
+def _float64_rows(table: Floats, rows: NDArray[np.integer]) -> NDArray[np.float64]:
+    return table.take(rows, axis=0).astype(np.float64)
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """`1 / (1 + exp(-logits))` without overflow, same shape."""
+    """Return `1 / (1 + exp(-logits))` without overflow, in the same shape."""
     return (0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)

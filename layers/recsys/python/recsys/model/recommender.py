@@ -1,8 +1,42 @@
-"""From a model and a question to a ranked list: the rules of recommending, without HTTP.
+"""Recommend items to users: the rules that turn a model and a query into a ranked list, without HTTP.
 
-Every question is one: the best items for a history. A known user's is in the model, somebody unknown has the items of
-the session, and an item's neighbours are what a session of that item alone is recommended. Where there is no history,
-the most popular items answer.
+There is one rule: recommend the best items for an interaction history. For a known user, the history is that of the
+training data, extended by the recent items of the request. For an unknown user, it consists of the recent items alone.
+Similar items are those recommended for a history of that single item. Without any history, the most popular items are
+recommended.
+
+Examples
+--------
+A model of two users and three items, in which users of "cup" like "tea" more than "pot":
+
+>>> from recsys.model.neumf import Dims
+>>> dims = Dims(n_users=2, n_items=3, gmf_dim=1, mlp_dim=1, hidden_dims=(1,))
+>>> shapes = dims.weight_shapes() | dims.map_shapes()
+>>> weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+>>> weights |= {"gmf_map": np.ones((3, 1), np.float32), "output_kernel": np.ones((2, 1), np.float32)}
+>>> weights["gmf_item"] = np.array([[0], [2], [1]], np.float32)
+>>> network = Network.from_weights(dims, weights, decay=1.0)
+>>> model = ServingModel(
+...     version="job.1",
+...     users=Vocabulary.of(["ann", "bob"]),
+...     items=Vocabulary.of(["cup", "tea", "pot"]),
+...     network=network,
+...     bounds=Bounds.of(network),
+...     seen_starts=np.array([0, 1, 2]),
+...     seen_items=np.array([0, 2], np.int32),
+...     popularity=np.array([0.5, 0, 0.5], np.float32),
+...     size_bytes=0,
+... )
+>>> found = recommend(model, "ann", n=2)
+>>> found.strategy.value, [(item.item_id, item.rank, round(item.score, 2)) for item in found.items]
+('personal', [('tea', 1, 0.88), ('pot', 2, 0.73)])
+>>> found = recommend(model, "eve", n=2, recent_items=["tea"])
+>>> found.strategy.value, [item.item_id for item in found.items]
+('session', ['pot', 'cup'])
+>>> [item.item_id for item in similar(model, "tea", n=1)]
+['pot']
+>>> [(item.item_id, item.score) for item in popular(model, n=1).items]
+[('cup', 0.5)]
 """
 
 from __future__ import annotations
@@ -16,29 +50,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import ItemNotFound
-from recsys.model.neumf import Floats, Network, sigmoid
-from recsys.model.pruned_search import Bounds, ItemIndices, best_items
+from recsys.model.neumf import Floats, ItemIndices, Network, sigmoid
+from recsys.model.pruned_search import Bounds
+from recsys.model.top_n import best_items, top_n
 from recsys.model.vocabulary import Vocabulary
 
 
 class Strategy(StrEnum):
-    """Where an answer came from."""
+    """What a list of recommendations is based on."""
 
     PERSONAL = "personal"
-    """The user was in the training data."""
+    """The history of a user of the training data, with the request's recent items."""
     SESSION = "session"
-    """The user was not, but had items that the model knows."""
+    """The recent items of a user who is not in the training data."""
     POPULAR = "popular"
-    """Nothing is known of the user: what most users had."""
+    """Popularity, because there is no history."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServingModel:
-    """One version of a shop's model, ready to answer.
+    """One version of a tenant's model, ready to serve recommendations.
 
-    `seen_items[seen_starts[u] : seen_starts[u + 1]]` are the rows of the items user u had, oldest first; shapes
-    (n_users + 1,) int64 and (n,) int32. `popularity` (n_items,) float32 is the share of users who had the item, in
-    [0, 1]. `size_bytes` is what all of it takes in memory.
+    Load one with `recsys.model.artifact.read_model` or `read_folder`.
+
+    Parameters
+    ----------
+    version
+        Name of the version.
+    users, items
+        User ids and item ids; their indices are the rows of the arrays below.
+    network
+        The NeuMF model.
+    bounds
+        Constants for the exact search, see `recsys.model.pruned_search`.
+    seen_starts
+        Offset of each user's history in `seen_items`, and the end of the last one, (n_users + 1,) int64.
+    seen_items
+        Item indices of all histories, concatenated, oldest first within each, (n_interactions,) int32.
+    popularity
+        Share of users who interacted with each item, (n_items,) float32 in [0, 1].
+    size_bytes
+        Memory that the model takes.
     """
 
     version: str
@@ -52,12 +104,12 @@ class ServingModel:
     size_bytes: int
 
     def seen(self, user_index: int) -> NDArray[np.int32]:
-        """ItemIndices of the items the user had, oldest first."""
+        """Return the item indices of a user's history, oldest first, (n,) int32."""
         return self.seen_items[self.seen_starts[user_index] : self.seen_starts[user_index + 1]]
 
 
 class RankedItem(NamedTuple):
-    """One recommendation: `rank` from 1, `score` in [0, 1]."""
+    """One recommended item; `rank` counts from 1, `score` is in [0, 1]."""
 
     item_id: str
     rank: int
@@ -66,7 +118,7 @@ class RankedItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Recommendations:
-    """What a user is recommended, best first; `user_id` is None where nobody in particular asked."""
+    """The items recommended to one user, best first; `user_id` is None for a request without a user."""
 
     user_id: str | None
     strategy: Strategy
@@ -84,111 +136,135 @@ def recommend(
     exclude_items: Collection[str] = (),
     candidates: Collection[str] | None = None,
 ) -> Recommendations:
-    """The `n` best items for a user, fewer only when fewer are left. Ties go to the lower item index.
+    """Recommend the `n` best items to a user.
 
-    Vocabulary that the model does not know are passed over, wherever they stand.
+    Item ids that the model does not know are ignored in all parameters.
 
     Parameters
     ----------
+    model
+        The model.
     user_id
-        None is a basket without a user.
+        The user, known or unknown. None is a request without a user, for example for a shopping basket.
+    n
+        Length of the list, at least 0. It is shorter if fewer items are left.
     recent_items
-        What the user had since the model was trained, oldest first. For somebody unknown they are all there is to go
-        by; without them the most popular items answer, scored by the share of users who had them.
+        Items that the user interacted with after the model was trained, oldest first. They are appended to the history;
+        an item that is already in it moves to the end.
     exclude_seen
-        Leave out what the user had, `recent_items` included.
+        Leave out the items of the history, `recent_items` included.
+    exclude_items
+        Further items to leave out.
     candidates
-        Rank only these.
+        Rank only these items. None means the whole catalogue.
+
+    Returns
+    -------
+    Recommendations
+        The items, best first; equal scores in the order of the model's item indices. A score is the predicted
+        probability of an interaction for the strategies `PERSONAL` and `SESSION`, and the share of users who interacted
+        with the item for `POPULAR`.
     """
     user_index = None if user_id is None else model.users.find(user_id)
     history = np.zeros(0, dtype=np.int64) if user_index is None else model.seen(user_index).astype(np.int64)
     if recent_items:
-        history = _extended(history, _rows(model.items, recent_items))
-    excluded = _rows(model.items, exclude_items)
+        history = _extend_history(history, _indices(model.items, recent_items))
+    excluded = _indices(model.items, exclude_items)
     if exclude_seen:
-        excluded = np.concatenate([excluded, history])
-    among = None if candidates is None else np.unique(_rows(model.items, candidates))
+        excluded = np.concatenate([excluded, history]) if len(excluded) else history
+    eligible = None if candidates is None else np.unique(_indices(model.items, candidates))
     if user_index is None and len(history) == 0:
-        return _popular(model, user_id, n, excluded, among)
+        return _recommend_popular(model, user_id, n, excluded, eligible)
     strategy = Strategy.SESSION if user_index is None else Strategy.PERSONAL
-    return Recommendations(user_id, strategy, model.version, _best_items(model, history, n, excluded, among))
+    return Recommendations(user_id, strategy, model.version, _rank_for_history(model, history, n, excluded, eligible))
 
 
 def similar(model: ServingModel, item_id: str, *, n: int, exclude_items: Collection[str] = ()) -> list[RankedItem]:
-    """The `n` best items for somebody who had this one alone, itself left out; fewer only when fewer are left.
+    """Return the `n` items that are recommended to a user whose history is this single item.
+
+    Parameters
+    ----------
+    model
+        The model.
+    item_id
+        The item; it is never in the result.
+    n
+        Length of the list, at least 0. It is shorter if fewer items are left.
+    exclude_items
+        Further items to leave out. Unknown ids are ignored.
+
+    Returns
+    -------
+    list of RankedItem
+        Best first; scores as for `Strategy.SESSION`.
 
     Raises
     ------
     ItemNotFound
-        The model does not know the item.
+        If the model does not know `item_id`.
     """
-    row = model.items.find(item_id)
-    if row is None:
-        raise ItemNotFound(f"The model {model.version} knows no item {item_id!r}.")
-    history = np.array([row])
-    return _best_items(model, history, n, np.concatenate([_rows(model.items, exclude_items), history]), None)
+    item_index = model.items.find(item_id)
+    if item_index is None:
+        raise ItemNotFound(f"Item {item_id!r} is not in model version {model.version}.")
+    history = np.array([item_index])
+    return _rank_for_history(model, history, n, np.concatenate([_indices(model.items, exclude_items), history]), None)
 
 
 def popular(model: ServingModel, *, n: int, exclude_items: Collection[str] = ()) -> Recommendations:
-    """The `n` items that most users had, scored by their share; fewer only when fewer are left."""
-    return _popular(model, None, n, _rows(model.items, exclude_items), None)
+    """Return the `n` items with which most users interacted.
+
+    Parameters
+    ----------
+    model
+        The model.
+    n
+        Length of the list, at least 0. It is shorter if fewer items are left.
+    exclude_items
+        Items to leave out. Unknown ids are ignored.
+
+    Returns
+    -------
+    Recommendations
+        Most popular first; the scores are shares of users, in [0, 1].
+    """
+    return _recommend_popular(model, None, n, _indices(model.items, exclude_items), None)
 
 
-def _rows(items: Vocabulary, item_ids: Iterable[str]) -> ItemIndices:
-    """ItemIndices of the ids that are known, in order."""
-    return np.array([row for item_id in item_ids if (row := items.find(item_id)) is not None], dtype=np.int64)
+def _indices(items: Vocabulary, item_ids: Iterable[str]) -> ItemIndices:
+    """Look up item ids and skip unknown ones."""
+    return np.array([index for item_id in item_ids if (index := items.find(item_id)) is not None], dtype=np.int64)
 
 
-def _extended(history: ItemIndices, recent: ItemIndices) -> ItemIndices:
-    """The history with what came since at its end; an item that comes again counts where it came last."""
-    rows = [*history.tolist(), *recent.tolist()]
-    return np.array(list(dict.fromkeys(reversed(rows)))[::-1], dtype=np.int64)
+def _extend_history(history: ItemIndices, recent: ItemIndices) -> ItemIndices:
+    """Append recent items to a history. An item that occurs several times keeps its last position only."""
+    indices = [*history.tolist(), *recent.tolist()]
+    return np.array(list(dict.fromkeys(reversed(indices)))[::-1], dtype=np.int64)
 
 
-def _best_items(
-    model: ServingModel, history: ItemIndices, n: int, excluded: ItemIndices, among: ItemIndices | None
+def _rank_for_history(
+    model: ServingModel, history: ItemIndices, n: int, excluded: ItemIndices, eligible: ItemIndices | None
 ) -> list[RankedItem]:
     user = model.network.user(history)
-    best, logits = best_items(model.network, model.bounds, user, n, excluded=excluded, among=among)
-    return _ranked(model.items, best, sigmoid(logits))
+    best, logits = best_items(model.network, model.bounds, user, n, excluded=excluded, candidates=eligible)
+    return _to_ranked_items(model.items, best, sigmoid(logits))
 
 
-def _popular(
-    model: ServingModel, user_id: str | None, n: int, excluded: ItemIndices, among: ItemIndices | None
+def _recommend_popular(
+    model: ServingModel, user_id: str | None, n: int, excluded: ItemIndices, eligible: ItemIndices | None
 ) -> Recommendations:
-    best = _top_n_among(model.popularity, n, excluded, among)
-    items = _ranked(model.items, best, model.popularity[best])
+    if eligible is None:
+        best = top_n(model.popularity, n, excluded=excluded)
+    else:
+        excluded_positions = np.flatnonzero(np.isin(eligible, excluded))
+        best = eligible[top_n(model.popularity[eligible], n, excluded=excluded_positions)]
+    items = _to_ranked_items(model.items, best, model.popularity[best])
     return Recommendations(user_id, Strategy.POPULAR, model.version, items)
 
 
-def _top_n_among(values: Floats, n: int, excluded: ItemIndices, among: ItemIndices | None) -> ItemIndices:
-    if among is not None:
-        return among[top_n(values[among], n, excluded=np.flatnonzero(np.isin(among, excluded)))]
-    return top_n(values, n, excluded=excluded)
+def _to_ranked_items(items: Vocabulary, best: ItemIndices, scores: Floats) -> list[RankedItem]:
+    return number_ranks(items.at(best), scores.tolist())
 
 
-def _ranked(items: Vocabulary, best: ItemIndices, scores: Floats) -> list[RankedItem]:
-    return ranked_items(zip(items.at(best), scores.tolist(), strict=True))
-
-
-def ranked_items(items: Iterable[tuple[str, float]]) -> list[RankedItem]:
-    """Vocabulary and scores, best first, as they are answered."""
-    return [RankedItem(item_id, rank, score) for rank, (item_id, score) in enumerate(items, start=1)]
-
-
-def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
-    """Indices of the `n` largest values, best first, ties to the lower index; (≤ n,) int64.
-
-    `excluded` indices never appear. Exact: equal to a stable sort of all values.
-    """
-    eligible = np.array(values, dtype=np.float32)
-    eligible[excluded] = -np.inf
-    n = min(n, len(eligible))
-    if 0 < n < len(eligible):
-        threshold = np.partition(eligible, len(eligible) - n)[len(eligible) - n]
-        candidates = np.flatnonzero(eligible >= threshold)
-    else:
-        candidates = np.arange(len(eligible))
-    candidates = candidates[eligible[candidates] > -np.inf]
-    order = np.argsort(-eligible[candidates], kind="stable")
-    return candidates[order[:n]]
+def number_ranks(item_ids: Sequence[str], scores: Sequence[float]) -> list[RankedItem]:
+    """Number items, best first, from 1."""
+    return list(map(RankedItem, item_ids, range(1, len(item_ids) + 1), scores))

@@ -1,8 +1,14 @@
-"""A user is what the user had: how a history, items oldest first, becomes weights of items.
+"""Encode a user as the weighted sum of the items in the interaction history.
 
-The item that is r places before the end counts `(1 + r) ** -decay`, and all weights of a history are multiplied by
-their total to the power of `LENGTH_POWER`. Training, `model.h5` and serving take it from here, for users of the
-training data, newcomers and sessions alike.
+The item r positions before the end of a history (r = 0 for the latest) has the weight
+
+    w_r = (1 + r) ** -decay * total ** LENGTH_POWER,    total = sum_r (1 + r) ** -decay
+
+so that recent items count more, and the sum over a long history grows less than in proportion to its length. Computing
+users from items, and the length exponent, follow FISM: Kabbur, Ning & Karypis, "FISM: Factored Item Similarity Models
+for Top-N Recommender Systems", KDD 2013, where the factor is n ** -alpha for n items; the recency term is an addition.
+
+Training, `model.h5` and serving all use these functions, for users of the training data, new users and sessions alike.
 """
 
 from __future__ import annotations
@@ -14,25 +20,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 LENGTH_POWER: Final = -0.5
-"""Histories are scaled by the power of their total weight: long ones count more, less than in proportion."""
+"""Exponent of a history's total weight: minus the hyper-parameter alpha of FISM."""
 
 
 def recency_weights(ago: NDArray[np.integer], decay: float) -> NDArray[np.float64]:
-    """What items count that are `ago` places before the end of their history, before scaling; the same shape."""
+    """Return the weights of items that are `ago` positions before the end of their history, in the same shape."""
     weights: NDArray[np.float64] = (1 + ago.astype(np.float64)) ** -decay
     return weights
 
 
 def length_scales(totals: NDArray[np.floating]) -> NDArray[np.float64]:
-    """What multiplies the weights of histories whose weights sum to `totals`; 1 for an empty one, the same shape."""
+    """Return the factors for histories whose weights sum to `totals`, in the same shape; 1 for an empty history."""
     scales: NDArray[np.float64] = np.where(totals > 0, totals, 1.0).astype(np.float64) ** LENGTH_POWER
     return scales
 
 
 @lru_cache(maxsize=512)
 def history_weights(length: int, decay: float) -> NDArray[np.float64]:
-    """Weight of each item of one history, oldest first, scaled: (length,) float64, read-only."""
+    """Return the weight of each item of a history.
+
+    Parameters
+    ----------
+    length
+        Number of items in the history; may be 0.
+    decay
+        Recency exponent, at least 0. With 0 all items have the same weight.
+
+    Returns
+    -------
+    (length,) float64
+        Weights, oldest item first. The array is read-only, because it is cached.
+
+    Examples
+    --------
+    >>> history_weights(4, decay=0.0).tolist()
+    [0.5, 0.5, 0.5, 0.5]
+    >>> history_weights(2, decay=1.0).round(3).tolist()
+    [0.408, 0.816]
+    """
     weights = recency_weights(np.arange(length - 1, -1, -1), decay)
     weights *= length_scales(weights.sum())
-    weights.flags.writeable = False  # it is kept: a shop's histories have few lengths
+    weights.flags.writeable = False  # cached: the histories of a shop have few distinct lengths
     return weights

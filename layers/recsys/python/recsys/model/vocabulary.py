@@ -1,10 +1,10 @@
-"""Vocabulary and their rows in the arrays: as small as their text, and read without parsing it."""
+"""Map ids to row indices and back, in arrays that can be stored and used without parsing."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self, overload
 
@@ -14,30 +14,50 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vocabulary(Sequence[str]):
-    """Distinct ids; the place of one is its row. A look-up is a binary search, some microseconds among a million.
+    """A list of distinct ids, in which the index of an id is its row in the model's arrays.
+
+    Use `Vocabulary.of` to build one. `find` is a binary search over the sorted ids; it takes 3 µs among 4,000 ids and
+    15 µs among a million. The arrays take as much memory as the text plus 12 bytes per id.
 
     Parameters
     ----------
     text
-        All ids in UTF-8, one after the other, (n_bytes,) uint8.
+        All ids in UTF-8, concatenated, (n_bytes,) uint8.
     starts
-        Where each begins, and where the last ends, (n + 1,) int64.
+        Offset of each id in `text`, and the end of the last one, (n + 1,) int64.
     order
-        Rows in rising order of their ids' bytes, (n,) int32.
+        Row indices in ascending order of the ids' bytes, (n,) int32.
     """
 
     text: NDArray[np.uint8]
     starts: NDArray[np.int64]
     order: NDArray[np.int32]
-    _views: tuple[memoryview, memoryview, memoryview] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        # Reading one number through a view takes a tenth of the time that NumPy takes; making the view, many times it.
-        object.__setattr__(self, "_views", (self.text.data, self.starts.data, self.order.data))
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Self:
-        """The ids of a list, each at its place."""
+        """Build the vocabulary of a list of distinct ids.
+
+        Parameters
+        ----------
+        ids
+            The ids; the position in the list becomes the row index. Any text that UTF-8 can encode is allowed.
+
+        Returns
+        -------
+        Vocabulary
+            A sequence equal to `ids`.
+
+        Raises
+        ------
+        UnicodeEncodeError
+            An id contains half of a surrogate pair.
+
+        Examples
+        --------
+        >>> items = Vocabulary.of(["tea", "cup"])
+        >>> items.find("cup"), items.find("pot"), items[0], "tea" in items
+        (1, None, 'tea', True)
+        """
         encoded = [each.encode() for each in ids]
         starts = np.zeros(len(ids) + 1, dtype=np.int64)
         np.cumsum([len(each) for each in encoded], out=starts[1:])
@@ -45,8 +65,12 @@ class Vocabulary(Sequence[str]):
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), starts, np.array(order, dtype=np.int32))
 
     @property
-    def is_sound(self) -> bool:
-        """Whether every look-up ends in an id of the text, whoever made the arrays."""
+    def is_valid(self) -> bool:
+        """Whether every offset lies within the text and on a character boundary, and every row index exists.
+
+        Arrays of an untrusted file are checked with this before use. It does not check that the ids are sorted and
+        distinct: if they are not, `find` misses ids, but cannot fail.
+        """
         text, starts, order = self.text, self.starts, self.order
         if starts.ndim != 1 or len(starts) == 0 or order.shape != (len(starts) - 1,):
             return False
@@ -58,31 +82,69 @@ class Vocabulary(Sequence[str]):
             str(text.data, "utf-8")
         except UnicodeDecodeError:
             return False
-        begins = text[starts[:-1][np.diff(starts) > 0]]
-        return not ((begins & 0xC0) == 0x80).any()  # none begins inside a character
+        first_bytes = text[starts[:-1][np.diff(starts) > 0]]
+        return not ((first_bytes & 0xC0) == 0x80).any()  # 0b10xxxxxx continues a character
 
     def find(self, wanted: str) -> int | None:
-        """The row of an id, None where there is none."""
+        """Return the row index of an id, or None if the vocabulary does not contain it.
+
+        Parameters
+        ----------
+        wanted
+            Any string. Ids are compared byte for byte, without normalization.
+
+        Returns
+        -------
+        int or None
+            The row index, in [0, n).
+
+        Examples
+        --------
+        >>> Vocabulary.of(["007", "7"]).find("7")
+        1
+        """
         try:
             key = wanted.encode()
-        except UnicodeEncodeError:  # half a surrogate pair: JSON can say it, UTF-8 and so no id can
+        except UnicodeEncodeError:  # JSON can express half of a surrogate pair, UTF-8 cannot
             return None
-        order = self._views[2]
-        place = bisect_left(order, key, key=self._bytes)
-        if place == len(order):
+        # A memoryview reads one number four times as fast as NumPy indexing: 3.6 in place of 11.9 µs among 3,665 ids.
+        text, starts, order = self.text.data, self.starts.data, self.order.data
+
+        def id_bytes(row: int) -> bytes:
+            return bytes(text[starts[row] : starts[row + 1]])
+
+        position = bisect_left(order, key, key=id_bytes)
+        if position == len(order):
             return None
-        row: int = order[place]
-        return row if self._bytes(row) == key else None
+        row: int = order[position]
+        return row if id_bytes(row) == key else None
 
     def at(self, rows: NDArray[np.integer]) -> list[str]:
-        """The ids of some rows, in their order."""
-        text = self._views[0]
-        begins, ends = self.starts[rows].tolist(), self.starts[rows + 1].tolist()
-        return [text[begin:end].tobytes().decode() for begin, end in zip(begins, ends, strict=True)]
+        """Return the ids at some row indices.
 
-    def _bytes(self, row: int) -> bytes:
-        text, starts, _ = self._views
-        return bytes(text[starts[row] : starts[row + 1]])
+        Parameters
+        ----------
+        rows
+            Row indices, (n,); they may repeat.
+
+        Returns
+        -------
+        list of str
+            One id per row index, in the same order.
+
+        Raises
+        ------
+        IndexError
+            A row index is out of range.
+
+        Examples
+        --------
+        >>> Vocabulary.of(["tea", "cup", "pot"]).at(np.array([2, 0]))
+        ['pot', 'tea']
+        """
+        text = self.text.data
+        begins, ends = self.starts[rows].tolist(), self.starts[rows + 1].tolist()
+        return [str(text[begin:end], "utf-8") for begin, end in zip(begins, ends, strict=True)]
 
     def __contains__(self, wanted: object) -> bool:
         return isinstance(wanted, str) and self.find(wanted) is not None
@@ -97,7 +159,8 @@ class Vocabulary(Sequence[str]):
     def __getitem__(self, row: int | slice) -> str | list[str]:
         if isinstance(row, slice):
             return [self[each] for each in range(*row.indices(len(self)))]
-        return self._bytes(range(len(self))[row]).decode()
+        index = range(len(self))[row]  # raises IndexError, and counts negative indices from the end
+        return self.text[self.starts[index] : self.starts[index + 1]].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
         text = self.text.tobytes()

@@ -1,0 +1,141 @@
+"""Select the n items with the largest values, and a user's n best items.
+
+`best_items` ranks items by `Network.exact_logits`, in float64. Two searches find the few items whose exact logits are
+needed. Brute force computes every float32 logit and keeps the items within the rounding error of the n-th best. Pruned
+search (`recsys.model.pruned_search`) computes every GMF part, but few MLPs. Both return exactly the same list; the size
+of the catalogue decides which one is faster.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from recsys.model.neumf import Floats, ItemIndices, Network, User
+from recsys.model.pruned_search import Bounds, lowered, mlp_parts, prune
+from recsys.model.selection import nth_largest_bound
+
+PRUNE_MIN_ITEMS: Final = 8000
+"""Catalogue size from which pruned search is used; `best_items` chooses. Measured in docs/decisions/exact-search.md."""
+
+
+def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
+    """Return the indices of the `n` largest values, exactly as a stable sort of all values would.
+
+    Parameters
+    ----------
+    values
+        One finite value per item, (n_items,); not modified.
+    n
+        Length of the list, at least 0. It is shorter if fewer items are left.
+    excluded
+        Indices that are never returned, (n_excluded,); they may repeat.
+
+    Returns
+    -------
+    (≤ n,) int64
+        Indices, largest value first; equal values in ascending order of their indices.
+
+    Examples
+    --------
+    >>> values = np.array([0.1, 0.9, 0.5, 0.9], dtype=np.float32)
+    >>> top_n(values, 2, excluded=np.array([1])).tolist()
+    [3, 2]
+    """
+    if n == 0:
+        return np.zeros(0, dtype=np.int64)
+    eligible = np.array(values, dtype=np.float32)
+    eligible[excluded] = -np.inf
+    candidates = _near_best(eligible, n, margin=0)
+    order = np.argsort(-eligible[candidates], kind="stable")
+    return candidates[order[:n]]
+
+
+def best_items(
+    network: Network,
+    bounds: Bounds,
+    user: User,
+    n: int,
+    *,
+    excluded: ItemIndices,
+    candidates: ItemIndices | None = None,
+) -> tuple[ItemIndices, Floats]:
+    """Return a user's `n` best items and their exact logits.
+
+    Parameters
+    ----------
+    network, bounds
+        The model, and `Bounds.of(network)`.
+    user
+        The user's half of every logit, from `network.user`.
+    n
+        Length of the list, at least 0. It is shorter if fewer items are left.
+    excluded
+        Items that are never returned, (n_excluded,); they may repeat.
+    candidates
+        Return only items out of these, (n_candidates,); they may repeat. None means the whole catalogue.
+
+    Returns
+    -------
+    items : (≤ n,) int64
+        Item indices, best first; equal logits in ascending order of the indices.
+    logits : (≤ n,) float32
+        Their exact logits, see `Network.exact_logits`.
+
+    Examples
+    --------
+    >>> from recsys.model.neumf import Dims
+    >>> dims = Dims(n_users=1, n_items=3, gmf_dim=1, mlp_dim=1, hidden_dims=(1,))
+    >>> shapes = dims.weight_shapes() | dims.map_shapes()
+    >>> weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    >>> weights["gmf_item"] = np.array([[0.0], [2.0], [1.0]], dtype=np.float32)
+    >>> network = Network.from_weights(dims, weights, decay=0.0)
+    >>> user = network.user(np.array([0]))
+    >>> items, logits = best_items(network, Bounds.of(network), user, 2, excluded=np.array([0]))
+    >>> items.tolist(), logits.tolist()
+    ([1, 2], [6.0, 5.0])
+    """
+    if n == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    margin = 2 * bounds.error(user)
+    if candidates is not None:
+        items = _search_candidates(network, user, n, np.setdiff1d(candidates, excluded), margin)
+    elif network.n_items >= PRUNE_MIN_ITEMS:
+        items = _search_pruned(network, bounds, user, n, excluded, margin)
+    else:
+        items = _search_all(network, user, n, excluded, margin)
+    exact = network.exact_logits(user, items)
+    order = np.argsort(-exact, kind="stable")[:n]  # `items` ascend, so ties are in order
+    return items[order], exact[order]
+
+
+def _search_all(network: Network, user: User, n: int, excluded: ItemIndices, margin: float) -> ItemIndices:
+    """Find the items that can be among the `n` best by brute force."""
+    logits = network.logits(user)
+    logits[excluded] = -np.inf
+    return _near_best(logits, n, margin)
+
+
+def _search_pruned(
+    network: Network, bounds: Bounds, user: User, n: int, excluded: ItemIndices, margin: float
+) -> ItemIndices:
+    """Find the items that can be among the `n` best by pruned search."""
+    gmf = network.item_gmf @ user.gmf
+    gmf[excluded] = -np.inf
+    items, logits = prune(network, bounds, user, n, gmf, margin)
+    return items[_near_best(logits, n, margin)]
+
+
+def _search_candidates(network: Network, user: User, n: int, candidates: ItemIndices, margin: float) -> ItemIndices:
+    """Find the items that can be among the `n` best of some items."""
+    logits = network.item_gmf[candidates] @ user.gmf + mlp_parts(network, user.mlp, candidates)
+    return candidates[_near_best(logits, n, margin)]
+
+
+def _near_best(logits: Floats, n: int, margin: float) -> ItemIndices:
+    """Return the indices of all logits that are at most `margin` below the n-th largest, and a few others, ascending.
+
+    Logits of -inf are never returned.
+    """
+    return np.flatnonzero(logits >= lowered(float(nth_largest_bound(logits, n)) - margin))
