@@ -26,7 +26,7 @@ import numpy as np
 from recsys.model.neumf import Dims
 from recsys.objects.files import FileObjectStore
 from recsys.registry.sqlite import SqliteRegistry
-from tests.benchmarks.serving_stage import random_model, new_shop
+from tests.benchmarks.serving_stage import new_shop, random_model
 from tests.benchmarks.tables import Table
 from tests.integration.live_service import eventually, running_service
 

@@ -49,7 +49,7 @@ from recsys.model.selection import nth_largest_bound
 ITEMS_PER_CENTRE: Final = 16
 """A centre costs as much per request as an item, so small catalogues have fewer than `MAX_CENTRES`. Not tuned."""
 MAX_CENTRES: Final = 256
-"""1,024 centres were tried without gain, see docs/decisions/exact-search.md. `cluster` is stored as uint16."""
+"""1,024 centres were tried without gain, see docs/decisions/0036-exact-search.md. `cluster` is stored as uint16."""
 _SAMPLE: Final = 2**16
 """Items that the centres are fitted to: 256 per centre. More would only lengthen training; not tuned."""
 _LLOYD_STEPS: Final = 4
