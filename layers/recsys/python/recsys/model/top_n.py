@@ -17,7 +17,7 @@ from recsys.model.pruned_search import Bounds, lowered, mlp_parts, prune
 from recsys.model.selection import nth_largest_bound
 
 PRUNE_MIN_ITEMS: Final = 8000
-"""Catalogue size from which pruned search is used; `best_items` chooses. Measured in docs/decisions/0036-exact-search.md."""
+"""Catalogue size from which `best_items` uses pruned search; measured in docs/decisions/0036-exact-search.md."""
 
 
 def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
