@@ -46,7 +46,7 @@ def test_written_arrays_are_read_back_also_by_numpy(tmp_path: Path) -> None:
         assert are_equal(dict(stored), ARRAYS)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     array=arrays_of.arrays(
         st.sampled_from([np.float32, np.float64, np.int32, np.uint8]), arrays_of.array_shapes(min_dims=0, min_side=0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.model.neumf import Dims, Floats, Network, User, sigmoid
@@ -92,6 +92,7 @@ def test_computing_logits_does_not_modify_the_network_or_the_user() -> None:
     assert network.logits(user).tolist() == first
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.integers(0, 99), max_size=40), hidden_dims=st.sampled_from([(5,), (1,), (8, 5), (16, 8, 1)]))
 def test_exact_logits_do_not_depend_on_the_other_pairs_of_the_call(
     rows: list[int], hidden_dims: tuple[int, ...]

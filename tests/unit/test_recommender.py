@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import ItemNotFound
@@ -44,6 +44,7 @@ def test_top_n_equals_a_stable_sort_in_a_thousand_random_cases() -> None:
         assert top_n(values, n, excluded=excluded).tolist() == expected
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=30),
     n=st.integers(0, 40),
@@ -269,6 +270,7 @@ def test_item_without_interactions_is_eligible() -> None:
     assert [item.score for item in recommend(model, "unknown", n=3).items] == [1.0, 0.0, 0.0]
 
 
+@settings(deadline=None)
 @given(
     logits=st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=20),
     user_id=st.sampled_from(["u0", "unknown"]),

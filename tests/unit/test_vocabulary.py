@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.model.vocabulary import Vocabulary
@@ -16,6 +16,7 @@ UNUSUAL_IDS = ["007", "7", "NA", "", "日本", "é", "e\u0301", "\x00", "a\tb", 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(deadline=None)
 @given(ids=st.lists(TEXT, unique=True), others=st.lists(TEXT))
 def test_ids_are_found_at_their_index_and_unknown_ids_are_not_found(ids: list[str], others: list[str]) -> None:
     vocabulary = Vocabulary.of(ids)
