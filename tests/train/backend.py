@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from recsys.clock import Timestamp, after
+from recsys.clock import DAY_S, Timestamp, after
 from recsys.keys.api_key import ApiKey, claim_token_sha256
 from recsys.model import artifact
 from recsys.model.recommender import ServingModel
@@ -22,7 +22,6 @@ from recsys_train.job import Trainer
 
 START = Timestamp("2026-03-01T12:00:00.000000Z")
 LEASE_S = 60
-DAY_S = 86_400
 VERSION_FILES = ["manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz"]
 GOOD_CSV = b"user_id,item_id\n" + b"".join(
     b"u%d,i%d\n" % (user, item) for user in range(8) for item in range(6) if (user + item) % 3

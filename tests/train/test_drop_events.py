@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from recsys.clock import after
+from recsys.clock import DAY_S, after
 from recsys.errors import Gone, KeyNotFound, Unavailable
 from recsys.keys.api_key import ApiKey, claim_token_sha256
 from recsys.registry.records import JobState
@@ -55,7 +55,7 @@ def test_a_drop_that_stays_in_the_inbox_for_a_year_is_not_trained_again(backend:
     backend.claim("receipts/orders.json")
     backend.finish(backend.put(f"inbox/{job.key_id}/newer.csv"))
     current = backend.load(job.key_id).version
-    backend.pass_s(400 * 86_400)
+    backend.pass_s(400 * DAY_S)
     found_after_a_restart = replace(event, data_timestamp=f"{backend.now}#{event.name}")
     assert backend.finish(found_after_a_restart).version == job.version
     assert backend.load(job.key_id).version == current
@@ -129,7 +129,7 @@ def test_an_unclaimed_key_is_deleted_after_a_week(backend: Backend) -> None:
     event = backend.put("inbox/orders.csv")
     job = backend.finish(event)
     assert backend.registry.get_key(job.key_id).current_version == job.version
-    backend.pass_s(7 * 86_400)
+    backend.pass_s(7 * DAY_S)
     for _ in range(2):
         with pytest.raises(KeyNotFound):
             backend.registry.get_key(job.key_id)
@@ -139,7 +139,7 @@ def test_an_unclaimed_key_is_deleted_after_a_week(backend: Backend) -> None:
 def test_a_claimed_key_does_not_expire(backend: Backend) -> None:
     job = backend.finish(backend.put("inbox/orders.csv"))
     backend.claim("receipts/orders.json")
-    backend.pass_s(10 * 365 * 86_400)
+    backend.pass_s(10 * 365 * DAY_S)
     assert backend.registry.get_key(job.key_id).current_version == job.version
 
 
@@ -150,9 +150,9 @@ def test_a_claim_expires_no_later_than_its_key(backend: Backend) -> None:
     with pytest.raises(Unavailable):
         backend.process(event)
     backend.store.before.clear()
-    backend.pass_s(7 * 86_400 - 60)
+    backend.pass_s(7 * DAY_S - 60)
     backend.finish(event)
-    assert backend.receipt("receipts/orders.json")["claim_expires_at"] == after(dropped_at, 7 * 86_400)
+    assert backend.receipt("receipts/orders.json")["claim_expires_at"] == after(dropped_at, 7 * DAY_S)
 
 
 def test_a_receipt_written_after_its_key_expired_offers_no_claim(backend: Backend) -> None:
@@ -161,7 +161,7 @@ def test_a_receipt_written_after_its_key_expired_offers_no_claim(backend: Backen
     with pytest.raises(Unavailable):
         backend.process(event)
     backend.store.before.clear()
-    backend.pass_s(7 * 86_400)
+    backend.pass_s(7 * DAY_S)
     backend.finish(event)
     receipt = backend.receipt("receipts/orders.json")
     assert receipt["status"] == "succeeded"
@@ -209,7 +209,7 @@ def test_the_receipt_of_a_bad_drop_lists_the_lines_and_has_no_token(backend: Bac
 def test_a_key_without_a_model_expires_after_a_week(backend: Backend) -> None:
     job = backend.finish(backend.put("inbox/orders.csv", BAD_CSV))
     dropped_at = backend.now
-    assert backend.registry.get_key(job.key_id).expires_at == after(dropped_at, 7 * 86_400)
+    assert backend.registry.get_key(job.key_id).expires_at == after(dropped_at, 7 * DAY_S)
 
 
 def test_a_receipt_that_could_not_be_written_is_written_at_the_next_event(backend: Backend) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recsys.objects.layout import Drop, Upload, model_prefix, parse_source, receipt, upload
+from recsys.objects.layout import Drop, Upload, model_prefix, parse_source, upload
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
@@ -68,7 +68,7 @@ def test_other_names_are_not_sources(name: str) -> None:
 
 def test_receipts_are_separated_by_key() -> None:
     drops = [Drop(None, "orders"), Drop("key1", "orders"), Drop("key2", "orders")]
-    assert [receipt(drop) for drop in drops] == [
+    assert [drop.receipt_name for drop in drops] == [
         "receipts/orders.json",
         "receipts/key1/orders.json",
         "receipts/key2/orders.json",
@@ -76,19 +76,19 @@ def test_receipts_are_separated_by_key() -> None:
 
 
 def test_a_gzipped_drop_has_a_different_receipt_than_the_plain_file() -> None:
-    assert receipt(Drop(None, "orders", gzipped=True)) == "receipts/orders.gz.json"
-    assert receipt(Drop("key1", "orders", gzipped=True)) == "receipts/key1/orders.gz.json"
+    assert Drop(None, "orders", gzipped=True).receipt_name == "receipts/orders.gz.json"
+    assert Drop("key1", "orders", gzipped=True).receipt_name == "receipts/key1/orders.gz.json"
 
 
 def test_a_receipt_name_of_200_bytes_is_not_truncated() -> None:
-    assert receipt(Drop("key1", "x" * 195)) == f"receipts/key1/{'x' * 195}.json"
+    assert Drop("key1", "x" * 195).receipt_name == f"receipts/key1/{'x' * 195}.json"
 
 
 @pytest.mark.parametrize("letter", ["x", "ö", "日", "🛒"])
 def test_longer_receipt_names_are_truncated_and_stay_unique(letter: str) -> None:
     n_letters = 250 // len(letter.encode())
     names = [letter * n_letters, letter * (n_letters - 1) + "!", letter * (n_letters - 1)]
-    receipts = [receipt(Drop(None, name, gzipped)) for name in names for gzipped in (False, True)]
+    receipts = [Drop(None, name, gzipped).receipt_name for name in names for gzipped in (False, True)]
     assert len(set(receipts)) == 6
     for name in receipts:
         part = name.removeprefix("receipts/")

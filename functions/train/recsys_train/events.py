@@ -106,7 +106,7 @@ def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
             created_at=now,
             updated_at=now,
             object_version=event.version,
-            receipt_name=layout.receipt(drop),
+            receipt_name=drop.receipt_name,
         )
     )
     # A final job's key may have expired unclaimed. Creating it again would give a key without a model.

@@ -33,34 +33,26 @@ class Drop:
     name: str
     gzipped: bool = False
 
+    @property
+    def receipt_name(self) -> str:
+        """Name of the receipt: `receipts/[<key_id>/]<name>.json`, or `<name>.gz.json` for a gzipped drop.
+
+        The receipts of `a.csv` and `a.csv.gz` therefore differ. A file name longer than 200 bytes is truncated and ends
+        in a hash of the full name.
+
+        Examples
+        --------
+        >>> Drop("key1", "orders", gzipped=True).receipt_name
+        'receipts/key1/orders.gz.json'
+        """
+        folder = f"{self.key_id}/" if self.key_id else ""
+        name = f"{self.name}.gz" if self.gzipped else self.name
+        return f"{RECEIPTS}{folder}{_shortened(name, _MAX_RECEIPT_BYTES - len('.json'))}.json"
+
 
 def upload(job_id: str, *, gzipped: bool) -> str:
     """Return the name under which the API stores the upload of a job."""
     return f"{UPLOADS}{job_id}.csv.gz" if gzipped else f"{UPLOADS}{job_id}.csv"
-
-
-def receipt(drop: Drop) -> str:
-    """Return the name of the receipt of a drop.
-
-    Parameters
-    ----------
-    drop
-        The dropped object, as returned by `parse_source`.
-
-    Returns
-    -------
-    str
-        `receipts/[<key_id>/]<name>.json`, or `<name>.gz.json` for a gzipped drop, so that the receipts of `a.csv` and
-        `a.csv.gz` differ. A file name longer than 200 bytes is truncated and ends in a hash of the full name.
-
-    Examples
-    --------
-    >>> receipt(Drop("key1", "orders", gzipped=True))
-    'receipts/key1/orders.gz.json'
-    """
-    folder = f"{drop.key_id}/" if drop.key_id else ""
-    name = f"{drop.name}.gz" if drop.gzipped else drop.name
-    return f"{RECEIPTS}{folder}{_shortened(name, _MAX_RECEIPT_BYTES - len('.json'))}.json"
 
 
 def model_prefix(key_id: str, version: str) -> str:
