@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from local_aws.templates import load
+
 ROOT = Path(__file__).parents[2]
 NAMES_FILE = ROOT / "infra" / "names.yaml"
 
@@ -95,7 +97,7 @@ def names() -> dict[str, Any]:
 
 def read_sam(stage: str = "dev", **parameters: str | int) -> Stack:
     """Read template.yaml, with the parameters' defaults unless `parameters` override them."""
-    template = _load(ROOT / "template.yaml")
+    template = load(ROOT / "template.yaml")
     defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     shared = template["Globals"]["Function"]
     for resource in template["Resources"].values():
@@ -121,7 +123,7 @@ def read_compiled(path: Path) -> Stack:
 
 def read_serverless(stage: str = "dev") -> Stack:
     """serverless.yml, read without the Serverless Framework."""
-    service = _ServerlessVariables(_load(ROOT / "serverless.yml"), stage).resolved()
+    service = _ServerlessVariables(load(ROOT / "serverless.yml"), stage).resolved()
     provider = service["provider"]
     written = service["resources"]
     values = {name: parameter["Default"] for name, parameter in written["Parameters"].items()}
@@ -256,28 +258,6 @@ def _as_list(value: str | list[str]) -> list[str]:
 
 
 # -- CloudFormation's functions
-
-
-class _TemplateLoader(yaml.SafeLoader):
-    """YAML with the short forms `!Ref`, `!GetAtt`, `!Sub`."""
-
-
-def _short_form(loader: _TemplateLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
-    if isinstance(node, yaml.SequenceNode):
-        return {f"Fn::{tag}": loader.construct_sequence(node, deep=True)}
-    assert isinstance(node, yaml.ScalarNode)
-    text = loader.construct_scalar(node)
-    if tag == "GetAtt":
-        return {"Fn::GetAtt": text.split(".", 1)}
-    return {"Ref" if tag == "Ref" else f"Fn::{tag}": text}
-
-
-_TemplateLoader.add_multi_constructor("!", _short_form)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load(path.read_text("utf-8"), _TemplateLoader)  # a SafeLoader
-    return loaded
 
 
 def _conditions(template: dict[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:

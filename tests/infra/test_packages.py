@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from functools import partial
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from deployment import package
 from tests.infra.conftest import Once
@@ -166,3 +169,38 @@ def _imports(statements: list[ast.stmt]) -> set[str]:
 
 def _holds(tree: Path, module: str) -> bool:
     return any((tree / name).exists() for name in (module, f"{module}.py"))
+
+
+_WITHOUT_FOREIGN_PACKAGES = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in FOREIGN:
+            raise ModuleNotFoundError(f"{name} is not in locks/train.txt", name=name)
+
+FOREIGN = set(sys.argv[1:])
+sys.meta_path.insert(0, Refuse())
+import recsys_train.handler
+"""
+
+
+def test_train_imports_only_what_its_image_installs() -> None:
+    """The image holds locks/train.txt; this environment holds the packages of the other functions as well."""
+    lock = (ROOT / "locks" / "train.txt").read_text("utf-8")
+    installed = {canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, re.MULTILINE)}
+    foreign = {
+        module
+        for module, distributions in packages_distributions().items()
+        if not {canonicalize_name(name) for name in distributions} & {*installed, "recsys"}
+    }
+    assert {"fastapi", "mangum", "starlette"} <= foreign
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_FOREIGN_PACKAGES, *sorted(foreign)],
+        env=os.environ | {"RECSYS_BUCKET": "bucket", "RECSYS_TABLE": "table", "AWS_DEFAULT_REGION": "eu-central-1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

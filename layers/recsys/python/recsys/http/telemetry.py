@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from http import HTTPMethod
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
-from recsys.http.middleware import RequestContext
+if TYPE_CHECKING:  # the image of `train` has no Starlette, which the middleware needs
+    from recsys.http.middleware import RequestContext
 
 Event = dict[str, Any]
 LambdaHandler = Callable[[Event, Any], Event]
