@@ -8,6 +8,7 @@ from recsys.clock import Timestamp
 from recsys.errors import FieldError, Problem
 from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion, Progress
 from recsys.registry.registry import Registry
+from recsys.registry.scoped_keys import Scope, ScopedKey
 
 NOW = Timestamp("2026-03-01T12:00:00.000000Z")
 MINUTE_LATER = Timestamp("2026-03-01T12:01:00.000000Z")
@@ -44,6 +45,10 @@ FULL_KEY = KeyRecord(
     current_version="job.3",
     current_manifest_sha256="c" * 64,
     current_data_timestamp="2026-02-28T12:00:00.000000Z#tie",
+    scoped_keys=(
+        ScopedKey("shopPage", "größe", Scope.RECOMMEND, "e" * 64, DAY_BEFORE, ("https://shop.example",)),
+        ScopedKey("uploader", "nightly", Scope.TRAIN, "f" * 64, NOW),
+    ),
 )
 FULL_JOB = Job(
     job_id="fullJob",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.clock import DAY_S, Timestamp, after, from_datetime, to_datetime, to_epoch_s, utc_now
-from recsys.errors import FieldError, Problem
+from recsys.errors import FieldError, NotReady, Problem
 from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion
 from tests.contract.records import FULL_JOB, FULL_KEY, METRICS, NOW, PROBLEM
 
@@ -91,3 +91,10 @@ def test_a_field_error_omits_fields_that_are_none() -> None:
         "detail": "three fields",
         "line": 7,
     }
+
+
+def test_job_of_a_newer_release_is_not_ready() -> None:
+    document = FULL_JOB.to_document() | {"state": "paused"}
+
+    with pytest.raises(NotReady, match="paused"):
+        Job.from_document(document)

@@ -10,9 +10,13 @@
     │   └── UntrainableCsv         the CSV was read, but too little of it is usable
     ├── InvalidApiKey              the key is missing, malformed, unknown or revoked
     │   └── ApiKeyRequired         the service does not accept training without a key
+    ├── Forbidden
+    │   ├── InsufficientScope      a scoped key does not permit the operation
+    │   └── OriginNotAllowed       a web page of this origin may not make the request
     ├── NotFound
     │   ├── JobNotFound
     │   ├── KeyNotFound
+    │   ├── ScopedKeyNotFound
     │   ├── VersionNotFound
     │   ├── ItemNotFound           the model does not contain the item
     │   └── ObjectNotFound
@@ -20,6 +24,7 @@
     │   ├── ModelNotReady          the key has no published model yet
     │   ├── ObjectExists           a create-only write found an existing object
     │   ├── KeyExists
+    │   ├── TooManyScopedKeys
     │   └── JobNotClaimable
     │       ├── JobBusy            another worker holds the job's lease
     │       └── JobFinished        the job is in a final state
@@ -219,6 +224,27 @@ class ApiKeyRequired(InvalidApiKey):
     default_hint = "Send your key in the X-API-Key header, or request one from the operator of the service."
 
 
+class Forbidden(RecsysError):
+    """Raised when the API key is valid but does not permit the request."""
+
+    code = "forbidden"
+    title = "The request is not permitted"
+
+
+class InsufficientScope(Forbidden):
+    """Raised when a scoped key does not permit the operation."""
+
+    code = "insufficient-scope"
+    title = "The API key does not permit this operation"
+
+
+class OriginNotAllowed(Forbidden):
+    """Raised when a web page of this origin may not make the request."""
+
+    code = "origin-not-allowed"
+    title = "Pages of this origin are not permitted"
+
+
 class NotFound(RecsysError):
     """Raised when the requested resource does not exist."""
 
@@ -238,6 +264,14 @@ class KeyNotFound(NotFound):
 
     code = "key-not-found"
     title = "Key not found"
+
+
+class ScopedKeyNotFound(NotFound):
+    """Raised when the key has no scoped key with this id."""
+
+    code = "scoped-key-not-found"
+    title = "Scoped key not found"
+    default_hint = "GET /v1/keys lists the scoped keys of this key."
 
 
 class VersionNotFound(NotFound):
@@ -293,6 +327,14 @@ class KeyExists(Conflict):
 
     code = "key-exists"
     title = "The key already exists"
+
+
+class TooManyScopedKeys(Conflict):
+    """Raised when a key has as many scoped keys as it may have."""
+
+    code = "too-many-scoped-keys"
+    title = "The key has too many scoped keys"
+    default_hint = "Delete a scoped key that is no longer used with DELETE /v1/keys/{scoped_key_id}."
 
 
 class JobNotClaimable(Conflict):

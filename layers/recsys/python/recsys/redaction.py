@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_SECRET: Final = re.compile(r"rk_[0-9A-Za-z]+_[0-9A-Za-z]{6,}|ct_[0-9A-Za-z_-]{6,}")
+_SECRET: Final = re.compile(r"[prt]k_[0-9A-Za-z]+_(?:[0-9A-Za-z]+_)?[0-9A-Za-z]{6,}|ct_[0-9A-Za-z_-]{6,}")
 
 
 def redacted(text: str) -> str:

@@ -147,13 +147,22 @@ class ApiKey:
         return hmac.compare_digest(self.sha256(), stored_sha256)
 
     def _checksum(self) -> str:
-        return encode_base62(zlib.crc32(f"rk_{self.key_id}_{self.secret}".encode()), CHECKSUM_LENGTH)
+        return checksum(f"rk_{self.key_id}_{self.secret}")
 
     def __str__(self) -> str:
         return f"rk_{self.key_id}_{self.secret}{self._checksum()}"
 
     def __repr__(self) -> str:
         return f"ApiKey(key_id={self.key_id!r}, secret=…)"
+
+
+def checksum(text: str) -> str:
+    """Return the checksum of a key's text: its CRC32 in base62, which detects typos without a lookup.
+
+    >>> checksum("rk_shop12345678_0123456789ABCDEFGHIJabcdefgh")
+    '2X5dp7'
+    """
+    return encode_base62(zlib.crc32(text.encode()), CHECKSUM_LENGTH)
 
 
 def new_claim_token() -> str:

@@ -9,10 +9,12 @@ from typing import Final, NamedTuple
 from cachetools import TTLCache
 
 from recsys.clock import Clock, utc_now
-from recsys.errors import InvalidApiKey, KeyNotFound, ModelNotReady
+from recsys.errors import InsufficientScope, InvalidApiKey, KeyNotFound, ModelNotReady, OriginNotAllowed
 from recsys.keys.api_key import ApiKey
+from recsys.keys.scoped_api_key import ScopedApiKey, is_scoped
 from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
+from recsys.registry.scoped_keys import Scope, ScopedKey, find
 
 _MAX_CACHED_KEYS: Final = 10_000  # not tuned
 _RETRY_AFTER_S: Final = 5  # not tuned: training a small data set takes some seconds
@@ -27,6 +29,13 @@ class ModelName(NamedTuple):
     key_id: str
     version: str
     manifest_sha256: str
+
+
+class Access(NamedTuple):
+    """A valid API key: the record of the main key, and the scoped key that was sent, or None for the main key."""
+
+    record: KeyRecord
+    scoped_key: ScopedKey | None
 
 
 class Authenticator:
@@ -61,7 +70,7 @@ class Authenticator:
         )
 
     def authenticate(self, header: str | None, *, require_current: bool = False) -> KeyRecord:
-        """Return the record of the key in an `X-API-Key` header.
+        """Return the record of the main key in an `X-API-Key` header; a scoped key is rejected.
 
         Parameters
         ----------
@@ -82,6 +91,8 @@ class Authenticator:
         InvalidApiKey
             The key is missing, malformed, unknown, expired or revoked, or it was rotated out and `require_current` is
             set. Unknown and revoked keys get the same message.
+        InsufficientScope
+            The key is a scoped key.
         Unavailable
             The registry did not respond.
 
@@ -95,6 +106,8 @@ class Authenticator:
         >>> Authenticator(Registry()).authenticate(str(key)).key_id
         'shop12345678'
         """
+        if is_scoped(header):
+            self.authorize(header, None)
         api_key = ApiKey.parse(header)
         record = self._valid_record(api_key)
         if require_current and not _is_current(record, api_key):
@@ -104,7 +117,51 @@ class Authenticator:
             )
         return record
 
-    def _valid_record(self, api_key: ApiKey) -> KeyRecord:
+    def authorize(self, header: str | None, scope: Scope | None, *, origin: str | None = None) -> Access:
+        """Return the main or scoped key in an `X-API-Key` header, if it permits an operation.
+
+        Parameters
+        ----------
+        header
+            Value of the header; None if it is missing.
+        scope
+            Scope that the operation belongs to; None if only main keys permit it.
+        origin
+            Value of the `Origin` header, which browsers add; None if it is missing.
+
+        Returns
+        -------
+        Access
+            The key. Its record is at most `cache_s` seconds old.
+
+        Raises
+        ------
+        InvalidApiKey, Unavailable
+            As `authenticate`.
+        InsufficientScope
+            The scoped key has another scope.
+        OriginNotAllowed
+            The scoped key is limited to other origins.
+        """
+        if not is_scoped(header):
+            return Access(self.authenticate(header), None)
+        api_key = ScopedApiKey.parse(header or "")
+        record = self._valid_record(api_key)
+        scoped_key = _scoped_key(record, api_key)
+        assert scoped_key is not None  # the record is valid for this key
+        if scoped_key.scope is not scope:
+            raise InsufficientScope(
+                f"This key has the scope `{scoped_key.scope}`, which does not include this operation.",
+                hint="Send the main key, which starts with rk_, from a server; it must never be part of a web page.",
+            )
+        if not scoped_key.is_usable_from(origin):
+            raise OriginNotAllowed(
+                "This key is limited to the pages of other origins.",
+                hint="Create a scoped key whose `origins` include this page's origin, with POST /v1/keys.",
+            )
+        return Access(record, scoped_key)
+
+    def _valid_record(self, api_key: ApiKey | ScopedApiKey) -> KeyRecord:
         cached = self._records.get(api_key.key_id) if self._records is not None else None
         if cached is not None and self._is_valid(cached, api_key):
             return cached
@@ -119,9 +176,11 @@ class Authenticator:
             self._records[api_key.key_id] = record
         return record
 
-    def _is_valid(self, record: KeyRecord, api_key: ApiKey) -> bool:
+    def _is_valid(self, record: KeyRecord, api_key: ApiKey | ScopedApiKey) -> bool:
         if record.revoked_at is not None:
             return False
+        if isinstance(api_key, ScopedApiKey):
+            return _scoped_key(record, api_key) is not None
         if _is_current(record, api_key):
             return True
         return (
@@ -134,6 +193,12 @@ class Authenticator:
 
 def _is_current(record: KeyRecord, api_key: ApiKey) -> bool:
     return record.secret_sha256 is not None and api_key.matches(record.secret_sha256)
+
+
+def _scoped_key(record: KeyRecord, api_key: ScopedApiKey) -> ScopedKey | None:
+    """Return the stored scoped key that `api_key` is, or None."""
+    stored = find(record.scoped_keys, api_key.scoped_key_id)
+    return stored if stored is not None and api_key.matches(stored) else None
 
 
 def current_model(record: KeyRecord) -> ModelName:

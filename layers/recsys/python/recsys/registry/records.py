@@ -8,7 +8,9 @@ from enum import StrEnum
 from typing import Any, Self
 
 from recsys.clock import Timestamp
-from recsys.errors import Problem
+from recsys.errors import NotReady, Problem
+from recsys.registry import scoped_keys
+from recsys.registry.scoped_keys import ScopedKey
 
 Document = dict[str, str | int]
 """A flat document of strings and integers. Fields that are None are omitted."""
@@ -68,15 +70,19 @@ class KeyRecord:
     current_version: str | None = None
     current_manifest_sha256: str | None = None
     current_data_timestamp: str | None = None
+    scoped_keys: tuple[ScopedKey, ...] = ()
 
     def to_document(self) -> Document:
-        """Return the record as a flat document."""
+        """Return the record as a flat document. `scoped_keys` becomes JSON text."""
         return _to_document(self)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
         """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
-        return cls(**_known_fields(cls, document))
+        values = _known_fields(cls, document)
+        if "scoped_keys" in values:
+            values["scoped_keys"] = scoped_keys.from_json_text(values["scoped_keys"])
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +176,7 @@ class Job:
     def from_document(cls, document: Document) -> Self:
         """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
         values = _known_fields(cls, document)
-        values["state"] = JobState(values["state"])
+        values["state"] = _known_state(values["state"])
         for name in ("progress", "report", "metrics", "problem"):
             if name in values:
                 values[name] = json.loads(values[name])
@@ -179,6 +185,16 @@ class Job:
         if "problem" in values:
             values["problem"] = Problem.from_json(values["problem"])
         return cls(**values)
+
+
+def _known_state(text: str) -> JobState:
+    try:
+        return JobState(text)
+    except ValueError:
+        raise NotReady(
+            f"The job has the state {text!r}, which a newer release of the service wrote.",
+            hint="Retry when the update of the service is complete.",
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +252,8 @@ def _to_document(record: KeyRecord | Job | ModelVersion) -> Document:
         value = getattr(record, field.name)
         if isinstance(value, Progress | Problem | dict):
             value = to_json_text(value)
+        elif isinstance(value, tuple):
+            value = scoped_keys.to_json_text(value) if value else None
         if value is not None:
             document[field.name] = value
     return document

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import JobNotFound, KeyExists, KeyNotFound, Problem, Unavailable, VersionNotFound
-from recsys.registry import rules
+from recsys.registry import rules, scoped_keys
 from recsys.registry.reading import (
     VERSION_PREFIX,
     claim_address,
@@ -23,6 +23,7 @@ from recsys.registry.reading import (
     version_address,
 )
 from recsys.registry.records import Job, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.scoped_keys import ScopedKey
 from recsys.registry.table import Change, Row, Table
 
 T = TypeVar("T")
@@ -132,6 +133,21 @@ class Registry:
             If the key does not exist or has expired.
         """
         self._change_key(key_id, lambda key, now: rules.revoked(key, now=now))
+
+    def add_scoped_key(self, key_id: str, scoped_key: ScopedKey) -> KeyRecord:
+        """Add a scoped key to a key.
+
+        Raises
+        ------
+        KeyNotFound
+            The key does not exist, has expired or is revoked.
+        TooManyScopedKeys
+        """
+        return self._change_scoped_keys(key_id, lambda keys: scoped_keys.added(keys, scoped_key))
+
+    def remove_scoped_key(self, key_id: str, scoped_key_id: str) -> KeyRecord:
+        """Remove a scoped key, which makes it invalid. Raises `KeyNotFound` (revoked ones too), `ScopedKeyNotFound`."""
+        return self._change_scoped_keys(key_id, lambda keys: scoped_keys.removed(keys, scoped_key_id))
 
     def offer_claim(self, token_sha256: str, key_id: str, *, expires_at: Timestamp) -> None:
         """Store a claim token, which `claim_key` exchanges for the first secret of `key_id` until `expires_at`."""
@@ -413,6 +429,15 @@ class Registry:
             return changed, [row.changed_to(changed.to_document())] if changed != key else []
 
         return self._commit_with_retry(decide)
+
+    def _change_scoped_keys(
+        self, key_id: str, change: Callable[[tuple[ScopedKey, ...]], tuple[ScopedKey, ...]]
+    ) -> KeyRecord:
+        def changed(key: KeyRecord, _: Timestamp) -> KeyRecord:
+            rules.check_not_revoked(key)
+            return rules.with_scoped_keys(key, change(key.scoped_keys))
+
+        return self._change_key(key_id, changed)
 
     def _change_leased_job(self, lease: Lease, rule: Callable[[Job, Timestamp], Job]) -> None:
         def decide(now: Timestamp) -> tuple[None, list[Change]]:

@@ -11,6 +11,7 @@ from typing import Any
 from recsys.clock import Timestamp, after, to_datetime
 from recsys.errors import Gone, JobBusy, JobFinished, KeyNotFound, LeaseLost, Problem
 from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.scoped_keys import ScopedKey
 
 
 def is_expired(expires_at: Timestamp | None, now: Timestamp) -> bool:
@@ -58,6 +59,11 @@ def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
         raise claim_gone()
     expires_at = key.expires_at if key.current_version is None else None
     return replace(key, revision=key.revision + 1, secret_sha256=secret_sha256, expires_at=expires_at)
+
+
+def with_scoped_keys(key: KeyRecord, scoped_keys: tuple[ScopedKey, ...]) -> KeyRecord:
+    """Return the key with these scoped keys."""
+    return replace(key, revision=key.revision + 1, scoped_keys=scoped_keys) if scoped_keys != key.scoped_keys else key
 
 
 def claim_gone() -> Gone:

@@ -1,0 +1,107 @@
+"""Scoped API keys in clear text: `pk_<key_id>_<scoped_key_id>_<secret><checksum>`, or `tk_…` for the scope `train`.
+
+The prefixes tell the kinds apart: `rk_` is a main key, `pk_` a publishable key, which may be part of a web page, and
+`tk_` a key that only trains. Secret and checksum are those of `recsys.keys.api_key`. The id of the scoped key is part
+of the text, so that the owner of a leaked key can see which one to delete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from recsys.errors import InvalidApiKey
+from recsys.keys.api_key import CHECKSUM_LENGTH, SECRET_LENGTH, checksum
+from recsys.keys.base62 import random_base62
+from recsys.registry.scoped_keys import Scope, ScopedKey
+
+SCOPED_KEY_ID_LENGTH: Final = 8
+PREFIXES: Final = {Scope.RECOMMEND: "pk", Scope.TRAIN: "tk"}
+_SCOPES: Final = {prefix: scope for scope, prefix in PREFIXES.items()}
+_PATTERN: Final = re.compile(
+    rf"([pt]k)_([0-9A-Za-z]{{4,32}})_([0-9A-Za-z]{{{SCOPED_KEY_ID_LENGTH}}})"
+    rf"_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedApiKey:
+    """A scoped API key in clear text, which is shown to its owner once and never stored.
+
+    `str(key)` is the key as a caller sends it; `repr(key)` hides the secret from logs and tracebacks.
+
+    Parameters
+    ----------
+    scope
+        Operations that the key permits.
+    key_id
+        Public id of the main key.
+    scoped_key_id
+        Public id of the scoped key.
+    secret
+        Private part: `SECRET_LENGTH` base62 characters.
+
+    Examples
+    --------
+    >>> key = ScopedApiKey(Scope.RECOMMEND, "shop12345678", "aB3dE6gH", "0123456789ABCDEFGHIJabcdefgh")
+    >>> str(key)
+    'pk_shop12345678_aB3dE6gH_0123456789ABCDEFGHIJabcdefgh1Ibr04'
+    >>> ScopedApiKey.parse(str(key)) == key
+    True
+    """
+
+    scope: Scope
+    key_id: str
+    scoped_key_id: str
+    secret: str
+
+    @classmethod
+    def mint(cls, scope: Scope, key_id: str) -> Self:
+        """Generate a scoped key of the main key `key_id`, with a random id and secret."""
+        return cls(scope, key_id, random_base62(SCOPED_KEY_ID_LENGTH), random_base62(SECRET_LENGTH))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a scoped key as a caller sends it, and verify its checksum.
+
+        Raises
+        ------
+        InvalidApiKey
+            The text has the wrong format or contains a typo. The message never quotes the text.
+        """
+        match = _PATTERN.fullmatch(text)
+        if match is None:
+            raise InvalidApiKey(
+                "The scoped API key is not complete: expected pk_ or tk_, a key id, _, an id of "
+                f"{SCOPED_KEY_ID_LENGTH} characters, _ and a secret of {SECRET_LENGTH + CHECKSUM_LENGTH} letters and "
+                "digits.",
+            )
+        key = cls(_SCOPES[match[1]], match[2], match[3], match[4])
+        if not hmac.compare_digest(checksum(key._text()), match[5]):
+            raise InvalidApiKey("The API key contains a typo: its checksum does not match.")
+        return key
+
+    def sha256(self) -> str:
+        """Return the hex SHA-256 digest of the secret, which is what the registry stores."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()
+
+    def matches(self, stored: ScopedKey) -> bool:
+        """Return whether the key is `stored`: its scope is the same and, compared in constant time, its secret."""
+        return hmac.compare_digest(self.sha256(), stored.secret_sha256) and self.scope is stored.scope
+
+    def _text(self) -> str:
+        return f"{PREFIXES[self.scope]}_{self.key_id}_{self.scoped_key_id}_{self.secret}"
+
+    def __str__(self) -> str:
+        return self._text() + checksum(self._text())
+
+    def __repr__(self) -> str:
+        return f"ScopedApiKey(scope={self.scope!s}, key_id={self.key_id!r}, scoped_key_id={self.scoped_key_id!r}, …)"
+
+
+def is_scoped(text: str | None) -> bool:
+    """Return whether the text of a key has the prefix of a scoped key."""
+    return text is not None and text.startswith(tuple(f"{prefix}_" for prefix in PREFIXES.values()))

@@ -1,0 +1,120 @@
+"""Scoped API keys: additional secrets of a key that permit only some operations.
+
+They are stored within the record of their main key, so that authenticating a request takes one read, whichever kind of
+key it carries (docs/decisions/0038-scoped-keys.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Final, Self
+
+from recsys.clock import Timestamp
+from recsys.errors import ScopedKeyNotFound, TooManyScopedKeys
+
+MAX_SCOPED_KEYS: Final = 20
+"""Scoped keys per main key. With ten origins each, the record stays below 20 KB."""
+
+
+class Scope(StrEnum):
+    """A group of operations that a scoped key permits."""
+
+    RECOMMEND = "recommend"
+    """Request recommendations. The key is publishable: it may be part of a web page or an app."""
+    TRAIN = "train"
+    """Upload data, train and read the training jobs. The key is a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedKey:
+    """A scoped key as the registry stores it.
+
+    Parameters
+    ----------
+    scoped_key_id
+        Public id, unique within the main key; it is part of the key's text.
+    name
+        What the owner calls the key.
+    scope
+        Operations that the key permits.
+    secret_sha256
+        Hex SHA-256 of the secret.
+    created_at
+        Creation time.
+    origins
+        Origins of the web pages that may use the key, such as `https://shop.example`. If empty, the key is not limited
+        to pages of certain origins.
+
+    Examples
+    --------
+    >>> key = ScopedKey("aB3dE6gH", "shop page", Scope.RECOMMEND, "00" * 32, Timestamp("2026-03-01T12:00:00.000000Z"))
+    >>> from_json_text(to_json_text([key])) == (key,)
+    True
+    """
+
+    scoped_key_id: str
+    name: str
+    scope: Scope
+    secret_sha256: str
+    created_at: Timestamp
+    origins: tuple[str, ...] = ()
+
+    def is_usable_from(self, origin: str | None) -> bool:
+        """Return whether a request with this `Origin` header may use the key; None if it has no such header."""
+        return origin is None or not self.origins or origin in self.origins
+
+    @classmethod
+    def from_json(cls, document: dict[str, str | list[str]]) -> Self:
+        """Return the key that `dataclasses.asdict` converted to `document`."""
+        values = {
+            **document,
+            "scope": Scope(str(document["scope"])),
+            "origins": tuple(document.get("origins", ())),
+        }
+        return cls(**values)  # type: ignore[arg-type]  # the members are those that asdict wrote
+
+
+def to_json_text(keys: Sequence[ScopedKey]) -> str:
+    """Return the keys as JSON text."""
+    return json.dumps([asdict(key) for key in keys], ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json_text(text: str) -> tuple[ScopedKey, ...]:
+    """Return the keys that `to_json_text` wrote."""
+    return tuple(ScopedKey.from_json(document) for document in json.loads(text))
+
+
+def find(keys: Sequence[ScopedKey], scoped_key_id: str) -> ScopedKey | None:
+    """Return the key with this id, or None."""
+    return next((key for key in keys if key.scoped_key_id == scoped_key_id), None)
+
+
+def added(keys: tuple[ScopedKey, ...], new: ScopedKey) -> tuple[ScopedKey, ...]:
+    """Return `keys` and `new`, unless `new` is one of them already, as after a repeated write.
+
+    Raises
+    ------
+    TooManyScopedKeys
+        There are `MAX_SCOPED_KEYS` already.
+    """
+    if new in keys:
+        return keys
+    if len(keys) >= MAX_SCOPED_KEYS:
+        raise TooManyScopedKeys(f"The key has {len(keys)} scoped keys, which is the limit.")
+    return (*keys, new)
+
+
+def removed(keys: tuple[ScopedKey, ...], scoped_key_id: str) -> tuple[ScopedKey, ...]:
+    """Return `keys` without the one with this id.
+
+    Raises
+    ------
+    ScopedKeyNotFound
+        No key has this id.
+    """
+    if find(keys, scoped_key_id) is None:
+        raise ScopedKeyNotFound("This key has no such scoped key.")
+    return tuple(key for key in keys if key.scoped_key_id != scoped_key_id)
