@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: setup run test test-fast coverage check format bench bench-train bench-serve locks sizes openapi clean
+.PHONY: setup run test test-fast coverage check format bench bench-train bench-serve locks sizes openapi docs-assets clean
 
 setup: $(VENV)/.installed
 
@@ -70,6 +70,10 @@ bench-serve: setup .venv-ministack/.installed
 $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed
 	@$(BIN)/python $(PIP_INSTALL) -r locks/bench.txt
 	@touch $@
+
+# Needs npm. The versions are in the script; the copied files are committed.
+docs-assets: setup
+	$(BIN)/python infra/deployment/docs_assets.py
 
 openapi: setup
 	$(BIN)/python -m recsys_local.openapi

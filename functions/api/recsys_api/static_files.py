@@ -1,0 +1,86 @@
+"""The files of the API documentation: pages, and the assets of Swagger UI and ReDoc, stored in `static/`.
+
+The assets are stored compressed, and `infra/deployment/docs_assets.py` writes them. Serving them from the package makes
+the documentation work without access to the internet.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+SWAGGER_UI: Final = "swagger-ui.html"
+REDOC: Final = "redoc.html"
+ASSET_NAMES: Final = (
+    "swagger-ui-bundle.js",
+    "swagger-ui.css",
+    "redoc.standalone.js",
+    "start-swagger-ui.js",
+    "page.css",
+)
+_MEDIA_TYPES: Final[Mapping[str, str]] = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
+_VERSION_LENGTH: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file to serve.
+
+    Parameters
+    ----------
+    content
+        The file, uncompressed.
+    media_type
+        Its media type, without the charset.
+    compressed
+        The file compressed with gzip, or None if it is too small to be stored compressed.
+    """
+
+    content: bytes
+    media_type: str
+    compressed: bytes | None = None
+
+    @property
+    def version(self) -> str:
+        """Start of the content's SHA-256, which is part of the file's URL and its ETag."""
+        return hashlib.sha256(self.content).hexdigest()[:_VERSION_LENGTH]
+
+
+@cache
+def asset(name: str) -> StaticFile:
+    """Return one of `ASSET_NAMES`."""
+    stored = _folder().joinpath(f"{name}.gz")
+    media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
+    if stored.is_file():
+        compressed = stored.read_bytes()
+        return StaticFile(gzip.decompress(compressed), media_type, compressed)
+    return StaticFile(_folder().joinpath(name).read_bytes(), media_type)
+
+
+@cache
+def page(name: str) -> StaticFile:
+    """Return `SWAGGER_UI` or `REDOC`, whose asset URLs contain the versions of the assets.
+
+    The URLs are relative, so that they work behind any path prefix.
+    """
+    text = _folder().joinpath(name).read_text("utf-8")
+    for asset_name in ASSET_NAMES:
+        text = text.replace(f'"{asset_name}"', json.dumps(f"docs/assets/{asset(asset_name).version}/{asset_name}"))
+    return StaticFile(text.encode(), _MEDIA_TYPES["html"])
+
+
+@cache
+def openapi() -> StaticFile:
+    """Return the document of both functions' routes, which `python -m recsys_local.openapi` generates."""
+    return StaticFile(files("recsys").joinpath("openapi.json").read_bytes(), "application/json")
+
+
+def _folder() -> Traversable:
+    return files("recsys_api").joinpath("static")
