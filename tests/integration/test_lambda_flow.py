@@ -207,7 +207,9 @@ def test_event_from_the_aws_documentation_is_processed(service: Deployment) -> N
     own = service.receive()
     assert own is not None
     service.discard(own)
-    service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=(EVENTS / "s3_object_created.json").read_text())
+    documented = (EVENTS / "s3_object_created.json").read_text()
+    bucket = json.loads(documented)["Records"][0]["s3"]["bucket"]["name"]
+    service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=documented.replace(bucket, service.bucket))
     assert [delivery.failed for delivery in service.deliver_all()] == [False]
     receipt = service.receipt("receipts/spring orders + more.json")
     assert (receipt["status"], receipt["file"]) == ("failed", "inbox/spring orders + more.csv")

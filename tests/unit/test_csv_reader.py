@@ -120,7 +120,7 @@ def test_every_kind_of_bad_line_is_counted_and_listed_with_its_line_number() -> 
         b"caf\xe9,x,1,1\n"  # line 7, Latin-1
         b"a,x,many,1\n"
         b"a,x,inf,1\n"
-        b"a,x,1,yesterday\n" + b"a," + b"x" * 513 + b",1,1\n" + b"b,y,,\n" * 990
+        b"a,x,1,yesterday\n" + b"a," + b"x" * 513 + b",1,1\n" + b"a,x\0,1,1\n" + b"b,y,,\n" * 990
     )
     _interactions, report = read(content)
     assert lines_and_codes(report.listed) == [
@@ -133,8 +133,9 @@ def test_every_kind_of_bad_line_is_counted_and_listed_with_its_line_number() -> 
         (9, "bad-interaction-score"),
         (10, "bad-timestamp"),
         (11, "too-long-item-id"),
+        (12, "nul-item-id"),
     ]
-    assert (report.lines, report.bad_lines) == (1000, 9)
+    assert (report.lines, report.bad_lines) == (1001, 10)
 
 
 def test_line_numbers_are_correct_across_chunks() -> None:

@@ -58,7 +58,7 @@ def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         )
         trainer.on_renewal()
         try:
-            for created in object_events(json.loads(record.body)):
+            for created in object_events(json.loads(record.body), settings.bucket):
                 _train(created, trainer)
         except Exception as error:
             _log_failure(record, error)
@@ -71,12 +71,15 @@ def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 handle: Final = telemetry.watch(_handle)
 
 
-def object_events(body: dict[str, Any]) -> list[ObjectCreated]:
-    """Return the created objects of an S3 notification, or nothing for other events such as `s3:TestEvent`."""
+def object_events(body: dict[str, Any], bucket: str) -> list[ObjectCreated]:
+    """Return the created objects of `bucket` in an S3 notification, or nothing for others, such as `s3:TestEvent`.
+
+    Object names are looked up in the service's own bucket, so an event of another bucket must not start a training.
+    """
     return [
         _object_created(record)
         for record in body.get("Records", [])
-        if record.get("eventName", "").startswith("ObjectCreated:")
+        if record.get("eventName", "").startswith("ObjectCreated:") and record["s3"]["bucket"]["name"] == bucket
     ]
 
 

@@ -19,6 +19,7 @@ ID_PROBLEMS: Final = {
     BLANK: "the {} is blank",
     "not-utf8": "the {} is not UTF-8 text; save the file as UTF-8",
     "too-long": f"the {{}} is longer than {MAX_ID_BYTES} bytes",
+    "nul": "the {} contains a NUL character; the file may be damaged",
     "line-break": "the {} contains a line break; an earlier quote may not be closed",
 }
 """Problem codes of an id, and the text of each with a placeholder for the column's name."""
@@ -52,6 +53,8 @@ def _id_problem(raw: bytes) -> str:
         return BLANK
     if b"\n" in raw or b"\r" in raw:
         return "line-break"
+    if b"\0" in raw:
+        return "nul"
     if len(raw) > MAX_ID_BYTES:
         return "too-long"
     try:
