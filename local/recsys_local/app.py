@@ -15,6 +15,7 @@ import recsys_recommend.app
 from recsys.errors import InvalidRequest, JobNotFound, Unavailable
 from recsys.http import problems
 from recsys.http.middleware import MULTIPART_FRAMING_BYTES, request_context
+from recsys.http.origins import parse_origins
 from recsys.objects import layout
 from recsys.objects.layout import Upload
 from recsys.objects.store import ObjectStore
@@ -54,7 +55,7 @@ def create_app(
 
     guarded = [Depends(reject_upload_without_space)]
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
-    problems.install(app)
+    problems.install(app, origins=parse_origins(settings.cors_origins))
     api_router = recsys_api.app.create_router(registry, store, settings, readiness_checks=readiness_checks)
     app.include_router(api_router, dependencies=guarded)
     app.include_router(recsys_recommend.app.create_router(registry, store, settings))

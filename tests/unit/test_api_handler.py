@@ -167,7 +167,7 @@ def test_wrong_method_lists_the_allowed_one(build: Build) -> None:
 
     response = build("recommend")(call, Context())
 
-    assert (response["statusCode"], response["headers"]["allow"]) == (405, "POST")
+    assert (response["statusCode"], response["headers"]["allow"]) == (405, "OPTIONS, POST")
 
 
 @pytest.mark.parametrize("name", ["api", "recommend"])

@@ -123,11 +123,11 @@ def test_unknown_path_is_not_found(service: Service, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/v1/train", "POST"),
-        ("POST", "/v1/key", "DELETE, GET"),
-        ("PUT", "/v1/recommendations", "POST"),
-        ("DELETE", "/v1/jobs/x", "GET"),
-        ("BREW", "/health/live", "GET"),
+        ("GET", "/v1/train", "OPTIONS, POST"),
+        ("POST", "/v1/key", "DELETE, GET, HEAD, OPTIONS"),
+        ("PUT", "/v1/recommendations", "OPTIONS, POST"),
+        ("DELETE", "/v1/jobs/x", "GET, HEAD, OPTIONS"),
+        ("BREW", "/health/live", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_wrong_method_lists_the_allowed_ones(service: Service, method: str, path: str, allowed: str) -> None:

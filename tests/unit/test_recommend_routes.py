@@ -210,7 +210,7 @@ def test_list_of_a_key_without_a_model_is_not_ready(service: Service, path: str)
 def test_wrong_method_lists_the_allowed_one(service: Service) -> None:
     response = service.client.post("/v1/popular")
 
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 @pytest.mark.parametrize("item_id", UNUSUAL_IDS)

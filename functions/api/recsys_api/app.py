@@ -10,12 +10,16 @@ from recsys.clock import Clock, utc_now
 from recsys.http import problems
 from recsys.http.api_key_header import optional_key, required_key
 from recsys.http.middleware import OnRequestEnd
+from recsys.http.origins import parse_origins
 from recsys.keys.authentication import Authenticator
 from recsys.objects.store import ObjectStore
 from recsys.registry.registry import Registry
+from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
+from recsys_api.routes.docs import create_docs_router
 from recsys_api.routes.keys import create_key_router
 from recsys_api.routes.models import create_model_router
+from recsys_api.routes.scoped_keys import create_scoped_key_router
 from recsys_api.routes.service import ReadinessCheck, create_service_router
 from recsys_api.routes.training import create_training_router
 from recsys_api.training import Training
@@ -67,7 +71,7 @@ def create_app(
     >>> registry.close()
     """
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
-    problems.install(app, on_request_end=on_request_end)
+    problems.install(app, on_request_end=on_request_end, origins=parse_origins(settings.cors_origins))
     app.include_router(create_router(registry, store, settings, clock=clock))
     return app
 
@@ -84,19 +88,21 @@ def create_router(
     # Without a cache, because a change to a key must see the changes before it.
     authenticator = Authenticator(registry, clock=clock)
     key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
+    training_key = required_key(authenticator, scope=Scope.TRAIN)
+    optional_training_key = optional_key(
+        authenticator, scope=Scope.TRAIN, allow_anonymous=settings.allow_anonymous_training
+    )
     training = Training(registry, store, settings, clock)
     router = APIRouter()
     for part in (
         create_training_router(
-            registry,
-            training,
-            settings,
-            required_key=key,
-            optional_key=optional_key(authenticator, allow_anonymous=settings.allow_anonymous_training),
+            registry, training, settings, required_key=training_key, optional_key=optional_training_key
         ),
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),
+        create_scoped_key_router(registry, current_key=current_key, clock=clock),
         create_service_router(registry, store, readiness_checks),
+        create_docs_router(),
     ):
         router.include_router(part)
     return router

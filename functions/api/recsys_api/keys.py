@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from recsys.clock import Timestamp
 from recsys.errors import VersionNotFound
 from recsys.keys.api_key import ApiKey, claim_token_sha256
 from recsys.keys.base62 import JOB_ID_LENGTH
+from recsys.keys.scoped_api_key import ScopedApiKey
 from recsys.registry.records import KeyRecord
 from recsys.registry.registry import Registry
+from recsys.registry.scoped_keys import Scope, ScopedKey
 
 _VERSION: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}\.[0-9]{{1,9}}")
 
@@ -46,3 +50,19 @@ def activate(registry: Registry, key: KeyRecord, version: str) -> KeyRecord:
     if not _VERSION.fullmatch(version):
         raise VersionNotFound("This key has no such model version.")
     return registry.activate_version(key.key_id, version)
+
+
+def create_scoped(
+    registry: Registry, key: KeyRecord, *, name: str, scope: Scope, origins: Sequence[str], now: Timestamp
+) -> tuple[ScopedApiKey, ScopedKey]:
+    """Create a scoped key of `key`, and return its text together with the stored record.
+
+    Raises
+    ------
+    TooManyScopedKeys
+        The key has as many scoped keys as it may have.
+    """
+    minted = ScopedApiKey.mint(scope, key.key_id)
+    stored = ScopedKey(minted.scoped_key_id, name, scope, minted.sha256(), now, tuple(origins))
+    registry.add_scoped_key(key.key_id, stored)
+    return minted, stored

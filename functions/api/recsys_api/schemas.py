@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from recsys.clock import DAY_S, Timestamp
+from recsys.http.json_numbers import whole_number
+from recsys.http.origins import MAX_ORIGIN_LENGTH, ORIGIN_PATTERN, is_origin
 from recsys.http.problems import to_document
 from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion, Progress
+from recsys.registry.scoped_keys import MAX_SCOPED_KEYS, Scope, ScopedKey
 
 _MAX_OVERLAP_S: Final = 7 * DAY_S
 
+MAX_ORIGINS: Final = 10
+"""Origins per scoped key."""
+
+_PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
+_Origin = Annotated[str, Field(max_length=MAX_ORIGIN_LENGTH, pattern=ORIGIN_PATTERN)]
 _KeyId = Annotated[str, Field(description="Public id of the API key.")]
 _NewApiKey = Annotated[str, Field(description="The API key. It is shown only in this response, so store it now.")]
 _JobId = Annotated[str, Field(description="Id of the job.")]
@@ -50,6 +58,7 @@ class RotateRequest(_Request):
             le=_MAX_OVERLAP_S,
             description="How long the previous key remains valid, in seconds. Defaults to one day; at most seven.",
         ),
+        BeforeValidator(whole_number),
     ] = DAY_S
 
 
@@ -59,6 +68,58 @@ class ClaimRequest(_Request):
     claim_token: Annotated[
         str, Field(min_length=1, max_length=200, description="`claim_token` from the receipt of the import.")
     ]
+
+
+class ScopedKeyRequest(_Request):
+    """A scoped key to create."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"scope": {"const": Scope.TRAIN}}},
+            "then": {"properties": {"origins": {"maxItems": 0}}},
+        }
+    )
+
+    name: Annotated[
+        str,
+        Field(
+            min_length=1, max_length=100, pattern=_PRINTABLE, description="What you call the key, such as `shop page`."
+        ),
+    ]
+    # Not strict, because JSON has no enumerations.
+    scope: Annotated[
+        Scope,
+        Field(
+            strict=False,
+            description="`recommend` creates a publishable key, which may be part of a web page and only requests "
+            "recommendations. `train` creates a key that uploads data and reads its training jobs.",
+        ),
+    ]
+    origins: Annotated[
+        list[_Origin],
+        Field(
+            max_length=MAX_ORIGINS,
+            description="Origins of the web pages that may use a `recommend` key, such as `https://shop.example`. "
+            "Requests of pages with other origins are rejected. An empty list sets no limit, but then only pages of "
+            "the origins that the operator permits can read the responses.",
+        ),
+    ] = []
+
+    @field_validator("origins")
+    @classmethod
+    def _check_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not is_origin(origin):
+                raise ValueError(
+                    "an origin has no default port: write https://shop.example, not https://shop.example:443"
+                )
+        return list(dict.fromkeys(origins))
+
+    @model_validator(mode="after")
+    def _check_scope(self) -> Self:
+        if self.origins and self.scope is not Scope.RECOMMEND:
+            raise ValueError("only keys with the scope `recommend` can be used by web pages, so only they have origins")
+        return self
 
 
 class JobAccepted(BaseModel):
@@ -230,6 +291,52 @@ class KeyIssued(BaseModel):
 
     key_id: _KeyId
     api_key: _NewApiKey
+
+
+class ScopedKeyBody(BaseModel):
+    """A scoped key, without its secret."""
+
+    scoped_key_id: Annotated[str, Field(description="Public id of the scoped key, which is also part of its text.")]
+    name: Annotated[str, Field(description="Name of the scoped key.")]
+    scope: Annotated[Scope, Field(description="Operations that the key permits.")]
+    origins: Annotated[
+        list[str], Field(description="Origins of the web pages that may use the key; empty if it is not limited.")
+    ]
+    created_at: _CreatedAt
+
+    @classmethod
+    def of(cls, key: ScopedKey) -> ScopedKeyBody:
+        """Convert a scoped key for its owner."""
+        return cls(**_scoped_key_members(key))
+
+
+class ScopedKeyIssued(ScopedKeyBody):
+    """A newly issued scoped key."""
+
+    api_key: _NewApiKey
+
+    @classmethod
+    def issued(cls, key: ScopedKey, text: str) -> ScopedKeyIssued:
+        """Convert a new scoped key, with its text, for its owner."""
+        return cls(**_scoped_key_members(key), api_key=text)
+
+
+class ScopedKeysBody(BaseModel):
+    """All scoped keys of a key."""
+
+    keys: Annotated[
+        list[ScopedKeyBody], Field(description=f"The scoped keys, oldest first; at most {MAX_SCOPED_KEYS}.")
+    ]
+
+
+def _scoped_key_members(key: ScopedKey) -> dict[str, Any]:
+    return {
+        "scoped_key_id": key.scoped_key_id,
+        "name": key.name,
+        "scope": key.scope,
+        "origins": list(key.origins),
+        "created_at": key.created_at,
+    }
 
 
 class HealthBody(BaseModel):

@@ -14,6 +14,7 @@ from recsys.clock import Clock, utc_now
 from recsys.http import problems
 from recsys.http.api_key_header import cached_key
 from recsys.http.middleware import OnRequestEnd
+from recsys.http.origins import parse_origins
 from recsys.http.problems import documented
 from recsys.keys.authentication import Authenticator, ModelName, current_model
 from recsys.model.artifact import SERVING, read_model
@@ -22,6 +23,7 @@ from recsys.objects import layout
 from recsys.objects.store import ObjectReader
 from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
+from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
 from recsys_recommend.model_cache import ModelCache
 from recsys_recommend.queries import BatchQuery, ModelQuery, PopularQuery, SimilarItemsQuery, UserQuery, to_json
@@ -79,7 +81,7 @@ def create_app(
     (401, 'No API key was sent.')
     """
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
-    problems.install(app, on_request_end=on_request_end)
+    problems.install(app, on_request_end=on_request_end, origins=parse_origins(settings.cors_origins))
     app.include_router(
         create_router(registry, store, settings, count_metric=count_metric, stale_while_loading_s=stale_while_loading_s)
     )
@@ -111,14 +113,14 @@ def create_router(
         ResponseCache(max_bytes=settings.response_cache_bytes),
     )
     authenticator = Authenticator(registry, cache_s=settings.key_cache_s, clock=clock, timer=timer)
-    Key = Annotated[KeyRecord, Depends(cached_key(authenticator))]  # noqa: N806  # it names a type
+    Key = Annotated[KeyRecord, Depends(cached_key(authenticator, scope=Scope.RECOMMEND))]  # noqa: N806  # it names a type
     router = APIRouter(tags=["Recommendations"])
 
     @router.post(
         "/v1/recommendations",
         summary="Recommend items",
         response_description="The items, best first.",
-        responses=documented(401, 409, 413, 422, 503, descriptions=_DESCRIPTIONS),
+        responses=documented(401, 403, 409, 413, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def recommend_items(key: Key, body: RecommendationRequest) -> Response:
         """Rank items for a user, for a basket, or for a user with recent interactions.
@@ -133,7 +135,7 @@ def create_router(
         "/v1/recommendations/batch",
         summary="Recommend items to many users",
         response_description="One result per request, in the same order.",
-        responses=documented(401, 409, 413, 422, 503, descriptions=_DESCRIPTIONS),
+        responses=documented(401, 403, 409, 413, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def recommend_items_batch(key: Key, body: BatchRequest) -> Response:
         """Answer up to 1,000 recommendation requests in one call, all from the same version of the model.
@@ -148,7 +150,7 @@ def create_router(
         "/v1/items/{item_id:path}/similar",
         summary="List similar items",
         response_description="The items, best first.",
-        responses=documented(401, 404, 409, 422, 503, descriptions=_DESCRIPTIONS),
+        responses=documented(401, 403, 404, 409, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def list_similar_items(
         key: Key,
@@ -162,7 +164,7 @@ def create_router(
         "/v1/popular",
         summary="List popular items",
         response_description="The items, most popular first.",
-        responses=documented(401, 409, 422, 503, descriptions=_DESCRIPTIONS),
+        responses=documented(401, 403, 409, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def list_popular_items(key: Key, parameters: Annotated[ListParameters, Query()]) -> Response:
         """Rank the items by the share of users who interacted with them."""

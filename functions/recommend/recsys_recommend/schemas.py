@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from recsys.http.json_numbers import whole_number
 
 MAX_N: Final = 1000
 MAX_RECENT: Final = 200
@@ -16,6 +18,17 @@ MAX_BATCH_ITEMS: Final = 20_000
 
 _Ids = list[str]
 _Strict: Final = ConfigDict(extra="forbid", strict=True)
+# `recsys_recommend.queries` checks this, and names the missing field.
+_NamesUserOrItems: Final = ConfigDict(
+    extra="forbid",
+    strict=True,
+    json_schema_extra={
+        "anyOf": [
+            {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+            {"required": ["recent_items"], "properties": {"recent_items": {"minItems": 1}}},
+        ]
+    },
+)
 
 UserId = Annotated[
     Annotated[str, Field(min_length=1)] | None,
@@ -28,7 +41,11 @@ RecentItems = Annotated[
         description="Ids of the items in the basket or of the user's interactions since the training; oldest first.",
     ),
 ]
-Count = Annotated[int, Field(ge=1, le=MAX_N, description="Number of items to return.")]
+Count = Annotated[
+    int,
+    Field(ge=1, le=MAX_N, description="Number of items to return."),
+    BeforeValidator(whole_number),
+]
 ExcludeSeen = Annotated[
     bool, Field(description="Whether to leave out items that the user interacted with, `recent_items` included.")
 ]
@@ -44,7 +61,7 @@ Candidates = Annotated[
 class RecommendationRequest(BaseModel):
     """A request for recommendations. At least one of `user_id` and `recent_items` is required."""
 
-    model_config = _Strict
+    model_config = _NamesUserOrItems
 
     user_id: UserId = None
     recent_items: RecentItems = []
@@ -57,7 +74,7 @@ class RecommendationRequest(BaseModel):
 class BatchEntry(BaseModel):
     """A request of a batch."""
 
-    model_config = _Strict
+    model_config = _NamesUserOrItems
 
     user_id: UserId = None
     recent_items: RecentItems = []

@@ -27,7 +27,9 @@ def create_key_router(
     """Create the router for `/v1/key…`; rotation and revocation need `current_key`, not a rotated-out secret."""
     router = APIRouter(tags=["Keys"])
 
-    @router.get("/v1/key", summary="Retrieve the key", response_description="The key.", responses=documented(401, 503))
+    @router.get(
+        "/v1/key", summary="Retrieve the key", response_description="The key.", responses=documented(401, 403, 503)
+    )
     def get_key(key: Annotated[KeyRecord, Depends(required_key)]) -> KeyBody:
         """Return the properties of the API key that the request was made with. The secret is never returned."""
         return KeyBody.of(key, now=clock())
@@ -37,7 +39,7 @@ def create_key_router(
         summary="Rotate the key",
         response_description="The new key.",
         responses=documented(
-            401, 404, 413, 422, 503, descriptions={404: "The key was revoked or has expired meanwhile."}
+            401, 403, 404, 413, 422, 503, descriptions={404: "The key was revoked or has expired meanwhile."}
         ),
     )
     def rotate_key(
@@ -56,7 +58,7 @@ def create_key_router(
         summary="Revoke the key",
         status_code=204,
         response_description="The key was revoked.",
-        responses=documented(401, 404, 503, descriptions={404: "The key was revoked or has expired meanwhile."}),
+        responses=documented(401, 403, 404, 503, descriptions={404: "The key was revoked or has expired meanwhile."}),
     )
     def revoke_key(key: Annotated[KeyRecord, Depends(current_key)]) -> None:
         """Permanently revoke the key.

@@ -23,7 +23,7 @@ def create_model_router(
         "/v1/models",
         summary="List model versions",
         response_description="The versions, newest first.",
-        responses=documented(401, 503),
+        responses=documented(401, 403, 503),
     )
     def list_models(key: Annotated[KeyRecord, Depends(required_key)]) -> ModelsBody:
         """Return all published versions of the key's model with their metrics, newest first."""
@@ -33,7 +33,7 @@ def create_model_router(
         "/v1/models/{version}/activate",
         summary="Activate a model version",
         response_description="The version is current.",
-        responses=documented(401, 404, 503, descriptions={404: "The key has no such version."}),
+        responses=documented(401, 403, 404, 503, descriptions={404: "The key has no such version."}),
     )
     def activate_model(
         version: Annotated[str, Path(description="Version as listed by `GET /v1/models`.")],

@@ -1,17 +1,14 @@
-"""Routes about the service itself: health checks and API documentation."""
+"""Routes for health checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
-from importlib.resources import files
 from typing import Final
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Response
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import APIRouter
 
 from recsys.errors import KeyNotFound, ObjectNotFound, Unavailable
 from recsys.http.problems import documented
@@ -30,7 +27,7 @@ ReadinessCheck = Callable[[], None]
 def create_service_router(
     registry: Registry, store: ObjectStore, readiness_checks: Sequence[ReadinessCheck] = ()
 ) -> APIRouter:
-    """Create the router for `/health/…`, `/openapi.json` and `/docs`."""
+    """Create the router for `/health/…`."""
     router = APIRouter(tags=["Health"])
 
     @router.get("/health/live", summary="Check liveness", response_description="The process is running.")
@@ -48,15 +45,6 @@ def create_service_router(
         """Report whether the object store and the registry respond. A 503 means: send no traffic here for now."""
         await _finish_in_time(lambda: _check_all(registry, store, readiness_checks))
         return HealthBody(status="ready")
-
-    @router.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return Response(_openapi_document(), media_type="application/json")
-
-    @router.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        # A relative address works behind any path prefix.
-        return get_swagger_ui_html(openapi_url="openapi.json", title="recsys")
 
     return router
 
@@ -87,9 +75,3 @@ async def _finish_in_time(check: Callable[[], None]) -> None:
             await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
     except TimeoutError as error:
         raise Unavailable(f"A storage backend did not respond within {_READY_TIMEOUT_S:.0f} seconds.") from error
-
-
-@cache
-def _openapi_document() -> bytes:
-    """Read the document of both functions' routes, which `python -m recsys_local.openapi` generates."""
-    return files("recsys").joinpath("openapi.json").read_bytes()

@@ -20,7 +20,12 @@ from recsys_api.uploads import RAW_TYPES, received
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}  # a cache must not keep a response that contains a key
 _RETRY_AFTER: Final = {"Retry-After": "2"}
-_FILE: Final = {"type": "string", "format": "binary", "description": "The CSV, plain or compressed with gzip."}
+_FILE: Final = {
+    "type": "string",
+    "format": "binary",
+    "minLength": 1,
+    "description": "The CSV, plain or compressed with gzip.",
+}
 _KEY_IS_OPTIONAL: Final[dict[str, Any]] = {"security": [{}]}
 _TRAIN_BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -29,7 +34,12 @@ _TRAIN_BODY: Final[dict[str, Any]] = {
         "`timestamp`. Plain or compressed with gzip.",
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]},
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": _FILE},
+                    "required": ["file"],
+                    "additionalProperties": False,
+                },
             },
             **{media_type: {"schema": _FILE} for media_type in RAW_TYPES},
         },
@@ -39,12 +49,14 @@ _IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
+        json_schema_extra={"pattern": "^[!-~]{1,255}$"},  # `Training` checks it, and says how to fix it
         description="Makes retries safe: requests with the same value and file are one job. 1 to 255 visible ASCII "
         "characters, at least 16 without an API key; a UUID is recommended.",
     ),
 ]
+# Only documented: a request can have several of these headers, so the route reads them itself.
 _Prefer = Annotated[
-    list[str] | None,
+    str | None,
     Header(
         alias="Prefer",
         description="`wait=N` waits up to N seconds for the training to finish (RFC 7240). The server can shorten the "
@@ -74,7 +86,7 @@ def create_training_router(
             200: {"model": JobAccepted, "description": "Newer data superseded the training during the wait."},
             201: {"model": ModelTrained, "description": "The training succeeded during the wait."},
             **documented(
-                *(401, 409, 413, 415, 422, 503),
+                *(401, 403, 409, 413, 415, 422, 503),
                 descriptions={
                     409: "The key that this `Idempotency-Key` created has been rotated or revoked.",
                     413: "The file exceeds the limit of this route. Use `POST /v1/uploads` instead.",
@@ -88,7 +100,7 @@ def create_training_router(
         request: Request,
         key: Annotated[KeyRecord | None, Depends(optional_key)],
         idempotency_key: _IdempotencyKey = None,
-        prefer_headers: _Prefer = None,
+        _prefer: _Prefer = None,
     ) -> Response:
         """Upload interactions and train a model on them.
 
@@ -102,7 +114,7 @@ def create_training_router(
             accepted = await run_in_threadpool(training.accept, file, key=key, idempotency_key=idempotency_key)
         context = request_context(request.scope)
         context.key_id, context.job_id = accepted.job.key_id, accepted.job.job_id
-        wait_s = prefer.wait_s(prefer_headers or ())
+        wait_s = prefer.wait_s(request.headers.getlist("prefer"))
         if not wait_s:
             return _accepted(accepted, {})
         wait_s = min(wait_s, settings.max_wait_s)
@@ -116,7 +128,7 @@ def create_training_router(
         status_code=201,
         response_model=UploadOffered,
         response_description="The form. `Location` is the address of its job.",
-        responses=documented(401, 413, 422, 503),
+        responses=documented(401, 403, 413, 422, 503),
         openapi_extra=_KEY_IS_OPTIONAL,
     )
     def create_upload_form(
@@ -143,7 +155,9 @@ def create_training_router(
         summary="Retrieve a job",
         response_model=JobBody,
         response_description="The job. `Retry-After` is set until its status is final.",
-        responses=documented(401, 404, 503, descriptions={404: "The job does not exist or belongs to another key."}),
+        responses=documented(
+            401, 403, 404, 503, descriptions={404: "The job does not exist or belongs to another key."}
+        ),
     )
     def get_job(
         job_id: Annotated[str, Path(description="`job_id` as returned by `POST /v1/train` or `POST /v1/uploads`.")],

@@ -67,6 +67,9 @@ class Settings:
     """`local`: days after which uploads and receipts are deleted. On AWS the lifecycle of the bucket deletes them."""
     min_free_bytes: int = 256 * MIB
     """`local`: with less free disk space than this, uploads are rejected and `/health/ready` returns 503."""
+    cors_origins: str = ""
+    """Origins whose web pages may call every route, separated by commas, such as `https://shop.example`. A publishable
+    key has origins of its own, so most services need none here."""
     train_budget_s: float = 600.0
     """Time budget of a training, in seconds. When it is used up, the best model so far is published."""
     seed: int = 0

@@ -12,19 +12,23 @@ from recsys.errors import ApiKeyRequired
 from recsys.http.middleware import request_context
 from recsys.keys.authentication import Authenticator
 from recsys.registry.records import KeyRecord
+from recsys.registry.scoped_keys import Scope
 
 HEADER: Final = "X-API-Key"
 _scheme: Final = APIKeyHeader(
     name=HEADER,
     scheme_name="ApiKey",
-    description="The API key that `POST /v1/train`, `POST /v1/uploads` or `POST /v1/key/claim` returned.",
+    description="The API key that `POST /v1/train`, `POST /v1/uploads` or `POST /v1/key/claim` returned, or a scoped "
+    "key of `POST /v1/keys` on the routes that its scope permits.",
     auto_error=False,
 )
 # `Security` documents the scheme. The header is read from the request, because the scheme turns an empty one into None.
 _Documented = Annotated[str | None, Security(_scheme)]
 
 
-def required_key(authenticator: Authenticator, *, require_current: bool = False) -> Callable[..., KeyRecord]:
+def required_key(
+    authenticator: Authenticator, *, scope: Scope | None = None, require_current: bool = False
+) -> Callable[..., KeyRecord]:
     """Return a dependency that yields the record of the request's key, or raises `InvalidApiKey`.
 
     FastAPI runs the dependency in a thread, because looking up the key waits for the registry.
@@ -33,17 +37,23 @@ def required_key(authenticator: Authenticator, *, require_current: bool = False)
     ----------
     authenticator
         Validates the key.
+    scope
+        Scope of the route, which scoped keys need; None if only main keys are accepted.
     require_current
         Reject a secret that was rotated out, although its overlap has not ended.
     """
 
     def authenticate(request: Request, _: _Documented) -> KeyRecord:
-        return _authenticate(authenticator, request, require_current=require_current)
+        if require_current:
+            return _recorded(request, authenticator.authenticate(request.headers.get(HEADER), require_current=True))
+        return _authorize(authenticator, request, scope)
 
     return authenticate
 
 
-def optional_key(authenticator: Authenticator, *, allow_anonymous: bool = True) -> Callable[..., KeyRecord | None]:
+def optional_key(
+    authenticator: Authenticator, *, scope: Scope, allow_anonymous: bool = True
+) -> Callable[..., KeyRecord | None]:
     """Return a dependency like `required_key` that yields None if the request has no `X-API-Key` header.
 
     An empty header is an error, not an anonymous request: a client whose variable is unset must not get a new key.
@@ -58,7 +68,7 @@ def optional_key(authenticator: Authenticator, *, allow_anonymous: bool = True) 
 
     def authenticate(request: Request, _: _Documented) -> KeyRecord | None:
         if HEADER in request.headers:
-            return _authenticate(authenticator, request)
+            return _authorize(authenticator, request, scope)
         if not allow_anonymous:
             raise ApiKeyRequired("This service trains for existing API keys only. No API key was sent.")
         return None
@@ -66,19 +76,26 @@ def optional_key(authenticator: Authenticator, *, allow_anonymous: bool = True) 
     return authenticate
 
 
-def cached_key(authenticator: Authenticator) -> Callable[..., Awaitable[KeyRecord]]:
+def cached_key(authenticator: Authenticator, *, scope: Scope) -> Callable[..., Awaitable[KeyRecord]]:
     """Return a dependency like `required_key` that runs on the event loop, for an authenticator with a cache.
 
     Nearly every record comes from the cache, and a thread would cost more than the rest of the request.
     """
 
     async def authenticate(request: Request, _: _Documented) -> KeyRecord:
-        return _authenticate(authenticator, request)
+        return _authorize(authenticator, request, scope)
 
     return authenticate
 
 
-def _authenticate(authenticator: Authenticator, request: Request, *, require_current: bool = False) -> KeyRecord:
-    record = authenticator.authenticate(request.headers.get(HEADER), require_current=require_current)
+def _authorize(authenticator: Authenticator, request: Request, scope: Scope | None) -> KeyRecord:
+    origin = request.headers.get("origin")
+    record, scoped_key = authenticator.authorize(request.headers.get(HEADER), scope, origin=origin)
+    if scoped_key is not None and origin in scoped_key.origins:
+        request_context(request.scope).key_origin = origin
+    return _recorded(request, record)
+
+
+def _recorded(request: Request, record: KeyRecord) -> KeyRecord:
     request_context(request.scope).key_id = record.key_id
     return record

@@ -30,8 +30,9 @@ _DEFAULT_BODY_BYTES: Final = 2 * 1024 * 1024  # about 100,000 ids of 20 characte
 class RequestContext:
     """Facts about a request and its response, for the log and for metrics.
 
-    `route` is the path template, such as `/v1/jobs/{job_id}`. A route that accepts larger bodies raises
-    `max_body_bytes` before it reads the body.
+    `route` is the path template, such as `/v1/jobs/{job_id}`. `key_origin` is the origin of the page that sent the
+    request, if a publishable key permits it. A route that accepts larger bodies raises `max_body_bytes` before it
+    reads the body.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class RequestContext:
     status: int | None = None
     latency_ms: float = 0.0
     key_id: str | None = None
+    key_origin: str | None = None
     job_id: str | None = None
     problem: str | None = None
     max_body_bytes: int = _DEFAULT_BODY_BYTES

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, cast
 
 from fastapi import FastAPI
@@ -23,6 +24,7 @@ from recsys.errors import (
     ArtifactDamaged,
     Conflict,
     FieldError,
+    Forbidden,
     Gone,
     InvalidApiKey,
     InvalidData,
@@ -36,8 +38,11 @@ from recsys.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from recsys.http import cors
 from recsys.http.api_key_header import HEADER
+from recsys.http.head_requests import HeadMiddleware
 from recsys.http.middleware import OnRequestEnd, RequestContext, RequestContextMiddleware, request_context
+from recsys.http.response_headers import ResponseHeadersMiddleware
 from recsys.redaction import redacted
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -48,6 +53,7 @@ STATUS_OF: Final[Mapping[type[RecsysError], int]] = {
     PayloadTooLarge: 413,
     InvalidData: 422,
     InvalidApiKey: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     Gone: 410,
@@ -61,7 +67,7 @@ _RETRY_AFTER_S: Final = {ModelNotReady: 5, Unavailable: 5, NotReady: 30, Artifac
 _ROUTES_HINT: Final = "GET /docs lists the routes."
 _MAX_ERRORS: Final = 20
 _MAX_ECHO: Final = 80  # characters of the client's own input that a response repeats
-_METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+_METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _CRASH: Final = Problem(
     "internal-error",
     RecsysError.title,
@@ -78,6 +84,7 @@ _HINTS: Final = {
 _DEFAULT_HINT: Final = "GET /docs describes the fields of this route."
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
     401: "The API key is missing, malformed, unknown, expired or revoked.",
+    403: "The API key is scoped and does not permit this operation, or not from a page of this origin.",
     404: "The resource does not exist, or it belongs to another API key.",
     409: "The request conflicts with the current state of the key.",
     410: "The claim token was used, has expired or was never issued.",
@@ -88,8 +95,10 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
 }
 
 
-def install(app: FastAPI, *, on_request_end: OnRequestEnd | None = None) -> None:
-    """Set up an app's error responses, request ids, body limit and request log.
+def install(
+    app: FastAPI, *, on_request_end: OnRequestEnd | None = None, origins: AbstractSet[str] = frozenset()
+) -> None:
+    """Set up an app's error responses, request ids, body limit, request log and headers for browsers.
 
     Parameters
     ----------
@@ -97,6 +106,8 @@ def install(app: FastAPI, *, on_request_end: OnRequestEnd | None = None) -> None
         The app to modify, before it handles its first request.
     on_request_end
         Called with the `RequestContext` of each finished request, for example to record metrics.
+    origins
+        Origins whose pages may call every route, as in `recsys.http.origins`.
 
     Examples
     --------
@@ -114,11 +125,20 @@ def install(app: FastAPI, *, on_request_end: OnRequestEnd | None = None) -> None
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.state.origins = origins
+    # The last one that is added is the outermost.
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(
+        cors.PageWriteMiddleware,
+        origins=origins,
+        reject=lambda context, error: respond(context, error.to_problem(), status_of(error)),
+    )
     app.add_middleware(
         RequestContextMiddleware,
         crash_response=lambda context: respond(context, _CRASH, 500),
         on_request_end=on_request_end,
     )
+    app.add_middleware(ResponseHeadersMiddleware, origins=origins)
 
 
 def respond(
@@ -254,20 +274,25 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _method_not_allowed(request: Request) -> Response:
     allowed = _allowed_methods(request)
-    detail = f"This path supports {allowed}. Received: {request.method[:_MAX_ECHO]}."
+    if request.method == "OPTIONS":
+        return cors.preflight_response(request, allowed, origins=request.app.state.origins)
+    context = request_context(request.scope)
+    detail = f"This path supports {allowed}. Received: {context.method[:_MAX_ECHO]}."
     problem = Problem("method-not-allowed", "The method is not allowed for this path", detail, _ROUTES_HINT)
-    return respond(request_context(request.scope), problem, 405, headers={"Allow": allowed})
+    return respond(context, problem, 405, headers={"Allow": allowed})
 
 
 def _allowed_methods(request: Request) -> str:
     """List every method of the path; the framework's own `Allow` header lists those of a single route."""
     scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
     routes = cast("FastAPI", request.app).router.routes
-    return ", ".join(
+    methods = {
         method
         for method in _METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
-    )
+    }
+    methods |= {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+    return ", ".join(sorted(methods))
 
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:

@@ -1,0 +1,128 @@
+"""Cross-origin requests: which web pages may call the API, and read its responses (docs/decisions/0038-scoped-keys.md).
+
+Two kinds of origins are permitted: those of the setting `RECSYS_CORS_ORIGINS`, for every route, and those of a
+publishable key, for the requests that carry the key. A browser sends a preflight request without the key, so on the
+routes that a publishable key can call, a preflight is granted to any origin, and the request itself is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from recsys.errors import OriginNotAllowed
+from recsys.http.middleware import RequestContext, request_context
+
+PUBLISHABLE_ROUTES: Final = frozenset(
+    {"/v1/recommendations", "/v1/recommendations/batch", "/v1/items/{item_id:path}/similar", "/v1/popular"}
+)
+"""Path templates of the routes that the scope `recommend` permits."""
+
+_REQUEST_HEADERS: Final = "Content-Type, Idempotency-Key, Prefer, X-API-Key"
+_EXPOSED_HEADERS: Final = "ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
+_READ_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+_MAX_AGE_S: Final = 7200  # the longest that Chromium honours
+
+
+def preflight_response(request: Request, allowed_methods: str, *, origins: AbstractSet[str]) -> Response:
+    """Respond to `OPTIONS` on a path that exists.
+
+    Parameters
+    ----------
+    request
+        A CORS preflight request, or any other `OPTIONS` request.
+    allowed_methods
+        The methods of the path, separated by commas.
+    origins
+        Origins that are permitted on every route.
+
+    Returns
+    -------
+    Response
+        204 with `Allow`, and with the CORS headers if the path can be called from the origin.
+    """
+    headers = {"Allow": allowed_methods}
+    origin = request.headers.get("origin")
+    if origin and "access-control-request-method" in request.headers:
+        allowed = origin if origin in origins else "*" if _route(request) in PUBLISHABLE_ROUTES else None
+        if allowed is not None:
+            headers |= {
+                "Access-Control-Allow-Origin": allowed,
+                "Access-Control-Allow-Methods": allowed_methods,
+                "Access-Control-Allow-Headers": _REQUEST_HEADERS,
+                "Access-Control-Max-Age": str(_MAX_AGE_S),
+            }
+    return Response(status_code=204, headers=headers)
+
+
+def response_headers(context: RequestContext, origin: str | None, origins: AbstractSet[str]) -> dict[str, str]:
+    """Return the CORS headers of a response to a request that is not a preflight.
+
+    Parameters
+    ----------
+    context
+        The request; `key_origin` is the origin that its publishable key permits.
+    origin
+        Value of the `Origin` header; None if it is missing.
+    origins
+        Origins that are permitted on every route.
+    """
+    if origin is None or not (origin in origins or origin == context.key_origin):
+        return {}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED_HEADERS}
+
+
+class PageWriteMiddleware:
+    """Middleware that rejects what a page of another origin sends without a preflight, such as an anonymous training.
+
+    Otherwise any page could make its visitors' browsers create keys, or reach a service on their own machine. Browsers
+    state in `Sec-Fetch-Site` how the page relates to the service, which also holds behind a proxy; other clients do not
+    send the header. A request with an API key had a preflight, and its key is checked by the route.
+
+    Parameters
+    ----------
+    app
+        The app to wrap.
+    origins
+        Origins whose pages may call every route.
+    reject
+        Builds the response to a rejected request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        origins: AbstractSet[str],
+        reject: Callable[[RequestContext, OriginNotAllowed], ASGIApp],
+    ) -> None:
+        self._app = app
+        self._origins = origins
+        self._reject = reject
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection; anything but HTTP is passed through."""
+        app = self._app
+        if scope["type"] == "http" and scope["method"] not in _READ_METHODS:
+            headers = Headers(scope=scope)
+            is_foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+            if is_foreign and "x-api-key" not in headers and headers.get("origin") not in self._origins:
+                app = self._reject(request_context(scope), _page_may_not_write())
+        await app(scope, receive, send)
+
+
+def _page_may_not_write() -> OriginNotAllowed:
+    return OriginNotAllowed(
+        "Pages of this origin may not send this request.",
+        hint="Send it from a server. The operator can permit origins with the setting RECSYS_CORS_ORIGINS.",
+    )
+
+
+def _route(request: Request) -> str:
+    return str(getattr(request.scope.get("route"), "path", ""))
