@@ -250,7 +250,13 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         children = process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in children if _is_alive(child)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _kill(processes: list[psutil.Process]) -> None:
