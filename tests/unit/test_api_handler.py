@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import importlib
 import json
 from collections.abc import Callable, Iterator
@@ -193,3 +195,34 @@ def test_lambda_output_contains_no_key(build: Build, service: Service, capsys: C
     assert output
     for secret in (str(key), key.secret, trained["api_key"]):
         assert secret not in output
+
+
+def test_asset_of_the_documentation_is_sent_compressed_through_api_gateway(build: Build) -> None:
+    api = build("api")
+    page = api(get("/docs"), Context())
+    path = next(address for address in page["body"].split('"') if address.endswith("swagger-ui.css"))
+
+    response = api(get(f"/{path}", **{"accept-encoding": "gzip, br"}), Context())
+
+    assert (page["statusCode"], page["isBase64Encoded"]) == (200, False)
+    assert (response["isBase64Encoded"], response["headers"]["content-encoding"]) == (True, "gzip")
+    assert gzip.decompress(base64.b64decode(response["body"])).startswith(b".swagger-ui")
+
+
+def test_preflight_through_api_gateway_is_granted(build: Build) -> None:
+    """An HTTP API without a CORS configuration passes OPTIONS on to the function."""
+    call = get("/v1/recommendations", origin="https://shop.example", **{"access-control-request-method": "POST"})
+    call["requestContext"]["http"]["method"] = "OPTIONS"
+
+    response = build("recommend")(call, Context())
+
+    assert (response["statusCode"], response["headers"]["access-control-allow-origin"]) == (204, "*")
+
+
+def get(path: str, **headers: str) -> dict[str, Any]:
+    """Return API Gateway's event of a GET request."""
+    call = event("api_gateway_v2_unknown_path")
+    call["rawPath"] = path
+    call["requestContext"]["http"] |= {"path": path, "method": "GET"}
+    call["headers"] |= headers
+    return call
