@@ -145,7 +145,9 @@ def restore_backup(backup: Path, data_dir: Path) -> BackupSummary:
     summary = read_summary(backup)
     with lock_data_dir(data_dir):
         if (data_dir / REGISTRY_FILE).exists() or any(_object_paths(data_dir)):
-            raise BackupRefused(f"{data_dir} contains data already.", hint="Pass another --data-dir, or move it away.")
+            raise BackupRefused(
+                f"{data_dir} already contains data.", hint="Pass another --data-dir, or move the existing data away."
+            )
         for file in summary.files:
             if file.path != REGISTRY_FILE:
                 _check_digest(file, _copy(backup, file.path, data_dir))
@@ -241,7 +243,8 @@ def _check_models(target: Path) -> None:
                     if not (target / prefix / name).is_file():
                         raise BackupDamaged(
                             f"{prefix}{name} is missing, although the registry lists this version.",
-                            hint="Create the backup again; if this repeats, the data directory has lost the file.",
+                            hint="Create the backup again. If the error persists, the file is missing from the data "
+                            "directory.",
                         )
     finally:
         registry.close()

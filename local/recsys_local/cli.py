@@ -179,7 +179,7 @@ def restore(
 @app.command()
 def jobs(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    key_id: Annotated[str, typer.Option("--key", help="Only the jobs of this key id.")] = "",
+    key_id: Annotated[str, typer.Option("--key", help="List only the jobs of this key id.")] = "",
     as_json: Json = False,
 ) -> None:
     """List the training jobs, newest first."""
@@ -189,7 +189,13 @@ def jobs(
 
 
 @app.command()
-def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, port: int = 8000, as_json: Json = False) -> None:
+def doctor(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port that the service is to listen on; checked to be free.")
+    ] = 8000,
+    as_json: Json = False,
+) -> None:
     """Diagnose this machine and suggest fixes."""
     from recsys_local.doctor import examine  # noqa: PLC0415  # it imports TensorFlow to check it
 

@@ -22,11 +22,11 @@ PHASES: Final = {
     "refitting": "Refitting on all interactions",
     "publishing": "Publishing",
 }
-"""Description of each phase of a training; a phase that is not listed is shown by its own name."""
+"""Description of each phase of a training job; a phase that is not listed is shown by its own name."""
 
 
 class TrainingProgress:
-    """Context manager that shows the progress reports of one training.
+    """Context manager that shows the progress reports of one training run.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class DataDirCheck:
 
     @classmethod
     def of(cls, data_dir: Path) -> Self:
-        """Return the check for the registry that is there now."""
+        """Return a check for the current registry file of `data_dir`."""
         registry_file = data_dir / REGISTRY_FILE
         return cls(registry_file, _identity(registry_file))
 
@@ -81,7 +81,7 @@ class WorkerCheck:
         if silent_s > WORKER_SILENT_AFTER_S:
             raise NotReady(
                 f"The training worker has not reported for {silent_s:.0f} seconds.",
-                hint="Look into the log of the service; a worker that hangs is replaced when its lease has expired.",
+                hint="Check the log of the service. A worker that hangs is replaced when its lease has expired.",
             )
 
 

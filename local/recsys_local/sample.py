@@ -102,7 +102,7 @@ class SampleRun:
         submitted = _Submitted(accepted.job.job_id, str(accepted.api_key))
         self._write_marker(submitted)
         print("Training on the bundled sample, Online Retail (397,924 purchases). This takes about a minute.")
-        print(f"Its API key: {submitted.api_key} (also in {self._marker})", flush=True)
+        print(f"API key of the sample: {submitted.api_key} (also in {self._marker})", flush=True)
         return submitted
 
     def _wait(self, job_id: str) -> Job:
@@ -127,7 +127,7 @@ class SampleRun:
             item_id = model.items[model.seen(model.users.index(user_id))[0]]
             print(commands_to_try(self.base_url, api_key, user_id, item_id), flush=True)
         else:
-            print(f"The API key of the sample was rotated or revoked; the one in {self._marker} is not valid any more.")
+            print(f"The API key of the sample was rotated or revoked; the one in {self._marker} is no longer valid.")
 
     def _is_valid(self, key_id: str, api_key: str) -> bool:
         try:

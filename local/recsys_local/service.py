@@ -60,7 +60,9 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
         app = create_app(registry, store, settings, readiness_checks=checks, check_space=check_space)
         server = create_server(answer_on_shutdown(app), limits)
         print(
-            f"recsys serves on {base_url} (docs at {base_url}/docs), state in {data_dir}/. Ctrl-C ends it.", flush=True
+            f"recsys is running on {base_url} (docs at {base_url}/docs) and keeps its state in {data_dir}/. "
+            "Press Ctrl-C to stop it.",
+            flush=True,
         )
         print(f"Copy a CSV into {data_dir / INBOX}/ to train on it.", flush=True)
         # The worker ends first: from then on, registry.sqlite3 without its write-ahead log is a complete copy.

@@ -1,4 +1,4 @@
-"""Find the files that ask for a training by listing the data directory; stands in for S3's object-created events.
+"""Find the files that start training jobs by listing the data directory; stands in for S3's object-created events.
 
 Finding is level-triggered: after a crash, the same listing finds the same files, and the registry knows which of them
 are done.
@@ -89,7 +89,7 @@ class ObjectWatcher:
         return [info for info in self.store.list(prefix) if (info.name, info.version) not in self._done]
 
     def mark_done(self, event: ObjectCreated) -> None:
-        """Do not report this object again, unless it is overwritten."""
+        """Stop reporting this object, unless it is overwritten."""
         self._done.add((event.name, event.version))
 
     def _is_settled(self, info: ObjectInfo) -> bool:

@@ -16,7 +16,7 @@ _logger: Final = logging.getLogger("recsys.service")
 SCRATCH: Final = ".scratch"
 """Folder in the data directory for the worker's temporary files and its heartbeat."""
 HEARTBEAT: Final = f"{SCRATCH}/heartbeat"
-"""File whose modification time the worker updates every `HEARTBEAT_EVERY_S` seconds, also during a training."""
+"""File whose modification time the worker updates every `HEARTBEAT_EVERY_S` seconds, also during training."""
 HEARTBEAT_EVERY_S: Final = 2.0
 RESTART_AFTER_S: Final = 1.0
 """Pause before a worker that ended is started again, so that one that cannot start does not use a whole core."""

@@ -12,7 +12,7 @@ A shell block has a mark, an HTML comment on the line directly above it:
 A block with `<!-- output: COMMAND -->` shows what the command prints; numbers, keys and ids may differ.
 
 Blocks run page by page, in the order in which a page has them. A failing command is repeated for a while, because a
-reader also waits for a training to finish.
+reader also waits for a training job to finish.
 """
 
 from __future__ import annotations
@@ -161,13 +161,13 @@ def test_commands_run_without_a_service(cli_reader: Reader, block: Block) -> Non
 
 
 @pytest.mark.parametrize("block", outputs_of("serve --sample"))
-def test_make_run_prints_what_is_shown(live_reader: Reader, block: Block) -> None:
+def test_make_run_prints_the_documented_output(live_reader: Reader, block: Block) -> None:
     assert live_reader.service is not None
     assert lines_not_printed(block.text, live_reader.service.output()) == []
 
 
 @pytest.mark.parametrize("block", outputs_of("train"))
-def test_train_prints_what_is_shown(cli_reader: Reader, block: Block) -> None:
+def test_train_prints_the_documented_output(cli_reader: Reader, block: Block) -> None:
     assert lines_not_printed(block.text, "\n".join(cli_reader.printed)) == []
     metrics = re.findall(r"(?m)^(\w+_at_\d+) ", block.text)
     assert metrics == re.findall(r"(?m)^(\w+_at_\d+) ", "\n".join(cli_reader.printed))
@@ -203,8 +203,11 @@ def _without_values(line: str) -> str:
 
 
 def test_a_line_that_is_not_printed_is_noticed() -> None:
-    printed = "serves on http://127.0.0.1:41234 now\njob abC123…: Fitting, epoch 2 of 3"
+    printed = "is running on http://127.0.0.1:41234 now\njob abC123…: Fitting, epoch 2 of 3"
     assert (
-        lines_not_printed("serves on http://127.0.0.1:8000 now\njob XyZ…: Fitting, epoch 1 of 3\n│ x │", printed) == []
+        lines_not_printed("is running on http://127.0.0.1:8000 now\njob XyZ…: Fitting, epoch 1 of 3\n│ x │", printed)
+        == []
     )
-    assert lines_not_printed("serves at http://127.0.0.1:8000 now", printed) == ["serves at http://127.0.0.1:8000 now"]
+    assert lines_not_printed("is running at http://127.0.0.1:8000 now", printed) == [
+        "is running at http://127.0.0.1:8000 now"
+    ]

@@ -271,7 +271,7 @@ def _wait_until(what: str, process: subprocess.Popen[bytes], log: Path, start: i
         written = log.read_bytes()[start:].decode(errors="replace")
         if process.poll() is not None:
             pytest.fail(f"The service ended with status {process.returncode}:\n{written[-3000:]}", pytrace=False)
-        found = re.search(r"serves on (http://[\w.:\[\]]+)", written)
+        found = re.search(r"is running on (http://[\w.:\[\]]+)", written)
         if found is None:
             return None
         with contextlib.suppress(httpx.HTTPError):

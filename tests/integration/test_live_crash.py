@@ -127,7 +127,7 @@ MAX_TRIES = 5
 
 
 def suspended_training(service: LiveService, moment: Moment, csv: bytes) -> dict[str, Any]:
-    """Start a training and suspend the worker at `moment`, so that the job is unfinished when the worker is killed.
+    """Start a training job and suspend the worker at `moment`, so that the job is unfinished when the worker is killed.
 
     If the job was finished before the worker was suspended, start another one.
     """
@@ -139,7 +139,7 @@ def suspended_training(service: LiveService, moment: Moment, csv: bytes) -> dict
         if service.job(submitted["api_key"], submitted["job_id"])["status"] in ("queued", "running"):
             return submitted
         worker.resume()
-    pytest.fail(f"The job was finished too early in each of {MAX_TRIES} trainings.", pytrace=False)
+    pytest.fail(f"The job was finished too early in each of {MAX_TRIES} tries.", pytrace=False)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_drop_whose_training_was_killed_gets_its_receipt_and_key(shop: Shop) -> 
     name = "killed-drop"
     with shop.start() as service:
         (service.data_dir / "inbox" / f"{name}.csv").write_bytes(CSV)
-        eventually(lambda: "Reading the CSV" in service.output().rpartition("serves on")[2], "it did not start")
+        eventually(lambda: "Reading the CSV" in service.output().rpartition("is running on")[2], "it did not start")
         service.kill_all()
     receipt = shop.data_dir / "receipts" / f"{name}.json"
     assert not receipt.exists()

@@ -1,4 +1,4 @@
-"""POST /v1/train with an Idempotency-Key: repeated requests are one job."""
+"""POST /v1/train with an Idempotency-Key: repeated requests share one job."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_repeated_request_returns_no_key_after_a_rotation_or_revocation(
 
     response = service.client.train(idempotency_key=REPEAT)
 
-    assert "rotated to" in assert_problem(response, 409, "key-changed")["hint"]
+    assert "the rotation returned" in assert_problem(response, 409, "key-changed")["hint"]
     assert key not in response.text
     assert len(service.stored()) == 1
 

@@ -164,7 +164,7 @@ def test_a_missing_file_is_named(files: dict[str, bytes], name: str, tmp_path: P
     (tmp_path / name).unlink()
     with pytest.raises(ArtifactDamaged, match=name) as caught:
         artifact.read_folder(tmp_path)
-    assert caught.value.hint == "Give the directory that `recsys train --out DIR` wrote."
+    assert caught.value.hint == "Pass the directory that `recsys train --out DIR` wrote."
 
 
 def test_swapped_files_are_detected(files: dict[str, bytes]) -> None:

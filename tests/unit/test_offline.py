@@ -379,7 +379,7 @@ def test_sample_keeps_its_key_for_the_owner_only(sample: SampleRun, capsys: pyte
     sample.run()
     marker = sample.settings.data_dir / SAMPLE_FILE
     api_key = json.loads(marker.read_text())["api_key"]
-    assert f"Its API key: {api_key}" in capsys.readouterr().out
+    assert f"API key of the sample: {api_key}" in capsys.readouterr().out
     assert stat.S_IMODE(marker.stat().st_mode) == 0o600
 
 

@@ -16,7 +16,7 @@ from recsys_api.app import create_app
 
 
 def build_handler(registry: Registry, store: ObjectStore, settings: Settings) -> LambdaHandler:
-    """Return the Lambda handler on the given storage."""
+    """Return the Lambda handler for the given registry and object store."""
     telemetry = LambdaTelemetry("api", per_route_metrics=settings.per_route_metrics)
     app = create_app(registry, store, settings, on_request_end=telemetry.record_request)
     return lambda_handler(app, telemetry)

@@ -16,7 +16,7 @@ from recsys.registry.records import Job, KeyRecord
 from recsys.registry.registry import Registry
 
 _JOB_ID: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}")
-# Not tuned: small trainings end within seconds, and one lookup takes a few milliseconds.
+# Not tuned: small training jobs end within seconds, and one lookup takes a few milliseconds.
 _FIRST_PAUSE_S: Final = 0.1
 _MAX_PAUSE_S: Final = 0.5
 _PAUSE_GROWTH: Final = 1.5

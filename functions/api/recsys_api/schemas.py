@@ -27,14 +27,22 @@ _CreatedAt = Annotated[str, Field(description="Creation time (UTC, ISO 8601).")]
 _CurrentVersion = Annotated[
     str | None, Field(description="Version that serves requests; null until the first model is published.")
 ]
-_Metrics = Annotated[dict[str, Any], Field(description="Evaluation on held-out interactions, beside the baselines.")]
+_Metrics = Annotated[
+    dict[str, Any], Field(description="Evaluation on held-out interactions, together with that of the baselines.")
+]
 _FinalMetrics = Annotated[
     dict[str, Any] | None,
-    Field(description="Evaluation on held-out interactions, beside the baselines; null unless the training succeeded."),
+    Field(
+        description="Evaluation on held-out interactions, together with that of the baselines; null unless the "
+        "training succeeded."
+    ),
 ]
 _Report = Annotated[
     dict[str, Any] | None,
-    Field(description="Data report: what was read, and which lines were skipped. null until the data has been read."),
+    Field(
+        description="Data report, with counts of the lines that were read and skipped; null until the data has been "
+        "read."
+    ),
 ]
 
 
@@ -130,7 +138,7 @@ class JobAccepted(BaseModel):
     api_key: Annotated[
         str | None,
         Field(
-            description="The new API key, shown only in this response. null if the request was made with an API key."
+            description="The new API key, shown only in this response; null if the request was made with an API key."
         ),
     ]
     status: Annotated[JobState, Field(description="Status of the job.")]
@@ -138,7 +146,7 @@ class JobAccepted(BaseModel):
 
 
 class ModelTrained(JobAccepted):
-    """A training that succeeded during the wait."""
+    """A training job that succeeded during the wait."""
 
     model_version: Annotated[str | None, Field(description="The published version of the model.")]
     metrics: _FinalMetrics
@@ -155,7 +163,7 @@ class UploadOffered(JobAccepted):
 
 
 class ProgressBody(BaseModel):
-    """The progress of a training."""
+    """The progress of a training job."""
 
     phase: Annotated[
         str,
@@ -187,7 +195,7 @@ class JobBody(BaseModel):
         JobState,
         Field(
             description="`queued`, `running`, or one of the final statuses: `succeeded`, `failed`, or `superseded` if "
-            "a training with newer data was published first."
+            "a version trained on newer data was published first."
         ),
     ]
     progress: Annotated[

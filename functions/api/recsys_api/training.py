@@ -211,5 +211,5 @@ def _check_unchanged(record: KeyRecord, api_key: ApiKey) -> None:
         raise Conflict(
             "The key that this Idempotency-Key created has been rotated or revoked.",
             code="key-changed",
-            hint="Use the key you rotated to, or a new Idempotency-Key to create another key.",
+            hint="Use the key that the rotation returned, or send a new Idempotency-Key to create another key.",
         )

@@ -20,7 +20,7 @@ from recsys_api.training import NewFile
 
 RAW_TYPES: Final = ("text/csv", "application/csv", "application/gzip", "application/x-gzip", "application/octet-stream")
 _MULTIPART: Final = "multipart/form-data"
-_HOW_TO_SEND: Final = "Send `curl -F file=@orders.csv`, or the file itself with Content-Type: text/csv."
+_HOW_TO_SEND: Final = "Send the file as a form (`curl -F file=@orders.csv`) or as the body with Content-Type: text/csv."
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _DAMAGED_GZIP_MAGIC: Final = b"\x1f" + "\N{REPLACEMENT CHARACTER}".encode()
 """What API Gateway makes of gzip that was sent as `text/*`: it decodes the body as UTF-8."""
@@ -143,7 +143,7 @@ def _describe(file: BinaryIO, max_bytes: int) -> NewFile:
     start = file.read(len(_DAMAGED_GZIP_MAGIC))
     if start == _DAMAGED_GZIP_MAGIC:
         raise UnsupportedMediaType(
-            "The body was gzip, and was damaged on its way because it was sent as text.",
+            "The gzip body was damaged in transit because it was sent as text.",
             hint="Send gzip with Content-Type: application/gzip, or as multipart: curl -F file=@orders.csv.gz.",
         )
     file.seek(0)

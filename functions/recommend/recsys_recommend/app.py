@@ -125,8 +125,8 @@ def create_router(
     async def recommend_items(key: Key, body: RecommendationRequest) -> Response:
         """Rank items for a user, for a basket, or for a user with recent interactions.
 
-        A user of the training data gets personal recommendations. An unknown user with `recent_items` gets
-        recommendations for these items, and without them the most popular items, so an unknown user is never an error.
+        A user of the training data gets personal recommendations. An unknown user gets recommendations based on
+        `recent_items`, or the most popular items if the model knows none of these. An unknown user is never an error.
         `strategy` in the response states which of these applied.
         """
         return await service.respond(key, UserQuery.of(body))
@@ -140,8 +140,8 @@ def create_router(
     async def recommend_items_batch(key: Key, body: BatchRequest) -> Response:
         """Answer up to 1,000 recommendation requests in one call, all from the same version of the model.
 
-        Options next to `requests` are defaults; each request can override them. A batch can ask for at most 20,000
-        items in total.
+        Options next to `requests` are defaults; each request can override them. A batch can request at most
+        20,000 items in total.
         """
         return await service.respond_to_batch(key, BatchQuery.of(body))
 
@@ -157,7 +157,10 @@ def create_router(
         item_id: Annotated[str, Path(description="The item's id, percent-encoded once. It can contain `%2F`.")],
         parameters: Annotated[ListParameters, Query()],
     ) -> Response:
-        """Rank the items that go best with an item: those recommended to a user who interacted with it alone."""
+        """Rank the items that go best with an item.
+
+        These are the items recommended to a user whose only interaction is with it.
+        """
         return await service.respond(key, SimilarItemsQuery.of(item_id, parameters))
 
     @router.get(

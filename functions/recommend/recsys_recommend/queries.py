@@ -76,7 +76,7 @@ class UserQuery:
         return _recommendations(recommendations)
 
     def cache_fields(self) -> tuple[Any, ...]:
-        """Return all fields."""
+        """Return all fields, because the response depends on each of them."""
         return (self.user_id, self.recent_items, self.n, self.exclude_seen, self.exclude_items, self.candidates)
 
     @property
@@ -152,7 +152,7 @@ class SimilarItemsQuery:
         return {"item_id": self.item_id, "model_version": model.version, "items": _items(items)}
 
     def cache_fields(self) -> tuple[Any, ...]:
-        """Return all fields."""
+        """Return all fields, because the response depends on each of them."""
         return (self.item_id, self.n, self.exclude_items)
 
 
@@ -174,7 +174,7 @@ class PopularQuery:
         return {"model_version": recommendations.model_version, "items": _items(recommendations.items)}
 
     def cache_fields(self) -> tuple[Any, ...]:
-        """Return all fields."""
+        """Return all fields, because the response depends on each of them."""
         return (self.n, self.exclude_items)
 
 

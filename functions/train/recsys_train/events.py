@@ -1,4 +1,4 @@
-"""Process "object created" events, the only way in which a training starts, for uploads through the API and drops."""
+"""Process "object created" events, the only way in which a training job starts, for uploads and drops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _logger: Final = logging.getLogger("recsys.train")
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
-    """An object was written to the store.
+    """Event: an object was written to the store.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     Returns
     -------
     Job or None
-        The final job. None if the object does not start a training, which is logged with the reason: its name is
-        invalid or not that of a source, or no job was created for this upload.
+        The final job. None if the object does not start a training job, which is logged with the reason: its name
+        is invalid or not that of a source, or no job was created for this upload.
 
     Raises
     ------

@@ -121,8 +121,8 @@ def _retry_soon(record: SQSRecord) -> None:
 def _hide(record: SQSRecord, delay_s: int) -> None:
     """Make the message visible again after `delay_s`, unless it is deleted or hidden again before.
 
-    The handler repeats it during a training, so that the message of a killed worker comes back soon, although Lambda
-    requires a visibility timeout of the queue that covers the longest training.
+    The handler repeats it during a training job, so that the message of a killed worker comes back soon, although
+    Lambda requires a visibility timeout of the queue that covers the longest job.
     """
     try:
         with aws.translating_errors("ChangeMessageVisibility"):

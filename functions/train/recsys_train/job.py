@@ -61,9 +61,11 @@ class Trainer:
     on_renewal
         Called each time the lease of a job is renewed.
     max_kills
-        A job fails after so many attempts that were killed, by a lack of memory or time for example.
+        Number of killed attempts after which a job fails. An attempt is killed when it runs out of memory or time, for
+        example.
     max_kill_age_s
-        A job fails after an attempt that was killed later than this: another one would end the same way.
+        Age of an attempt, in seconds. If an attempt is killed at a greater age, the job fails, because another attempt
+        would end the same way.
     """
 
     store: ObjectStore
@@ -164,7 +166,7 @@ class Trainer:
             self._publish(lease, built)
 
     def _is_given_up(self, lease: Lease) -> bool:
-        """Whether earlier attempts were killed too often, or so late that another attempt would end the same way."""
+        """Return whether earlier attempts were killed too often, or so late that another would end the same way."""
         job = lease.job
         was_late = job.killed_after_s is not None and job.killed_after_s > self.max_kill_age_s
         return job.counted_attempts > self.settings.max_attempts or job.kills >= self.max_kills or was_late
@@ -179,7 +181,8 @@ class Trainer:
             raise InvalidData(
                 f"The key {key_id} does not exist, has expired or was revoked.",
                 code="unknown-key",
-                hint="To get a new key, drop the file directly into inbox/ or POST it without a key.",
+                hint="To get a new key, drop the file directly into inbox/, or send it to POST /v1/train without a "
+                "key.",
             )
         return key
 
@@ -211,15 +214,16 @@ class Trainer:
     def _check_object(self, job: Job, info: ObjectInfo) -> None:
         if job.object_version not in (None, info.version):
             raise InvalidData(
-                "The file was replaced before it was read. The newer file starts a training of its own.",
+                "The file was replaced before it was read. The newer file starts its own training job.",
                 code="upload-replaced",
-                hint="Read the receipt again after the training of the newer file.",
+                hint="Read the receipt again when the training on the newer file has finished.",
             )
         if info.size_bytes > self.settings.max_upload_bytes:
             raise InvalidData(
                 f"The file has {info.size_bytes:,} bytes; the limit is {self.settings.max_upload_bytes:,}.",
                 code="upload-too-large",
-                hint="Compress it with gzip or send fewer rows: the most recent ones count most.",
+                hint="Compress it with gzip, or send fewer rows and keep the most recent ones because they have the "
+                "most influence.",
             )
 
     def _upload(self, lease: Lease, folder: Path, manifest_sha256: str) -> None:
@@ -243,7 +247,7 @@ class Trainer:
 
 
 def _is_outdated(job: Job, key: KeyRecord) -> bool:
-    """Whether the key's current version was trained on newer data than the job's."""
+    """Return whether the key's current version was trained on newer data than the job's."""
     current = key.current_data_timestamp
     return current is not None and job.data_timestamp is not None and job.data_timestamp < current
 

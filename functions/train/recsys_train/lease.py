@@ -11,7 +11,7 @@ from recsys.registry.records import Lease, Progress
 from recsys.registry.registry import Registry
 
 PROGRESS_EVERY_S: Final = 1.0
-"""Shortest interval between two writes of the progress, because a training may report it many times per second."""
+"""Shortest interval between two writes of the progress, because training may report it many times per second."""
 RENEWALS_PER_LEASE: Final = 3
 """Renewals within the length of a lease, so that one or two may fail before it expires."""
 

@@ -41,8 +41,8 @@ def create_model_router(
     ) -> ActivatedBody:
         """Make a published version the current one, to roll the model back or forward.
 
-        A training that started before the activation does not replace the activated version; one with newer data does.
-        Recommendations switch to the version within seconds.
+        Only data that arrives after the activation replaces the activated version; a training job that was already
+        running does not. Recommendations switch to the version within seconds.
         """
         activated = keys.activate(registry, key, version)
         return ActivatedBody(key_id=activated.key_id, current_version=activated.current_version)

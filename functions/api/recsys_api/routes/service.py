@@ -32,7 +32,7 @@ def create_service_router(
 
     @router.get("/health/live", summary="Check liveness", response_description="The process is running.")
     async def check_liveness() -> HealthBody:
-        """Report that the process handles requests. No dependency is checked, so a failure means: restart."""
+        """Report that the process handles requests. No dependency is checked, so restart the process on failure."""
         return HealthBody(status="live")
 
     @router.get(
@@ -42,7 +42,7 @@ def create_service_router(
         responses=documented(503),
     )
     async def check_readiness() -> HealthBody:
-        """Report whether the object store and the registry respond. A 503 means: send no traffic here for now."""
+        """Report whether the object store and the registry respond. Send no traffic while the status is 503."""
         await _finish_in_time(lambda: _check_all(registry, store, readiness_checks))
         return HealthBody(status="ready")
 

@@ -50,8 +50,8 @@ _IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         json_schema_extra={"pattern": "^[!-~]{1,255}$"},  # `Training` checks it, and says how to fix it
-        description="Makes retries safe: requests with the same value and file are one job. 1 to 255 visible ASCII "
-        "characters, at least 16 without an API key; a UUID is recommended.",
+        description="Makes retries safe: repeated requests with the same value and the same file share one job. 1 to "
+        "255 visible ASCII characters, at least 16 without an API key; a UUID is recommended.",
     ),
 ]
 # Only documented: a request can have several of these headers, so the route reads them itself.
@@ -163,7 +163,10 @@ def create_training_router(
         job_id: Annotated[str, Path(description="`job_id` as returned by `POST /v1/train` or `POST /v1/uploads`.")],
         key: Annotated[KeyRecord, Depends(required_key)],
     ) -> Response:
-        """Return the status and progress of a training, and its metrics or its problem when it has finished."""
+        """Return the status and progress of a training job.
+
+        Once it has finished, the response also contains its metrics or its problem.
+        """
         found = jobs.job_of_key(registry, key, job_id)
         return JSONResponse(JobBody.of(found).model_dump(), headers={} if found.state.is_final else _RETRY_AFTER)
 

@@ -172,7 +172,7 @@ class EmptyUpload(InvalidRequest):
 
     code = "empty-upload"
     title = "The upload is empty"
-    default_hint = "Send a CSV with the columns user_id,item_id and at least two users and two items."
+    default_hint = "Send a CSV with the columns user_id and item_id, and with at least two users and two items."
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -213,7 +213,7 @@ class InvalidApiKey(RecsysError):
 
     code = "invalid-api-key"
     title = "The API key is not valid"
-    default_hint = "Send the key that POST /v1/train returned in the X-API-Key header."
+    default_hint = "In the X-API-Key header, send the key that POST /v1/train returned."
 
 
 class ApiKeyRequired(InvalidApiKey):
@@ -361,7 +361,7 @@ class Gone(RecsysError):
     code = "claim-gone"
     title = "The claim token is no longer valid"
     default_hint = (
-        "A token works once, until the claim_expires_at of its receipt. "
+        "A token works once, and expires at the time given as claim_expires_at in its receipt. "
         "Drop the file into the inbox again to get a new receipt."
     )
 

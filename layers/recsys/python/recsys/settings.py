@@ -53,7 +53,7 @@ class Settings:
     allow_anonymous_training: bool = True
     """Whether `POST /v1/train` and `POST /v1/uploads` without a key create one; otherwise they answer 401."""
     per_route_metrics: bool = False
-    """`aws`: whether latency and errors are measured per route too; each route is a metric that costs."""
+    """`aws`: whether latency and errors are measured per route too; each route adds a metric, which AWS charges for."""
     lease_s: int = 60
     """Job lease, in seconds. If it is not renewed for this long, another worker takes over."""
     max_attempts: int = 5
@@ -71,7 +71,7 @@ class Settings:
     """Origins whose web pages may call every route, separated by commas, such as `https://shop.example`. A publishable
     key has origins of its own, so most services need none here."""
     train_budget_s: float = 600.0
-    """Time budget of a training, in seconds. When it is used up, the best model so far is published."""
+    """Time budget of a training job, in seconds. When it is used up, the best model so far is published."""
     seed: int = 0
     """Seed of every random choice in training."""
 
@@ -120,7 +120,7 @@ _AWS_DEFAULTS: Final[dict[str, Any]] = {"max_request_bytes": 4 * MIB, "max_wait_
 def process_environment() -> Mapping[str, str]:
     """Return the environment variables of the process as a live view.
 
-    For adapters that read variables with names of their own, such as the credentials of AWS.
+    Adapters use it to read variables without the `RECSYS_` prefix, such as the AWS credentials.
     """
     return os.environ
 

@@ -40,7 +40,7 @@ def required_key(
     scope
         Scope of the route, which scoped keys need; None if only main keys are accepted.
     require_current
-        Reject a secret that was rotated out, although its overlap has not ended.
+        Reject a secret that was rotated out, even if its overlap has not ended.
     """
 
     def authenticate(request: Request, _: _Documented) -> KeyRecord:
@@ -63,7 +63,7 @@ def optional_key(
     authenticator
         Validates the key.
     allow_anonymous
-        Otherwise a request without the header raises `ApiKeyRequired`.
+        Whether a request without the header is accepted; otherwise it raises `ApiKeyRequired`.
     """
 
     def authenticate(request: Request, _: _Documented) -> KeyRecord | None:

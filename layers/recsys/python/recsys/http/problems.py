@@ -231,7 +231,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
-    """Convert one error of pydantic. Only short values from a body are repeated, and never a header's value."""
+    """Convert one Pydantic error. The message repeats only short values from a body, never those of headers."""
     source, *path = entry["loc"]
     message = str(entry["msg"])
     if source != "body":

@@ -33,7 +33,7 @@ class LambdaTelemetry:
     service
         Name of the function in log lines and metric dimensions, such as `api`.
     per_route_metrics
-        Record latency and errors per route too; each route is a metric that costs.
+        Record latency and errors per route too; each route adds a metric, which AWS charges for.
     """
 
     def __init__(self, service: str, *, per_route_metrics: bool = False) -> None:

@@ -93,7 +93,7 @@ class ApiKey:
         Returns
         -------
         ApiKey
-            The well-formed key. Whether it exists is for the registry to say.
+            The well-formed key. Only the registry knows whether it exists.
 
         Raises
         ------

@@ -77,9 +77,9 @@ class Authenticator:
         header
             Value of the header; None if it is missing.
         require_current
-            Reject a secret that was rotated out, although it is otherwise valid until its overlap ends. Operations that
-            change the key require this, because the holder of a leaked old secret must not lock the owner out. Use an
-            authenticator without a cache, since a cached record can predate the rotation.
+            Reject a secret that was rotated out, even if its overlap has not ended. Operations that change the key
+            require this, because the holder of a leaked old secret must not lock the owner out. Use an authenticator
+            without a cache, since a cached record can predate the rotation.
 
         Returns
         -------

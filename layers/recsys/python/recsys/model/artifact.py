@@ -194,7 +194,7 @@ def read_folder(folder: Path) -> ServingModel:
             return (folder / name).read_bytes()
         except FileNotFoundError as error:
             raise ArtifactDamaged(
-                f"{folder / name} is missing.", hint="Give the directory that `recsys train --out DIR` wrote."
+                f"{folder / name} is missing.", hint="Pass the directory that `recsys train --out DIR` wrote."
             ) from error
 
     return read_model(read, manifest_sha256=None)

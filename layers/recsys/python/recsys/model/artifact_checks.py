@@ -1,6 +1,6 @@
 """Check the arrays of `serving.npz`, so that no request can fail on them later.
 
-Digests prove that a file is the one that was written; these checks catch a writer that wrote a wrong one.
+Digests detect a file that changed after it was written. These checks detect a file that was written incorrectly.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def count_mlp_layers(arrays: Arrays) -> int:
 
 
 def vocabulary_of(arrays: Arrays, owner: str) -> Vocabulary:
-    """Return the ids of "user" or "item"."""
+    """Return the vocabulary of the users (`owner` is "user") or of the items ("item")."""
     return Vocabulary(arrays[f"{owner}_ids"], arrays[f"{owner}_id_starts"], arrays[f"{owner}_id_order"])
 
 

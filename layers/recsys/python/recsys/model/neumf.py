@@ -244,7 +244,7 @@ class Network:
         return product
 
     def exact_logits(self, user: User, items: NDArray[np.integer]) -> Floats:
-        """Compute reproducible logits of one user, which items are ranked by.
+        """Compute the reproducible logits by which a user's items are ranked.
 
         Each logit is computed on its own in float64 and rounded once, so that it does not depend on which other items
         are computed in the same call.

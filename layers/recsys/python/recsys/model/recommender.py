@@ -57,7 +57,7 @@ from recsys.model.vocabulary import Vocabulary
 
 
 class Strategy(StrEnum):
-    """What a list of recommendations is based on."""
+    """Source of a list of recommendations."""
 
     PERSONAL = "personal"
     """The history of a user of the training data, with the request's recent items."""

@@ -111,7 +111,7 @@ def best_items(
 
 
 def _search_all(network: Network, user: User, n: int, excluded: ItemIndices, margin: float) -> ItemIndices:
-    """Find the items that can be among the `n` best by brute force."""
+    """Find by brute force the items that can be among the `n` best."""
     logits = network.logits(user)
     logits[excluded] = -np.inf
     return _near_best(logits, n, margin)

@@ -61,7 +61,7 @@ def model_prefix(key_id: str, version: str) -> str:
 
 
 def parse_source(object_name: str) -> Upload | Drop | None:
-    """Parse the name of an object that may start a training.
+    """Parse the name of an object that may start a training job.
 
     Parameters
     ----------

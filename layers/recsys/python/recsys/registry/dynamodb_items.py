@@ -15,7 +15,7 @@ _OWN_ATTRIBUTES: Final = ("pk", "sk", "etag", "ttl")
 
 
 def fits(address: Address) -> bool:
-    """Whether the address is short enough for a DynamoDB key.
+    """Return whether the address is short enough for a DynamoDB key.
 
     DynamoDB rejects a longer key with an error. No row can have such a key, so callers treat it as not found.
     """

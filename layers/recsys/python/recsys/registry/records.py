@@ -56,7 +56,7 @@ class KeyRecord:
         The model version that is served, and the digest of its manifest.
     current_data_timestamp
         `Job.data_timestamp` of the current version. Activating a version sets it to the time of
-        the activation, so that a training in progress cannot undo the activation.
+        the activation, so that a running training job cannot undo the activation.
     """
 
     key_id: str
@@ -87,7 +87,7 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a training. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
+    """Progress of a training job. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
 
     phase: str
     epoch: int | None = None

@@ -384,7 +384,7 @@ class Registry:
     def activate_version(self, key_id: str, version: str) -> KeyRecord:
         """Make a published version the current one.
 
-        A training of data that arrived before the activation can no longer replace it.
+        A training job whose data arrived before the activation can no longer replace it.
 
         Parameters
         ----------

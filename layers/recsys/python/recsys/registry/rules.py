@@ -15,7 +15,7 @@ from recsys.registry.scoped_keys import ScopedKey
 
 
 def is_expired(expires_at: Timestamp | None, now: Timestamp) -> bool:
-    """Whether a record that expires at `expires_at` (None: never) counts as deleted."""
+    """Return whether a record that expires at `expires_at` (None: never) counts as deleted."""
     return expires_at is not None and expires_at <= now
 
 
@@ -194,12 +194,12 @@ def _ended(job: Job, state: JobState, now: Timestamp) -> Job:
 
 
 def is_published(job: Job, version: ModelVersion) -> bool:
-    """Whether the job has already succeeded with this version, so that publishing it again has no effect."""
+    """Return whether the job has already succeeded with this version, so that publishing it again has no effect."""
     return job.state is JobState.SUCCEEDED and job.version == version.version
 
 
 def may_publish(key: KeyRecord, job: Job) -> bool:
-    """Whether the model that the job trained may become the current version of `key`."""
+    """Return whether the model that the job trained may become the current version of `key`."""
     if key.revoked_at is not None:
         return False
     return key.current_data_timestamp is None or key.current_data_timestamp < _data_timestamp(job)

@@ -84,7 +84,7 @@ class SqliteRegistry(Registry):
         return sorted(jobs, key=lambda job: (job.created_at, job.job_id), reverse=True)
 
     def is_empty(self) -> bool:
-        """Return whether the registry contains nothing at all, not even what has expired."""
+        """Return whether the registry contains no records at all, not even expired ones."""
         return self._sqlite_table.is_empty()
 
     def copy_to(self, target: Path) -> None:
