@@ -1,4 +1,4 @@
-"""Measure time and memory of a process, and the time of each phase of a training."""
+"""Measure time and memory of a process, and the time of each phase of a training run."""
 
 from __future__ import annotations
 

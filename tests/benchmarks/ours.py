@@ -33,7 +33,7 @@ TIMED_PASSES = 2
 
 @dataclass(frozen=True, slots=True)
 class TimedFit:
-    """The result of a training, its seconds, and the seconds of each phase."""
+    """The result of a training run, its seconds, and the seconds of each phase."""
 
     result: FitResult
     seconds: float
@@ -95,10 +95,10 @@ def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
 
 
 def seconds_to_reach(data: DataSet, ndcg_at_20: float, *, seed: int) -> tuple[float, float]:
-    """Return seconds and NDCG@20 of the first training that reaches this NDCG@20, with at most 0, 1, 2, … epochs.
+    """Return seconds and NDCG@20 of the first training run that reaches `ndcg_at_20`, with at most 0, 1, 2, … epochs.
 
-    Each is a complete training, including selection and evaluation. Their times are not added, because a user would set
-    the number of epochs once. If none reaches it, the last one counts.
+    Each is a complete training run, including selection and evaluation. Their times are not added, because a user would
+    set the number of epochs once. If none reaches it, the last one counts.
     """
     attempts: list[tuple[float, float]] = []
     for max_epochs in range(Recipe().max_epochs + 1):

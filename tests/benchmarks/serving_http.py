@@ -260,7 +260,7 @@ def measure_load(folder: Path, arguments: argparse.Namespace) -> Table:
         ["wrong responses (target: 0)", str(len(seen.wrong))],
         ["errors (target: 0)", str(len(seen.errors))],
         ["responses by version", ", ".join(f"{count:,}" for count in seen.versions.values())],
-        ["401 of the revoked key", f"{seen.refused:,}"],
+        ["401 of the revoked key", f"{seen.rejected:,}"],
         [
             f"time it still worked after revocation (target: < {REVOKED_WITHIN_S:.0f} s)",
             _s(seen.last_answer_after_revoked_s),

@@ -44,7 +44,7 @@ class Seen:
     seconds: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
     versions: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
+    rejected: int = 0
     last_answer_after_revoked_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -159,7 +159,7 @@ class _Load:
         ended = time.perf_counter()
         self._seen.latencies_ms.append((ended - started) * 1000)
         if case.has_revoked_key and status == 401 and ended >= self._revocation_time:
-            self._seen.refused += 1
+            self._seen.rejected += 1
             return
         if status != 200:
             self._seen.errors.append(f"{status} {body[:200]!r}")

@@ -118,7 +118,7 @@ def speed(data: str, folder: str | None, seed: int, epochs: int) -> Json:
 def newcomers(data: str, folder: str | None, seed: int) -> Json:
     """Remove a fifth of the users from training and compare NDCG@20.
 
-    It is measured for these users, for the others, and for the same users after a training that includes them.
+    It is measured for these users, for the others, and for the same users after a training run that includes them.
     """
     from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
     from tests.benchmarks import ours  # noqa: PLC0415

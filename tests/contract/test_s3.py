@@ -187,7 +187,7 @@ def test_s3_rejects_an_upload_larger_than_the_limit_of_its_form(
 
 @pytest.mark.parametrize("changed", [{"key": "uploads/other.csv"}, {"key": "inbox/k/stolen.csv"}])
 @pytest.mark.parametrize("emulator", [pytest.param("ministack", marks=MINISTACK)])
-def test_s3_rejects_an_upload_under_another_name_than_the_forms(
+def test_s3_rejects_an_upload_whose_name_differs_from_the_form(
     request: pytest.FixtureRequest, emulator: str, changed: dict[str, str]
 ) -> None:
     ministack: Emulator = request.getfixturevalue(emulator)

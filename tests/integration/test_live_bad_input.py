@@ -44,7 +44,7 @@ MAX_RSS_BYTES = 2.5 * 1024**3
 
 @dataclass(frozen=True)
 class Live:
-    """A running service with one valid key, a revoked key, and a key whose first training is still queued."""
+    """A running service with one valid key, a revoked key, and a key whose first training job is still queued."""
 
     service: LiveService
     key: str

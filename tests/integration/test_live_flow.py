@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
 
 @pytest.fixture(scope="module")
 def trained(service: LiveService) -> dict[str, Any]:
-    """Return the response to a training on `CSV`; tests that change a key create their own."""
+    """Return the response to a training request with `CSV`; tests that change a key create their own."""
     return service.trained(CSV)
 
 

@@ -130,7 +130,7 @@ def test_after_an_orderly_stop_the_registry_file_alone_is_complete(tmp_path: Pat
         assert service.items(trained["api_key"], "u0")
 
 
-def test_start_beside_models_without_a_registry_is_refused(tmp_path: Path) -> None:
+def test_start_beside_models_without_a_registry_is_rejected(tmp_path: Path) -> None:
     with running_service(tmp_path / "data", tmp_path / "log") as service:
         service.trained(CSV)
         service.end()

@@ -113,7 +113,7 @@ class Backend:
         return process(event, worker or self.worker())
 
     def finish(self, event: ObjectCreated, worker: Trainer | None = None) -> Job:
-        """Process an event that starts a training."""
+        """Process an event that starts a training job."""
         job = self.process(event, worker)
         assert job is not None
         assert job.state.is_final

@@ -49,7 +49,7 @@ def test_a_training_that_runs_out_of_memory_is_tried_twice_and_fails_within_20_m
     assert backend.now < after(started, 20 * 60)
 
 
-def test_a_training_that_runs_out_of_time_is_not_tried_again(backend: Backend) -> None:
+def test_a_training_that_runs_out_of_time_is_not_retried(backend: Backend) -> None:
     event = backend.upload("job1", backend.add_key().key_id)
     started = backend.now
     kill_after(backend, event, 890)
@@ -60,7 +60,7 @@ def test_a_training_that_runs_out_of_time_is_not_tried_again(backend: Backend) -
     assert backend.now < after(started, 20 * 60)
 
 
-def test_a_worker_that_was_killed_once_early_is_followed_by_the_next(backend: Backend) -> None:
+def test_a_job_succeeds_after_one_early_kill(backend: Backend) -> None:
     event = backend.upload("job1", backend.add_key().key_id)
     kill_after(backend, event, 10)
     assert backend.finish(event, backend.worker(**LAMBDA)).state is JobState.SUCCEEDED

@@ -1,4 +1,4 @@
-"""Process files that cannot be trained on, and objects that do not start a training."""
+"""Process files that cannot be trained on, and objects that do not start a training job."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ def test_no_secret_appears_in_logs_errors_rows_or_objects(backend: Backend, capl
         with pytest.raises(type(fault)) as caught:
             backend.process(backend.put(f"inbox/{api_key.key_id}/again.csv"))
         exposed += "".join(traceback.format_exception(caught.value))
-    with pytest.raises(Gone) as refused:
+    with pytest.raises(Gone) as rejected:
         backend.registry.claim_key(claim_token_sha256(token), claimed.sha256())
-    exposed += "".join(traceback.format_exception(refused.value))
+    exposed += "".join(traceback.format_exception(rejected.value))
     exposed += "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
     rows = b"".join(path.read_bytes() for path in backend.root.glob("registry.sqlite3*"))
     objects = {info.name: backend.store.read(info.name) for info in backend.store.list("")}

@@ -187,7 +187,7 @@ def publish(
     item_ids: Sequence[str] = ("A", "B", "C", "D"),
     spoil: Callable[[Path], None] = lambda _: None,
 ) -> ModelVersion:
-    """Publish a small hand-made model as a training would.
+    """Publish a small hand-made model as a training job would.
 
     Items A, B, C, D have logits 3, 2, 1, 0 for every user. The history of u1 is A, that of u2 is B and C. The
     popularity of A and B is 0.5, that of C is 1, that of D is 0. `spoil` changes the files before they are published.

@@ -185,7 +185,7 @@ def test_unsupported_media_type_is_rejected_with_a_hint(service: Service, header
     assert service.stored() == []
 
 
-def test_gzip_that_was_damaged_as_text_is_refused_with_the_way_to_send_it(service: Service) -> None:
+def test_gzip_that_was_damaged_as_text_is_rejected_with_the_way_to_send_it(service: Service) -> None:
     """API Gateway's HTTP API decodes bodies of type `text/*` as UTF-8."""
     damaged = gzip.compress(CSV).decode("utf-8", "replace").encode()
 
@@ -201,11 +201,11 @@ def test_without_anonymous_training_a_key_is_required(tmp_path: Path, path: str)
     with running(tmp_path, allow_anonymous_training=False) as service:
         headers = {"content-type": "text/csv"} if path == "/v1/train" else {}
         content = CSV if path == "/v1/train" else b""
-        refused = service.client.request("POST", path, content=content, headers=headers)
+        rejected = service.client.request("POST", path, content=content, headers=headers)
 
-        document = assert_problem(refused, 401, "api-key-required")
+        document = assert_problem(rejected, 401, "api-key-required")
         assert "X-API-Key" in document["hint"]
-        assert "x-api-key" in refused.headers["www-authenticate"].lower()
+        assert "x-api-key" in rejected.headers["www-authenticate"].lower()
         assert registry_is_empty(service)
         headers["x-api-key"] = str(service.new_key())
         assert service.client.request("POST", path, content=content, headers=headers).status_code in (201, 202)

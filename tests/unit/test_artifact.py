@@ -1,4 +1,4 @@
-"""Artifacts are read back as written, and damaged ones are refused."""
+"""Artifacts are read back as written, and damaged ones are rejected."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_manifest_lists_every_other_file_and_the_shapes(tmp_path: Path) -> N
     assert manifest["shapes"]["mlp_kernel_2"] == [3, 2]
 
 
-def test_metrics_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_metrics_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         artifact.write_metrics(tmp_path, {"ndcg_at_20": float("nan")})
 
@@ -206,7 +206,7 @@ def test_every_part_of_a_large_file_has_its_own_digest(
 
 
 @pytest.mark.parametrize("format_number", [0, 1, 3, "2", None])
-def test_another_format_is_refused_with_a_hint(files: dict[str, bytes], format_number: object) -> None:
+def test_another_format_is_rejected_with_a_hint(files: dict[str, bytes], format_number: object) -> None:
     with pytest.raises(ArtifactDamaged, match="this program reads format 2") as caught:
         load(signed(files, format=format_number))
     assert caught.value.hint is not None
@@ -225,12 +225,12 @@ def test_another_format_is_refused_with_a_hint(files: dict[str, bytes], format_n
         b'{"format": 2, "files": null}',
     ],
 )
-def test_an_invalid_manifest_is_refused(files: dict[str, bytes], manifest: bytes) -> None:
+def test_an_invalid_manifest_is_rejected(files: dict[str, bytes], manifest: bytes) -> None:
     with pytest.raises(ArtifactDamaged):
         load(files | {artifact.MANIFEST: manifest}, manifest_sha256=sha256(manifest))
 
 
-def test_a_manifest_without_a_version_is_refused(files: dict[str, bytes]) -> None:
+def test_a_manifest_without_a_version_is_rejected(files: dict[str, bytes]) -> None:
     manifest = json.loads(files[artifact.MANIFEST])
     del manifest["version"]
     with pytest.raises(ArtifactDamaged, match="version"):

@@ -1,4 +1,4 @@
-"""Arrays of `serving.npz` that do not make a model are refused, although the manifest matches them."""
+"""Arrays of `serving.npz` that do not make a model are rejected, although the manifest matches them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def files(written: dict[str, bytes]) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and nothing else", b"\x80\x04\x95", b"\x93NUMPY"])
-def test_files_without_arrays_are_refused(files: dict[str, bytes], content: bytes) -> None:
+def test_files_without_arrays_are_rejected(files: dict[str, bytes], content: bytes) -> None:
     files[artifact.SERVING] = content
     with pytest.raises(ArtifactDamaged, match=artifact.SERVING):
         load(signed(files))
 
 
-def test_a_single_npy_array_is_refused(files: dict[str, bytes]) -> None:
+def test_a_single_npy_array_is_rejected(files: dict[str, bytes]) -> None:
     stream = io.BytesIO()
     np.save(stream, np.zeros(3))
     files[artifact.SERVING] = stream.getvalue()
@@ -56,7 +56,7 @@ def _run() -> None:
     _RunsWhenUnpickled.ran = True
 
 
-def test_pickled_arrays_are_refused_without_running_them(files: dict[str, bytes]) -> None:
+def test_pickled_arrays_are_rejected_without_running_them(files: dict[str, bytes]) -> None:
     payload = np.array([_RunsWhenUnpickled()], dtype=object)
     change_arrays(files, lambda arrays: arrays.update(popularity=payload), allow_pickle=True)
     with pytest.raises(ArtifactDamaged):
@@ -80,7 +80,7 @@ def test_array_names_list_every_array(files: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("name", ARRAY_NAMES)
-def test_a_missing_array_is_refused(files: dict[str, bytes], name: str) -> None:
+def test_a_missing_array_is_rejected(files: dict[str, bytes], name: str) -> None:
     change_arrays(files, lambda arrays: arrays.pop(name))
     with pytest.raises(ArtifactDamaged):
         load(signed(files))
@@ -92,14 +92,14 @@ def test_a_missing_array_is_refused(files: dict[str, bytes], name: str) -> None:
     [lambda array: array[:-1], lambda array: array[..., None], lambda _array: np.float32(0), lambda array: array[:0]],
     ids=["one-less", "one-axis-more", "scalar", "empty"],
 )
-def test_an_array_of_another_shape_is_refused(files: dict[str, bytes], name: str, reshape: Callable[..., Any]) -> None:
+def test_an_array_of_another_shape_is_rejected(files: dict[str, bytes], name: str, reshape: Callable[..., Any]) -> None:
     change_arrays(files, lambda arrays: arrays.update({name: reshape(arrays[name])}))
     with pytest.raises(ArtifactDamaged):
         load(signed(files))
 
 
 @pytest.mark.parametrize("name", ARRAY_NAMES)
-def test_an_array_of_another_type_is_refused(files: dict[str, bytes], name: str) -> None:
+def test_an_array_of_another_type_is_rejected(files: dict[str, bytes], name: str) -> None:
     def change(arrays: Arrays) -> None:
         arrays[name] = arrays[name].astype(np.float64 if arrays[name].dtype.itemsize < 8 else np.float32)
 
@@ -108,7 +108,7 @@ def test_an_array_of_another_type_is_refused(files: dict[str, bytes], name: str)
         load(signed(files))
 
 
-def test_compressed_arrays_are_refused(files: dict[str, bytes]) -> None:
+def test_compressed_arrays_are_rejected(files: dict[str, bytes]) -> None:
     stream = io.BytesIO()
     np.savez_compressed(stream, **view_npz(files[artifact.SERVING]))
     files[artifact.SERVING] = stream.getvalue()
@@ -132,7 +132,7 @@ def test_compressed_arrays_are_refused(files: dict[str, bytes]) -> None:
         ("item_ids", 0, 0xFF),
     ],
 )
-def test_indices_and_offsets_out_of_range_are_refused(
+def test_indices_and_offsets_out_of_range_are_rejected(
     files: dict[str, bytes], name: str, position: int, number: int
 ) -> None:
     change_arrays(files, lambda arrays: arrays[name].__setitem__(position, number))
@@ -142,7 +142,7 @@ def test_indices_and_offsets_out_of_range_are_refused(
 
 @pytest.mark.parametrize("name", FLOATS)
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite_are_refused(files: dict[str, bytes], name: str, number: float) -> None:
+def test_numbers_that_are_not_finite_are_rejected(files: dict[str, bytes], name: str, number: float) -> None:
     change_arrays(files, lambda arrays: arrays[name].flat.__setitem__(-1, number))
     with pytest.raises(ArtifactDamaged, match=f"{name} holds numbers that are not finite"):
         load(signed(files))

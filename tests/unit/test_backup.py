@@ -75,7 +75,7 @@ def test_files_that_waited_in_the_inbox_keep_their_order_of_arrival(data_dir: Pa
     assert [info.name for info in sorted(restored, key=lambda info: info.arrived_at)] == names
 
 
-def test_backup_contains_what_is_still_in_the_write_ahead_log(data_dir: Path, tmp_path: Path) -> None:
+def test_backup_contains_the_records_in_the_write_ahead_log(data_dir: Path, tmp_path: Path) -> None:
     registry = open_registry(data_dir)  # open, as in a running service
     registry.create_key(KeyRecord("newKey1", utc_now()))
     create_backup(data_dir, tmp_path / "backup")
@@ -95,13 +95,13 @@ def test_backup_and_restored_directory_are_closed_to_other_users(data_dir: Path,
         assert stat.S_IMODE((folder / REGISTRY_FILE).stat().st_mode) == 0o600
 
 
-def test_backup_into_a_directory_with_files_is_refused(data_dir: Path, tmp_path: Path) -> None:
+def test_backup_into_a_directory_with_files_is_rejected(data_dir: Path, tmp_path: Path) -> None:
     create_backup(data_dir, tmp_path / "backup")
     with pytest.raises(BackupRefused):
         create_backup(data_dir, tmp_path / "backup")
 
 
-def test_restore_over_data_is_refused(data_dir: Path, tmp_path: Path) -> None:
+def test_restore_over_data_is_rejected(data_dir: Path, tmp_path: Path) -> None:
     create_backup(data_dir, tmp_path / "backup")
     before = objects(data_dir)
     with pytest.raises(BackupRefused):
@@ -109,7 +109,7 @@ def test_restore_over_data_is_refused(data_dir: Path, tmp_path: Path) -> None:
     assert objects(data_dir) == before
 
 
-def test_restore_under_a_running_service_is_refused(data_dir: Path, tmp_path: Path) -> None:
+def test_restore_under_a_running_service_is_rejected(data_dir: Path, tmp_path: Path) -> None:
     create_backup(data_dir, tmp_path / "backup")
     with lock_data_dir(tmp_path / "restored"):
         result = CliRunner().invoke(

@@ -244,8 +244,8 @@ def test_new_connection_gets_503_when_every_connection_is_busy() -> None:
         for connection in busy:
             connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(0.3)
-        with service.connect() as refused:
-            head, _, body = read_response(refused).partition(b"\r\n\r\n")
+        with service.connect() as rejected:
+            head, _, body = read_response(rejected).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ")
         assert b"Content-Length: %d\r\n" % len(body) in head
         for connection in busy:

@@ -70,7 +70,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_depends_on_the_lease_is_renewed_with_it(registry: ObservedRegistry, lease: Lease) -> None:
+def test_each_renewal_of_the_lease_calls_on_renewal(registry: ObservedRegistry, lease: Lease) -> None:
     called = threading.Event()
     with LeaseKeeper(registry, lease, lease_s=0.003, on_renewal=called.set):
         assert called.wait(DEADLOCK_S)

@@ -1,4 +1,4 @@
-"""Object names: which of them start a training, and the names of uploads, receipts and models."""
+"""Object names: which of them start a training job, and the names of uploads, receipts and models."""
 
 from __future__ import annotations
 

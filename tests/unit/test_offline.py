@@ -188,7 +188,7 @@ def test_user_ids_with_special_characters_survive_the_csv(tmp_path: Path) -> Non
 
 
 @trains
-def test_recommend_reads_what_train_wrote(tmp_path: Path, users: Path) -> None:
+def test_recommend_reads_the_output_of_train(tmp_path: Path, users: Path) -> None:
     lines = [f"u{user},i{item}" for user in range(6) for item in range(5) if (user + item) % 3]
     source, folder, out = tmp_path / "orders.csv", tmp_path / "new" / "model", tmp_path / "recs.csv"
     source.write_text("user_id,item_id\n" + "\n".join(lines))
@@ -247,7 +247,7 @@ def unwritable(tmp_path: Path) -> Path:
     return tmp_path / "file" / "out"
 
 
-def test_recommending_to_an_unwritable_path_prints_a_sentence(model: Path, unwritable: Path) -> None:
+def test_recommending_to_an_unwritable_path_prints_a_message(model: Path, unwritable: Path) -> None:
     result = run("recommend", model, "--out", unwritable)
     assert result.exit_code == 1
     assert f"{unwritable} cannot be written: Not a directory." in result.stderr
@@ -279,7 +279,7 @@ def test_unwritable_model_folder_is_reported_before_the_training(tmp_path: Path,
 
 
 @trains
-def test_training_into_an_unwritable_folder_prints_a_sentence(tmp_path: Path, unwritable: Path) -> None:
+def test_training_into_an_unwritable_folder_prints_a_message(tmp_path: Path, unwritable: Path) -> None:
     source = tmp_path / "orders.csv"
     source.write_text("user_id,item_id\nanna,tea\nben,jam\n")
     result = run("train", source, "--out", unwritable)
@@ -287,7 +287,7 @@ def test_training_into_an_unwritable_folder_prints_a_sentence(tmp_path: Path, un
     assert "cannot be written" in result.stderr
 
 
-def test_error_of_the_operating_system_prints_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_of_the_operating_system_prints_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit), exit_on_error():
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/mnt/x")
     assert "/mnt/x: Read-only file system." in capsys.readouterr().err
@@ -420,9 +420,7 @@ def test_key_that_was_rotated_is_not_printed(trained_sample: SampleRun, capsys: 
     assert "rotated or revoked" in printed
 
 
-def test_sample_whose_model_was_deleted_prints_a_sentence(
-    trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_deleted_sample_model_prints_a_message(trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]) -> None:
     for info in list(trained_sample.store.list("models/")):
         trained_sample.store.delete(info.name)
     trained_sample.run()

@@ -189,7 +189,7 @@ def test_other_files_are_ignored(directory: Directory, watcher: ObjectWatcher) -
 
 
 @pytest.mark.parametrize("put", [shutil.copy2, shutil.move], ids=["cp -p", "mv"])
-def test_order_of_a_drop_is_its_arrival_not_its_modification_time(
+def test_drops_are_ordered_by_arrival_not_by_modification_time(
     directory: Directory, watcher: ObjectWatcher, put: Callable[[Path, Path], object]
 ) -> None:
     directory.write("elsewhere/old.csv", modified_s=1)
