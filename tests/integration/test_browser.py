@@ -143,8 +143,8 @@ def test_shop_page_shows_recommendations_and_can_do_nothing_else(live: tuple[Ser
             assert calls_that_succeed(tab, base_url, key) == []
         # A browser hides a refusal from the page, so its reason is read here.
         headers = {"X-API-Key": key, "Origin": other}
-        refused = httpx.get(f"{base_url}/v1/popular", headers=headers, trust_env=False)
-        assert_problem(refused, 403, "origin-not-allowed")
+        rejected = httpx.get(f"{base_url}/v1/popular", headers=headers, trust_env=False)
+        assert_problem(rejected, 403, "origin-not-allowed")
 
     assert key.encode() in page
     assert b"rk_" not in page

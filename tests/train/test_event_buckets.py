@@ -1,4 +1,4 @@
-"""Only events of the service's own bucket start a training."""
+"""Only events of the service's own bucket start a training job."""
 
 from __future__ import annotations
 

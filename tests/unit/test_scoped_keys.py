@@ -221,16 +221,16 @@ def test_invalid_scoped_key_is_rejected(service: Service, members: dict[str, Any
     assert_problem(service.client.post("/v1/keys", str(service.new_key()), json=body), 422, "invalid-request")
 
 
-def test_page_of_another_origin_is_refused(service: Service) -> None:
+def test_page_of_another_origin_is_rejected(service: Service) -> None:
     key = create(service, service.published_key(), origins=[SHOP])["api_key"]
 
-    allowed, refused = from_page(service, key, SHOP), from_page(service, key, OTHER)
+    allowed, rejected = from_page(service, key, SHOP), from_page(service, key, OTHER)
 
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == SHOP
     assert "Origin" in allowed.headers["vary"]
-    assert_problem(refused, 403, "origin-not-allowed")
-    assert "access-control-allow-origin" not in refused.headers
+    assert_problem(rejected, 403, "origin-not-allowed")
+    assert "access-control-allow-origin" not in rejected.headers
 
 
 def test_server_without_an_origin_can_use_a_limited_key(service: Service) -> None:

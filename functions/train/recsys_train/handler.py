@@ -74,7 +74,7 @@ handle: Final = telemetry.watch(_handle)
 def object_events(body: dict[str, Any], bucket: str) -> list[ObjectCreated]:
     """Return the created objects of `bucket` in an S3 notification, or nothing for others, such as `s3:TestEvent`.
 
-    Object names are looked up in the service's own bucket, so an event of another bucket must not start a training.
+    Object names are looked up in the service's own bucket, so an event of another bucket must not start a training job.
     """
     return [
         _object_created(record)
