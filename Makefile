@@ -1,4 +1,4 @@
-# Everything here needs Python 3.11+ with venv, and make. `setup` makes .venv with pinned, hashed packages.
+# Requires make and Python 3.11 or newer with venv. `setup` creates .venv with pinned, hashed packages.
 PYTHON ?= python3
 PORT ?= 8000
 DATA_DIR ?= recsys-data
@@ -11,14 +11,14 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hash
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: locks/dev.txt pyproject.toml
-	@echo "Installing pinned packages into $(VENV) (TensorFlow is large: a minute or two) …"
+	@echo "Installing pinned packages into $(VENV) (TensorFlow is large; this takes a minute or two) …"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recsys needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python $(PIP_INSTALL) -r locks/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# MiniStack pins its own botocore, so it lives apart.
+# MiniStack pins its own botocore, so it has its own virtual environment.
 .venv-ministack/.installed: locks/ministack.txt
 	@echo "Installing the MiniStack emulator for the tests …"
 	@test -x .venv-ministack/bin/python || $(PYTHON) -m venv .venv-ministack
@@ -31,7 +31,7 @@ run: setup
 test: setup .venv-ministack/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# A minute on two cores: no emulator of AWS, no TensorFlow, nothing that waits.
+# About a minute on two cores: without AWS emulators, TensorFlow and slow tests.
 FAST_TESTS = -m "not slow and not emulator and not node" tests/unit tests/contract tests/architecture tests/docs
 
 test-fast: setup
@@ -52,21 +52,21 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Ours beside popularity and EASE; minutes. DATA=FOLDER also measures on the sets that may not be bundled.
+# Quality of recsys, popularity and EASE; takes minutes. DATA=FOLDER adds the data sets that may not be bundled.
 bench: setup
 	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) --parts quality --only popularity EASE recsys --seeds 0
 
-# recsys and every peer, all parts of docs/benchmarks.md; takes hours. BENCH="--parts …" runs some of them.
+# All parts of docs/benchmarks.md, with every peer library; takes hours. BENCH="--parts …" selects parts.
 bench-train: setup $(VENV)/.bench-installed
 	$(BIN)/python -m tests.benchmarks.training $(if $(DATA),--data $(DATA)) $(BENCH)
 
-# Recommending beside plain NumPy and Keras; one thread, so that rows compare. DATA=FOLDER also measures Gowalla's model.
+# Latency of recommending compared with NumPy and Keras, on one thread each. DATA=FOLDER adds the model of Gowalla.
 bench-serve: setup .venv-ministack/.installed
 	OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m tests.benchmarks.serving $(if $(DATA),--data $(DATA)) $(BENCH)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving_http
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving_keepalive
 
-# What only the peers need; `make setup` leaves it out.
+# Dependencies of the peer libraries, which `make setup` does not install.
 $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed
 	@$(BIN)/python $(PIP_INSTALL) -r locks/bench.txt
 	@touch $@
@@ -82,8 +82,8 @@ openapi: setup
 
 .PHONY: docs
 
-# The site goes to .build/docs; a broken link or a missing page fails the build. The variable hides Material's notice of
-# its own end of life (docs/decisions/0028-documentation-site.md).
+# Builds the site into .build/docs and fails on a broken link or a missing page. The variable hides Material's notice of
+# its end of life (docs/decisions/0028-documentation-site.md).
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
@@ -100,8 +100,8 @@ clean:
 
 .PHONY: tree package osls sam validate-stacks local-aws costs
 
-# Only here is uv needed; UPGRADE=--upgrade takes newer versions. A Lambda's lock is for its own Python and platform, and
-# takes the versions that locks/dev.txt tests.
+# The only target that needs uv. UPGRADE=--upgrade updates versions. The lock of a function is for Lambda's Python and
+# platform, and is constrained to the versions in locks/dev.txt, which the tests run with.
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make locks" uv pip compile --quiet --generate-hashes --no-emit-index-url $(UPGRADE)
 UNIVERSAL = --universal --python-version 3.11
 ON_LAMBDA = --python-version 3.13 --python-platform x86_64-manylinux_2_28
@@ -119,10 +119,10 @@ locks:
 	done
 	cd locks && npm install --package-lock-only --omit-lockfile-registry-resolved=true --ignore-scripts --no-audit --no-fund
 
-# Packaging needs pip and nothing else, so no `setup`: it must not touch .venv while something runs from there.
+# Packaging needs only pip. It does not depend on `setup`, which would change .venv while other processes use it.
 PACKAGE_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-# What Lambda unpacks: NAME is api, recommend or shared. `sam build` comes here through functions/*/Makefile.
+# Writes the unpacked package of NAME (api, recommend or shared) into DIR. functions/*/Makefile call it for `sam build`.
 tree:
 	@$(PACKAGE_PYTHON) infra/deployment/package.py tree $(NAME) "$(DIR)"
 
@@ -142,25 +142,25 @@ osls: .build/node/.installed
 
 sam: .venv-sam/.installed
 
-# aws-sam-cli pins its own botocore, so it lives apart. --no-deps: the lock is complete, and pip misreads its extras.
+# aws-sam-cli pins its own botocore, so it has its own environment. --no-deps, because pip misreads the lock's extras.
 .venv-sam/.installed: locks/sam.txt
 	@echo "Installing the AWS SAM CLI into .venv-sam …"
 	@test -x .venv-sam/bin/python || $(PYTHON) -m venv .venv-sam
 	@.venv-sam/bin/python $(PIP_INSTALL) --no-deps -r locks/sam.txt
 	@touch $@
 
-# The stack on this machine until Ctrl+C, deployed to an emulator; DOCKER=no runs the functions without Docker.
-# LOCAL_AWS="--help" lists options. docs/operations/local-aws.md has the commands to follow.
+# Runs the stack on this machine, deployed to an emulator, until Ctrl+C. DOCKER=no runs the functions without Docker.
+# LOCAL_AWS="--help" lists the options; see docs/operations/local-aws.md.
 DOCKER ?= yes
 
 local-aws: setup .venv-ministack/.installed $(if $(filter yes,$(DOCKER)),sam)
 	@$(BIN)/python -m local_aws --docker $(DOCKER) $(LOCAL_AWS)
 
-# What the stack costs on AWS, from its memory and measured times: the table of docs/operations/costs.md.
+# Prints the table of docs/operations/costs.md: what the stack costs on AWS, from its memory sizes and measured times.
 costs: setup
 	@$(BIN)/python -m deployment.costs
 
-# Needs no account. W3005: osls writes every dependency out, also those that a reference already makes.
+# Needs no AWS account. W3005 is ignored, because osls writes dependencies that a reference already implies.
 validate-stacks: setup sam osls package
 	$(BIN)/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 .venv-sam/bin/sam validate --lint

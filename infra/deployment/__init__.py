@@ -1,1 +1,1 @@
-"""What it takes to put the service on AWS: locks, packages, and the Serverless template compiled without an account."""
+"""Tools that deploy the service to AWS: lock inputs, Lambda packages, offline Serverless builds and cost estimates."""

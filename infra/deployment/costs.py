@@ -1,7 +1,7 @@
 """Print what the stack costs on AWS, as the Markdown table of docs/operations/costs.md: `make costs`.
 
-Memory comes from infra/names.yaml. Milliseconds are those that the project measured, and prices are list prices that
-were copied by hand; both stand below with where they come from.
+Memory sizes come from infra/names.yaml. Durations were measured by this project, and list prices were copied by hand;
+the constants below name the source of each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAMES_FILE: Final = Path(__file__).parents[2] / "infra" / "names.yaml"
 
 PRICES_DATE: Final = "2026-11-24"
 REGION: Final = "us-east-1"
-# USD, without the free tier. aws.amazon.com/<service>/pricing
+# US dollars, without the free tier. Source: aws.amazon.com/<service>/pricing
 LAMBDA_GB_S: Final = 0.0000166667
 LAMBDA_STORAGE_GB_S: Final = 0.0000000309
 LAMBDA_REQUEST: Final = 0.20e-6
@@ -37,53 +37,60 @@ PERSONALIZE_RECOMMENDATION: Final = 0.15 / 1000
 PERSONALIZE_TRAINING_INTERACTION: Final = 0.002 / 1000
 
 RECOMMEND_MS: Final = 12.0
-"""Billed for a warm recommendation: the median of `sam local`'s REPORT lines on two shared cores, stores included."""
+"""Billed duration of a warm recommendation: the median of `sam local`'s REPORT lines on two shared cores."""
 KEY_READS_PER_REQUEST: Final = 1.0
-"""At most: a warm function reads a key's record again after `RECSYS_KEY_CACHE_S`, and few requests meet another key."""
+"""An upper bound, because a warm function caches the record of a key for `RECSYS_KEY_CACHE_S`."""
 LOG_BYTES_PER_REQUEST: Final = 1600
-"""One line of the service, one of metrics, Lambda's three and one of the access log."""
+"""Six lines per request: the service's log line, a metrics line, three lines of Lambda and one of the access log."""
 TRAININGS: Final = {
     "100 thousand rows": (100_000, 110),
     "1 million rows": (1_000_000, 94),
     "20 million rows": (20_000_000, 177),
 }
-"""Rows and seconds on two cores; 8,192 MB have between four and five.
+"""Number of rows, and the measured training time in seconds on two cores.
 
-100 thousand rows are MovieLens 100K, on a machine that did other work. The others: tests/benchmarks/README.md, "Scale".
+A function with 8,192 MB has between four and five cores, so the table overestimates. The first time is for MovieLens
+100K on a machine that ran other jobs; the other two come from tests/benchmarks/README.md, "Scale".
 """
 WRITES_PER_TRAINING: Final = 200
-"""Conditional writes of one job: progress once a second, lease, transaction."""
+"""Conditional writes of one job: progress (once per second), lease renewals and the commit."""
 ALARMS: Final = 8
 METRICS: Final = 12
 IDLE_STORED_GB: Final = 1.0
 IMAGE_GB: Final = 0.7
-"""What ECR stores: layers compressed."""
+"""Size of the compressed layers, which is what ECR bills."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One line of the table: what is paid for, and US dollars."""
+    """One line of the table: a billed item and its price in US dollars."""
 
     item: str
     dollars: float
 
 
 def idle_month() -> list[Cost]:
-    """A month in which nothing happens."""
+    """Return the costs of a month without requests and trainings."""
     return [
         Cost(f"S3, {IDLE_STORED_GB:g} GB of models", IDLE_STORED_GB * S3_GB_MONTH),
-        Cost("the image of train in ECR", IMAGE_GB * ECR_GB_MONTH),
-        Cost(f"{ALARMS} alarms", ALARMS * ALARM_MONTH),
+        Cost("ECR, the image of train", IMAGE_GB * ECR_GB_MONTH),
+        Cost(f"CloudWatch, {ALARMS} alarms", ALARMS * ALARM_MONTH),
         Cost(
-            # An event source mapping polls with five long polls of 20 seconds.
-            "SQS, polled by Lambda",
+            # An event source mapping keeps five long polls of 20 s open, so it sends 15 requests per minute.
+            "SQS, polling by Lambda",
             5 * 3 * 60 * 24 * 30 * SQS_REQUEST,
         ),
     ]
 
 
 def million_recommendations(functions: dict[str, Any]) -> list[Cost]:
-    """A million warm recommendations."""
+    """Return the costs of one million warm recommendations.
+
+    Parameters
+    ----------
+    functions
+        The section `functions` of infra/names.yaml.
+    """
     gb = functions["recommend"]["memory_mb"] / 1024
     n = 1_000_000
     return [
@@ -91,16 +98,22 @@ def million_recommendations(functions: dict[str, Any]) -> list[Cost]:
         Cost(
             f"Lambda, {RECOMMEND_MS:g} ms of {gb:.2f} GB", n * (LAMBDA_REQUEST + RECOMMEND_MS / 1000 * gb * LAMBDA_GB_S)
         ),
-        Cost("DynamoDB, the key's record", n * KEY_READS_PER_REQUEST * DYNAMODB_READ / 2),  # eventually consistent
+        Cost("DynamoDB, the record of the key", n * KEY_READS_PER_REQUEST * DYNAMODB_READ / 2),  # eventually consistent
         Cost(f"CloudWatch Logs, {LOG_BYTES_PER_REQUEST:,} bytes each", n * LOG_BYTES_PER_REQUEST / 1e9 * LOGS_GB),
-        Cost(f"{METRICS} metrics", METRICS * METRIC_MONTH),
+        Cost(f"CloudWatch, {METRICS} metrics", METRICS * METRIC_MONTH),
     ]
 
 
 def training(functions: dict[str, Any], seconds: float) -> list[Cost]:
-    """One training that takes so many seconds."""
+    """Return the costs of one training that runs for `seconds`.
+
+    Parameters
+    ----------
+    functions
+        The section `functions` of infra/names.yaml.
+    """
     train = functions["train"]
-    storage_gb = (train["ephemeral_storage_mb"] - 512) / 1024
+    storage_gb = (train["ephemeral_storage_mb"] - 512) / 1024  # the first 512 MB are free
     gb = train["memory_mb"] / 1024
     return [
         Cost(
@@ -112,11 +125,11 @@ def training(functions: dict[str, Any], seconds: float) -> list[Cost]:
 
 
 def table() -> Iterator[str]:
-    """The lines of the table."""
+    """Yield the lines of the Markdown table."""
     functions = yaml.safe_load(NAMES_FILE.read_text("utf-8"))["functions"]
     yield f"List prices of {REGION} on {PRICES_DATE}, without the free tier."
     yield ""
-    yield "| what | of that | US dollars | Amazon Personalize |"
+    yield "| what | cost item | US dollars | Amazon Personalize |"
     yield "|---|---|---:|---:|"
     yield from _rows("a month without a request", idle_month(), None)
     yield from _rows(
@@ -126,9 +139,9 @@ def table() -> Iterator[str]:
         yield from _rows(f"a training of {name}", training(functions, seconds), rows * PERSONALIZE_TRAINING_INTERACTION)
 
 
-def _rows(what: str, costs: list[Cost], personalize: float | None) -> Iterator[str]:
-    beside = "" if personalize is None else f"**{personalize:.2f}**"
-    yield f"| **{what}** | | **{sum(cost.dollars for cost in costs):.4f}** | {beside} |"
+def _rows(title: str, costs: list[Cost], personalize: float | None) -> Iterator[str]:
+    comparison = "" if personalize is None else f"**{personalize:.2f}**"
+    yield f"| **{title}** | | **{sum(cost.dollars for cost in costs):.4f}** | {comparison} |"
     for cost in costs:
         yield f"| | {cost.item} | {cost.dollars:.4f} | |"
 

@@ -1,9 +1,9 @@
-"""Print what one function needs, from pyproject.toml; `make locks` reads it.
+"""Print the requirements of one or more extras of pyproject.toml; `make locks` compiles them into a lock.
 
 python infra/deployment/requirements.py api
 
-`uv pip compile --extra api` and `pip install recsys[api]` add the project's own dependencies, which are those of all
-functions together; a Lambda zip wants one set and nothing else.
+`uv pip compile --extra api` and `pip install recsys[api]` would also add the project's base dependencies, which combine
+the extras of all functions. A Lambda zip must contain only the dependencies of its own function.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Final
 
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-_OWN_EXTRAS = re.compile(r"recsys\[(?P<extras>[^]]+)\]")
+PYPROJECT: Final = Path(__file__).parents[2] / "pyproject.toml"
+_OWN_EXTRAS: Final = re.compile(r"recsys\[(?P<extras>[^]]+)\]")
 
 
 def requirements(*extras: str) -> list[str]:
-    """Requirement lines of the project's `extras`, its references to further extras of its own followed."""
+    """Return the sorted requirement lines of the extras; references such as `recsys[shared]` are expanded."""
     optional: dict[str, list[str]] = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["optional-dependencies"]
     lines: set[str] = set()
     for extra in extras:

@@ -1,9 +1,10 @@
-"""Compile serverless.yml to CloudFormation with no account and no network.
+"""Compile serverless.yml to CloudFormation without an AWS account or a network.
 
 python infra/deployment/serverless.py OUT_DIR
 
-osls asks CloudFormation, while packaging, whether the layer changed since the last deployment, and has no option not to
-(4.3.1, lib/plugins/aws/package/compile/layers.js). So that question is answered here: there is no such stack.
+While packaging, osls calls CloudFormation to find out whether the layer changed since the last deployment, and no
+option turns this off (4.3.1, lib/plugins/aws/package/compile/layers.js). Therefore a local server answers that call
+with "stack does not exist".
 """
 
 from __future__ import annotations
@@ -17,19 +18,29 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Final
 
-ROOT = Path(__file__).parents[2]
-OSLS = ROOT / ".build" / "node" / "node_modules" / "osls" / "bin" / "serverless.js"
-COMPILED = "cloudformation-template-update-stack.json"
-"""The compiled template's file in the folder of the package."""
+ROOT: Final = Path(__file__).parents[2]
+OSLS: Final = ROOT / ".build" / "node" / "node_modules" / "osls" / "bin" / "serverless.js"
+COMPILED: Final = "cloudformation-template-update-stack.json"
+"""File name of the compiled template in the output directory."""
 
-_NO_SUCH_STACK = b"""<ErrorResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><Error><Type>Sender</Type>\
+_NO_SUCH_STACK: Final = b"""<ErrorResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><Error><Type>Sender</Type>\
 <Code>ValidationError</Code><Message>Stack with id recsys does not exist</Message></Error>\
 <RequestId>00000000-0000-0000-0000-000000000000</RequestId></ErrorResponse>"""
 
 
 def package(service_dir: Path, out_dir: Path, *, stage: str = "dev") -> Path:
     """Run `osls package` on the serverless.yml in `service_dir`.
+
+    Parameters
+    ----------
+    service_dir
+        The folder with serverless.yml and the files that it reads.
+    out_dir
+        The folder for the compiled template and the state of osls.
+    stage
+        Name of the deployment.
 
     Returns
     -------
@@ -39,13 +50,17 @@ def package(service_dir: Path, out_dir: Path, *, stage: str = "dev") -> Path:
     Raises
     ------
     subprocess.CalledProcessError
-        osls refused; what it said is in `output`.
+        osls rejected serverless.yml; `output` holds its messages.
+    FileNotFoundError
+        Node.js or osls is not installed.
     """
     node = shutil.which("node")
     if node is None or not OSLS.exists():
-        raise FileNotFoundError(f"osls needs node on the PATH and {OSLS}; `make osls` installs it.")
+        raise FileNotFoundError(
+            f"osls was not found: it needs node on the PATH and {OSLS}. Install Node.js and run `make osls`."
+        )
     with _cloudformation_without_stacks() as endpoint:
-        subprocess.run(  # noqa: S603 - our own file, our own arguments
+        subprocess.run(  # noqa: S603 - the project's file, fixed arguments
             [node, str(OSLS), "package", "--stage", stage, "--package", str(out_dir)],
             cwd=service_dir,
             env=_environment(endpoint, out_dir),
@@ -59,7 +74,7 @@ def package(service_dir: Path, out_dir: Path, *, stage: str = "dev") -> Path:
 
 
 def _environment(endpoint: str, home: Path) -> dict[str, str]:
-    """No profile, no real credentials, no region and no image of this machine's owner."""
+    """Return a minimal environment, so that no AWS profile, credentials, region or image of the developer is used."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -83,6 +98,8 @@ def _cloudformation_without_stacks() -> Iterator[str]:
 
 
 class _NoStacks(BaseHTTPRequestHandler):
+    """Answers every CloudFormation request with "stack does not exist"."""
+
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.send_response(400)
@@ -91,7 +108,7 @@ class _NoStacks(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(_NO_SUCH_STACK)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
         pass
 
 

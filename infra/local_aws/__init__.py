@@ -1,1 +1,1 @@
-"""The whole stack on one machine, deployed from template.yaml to an AWS emulator: `make local-aws`."""
+"""Run the whole stack on one machine: template.yaml is deployed to an AWS emulator (`make local-aws`)."""

@@ -1,7 +1,7 @@
 """Run the deployed stack on this machine until Ctrl+C: `make local-aws`.
 
-With Docker: MiniStack holds bucket, table and queue; `sam local start-api` serves HTTP; messages of the queue go to
-`train` through `sam local start-lambda`. Without Docker, MiniStack runs the three functions itself.
+With Docker, MiniStack provides the bucket, the table and the queues, `sam local start-api` serves HTTP, and `sam local
+start-lambda` runs `train` for each message of the queue. Without Docker, MiniStack runs the three functions itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STAGE: Final = "dev"
 
 @dataclass(frozen=True, slots=True)
 class LocalStack:
-    """A stack that runs: where it answers and the names of its resources."""
+    """A running stack: its base URL and the names of its resources."""
 
     url: str
     emulator: Emulator
@@ -40,7 +40,7 @@ class LocalStack:
     queue_url: str
 
     def to_shell(self) -> str:
-        """Variables for a shell, so that `curl` and the AWS CLI find the stack."""
+        """Return `export` lines for a shell, so that `curl` and the AWS CLI reach the stack."""
         variables = {
             "STACK_URL": self.url,
             "STACK_BUCKET": self.bucket,
@@ -55,22 +55,22 @@ class LocalStack:
 def running_with_docker(
     state_dir: Path, *, port: int, emulator_port: int, endpoint_url: str | None
 ) -> Iterator[LocalStack]:
-    """Run the stack with functions in containers.
+    """Run the stack with its functions in Docker containers until the end of the context.
 
     Parameters
     ----------
+    state_dir
+        Folder for logs and generated files.
+    port
+        HTTP port; `sam local start-lambda` listens on the next one.
+    emulator_port
+        Port of MiniStack.
     endpoint_url
-        An emulator that runs already and that containers reach at this address; None starts MiniStack.
+        Address of a running emulator, as containers reach it. None starts MiniStack.
     """
     sam.build()
     with ExitStack() as stack:
-        if endpoint_url is None:
-            host, name = sam.host_for_containers()
-            ministack = running_ministack(_MINISTACK, host=host, port=emulator_port, log=state_dir / "ministack.log")
-            emulator = stack.enter_context(ministack)
-            endpoint_url = f"http://{name}:{emulator_port}"
-        else:
-            emulator = Emulator(endpoint_url)
+        emulator, endpoint_url = stack.enter_context(_emulator_for_containers(state_dir, emulator_port, endpoint_url))
         outputs = deploy(emulator, f"recsys-{_STAGE}", data_stack(load()), {"Stage": _STAGE})
         variables_file = state_dir / "env.json"
         variables = {"RECSYS_BUCKET": outputs["BucketName"], "RECSYS_TABLE": outputs["TableName"]}
@@ -80,17 +80,28 @@ def running_with_docker(
             stack.enter_context(
                 sam.serving(
                     subcommand,
-                    port=at,
+                    port=listen_port,
                     variables_file=variables_file,
                     log=state_dir / f"{subcommand}.log",
                     credentials=credentials,
                 )
             )
-            for subcommand, at in (("start-lambda", port + 1), ("start-api", port))
+            for subcommand, listen_port in (("start-lambda", port + 1), ("start-api", port))
         )
         lambda_client = emulator.client("lambda", endpoint_url=lambda_url)
         stack.enter_context(QueueBridge(emulator.client("sqs"), outputs["QueueUrl"], lambda_client, "TrainFunction"))
         yield LocalStack(url, emulator, outputs["BucketName"], outputs["TableName"], outputs["QueueUrl"])
+
+
+@contextmanager
+def _emulator_for_containers(state_dir: Path, port: int, endpoint_url: str | None) -> Iterator[tuple[Emulator, str]]:
+    """Start MiniStack unless `endpoint_url` is given; yield the emulator and its address as containers reach it."""
+    if endpoint_url is not None:
+        yield Emulator(endpoint_url), endpoint_url
+        return
+    host, container_host = sam.host_for_containers()
+    with running_ministack(_MINISTACK, host=host, port=port, log=state_dir / "ministack.log") as emulator:
+        yield emulator, f"http://{container_host}:{port}"
 
 
 @contextmanager
@@ -102,36 +113,40 @@ def running_without_docker(
     environment: Mapping[str, str] | None = None,
     enforce_iam: bool = False,
 ) -> Iterator[LocalStack]:
-    """Run the whole stack in MiniStack, its functions in this machine's Python.
+    """Run the whole stack in MiniStack until the end of the context, with the functions as local Python processes.
 
     Parameters
     ----------
+    state_dir
+        Folder for the emulator's log.
+    emulator_port
+        Port of MiniStack, which also serves HTTP.
     template
-        What to deploy; None for template.yaml.
+        The template to deploy; None deploys template.yaml.
     environment
-        Variables that each function gets in addition.
+        Additional environment variables for every function.
     enforce_iam
-        Whether every call of a function needs a statement of its role.
+        Whether a call of a function fails unless its role allows it.
     """
     template = template or load()
     log = state_dir / "ministack.log"
     with running_ministack(
         _MINISTACK, host="127.0.0.1", port=emulator_port, log=log, enforce_iam=enforce_iam
     ) as emulator:
-        # The zips hold the project's own code only: what it imports is that of the tests. MiniStack runs functions in
-        # the Python that runs MiniStack, and not in the one that the locks of the functions are made for.
+        # MiniStack runs functions with its own interpreter, whose version may differ from the one that the functions'
+        # locks target. Therefore the zips contain only the project's code, and its dependencies are those of the tests.
         variables = {"PYTHONPATH": sysconfig.get_path("purelib"), "AWS_ENDPOINT_URL": emulator.endpoint_url}
         stack = function_stack(template, upload_code(emulator), environment=variables | dict(environment or {}))
         parameters = {"Stage": _STAGE} if "Stage" in template.get("Parameters", {}) else {}
         outputs = deploy(emulator, f"recsys-{_STAGE}", stack, parameters)
-        # The real host name, <id>.execute-api.<region>.amazonaws.com, leads to AWS.
+        # The host name in the output, <id>.execute-api.<region>.amazonaws.com, would resolve to AWS.
         api_id = outputs["ApiUrl"].removeprefix("https://").partition(".")[0]
         url = f"{emulator.endpoint_url}/_aws/execute-api/{api_id}"
         yield LocalStack(url, emulator, outputs["BucketName"], outputs["TableName"], outputs["QueueUrl"])
 
 
 def main() -> int:
-    """Start the stack, print how to use it, and stop it on Ctrl+C or SIGTERM."""
+    """Start the stack, print how to use it and stop it on Ctrl+C or SIGTERM; return the exit status."""
     arguments = _arguments()
     logging.basicConfig(format="%(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -151,28 +166,38 @@ def main() -> int:
         with stack as running:
             shell_file = STATE_DIR / "env.sh"
             shell_file.write_text(running.to_shell(), encoding="utf-8")
-            _say(f"The stack answers at {running.url} after {time.monotonic() - started_s:.0f} s.")
-            _say(f"In another shell:  . {shell_file.relative_to(ROOT)}")
-            _say("Then follow docs/operations/local-aws.md. Ctrl+C ends it; its state is in memory.")
+            _print(f"The stack is available at {running.url} (started in {time.monotonic() - started_s:.0f} s).")
+            _print(f"In another shell, run:  . {shell_file.relative_to(ROOT)}")
+            _print("Then follow docs/operations/local-aws.md. Ctrl+C stops the stack and deletes its state.")
             signal.pause()
     except KeyboardInterrupt:
         pass
     except RuntimeError as error:
-        _say(str(error))
+        _print(str(error))
         return 1
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--docker", choices=["yes", "no"], default="yes", help="run functions in containers")
-    parser.add_argument("--port", type=int, default=3000, help="HTTP; start-lambda takes the next port")
-    parser.add_argument("--emulator-port", type=int, default=4566)
-    parser.add_argument("--endpoint-url", help="an emulator that runs already, LocalStack for one")
+    parser.add_argument(
+        "--docker",
+        choices=["yes", "no"],
+        default="yes",
+        help="whether to run the functions in Docker containers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=3000,
+        help="HTTP port; `sam local start-lambda` listens on the next one (default: %(default)s)",
+    )
+    parser.add_argument("--emulator-port", type=int, default=4566, help="port of MiniStack (default: %(default)s)")
+    parser.add_argument("--endpoint-url", help="address of a running emulator, such as LocalStack")
     return parser.parse_args()
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

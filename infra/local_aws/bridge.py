@@ -1,4 +1,4 @@
-"""Take messages of the training queue to a function outside of the emulator, as an event source mapping does."""
+"""Deliver messages of the training queue to a function outside the emulator, as an event source mapping would."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from typing import Any, Final, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-_POLL_S: Final = 2
-_PAUSE_S: Final = 1.0
+_POLL_S: Final = 2  # Duration of a long poll; not tuned.
+_PAUSE_S: Final = 1.0  # Delay after an error; not tuned.
 
-logger: Final = logging.getLogger("local_aws")
+_logger: Final = logging.getLogger("local_aws")
 
 
 class QueueBridge:
-    """Invokes a function with each message of a queue, one at a time, from a thread, within a `with` block.
+    """Context manager that invokes a function with each message of a queue, one at a time, from a background thread.
 
-    A message that the function reports in `batchItemFailures`, or whose invocation fails, stays in the queue and comes
-    back after its visibility timeout.
+    A message stays in the queue if its invocation fails or if the function reports it in `batchItemFailures`. It is
+    delivered again after its visibility timeout.
 
     Parameters
     ----------
-    sqs, lambda_client
-        boto3 clients, the second at the address of `sam local start-lambda`.
+    sqs
+        boto3 client of SQS.
+    queue_url
+        URL of the queue.
+    lambda_client
+        boto3 client of Lambda, at the address of `sam local start-lambda`.
+    function_name
+        Name of the function to invoke.
     """
 
     def __init__(self, sqs: Any, queue_url: str, lambda_client: Any, function_name: str) -> None:
@@ -38,24 +44,24 @@ class QueueBridge:
         self._thread = threading.Thread(target=self._run, name="queue-bridge", daemon=True)
 
     def deliver_next(self) -> bool:
-        """Deliver one message; return whether there was one that is done."""
-        reply = self._sqs.receive_message(
+        """Deliver the next message. Return whether there was one and the function processed it."""
+        received = self._sqs.receive_message(
             QueueUrl=self._queue_url, MaxNumberOfMessages=1, WaitTimeSeconds=_POLL_S, AttributeNames=["All"]
         )
-        for message in reply.get("Messages", []):
-            answer = self._lambda.invoke(
+        for message in received.get("Messages", []):
+            response = self._lambda.invoke(
                 FunctionName=self._function_name, Payload=json.dumps({"Records": [self._record(message)]})
             )
-            result = json.loads(answer["Payload"].read() or b"null")
-            if "FunctionError" in answer or not isinstance(result, dict):
-                logger.error("%s failed: %s", self._function_name, result)
+            result = json.loads(response["Payload"].read() or b"null")
+            if "FunctionError" in response or not isinstance(result, dict):
+                _logger.error("%s failed: %s", self._function_name, result)
             elif not result.get("batchItemFailures"):
                 self._sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
                 return True
         return False
 
     def _record(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The message in the form in which Lambda hands it over."""
+        """Return the message as a record of a Lambda event."""
         return {
             "messageId": message["MessageId"],
             "receiptHandle": message["ReceiptHandle"],
@@ -73,7 +79,7 @@ class QueueBridge:
             try:
                 self.deliver_next()
             except (BotoCoreError, ClientError) as error:
-                logger.warning("A message could not be delivered: %s", error)
+                _logger.warning("Could not deliver a message, retrying: %s", error)
                 self._ended.wait(_PAUSE_S)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Deploy a stack to the emulator through its CloudFormation."""
+"""Deploy a stack through the emulator's CloudFormation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SHARED: Final = ROOT / "layers" / "recsys" / "python" / "recsys"
 _PACKAGES: Final = {
     "api": {"recsys_api": ROOT / "functions" / "api" / "recsys_api"},
     "recommend": {"recsys_recommend": ROOT / "functions" / "recommend" / "recsys_recommend"},
-    # The image of train holds the shared package; the other two take it from the layer.
+    # The image of train contains the shared package; the other functions get it from the layer.
     "train": {"recsys_train": ROOT / "functions" / "train" / "recsys_train", "recsys": _SHARED},
     "shared": {"python/recsys": _SHARED},
 }
-"""The project's own packages in each zip: path in the zip, and where it lies here."""
+"""The project's packages in each zip: path in the zip → source folder."""
 
 
 def deploy(emulator: Emulator, stack_name: str, template: Template, parameters: Mapping[str, str]) -> dict[str, str]:
@@ -33,7 +33,7 @@ def deploy(emulator: Emulator, stack_name: str, template: Template, parameters: 
     Raises
     ------
     RuntimeError
-        A resource could not be created; the message names each one and the reason.
+        A resource could not be created; the message names each failed resource and the reason.
     """
     client = emulator.client("cloudformation")
     client.create_stack(
@@ -53,13 +53,21 @@ def deploy(emulator: Emulator, stack_name: str, template: Template, parameters: 
             for event in events
             if "FAILED" in event["ResourceStatus"]
         ]
-        raise RuntimeError(f"The stack {stack_name} was not created. {'; '.join(failures)}") from error
+        raise RuntimeError(
+            f"The stack {stack_name} was not created. Failed resources: {'; '.join(failures)}"
+        ) from error
     (stack,) = client.describe_stacks(StackName=stack_name)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 
 def upload_code(emulator: Emulator) -> dict[str, dict[str, str]]:
-    """Upload the project's own code as zips and return where each lies, by the name of its function or `shared`."""
+    """Upload the project's code as zips to a bucket of the emulator.
+
+    Returns
+    -------
+    dict
+        `{"Bucket": …, "Key": …}` of each zip, by the name of its function or `shared` for the layer.
+    """
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket=CODE_BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     with TemporaryDirectory() as folder:

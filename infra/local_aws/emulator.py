@@ -1,4 +1,4 @@
-"""The AWS emulator: MiniStack, started here, or any other that answers at an endpoint URL."""
+"""The AWS emulator: a MiniStack process that this module starts, or another emulator at an endpoint URL."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from local_aws.processes import running
 
 REGION: Final = "eu-central-1"
 CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-"""The emulator's root user. Nothing secret: the emulator is on this machine only."""
-_START_TIMEOUT_S: Final = 60.0
-# A training through `invoke` takes as long as Lambda allows.
+"""Credentials of the emulator's root user. They are not secret, because the emulator runs on this machine only."""
+_START_TIMEOUT_S: Final = 60.0  # Not tuned.
+# A call of `invoke` that trains may take up to Lambda's limit of 900 s.
 _CONFIG: Final = Config(read_timeout=900, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
 
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
-    """An AWS that answers at `endpoint_url` and accepts any credentials."""
+    """An AWS emulator at `endpoint_url` that accepts any credentials."""
 
     endpoint_url: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that make an AWS SDK or CLI use the emulator."""
+        """Environment variables that make an AWS SDK or the AWS CLI use the emulator."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             **CREDENTIALS,
@@ -45,27 +45,36 @@ class Emulator:
         }
 
     def client(self, service: str, *, endpoint_url: str | None = None) -> Any:
-        """Return a boto3 client of the emulator, or of another endpoint with the same credentials."""
+        """Return a boto3 client for the emulator, or for another endpoint with the same credentials."""
         session = Session(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
-        make: Any = session.client  # its stubs accept only the names of services as literals
-        return make(service, endpoint_url=endpoint_url or self.endpoint_url, config=_CONFIG)
+        create_client: Any = session.client  # boto3-stubs accept only literal service names
+        return create_client(service, endpoint_url=endpoint_url or self.endpoint_url, config=_CONFIG)
 
 
 @contextmanager
 def running_ministack(
     python: Path, *, host: str, port: int, log: Path, enforce_iam: bool = False
 ) -> Iterator[Emulator]:
-    """Run MiniStack until the end of the context; its state is in memory.
+    """Run MiniStack until the end of the context. Its state is in memory and is lost afterwards.
 
     Parameters
     ----------
     python
-        The interpreter of the virtual environment that holds MiniStack.
+        Interpreter of the virtual environment in which MiniStack is installed.
     host
-        The interface to listen on. Containers cannot reach the loopback interface.
+        Address of the interface to listen on. Containers cannot reach the loopback interface.
+    port
+        Port to listen on.
+    log
+        File for MiniStack's output.
     enforce_iam
-        Whether each call needs a policy that allows it, as on AWS. Calls are then recorded, too, for CloudTrail's
+        Whether a call fails unless a policy allows it, as on AWS. Calls are then also recorded for CloudTrail's
         `LookupEvents`.
+
+    Raises
+    ------
+    RuntimeError
+        The port is in use, or MiniStack ended or did not become healthy within a minute.
     """
     settings = {
         "BIND_HOST": host,
@@ -87,7 +96,7 @@ def running_ministack(
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raise where another process listens: it would answer in place of the emulator that is started here."""
+    """Raise RuntimeError if the port is in use, because requests would reach that process instead of MiniStack."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -105,4 +114,4 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], emulator: Emulator, lo
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise RuntimeError(f"MiniStack did not start. The end of its log: {log.read_text('utf-8')[-2000:]}")
+    raise RuntimeError(f"MiniStack did not start. Last lines of its log: {log.read_text('utf-8')[-2000:]}")

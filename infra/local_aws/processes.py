@@ -1,4 +1,4 @@
-"""Child processes that end with the context that started them."""
+"""Child processes that are stopped at the end of the context that started them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Final
 
 _STOP_TIMEOUT_S: Final = 60.0
-"""`sam local` stops its containers one after another, each within ten seconds."""
+"""Long enough for `sam local`, which stops its containers one after another, each within ten seconds."""
 
 
 @contextmanager
 def running(
     command: Sequence[str], *, log: Path, environment: Mapping[str, str], cwd: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `command` in a session of its own, its output in `log`, until the end of the context.
+    """Run `command` until the end of the context and write its output to `log`.
 
-    A session of its own, because Ctrl+C goes to every process of a terminal's session: the order in which they end is
-    decided here.
+    The process gets its own session. Otherwise Ctrl+C would also interrupt it directly, and the processes would not
+    stop in the order of their contexts.
     """
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - the project's own commands
+        process = subprocess.Popen(  # noqa: S603 - fixed commands of this project
             list(command),
             cwd=cwd,
             env=dict(environment),
@@ -40,7 +40,7 @@ def running(
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface on which nobody listens."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The functions in containers of the AWS SAM CLI: `sam build`, `sam local start-api`, `sam local start-lambda`."""
+"""Run the functions in containers with the AWS SAM CLI: `sam build`, `sam local start-api` and `start-lambda`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from local_aws.processes import running
 from local_aws.templates import ROOT
 
 SAM: Final = ROOT / ".venv-sam" / "bin" / "sam"
-_START_TIMEOUT_S: Final = 300.0
+_START_TIMEOUT_S: Final = 300.0  # Not tuned; the first start may pull a base image.
 _BRIDGE_GATEWAY: Final = "{{(index .IPAM.Config 0).Gateway}}"
 
 
 def build() -> None:
-    """Run `sam build`, which builds the zips with the project's own recipe and the image of train with Docker."""
-    subprocess.run([str(SAM), "build"], cwd=ROOT, env=_environment({}), check=True)  # noqa: S603 - our own command
+    """Run `sam build`, which builds the zips with infra/deployment/package.py and the image of train with Docker."""
+    subprocess.run([str(SAM), "build"], cwd=ROOT, env=_environment({}), check=True)  # noqa: S603 - a fixed command
 
 
 def write_variables(path: Path, variables: Mapping[str, str]) -> None:
-    """Write the file for `--env-vars` that gives every function these variables."""
+    """Write a file for `--env-vars` that sets these variables for every function."""
     path.write_text(json.dumps({"Parameters": dict(variables)}, indent=2), encoding="utf-8")
 
 
@@ -36,9 +36,14 @@ def write_variables(path: Path, variables: Mapping[str, str]) -> None:
 def serving(
     subcommand: str, *, port: int, variables_file: Path, log: Path, credentials: Mapping[str, str]
 ) -> Iterator[str]:
-    """Run `sam local start-api` or `start-lambda` until the end of the context; its URL.
+    """Run `sam local start-api` or `start-lambda` until the end of the context and yield its URL.
 
-    Containers of functions stay warm, so that a second request takes milliseconds.
+    Containers stay warm, so that requests after the first one take milliseconds.
+
+    Raises
+    ------
+    RuntimeError
+        The process ended or did not listen within five minutes.
     """
     command = [str(SAM), "local", subcommand, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--env-vars", str(variables_file)]
@@ -49,25 +54,32 @@ def serving(
 
 
 def host_for_containers() -> tuple[str, str]:
-    """Return (the interface on which the emulator listens, the name by which containers reach it).
+    """Return the address on which the emulator must listen, and the host name by which containers reach it.
 
-    On Linux both are the address of Docker's bridge, which other machines cannot reach. Docker Desktop forwards
-    `host.docker.internal` to the loopback interface.
+    On Linux both are the address of Docker's bridge, which is not reachable from other machines. Docker Desktop
+    forwards `host.docker.internal` to the loopback interface.
+
+    Raises
+    ------
+    RuntimeError
+        Docker is not installed or not running.
     """
     if sys.platform != "linux":
         return "127.0.0.1", "host.docker.internal"
     docker = shutil.which("docker")
     if docker is None:
         raise RuntimeError("Docker is not installed. Install it, or run `make local-aws DOCKER=no`.")
-    asked = subprocess.run(  # noqa: S603 - our own command
+    result = subprocess.run(  # noqa: S603 - a fixed command
         [docker, "network", "inspect", "bridge", "--format", _BRIDGE_GATEWAY],
         check=False,
         capture_output=True,
         text=True,
     )
-    address = asked.stdout.strip()
-    if asked.returncode != 0 or not address:
-        raise RuntimeError(f"Docker does not answer: {asked.stderr.strip()}. Start it, or run with DOCKER=no.")
+    address = result.stdout.strip()
+    if result.returncode != 0 or not address:
+        raise RuntimeError(
+            f"Docker is not running: {result.stderr.strip()}. Start it, or run `make local-aws DOCKER=no`."
+        )
     return address, address
 
 
@@ -83,4 +95,4 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.2)
-    raise RuntimeError(f"sam local did not start. The end of its log: {log.read_text('utf-8', 'replace')[-2000:]}")
+    raise RuntimeError(f"sam local did not start. Last lines of its log: {log.read_text('utf-8', 'replace')[-2000:]}")

@@ -1,4 +1,4 @@
-"""Turn the project's templates into stacks that an emulator deploys."""
+"""Adapt the project's templates so that an emulator can deploy them."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _LAYER_TYPES: Final = ("AWS::Serverless::LayerVersion", "AWS::Lambda::LayerVersi
 
 
 def load(path: Path = ROOT / "template.yaml") -> Template:
-    """Read a template; short forms such as `!Ref` become their long forms."""
+    """Read a template and expand short forms such as `!Ref` to their long forms."""
     loaded: Template = json.loads(json.dumps(cfn_yaml.load(str(path))))
     return loaded
 
 
 def data_stack(template: Template) -> Template:
-    """Keep bucket, table and queues, for functions that run outside of the emulator."""
+    """Return a template with only the bucket, table and queues, for functions that run outside the emulator."""
     resources = {key: value for key, value in template["Resources"].items() if value["Type"] in _DATA_TYPES}
     outputs = {key: value for key, value in template["Outputs"].items() if value["Value"].get("Ref") in resources}
     return {"Parameters": template["Parameters"], "Resources": resources, "Outputs": outputs}
 
 
 def retained_stack(template: Template) -> Template:
-    """Keep the two resources that outlive a stack, in the form that a change set imports."""
+    """Return a template with only the bucket and the table, in the form that a change set of type IMPORT accepts."""
     names = ("Bucket", "Table")
     resources = {name: {**template["Resources"][name], "DeletionPolicy": "Retain"} for name in names}
-    # The queue of the notification does not exist yet.
+    # The queue that receives the bucket's notifications does not exist at the time of the import.
     resources["Bucket"].pop("DependsOn")
     resources["Bucket"]["Properties"] = {
         name: value for name, value in resources["Bucket"]["Properties"].items() if name != "NotificationConfiguration"
@@ -53,19 +53,19 @@ def retained_stack(template: Template) -> Template:
 def function_stack(
     template: Template, code: Mapping[str, Mapping[str, str]], *, environment: Mapping[str, str]
 ) -> Template:
-    """Point every function and layer at its zip, for functions that the emulator runs without Docker.
+    """Return the template with the code of every function and layer replaced by a zip, to run without Docker.
 
     Parameters
     ----------
     template
-        template.yaml as loaded, or serverless.yml as osls compiles it.
+        template.yaml as loaded, or serverless.yml as compiled by osls.
     code
-        The zip of each function and of the layer `shared`, `{"Bucket": …, "Key": …}` by name.
+        `{"Bucket": …, "Key": …}` of each zip, by the name of its function or `shared` for the layer.
     environment
-        Variables that each function gets in addition.
+        Additional environment variables for every function.
     """
     stack = _with_numbers(template)
-    # The policy refuses requests without TLS, and the emulator has none.
+    # The bucket policy denies requests without TLS, which the emulator does not support.
     stack["Resources"].pop("BucketPolicy")
     for logical_id, resource in stack["Resources"].items():
         if resource["Type"] in (*_FUNCTION_TYPES, *_LAYER_TYPES):
@@ -76,7 +76,7 @@ def function_stack(
 
 
 def _with_numbers(template: Template) -> Template:
-    """Write the defaults of numeric parameters out: MiniStack would hand them to Lambda as text."""
+    """Replace references to numeric parameters with their defaults, because MiniStack passes parameters as strings."""
     numbers = {
         name: parameter["Default"]
         for name, parameter in template.get("Parameters", {}).items()
@@ -96,7 +96,7 @@ def _with_numbers(template: Template) -> Template:
 
 
 def _name_of(logical_id: str) -> str:
-    """`api` for `ApiFunction` and, as osls names it, `ApiLambdaFunction`; `shared` for the layer."""
+    """Return `api` for `ApiFunction` (SAM) and `ApiLambdaFunction` (osls), and `shared` for the layer."""
     return re.sub(r"(Lambda)?(Function|Layer)$", "", logical_id).lower()
 
 
@@ -104,7 +104,7 @@ def _set_code(resource: dict[str, Any], zip_object: Mapping[str, str]) -> None:
     properties = resource["Properties"]
     resource.pop("Metadata", None)
     if "ImageConfig" in properties:
-        # An image needs Docker; the handler is the same code.
+        # An image needs Docker, so the function is deployed as a zip with the same handler.
         properties["Handler"] = properties.pop("ImageConfig")["Command"][0]
         properties["Runtime"] = "python3.13"
         properties["PackageType"] = "Zip"

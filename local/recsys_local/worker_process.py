@@ -37,7 +37,7 @@ class WorkerProcess:
     data_dir
         Data directory that the worker reads and writes.
     hung_after_s
-        A worker without a heartbeat for so many seconds is killed and replaced. Its lease has expired by then.
+        Seconds without a heartbeat after which a worker is killed and replaced. Its lease has expired by then.
     """
 
     def __init__(self, data_dir: Path, *, hung_after_s: float) -> None:

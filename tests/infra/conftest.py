@@ -1,4 +1,4 @@
-"""What the tests of the stack share: the tools that validate it, and what takes long to build, made once and kept."""
+"""Shared fixtures: the deployment tools, and artifacts that are built once per test run because they take long."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from deployment import serverless
 from tests.infra.stack import NAMES_FILE, ROOT
 
-Once = Callable[[str, Callable[[Path], None]], Path]
+BuildOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Fill a folder of this name, unless another worker of this run has done so; the folder."""
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
+    """Return a function that fills a named folder, unless another xdist worker has filled it, and returns its path."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -38,18 +38,18 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
-def sam(once: Once) -> Path:
-    """The AWS SAM CLI."""
-    once("make-sam", lambda _: _make("sam"))
+def sam(build_once: BuildOnce) -> Path:
+    """Return the path of the AWS SAM CLI; `make sam` installs it if necessary."""
+    build_once("make-sam", lambda _: _make("sam"))
     return ROOT / ".venv-sam" / "bin" / "sam"
 
 
 @pytest.fixture(scope="session")
-def compiled_stages(once: Once) -> dict[str, Path]:
-    """serverless.yml as compiled by osls for two stages, with empty packages: what is in them is no matter here."""
+def compiled_stages(build_once: BuildOnce) -> dict[str, Path]:
+    """Compile serverless.yml with osls for dev and prod. The zips are empty, which does not affect the templates."""
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("npm is not installed")
-    service = once("serverless", _compile_both_stages)
+    service = build_once("serverless", _compile_both_stages)
     return {stage: service / stage / serverless.COMPILED for stage in ("dev", "prod")}
 
 
@@ -68,5 +68,5 @@ def _compile_both_stages(service: Path) -> None:
 
 def _make(target: str) -> None:
     command = ["make", "--no-print-directory", target]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, f"make {target} failed:\n{done.stdout}{done.stderr}"
+    result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, f"make {target} failed:\n{result.stdout}{result.stderr}"

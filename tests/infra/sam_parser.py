@@ -1,6 +1,6 @@
-"""Print what the AWS SAM CLI reads from a template, as JSON; run by the Python of .venv-sam.
+"""Print the routes and functions that the AWS SAM CLI finds in a template, as JSON. Runs with the Python of .venv-sam.
 
-This is the code behind `sam local start-api` and `sam local invoke`, without the containers.
+It calls the parser that `sam local start-api` and `sam local invoke` use, but starts no containers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
 
 
 def read(template: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Return the routes, as `[method, path, function]`, the binary types and the functions' variables by name."""
+    """Return routes as `[method, path, function]`, binary media types, and variable names per function."""
     stacks, _ = SamLocalStackProvider.get_stacks(template, parameter_overrides=dict(parameters))
     api = ApiProvider(stacks).api
     return {

@@ -1,7 +1,7 @@
-"""Either template, read into one form that can be compared.
+"""Read template.yaml and serverless.yml into one form, `Stack`, so that tests can compare them.
 
-References are written `<LogicalId>` and `<LogicalId.Attribute>`, the account `<AWS::AccountId>`, and so on. A
-logical id that the Serverless Framework makes up is replaced by the one that template.yaml uses.
+References become `<LogicalId>` or `<LogicalId.Attribute>`, and pseudo parameters become `<AWS::AccountId>` and so on.
+Logical ids that the Serverless Framework generates are replaced by those of template.yaml.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from local_aws.templates import load
 
-ROOT = Path(__file__).parents[2]
-NAMES_FILE = ROOT / "infra" / "names.yaml"
+ROOT: Final = Path(__file__).parents[2]
+NAMES_FILE: Final = ROOT / "infra" / "names.yaml"
 
-_SERVERLESS_IDS = {
+_SERVERLESS_IDS: Final = {
     "ApiLambdaFunction": "ApiFunction",
     "RecommendLambdaFunction": "RecommendFunction",
     "TrainLambdaFunction": "TrainFunction",
@@ -31,12 +31,12 @@ _SERVERLESS_IDS = {
     "RecommendLambdaPermissionHttpApi": "RecommendPermission",
     "TrainEventSourceMappingSQSQueue": "TrainTrigger",
 }
-_SERVERLESS_OWN = ("ServerlessDeploymentBucket", "ServerlessDeploymentBucketPolicy")
+_SERVERLESS_OWN: Final = ("ServerlessDeploymentBucket", "ServerlessDeploymentBucketPolicy")
 
 
 @dataclass(frozen=True)
 class Function:
-    """What Lambda is told of a function, but for its role's statements."""
+    """Configuration of a Lambda function."""
 
     name: str
     handler: str
@@ -53,7 +53,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Trigger:
-    """A queue that calls a function."""
+    """Event source mapping from a queue to a function."""
 
     queue: str
     function: str
@@ -64,22 +64,22 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Stack:
-    """One deployment."""
+    """A deployment, whichever template describes it."""
 
     functions: dict[str, Function]
     routes: dict[str, str]
     """Route key → logical id of the function."""
     triggers: list[Trigger]
     resources: dict[str, dict[str, Any]]
-    """Every other resource, `{"Type": …, "Properties": …}` by logical id."""
+    """`{"Type": …, "Properties": …}` of every other resource, by logical id."""
     outputs: dict[str, str]
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Properties of the resources of one type."""
+        """Return the properties of all resources of a type, by logical id."""
         return {key: value["Properties"] for key, value in self.resources.items() if value["Type"] == kind}
 
     def statements(self, role: str) -> set[tuple[str, str, str, str]]:
-        """(effect, action, resource, condition) for each thing the role may do."""
+        """Return the policy statements of a role, expanded to tuples of effect, action, resource and condition."""
         return {
             (statement["Effect"], action, resource, json.dumps(statement.get("Condition", {}), sort_keys=True))
             for policy in self.resources[role]["Properties"]["Policies"]
@@ -90,13 +90,13 @@ class Stack:
 
 
 def names() -> dict[str, Any]:
-    """infra/names.yaml."""
-    read: dict[str, Any] = yaml.safe_load(NAMES_FILE.read_text("utf-8"))
-    return read
+    """Return the content of infra/names.yaml."""
+    content: dict[str, Any] = yaml.safe_load(NAMES_FILE.read_text("utf-8"))
+    return content
 
 
 def read_sam(stage: str = "dev", **parameters: str | int) -> Stack:
-    """Read template.yaml, with the parameters' defaults unless `parameters` override them."""
+    """Read template.yaml with the default of every parameter that `parameters` does not override."""
     template = load(ROOT / "template.yaml")
     defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     shared = template["Globals"]["Function"]
@@ -112,7 +112,7 @@ def read_sam(stage: str = "dev", **parameters: str | int) -> Stack:
 
 
 def read_compiled(path: Path) -> Stack:
-    """What osls made of serverless.yml."""
+    """Read the template that osls compiled from serverless.yml."""
     template = json.loads(path.read_text("utf-8"))
     defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     for resource in template["Resources"].values():
@@ -122,12 +122,12 @@ def read_compiled(path: Path) -> Stack:
 
 
 def read_serverless(stage: str = "dev") -> Stack:
-    """serverless.yml, read without the Serverless Framework."""
+    """Read serverless.yml without the Serverless Framework."""
     service = _ServerlessVariables(load(ROOT / "serverless.yml"), stage).resolved()
     provider = service["provider"]
-    written = service["resources"]
-    values = {name: parameter["Default"] for name, parameter in written["Parameters"].items()}
-    values |= _conditions(written, values)
+    template = service["resources"]
+    values = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
+    values |= _conditions(template, values)
     functions, routes, triggers = {}, {}, []
     for key, function in service["functions"].items():
         logical_id = f"{key.title()}Function"
@@ -141,8 +141,8 @@ def read_serverless(stage: str = "dev") -> Stack:
         functions,
         routes,
         triggers,
-        _plain(_evaluate(written["Resources"], values)),
-        {key: output["Value"] for key, output in _evaluate(written["Outputs"], values).items()},
+        _plain(_evaluate(template["Resources"], values)),
+        {key: output["Value"] for key, output in _evaluate(template["Outputs"], values).items()},
     )
 
 
@@ -173,7 +173,7 @@ def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, Any]
 
 
 def _with_references(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Replace the ARN of a function of this template, where it is written by name, with `<LogicalId.Arn>`."""
+    """Replace ARNs that name a function of this template with the reference `<LogicalId.Arn>`."""
     function_arn = "arn:<AWS::Partition>:lambda:<AWS::Region>:<AWS::AccountId>:function"
     references = {
         f"{function_arn}:{value['Properties']['FunctionName']}": key
@@ -257,15 +257,16 @@ def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-# -- CloudFormation's functions
+# -- CloudFormation's intrinsic functions
 
 
 def _conditions(template: dict[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
-    """The value of each condition of the template."""
+    """Return the value of each condition of the template."""
     return {name: bool(_evaluate(node, parameters)) for name, node in template.get("Conditions", {}).items()}
 
 
-def _evaluate(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - one for each function
+def _evaluate(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - one return per intrinsic function
+    """Evaluate intrinsic functions; references to anything but `parameters` become `<LogicalId>`."""
     if isinstance(node, list):
         return [_evaluate(item, parameters) for item in node]
     if not isinstance(node, dict) or not node:
@@ -286,7 +287,7 @@ def _evaluate(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: PLR0911
         case "Fn::Join":
             return argument[0].join(_evaluate(argument[1], parameters))
         case "Fn::Sub":
-            return re.sub(r"\$\{([^}]+)\}", lambda hole: str(parameters.get(hole[1], _reference(hole[1]))), argument)
+            return re.sub(r"\$\{([^}]+)\}", lambda match: str(parameters.get(match[1], _reference(match[1]))), argument)
         case _:
             return {key: _evaluate(value, parameters) for key, value in node.items()}
 
@@ -299,7 +300,7 @@ def _reference(name: str, *attribute: str) -> str:
 
 
 class _ServerlessVariables:
-    """Variables from `file(…)`, `self:`, `sls:`, `opt:`, `param:` and `env:`, as far as serverless.yml uses them."""
+    """Resolves the variables that serverless.yml uses: `file(…)`, `self:`, `sls:`, `opt:`, `param:` and `env:`."""
 
     _INNERMOST = re.compile(r"\$\{((?:file\([^)]*\)|self|sls|opt|param|env)[^${}]*)\}")
 
@@ -317,9 +318,9 @@ class _ServerlessVariables:
             return {key: self._resolve(value) for key, value in node.items()}
         if isinstance(node, list):
             return [self._resolve(item) for item in node]
-        while isinstance(node, str) and (hole := self._INNERMOST.search(node)):
-            value = self._first_known(hole[1].split(","))
-            node = value if hole[0] == node else node.replace(hole[0], str(value))
+        while isinstance(node, str) and (variable := self._INNERMOST.search(node)):
+            value = self._first_known(variable[1].split(","))
+            node = value if variable[0] == node else node.replace(variable[0], str(value))
         return node
 
     def _first_known(self, choices: Iterable[str]) -> Any:
@@ -332,9 +333,9 @@ class _ServerlessVariables:
             if source == "sls":
                 return self._stage
             if source.startswith("file("):
-                assert not address, "read the whole file, then ask self: for a part"
+                assert not address, "only whole files are supported; use self: to select a part"
                 return yaml.safe_load((ROOT / source[5:-1]).read_text("utf-8"))
-        raise AssertionError(f"nothing known in {choices}")
+        raise AssertionError(f"no known source of a variable in {choices}")
 
     def _at(self, address: str) -> Any:
         node: Any = self._service

@@ -1,8 +1,10 @@
-"""What a user does with a deployed stack, over HTTP and by dropping files: the same steps wherever it runs.
+"""Client flows against a deployed stack, over HTTP and through the inbox, wherever the stack runs.
 
-    . .build/local-aws/env.sh && python -m tests.infra.stack_flows     # beside `make local-aws`
+While `make local-aws` runs,
 
-prints the status of every route. `--beside URL` adds a second service, for instance `recsys serve`, as another column.
+    . .build/local-aws/env.sh && python -m tests.infra.stack_flows
+
+prints the status of every route. `--compare-with URL` adds a column for a second service, such as `recsys serve`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _CSV: Final = {"content-type": "text/csv"}
 
 
 def orders_csv() -> bytes:
-    """Interactions of users with two tastes; one item id has a slash."""
+    """Return interactions of two groups of users with disjoint items. One item id contains a slash."""
     lines = ["user_id,item_id,timestamp"]
     for user in range(60):
         stride = (1, 3, 7)[user % 3]
@@ -41,33 +43,33 @@ def orders_csv() -> bytes:
 
 
 def large_csv(size_bytes: int) -> bytes:
-    """A CSV of about this size."""
-    random_source = random.Random(0)
+    """Return a CSV with random interactions of about `size_bytes` bytes."""
+    generator = random.Random(0)
     lines, length = ["user_id,item_id"], 0
     while length < size_bytes:
-        lines.append(f"user-{random_source.randrange(5000)},item-{random_source.randrange(2000)}")
+        lines.append(f"user-{generator.randrange(5000)},item-{generator.randrange(2000)}")
         length += len(lines[-1]) + 1
     return ("\n".join(lines)[:size_bytes].rpartition("\n")[0] + "\n").encode()
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service that answers at `url`."""
+    """Client of a running service at `url`."""
 
     url: str
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        # Escapes in the path stay as they are: httpx keeps %2F.
+        # httpx does not decode escapes in the path, so %2F is sent as it is.
         return httpx.request(method, self.url + path, timeout=TIMEOUT_S, trust_env=False, **arguments)
 
     def train(self, content: bytes, *, headers: Mapping[str, str] = _CSV) -> dict[str, Any]:
-        answer = self.request("POST", "/v1/train", content=content, headers=dict(headers))
-        assert answer.status_code == 202, answer.text
-        accepted: dict[str, Any] = answer.json()
+        response = self.request("POST", "/v1/train", content=content, headers=dict(headers))
+        assert response.status_code == 202, response.text
+        accepted: dict[str, Any] = response.json()
         return accepted
 
     def finished_job(self, accepted: Mapping[str, Any]) -> dict[str, Any]:
-        """The job once it is final."""
+        """Wait until the job is final and return it."""
         headers = {"x-api-key": accepted["api_key"]}
         return until(
             lambda: self.request("GET", f"/v1/jobs/{accepted['job_id']}", headers=headers).json(),
@@ -78,13 +80,13 @@ class Service:
         return self.request("POST", "/v1/recommendations", json=members, headers={"x-api-key": api_key})
 
 
-def until(ask: Callable[[], Any], is_done: Callable[[Any], bool], *, timeout_s: float = TIMEOUT_S) -> Any:
-    """Ask twice a second until the answer is the expected one."""
+def until(poll: Callable[[], Any], is_done: Callable[[Any], bool], *, timeout_s: float = TIMEOUT_S) -> Any:
+    """Call `poll` twice per second until `is_done` accepts its result; return that result."""
     deadline = time.monotonic() + timeout_s
-    while not is_done(answer := ask()):
-        assert time.monotonic() < deadline, f"Still not, after {timeout_s} s: {answer}"
+    while not is_done(result := poll()):
+        assert time.monotonic() < deadline, f"Not done after {timeout_s} s. Last result: {result}"
         time.sleep(0.5)
-    return answer
+    return result
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Bucket:
         self.s3.put_object(Bucket=self.name, Key=name, Body=content)
 
     def receipt(self, name: str) -> dict[str, Any]:
-        """The receipt, once it is written."""
+        """Wait until the receipt is written and return it."""
 
         def read() -> dict[str, Any] | None:
             try:
@@ -115,17 +117,17 @@ class Bucket:
 
 
 def upload_and_recommend(service: Service) -> dict[str, Any]:
-    """CSV over HTTP → 202 → trained → recommendations; what was accepted."""
+    """Upload a CSV, wait for the training and request recommendations. Return the response to the upload."""
     accepted = service.train(orders_csv())
     job = service.finished_job(accepted)
     assert job["status"] == "succeeded", job
-    answer = service.recommend(accepted["api_key"], user_id="u1", n=5)
-    assert (answer.status_code, answer.json()["strategy"]) == (200, "personal"), answer.text
+    response = service.recommend(accepted["api_key"], user_id="u1", n=5)
+    assert (response.status_code, response.json()["strategy"]) == (200, "personal"), response.text
     return accepted | {"model_version": job["model_version"]}
 
 
 def presigned_upload(service: Service) -> None:
-    """A form for a large file → the store → trained → recommendations."""
+    """Request a presigned form, upload a CSV with it, wait for the training and request recommendations."""
     offer = service.request("POST", "/v1/uploads", json={}).json()
     sent = httpx.post(offer["url"], data=offer["fields"], files={"file": orders_csv()}, trust_env=False)
     assert sent.status_code in (200, 201, 204), sent.text
@@ -134,7 +136,7 @@ def presigned_upload(service: Service) -> None:
 
 
 def drop_and_claim(service: Service, bucket: Bucket) -> str:
-    """A drop → its receipt → claim → recommendations; the API key."""
+    """Drop a CSV, exchange the claim token of its receipt for an API key, request recommendations; return the key."""
     bucket.drop("inbox/spring orders.csv.gz", gzip.compress(orders_csv()))
     receipt = bucket.receipt("receipts/spring orders.gz.json")
     assert receipt["status"] == "succeeded", receipt
@@ -145,8 +147,8 @@ def drop_and_claim(service: Service, bucket: Bucket) -> str:
     return api_key
 
 
-def bad_drop(bucket: Bucket) -> None:
-    """A drop that cannot be trained on → a receipt that says why."""
+def invalid_drop(bucket: Bucket) -> None:
+    """Drop a CSV with too many invalid lines and check that the receipt states the reason."""
     bucket.drop("inbox/bad.csv", b"user_id,item_id\nu1,A\n,B\nu2\n")
     receipt = bucket.receipt("receipts/bad.json")
     assert (receipt["status"], receipt["problem"]["code"]) == ("failed", "too-many-bad-lines"), receipt
@@ -158,7 +160,7 @@ def bad_drop(bucket: Bucket) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """One request: `route` as the OpenAPI document writes it, or a description in brackets for errors."""
+    """A request. `route` is the route as in the OpenAPI document, or a description in brackets for a variant of it."""
 
     route: str
     method: str
@@ -167,15 +169,15 @@ class Case:
 
 
 def cases(shop: Mapping[str, Any], claim_token: str) -> Iterator[Case]:
-    """Every route of the OpenAPI document, then bodies of every kind and errors; the key is revoked at the end."""
+    """Yield every route of the OpenAPI document, then all body formats and errors. The last cases replace the key."""
     key = {"x-api-key": shop["api_key"]}
     yield Case("GET /health/live", "GET", "/health/live")
     yield Case("GET /health/ready", "GET", "/health/ready")
     yield Case("GET /openapi.json", "GET", "/openapi.json")
     yield Case("GET /docs", "GET", "/docs")
     yield Case("GET /v1/jobs/{job_id}", "GET", f"/v1/jobs/{shop['job_id']}", {"headers": key})
-    question = {"json": {"user_id": "u1", "n": 3}, "headers": key}
-    yield Case("POST /v1/recommendations", "POST", "/v1/recommendations", question)
+    query = {"json": {"user_id": "u1", "n": 3}, "headers": key}
+    yield Case("POST /v1/recommendations", "POST", "/v1/recommendations", query)
     batch = {"json": {"requests": [{"user_id": "u1"}, {"recent_items": ["i1"]}]}, "headers": key}
     yield Case("POST /v1/recommendations/batch", "POST", "/v1/recommendations/batch", batch)
     yield Case("GET /v1/items/{item_id}/similar", "GET", "/v1/items/i1/similar?n=3", {"headers": key})
@@ -188,15 +190,15 @@ def cases(shop: Mapping[str, Any], claim_token: str) -> Iterator[Case]:
     yield Case("POST /v1/models/{version}/activate", "POST", activate, {"headers": key})
     yield Case("GET /v1/key", "GET", "/v1/key", {"headers": key})
     yield Case("POST /v1/key/claim", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
-    yield Case("[a claim token that is used]", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
+    yield Case("[a used claim token]", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
     yield from body_cases(key)
     yield from error_cases(key)
     yield Case("POST /v1/key/rotate", "POST", "/v1/key/rotate", {"json": {"overlap_s": 0}, "headers": key})
-    yield Case("[a key that was rotated out]", "GET", "/v1/key", {"headers": key})
+    yield Case("[a rotated key]", "GET", "/v1/key", {"headers": key})
 
 
 def body_cases(key: Mapping[str, str]) -> Iterator[Case]:
-    """Files in every form that `POST /v1/train` documents."""
+    """Yield uploads in every body format that `POST /v1/train` documents."""
     content, packed = orders_csv(), gzip.compress(orders_csv())
     yield Case("POST /v1/train", "POST", "/v1/train", {"content": content, "headers": _CSV})
     yield Case("[multipart]", "POST", "/v1/train", {"files": {"file": ("orders.csv", content)}})
@@ -210,13 +212,13 @@ def body_cases(key: Mapping[str, str]) -> Iterator[Case]:
 
 
 def error_cases(key: Mapping[str, str]) -> Iterator[Case]:
-    """Requests that are refused."""
+    """Yield requests that the service rejects."""
     yield Case("[no key]", "POST", "/v1/recommendations", {"json": {"user_id": "u1"}})
     yield Case("[a key with a typo]", "GET", "/v1/key", {"headers": {"x-api-key": key["x-api-key"][:-1] + "_"}})
-    yield Case("[JSON that ends early]", "POST", "/v1/recommendations", {"content": b"{", "headers": _json(key)})
+    yield Case("[truncated JSON]", "POST", "/v1/recommendations", {"content": b"{", "headers": _json(key)})
     yield Case("[a number as user_id]", "POST", "/v1/recommendations", {"json": {"user_id": 1}, "headers": key})
     yield Case("[a wrong method]", "GET", "/v1/recommendations", {"headers": key})
-    yield Case("[a wrong method of api]", "GET", "/v1/train", {"headers": key})
+    yield Case("[a wrong method, function api]", "GET", "/v1/train", {"headers": key})
     yield Case("[an unknown path]", "GET", "/v1/nothing")
     yield Case("[an unknown job]", "GET", "/v1/jobs/none", {"headers": key})
     yield Case("[an unknown version]", "POST", "/v1/models/none/activate", {"headers": key})
@@ -228,10 +230,10 @@ def _json(headers: Mapping[str, str]) -> dict[str, str]:
     return {**headers, "content-type": "application/json"}
 
 
-def status_of(answer: httpx.Response) -> str:
-    """The status, with the code of the problem where it is one."""
-    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
-    return f"{answer.status_code}{' ' + answer.json()['type'].rpartition(':')[2] if is_problem else ''}"
+def status_of(response: httpx.Response) -> str:
+    """Return the status, followed by the problem code if the response is a problem document."""
+    is_problem = response.headers.get("content-type", "").startswith("application/problem+json")
+    return f"{response.status_code}{' ' + response.json()['type'].rpartition(':')[2] if is_problem else ''}"
 
 
 EXPECTED: Final = {
@@ -251,7 +253,7 @@ EXPECTED: Final = {
     "POST /v1/models/{version}/activate": "200",
     "GET /v1/key": "200",
     "POST /v1/key/claim": "201",
-    "[a claim token that is used]": "410 claim-gone",
+    "[a used claim token]": "410 claim-gone",
     "POST /v1/train": "202",
     "[multipart]": "202",
     "[multipart, gzip]": "202",
@@ -262,45 +264,45 @@ EXPECTED: Final = {
     "[training with a key]": "202",
     "[no key]": "401 invalid-api-key",
     "[a key with a typo]": "401 invalid-api-key",
-    "[JSON that ends early]": "422 invalid-request",
+    "[truncated JSON]": "422 invalid-request",
     "[a number as user_id]": "422 invalid-request",
     "[a wrong method]": "405 method-not-allowed",
-    "[a wrong method of api]": "405 method-not-allowed",
+    "[a wrong method, function api]": "405 method-not-allowed",
     "[an unknown path]": "404 not-found",
     "[an unknown job]": "404 job-not-found",
     "[an unknown version]": "404 version-not-found",
     "[an empty file]": "422 empty-upload",
     "[JSON as a file]": "415 unsupported-media-type",
     "POST /v1/key/rotate": "200",
-    "[a key that was rotated out]": "401 invalid-api-key",
+    "[a rotated key]": "401 invalid-api-key",
     "DELETE /v1/key": "204",
 }
-"""The status of each case on AWS."""
+"""Expected status of each case on AWS."""
 
 
 def statuses(service: Service, shop: Mapping[str, Any], claim_token: str) -> dict[str, str]:
-    """The status of every case. In the end, the key that `claim_token` was exchanged for is revoked."""
+    """Return the status of every case, and of revoking the key that `claim_token` was exchanged for."""
     found, claimed_key = {}, ""
     for case in cases(shop, claim_token):
-        answer = service.request(case.method, case.path, **case.arguments)
-        found[case.route] = status_of(answer)
-        if case.route == "POST /v1/key/claim" and answer.status_code == 201:
-            claimed_key = answer.json()["api_key"]
+        response = service.request(case.method, case.path, **case.arguments)
+        found[case.route] = status_of(response)
+        if case.route == "POST /v1/key/claim" and response.status_code == 201:
+            claimed_key = response.json()["api_key"]
     revoked = service.request("DELETE", "/v1/key", headers={"x-api-key": claimed_key})
     return found | {"DELETE /v1/key": status_of(revoked)}
 
 
 def main() -> None:
-    """Print a table of statuses."""
+    """Print the status of every route as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beside", help="URL of a second service", metavar="URL")
-    parser.add_argument("--inbox", help="data directory of the second service", metavar="DIR")
+    parser.add_argument("--compare-with", help="URL of a second service", metavar="URL")
+    parser.add_argument("--inbox", help="data directory of the second service, used as its bucket", metavar="DIR")
     arguments = parser.parse_args()
     bucket = Bucket(boto3.client("s3"), os.environ["STACK_BUCKET"])
     service = Service(os.environ["STACK_URL"])
     columns = [_column(service, bucket)]
-    if arguments.beside:
-        columns.append(_column(Service(arguments.beside), _Directory(arguments.inbox)))
+    if arguments.compare_with:
+        columns.append(_column(Service(arguments.compare_with), _Directory(arguments.inbox)))
     for route, status in columns[0].items():
         others = "".join(f"{column[route]:34}" for column in columns[1:])
         sys.stdout.write(f"{route:38}{status:34}{others}\n")
@@ -316,7 +318,7 @@ def _column(service: Service, bucket: Any) -> dict[str, str]:
 
 
 class _Directory:
-    """The data directory of `recsys serve`, in place of a bucket."""
+    """The data directory of `recsys serve`, with the methods of `Bucket`."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)

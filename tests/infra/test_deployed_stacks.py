@@ -1,7 +1,8 @@
-"""The whole stack of each template, deployed to MiniStack by its CloudFormation and used over HTTP.
+"""The stack of each template, deployed to MiniStack through CloudFormation and used over HTTP.
 
-This is `make local-aws DOCKER=no`: the emulator runs the functions, its API Gateway serves HTTP, its event source
-mapping takes messages to `train`, and every call of a function needs a statement of its role (`AUTH=true`).
+The tests run the code of `make local-aws DOCKER=no`: the emulator runs the functions, serves HTTP through its API
+Gateway and delivers messages to `train`. IAM is enforced (`AUTH=true`), so that a call of a function fails unless its
+role allows it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -21,8 +22,8 @@ from tests.infra.stack_flows import (
     EXPECTED,
     Bucket,
     Service,
-    bad_drop,
     drop_and_claim,
+    invalid_drop,
     orders_csv,
     presigned_upload,
     statuses,
@@ -30,20 +31,22 @@ from tests.infra.stack_flows import (
     upload_and_recommend,
 )
 
-OPENAPI = ROOT / "layers/recsys/python/recsys/openapi.json"
+OPENAPI: Final = ROOT / "layers/recsys/python/recsys/openapi.json"
 pytestmark = [pytest.mark.slow, pytest.mark.ministack, pytest.mark.xdist_group("ministack")]
 
 
 @pytest.fixture(scope="module", params=["template.yaml", pytest.param("serverless.yml", marks=pytest.mark.node)])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    written = request.param == "template.yaml"
-    template = load() if written else load(request.getfixturevalue("compiled_stages")["dev"])
+    is_sam = request.param == "template.yaml"
+    template = load() if is_sam else load(request.getfixturevalue("compiled_stages")["dev"])
     folder = tmp_path_factory.mktemp("local-aws")
     with running_without_docker(
         folder,
         emulator_port=free_port(),
         template=template,
-        environment={"RECSYS_LEASE_S": "1"},  # A failed message comes back after twice the lease, then later each time.
+        environment={
+            "RECSYS_LEASE_S": "1"
+        },  # A failed message is redelivered after two leases, then with growing delays.
         enforce_iam=True,
     ) as running:
         yield running
@@ -59,33 +62,33 @@ def bucket(stack: LocalStack) -> Bucket:
     return Bucket(stack.emulator.client("s3"), stack.bucket)
 
 
-def test_bad_drop_gets_a_receipt_that_says_why(bucket: Bucket) -> None:
-    bad_drop(bucket)
+def test_invalid_drop_gets_a_receipt_with_the_reason(bucket: Bucket) -> None:
+    invalid_drop(bucket)
 
 
 @pytest.fixture(scope="module")
 def shop(stack: LocalStack) -> dict[str, Any]:
-    """What was accepted of an upload that was trained and answers."""
+    """Return the response to an upload whose model is trained and serves recommendations."""
     return upload_and_recommend(Service(stack.url))
 
 
-def test_upload_becomes_recommendations(shop: dict[str, Any]) -> None:
+def test_uploaded_csv_is_trained_and_serves_recommendations(shop: dict[str, Any]) -> None:
     assert shop["model_version"].startswith(shop["job_id"])
 
 
-def test_presigned_upload_becomes_recommendations(service: Service) -> None:
+def test_presigned_upload_is_trained_and_serves_recommendations(service: Service) -> None:
     presigned_upload(service)
 
 
-def test_drop_becomes_a_key_through_its_receipt(service: Service, bucket: Bucket) -> None:
+def test_drop_is_trained_and_its_receipt_is_exchanged_for_a_key(service: Service, bucket: Bucket) -> None:
     drop_and_claim(service, bucket)
 
 
-def test_every_route_answers_with_its_status(
+def test_every_route_returns_the_expected_status(
     service: Service, bucket: Bucket, shop: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     if request.node.callspec.params["stack"] == "serverless.yml":
-        pytest.skip("Its functions and routes are those of template.yaml, which test_stacks_agree.py compares.")
+        pytest.skip("test_stacks_agree.py shows that its functions and routes equal those of template.yaml")
     bucket.drop("inbox/table.csv", orders_csv())
     token = bucket.receipt("receipts/table.json")["claim_token"]
     documented = {
@@ -98,13 +101,13 @@ def test_every_route_answers_with_its_status(
     assert documented <= set(found)
 
 
-def test_poison_message_goes_to_the_failed_queue_and_can_be_redriven(stack: LocalStack) -> None:
+def test_poison_message_moves_to_the_failed_queue_and_can_be_redriven(stack: LocalStack) -> None:
     sqs = stack.emulator.client("sqs")
     failed_url = f"{stack.queue_url}-failed"
     sqs.send_message(QueueUrl=stack.queue_url, MessageBody="no JSON")
-    # Trainings that other tests asked for may still be in the queue.
+    # The queue may still contain trainings that other tests started.
     until(lambda: (_messages(sqs, failed_url), _messages(sqs, stack.queue_url)), lambda counts: counts == (1, 0))
-    # The emulator has no StartMessageMoveTask, which does this on AWS.
+    # On AWS, StartMessageMoveTask does this; the emulator does not support it.
     (message,) = sqs.receive_message(QueueUrl=failed_url, WaitTimeSeconds=5)["Messages"]
     assert message["Body"] == "no JSON"
     sqs.send_message(QueueUrl=stack.queue_url, MessageBody=json.dumps({"Records": []}))
@@ -112,9 +115,9 @@ def test_poison_message_goes_to_the_failed_queue_and_can_be_redriven(stack: Loca
     until(lambda: (_messages(sqs, failed_url), _messages(sqs, stack.queue_url)), lambda counts: counts == (0, 0))
 
 
-# -- permissions: every call above was allowed by the role of its function, because the emulator enforces IAM
+# -- permissions: the emulator enforces IAM, so the tests above pass only if the roles allow every call
 
-EVENTS_OF = {
+CLOUDTRAIL_EVENTS: Final = {
     "s3:GetObject": ("GetObject", "HeadObject"),
     "s3:PutObject": ("PutObject", "PostObject"),
     "s3:ListBucketVersions": ("ListObjects", "ListObjectsV2", "ListBucket"),
@@ -124,32 +127,32 @@ EVENTS_OF = {
     "dynamodb:Query": ("Query",),
     "sqs:ChangeMessageVisibility": ("ChangeMessageVisibility",),
 }
-"""The calls, as CloudTrail names them, that need an action."""
-NOT_CALLED = {
-    "logs:CreateLogStream": "called by Lambda itself",
-    "logs:PutLogEvents": "called by Lambda itself",
+"""Action → the calls that require it, by their names in CloudTrail."""
+NOT_CALLED: Final = {
+    "logs:CreateLogStream": "called by the Lambda service",
+    "logs:PutLogEvents": "called by the Lambda service",
     "sqs:DeleteMessage": "called by the event source mapping",
     "sqs:GetQueueAttributes": "called by the event source mapping",
     "sqs:ReceiveMessage": "called by the event source mapping",
-    "s3:ListBucket": "not called: with it S3 answers 404, not 403, for a missing object",
+    "s3:ListBucket": "not called; it makes S3 answer 404, not 403, for a missing object",
     "s3:GetObjectVersion": "a GetObject or HeadObject with a version id",
-    "s3:DeleteObject": "called after an attempt that was killed during its upload; see test_lambda_flow.py",
+    "s3:DeleteObject": "called only after an attempt was killed during its upload; tested in test_lambda_flow.py",
 }
 
 
-def test_each_action_that_a_role_allows_is_used(stack: LocalStack, request: pytest.FixtureRequest) -> None:
+def test_functions_use_every_action_that_their_roles_allow(stack: LocalStack, request: pytest.FixtureRequest) -> None:
     if request.node.callspec.params["stack"] == "serverless.yml":
-        pytest.skip("Its roles are those of template.yaml, which test_stacks_agree.py compares.")
+        pytest.skip("test_stacks_agree.py shows that its roles equal those of template.yaml")
     template = read_sam()
     for role, name in (("ApiRole", "api"), ("RecommendRole", "recommend"), ("TrainRole", "train")):
         allowed = {action for _, action, _, _ in template.statements(role)} - set(NOT_CALLED)
-        assert {action for action in allowed if not _was_called(stack, name, EVENTS_OF[action])} == set(), role
+        assert {action for action in allowed if not _was_called(stack, name, CLOUDTRAIL_EVENTS[action])} == set(), role
 
 
 def _was_called(stack: LocalStack, name: str, events: tuple[str, ...]) -> bool:
-    """Whether the function made one of these calls."""
+    """Return whether the function made one of these calls."""
     function = stack.emulator.client("lambda").get_function(FunctionName=f"recsys-dev-{name}")["Configuration"]
-    # How MiniStack derives the access key of a function's session.
+    # MiniStack derives the access key of a function's session this way.
     digest = hashlib.sha256(f"{function['FunctionArn']}:{function['Role']}".encode()).hexdigest()
     attributes = {"AccessKeyId": f"ASIA{digest[:16].upper()}"}
     trail = stack.emulator.client("cloudtrail")
@@ -165,7 +168,7 @@ def _was_called(stack: LocalStack, name: str, events: tuple[str, ...]) -> bool:
 
 
 def _messages(sqs: Any, queue_url: str) -> int:
-    """How many messages are in the queue, hidden ones too."""
+    """Return the number of messages in the queue, including those in flight."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
     return sum(int(attributes[name]) for name in names)

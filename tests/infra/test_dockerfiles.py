@@ -1,31 +1,32 @@
-"""The two images: everything pinned and hashed, and the local one runs as nobody in particular."""
+"""The two images: dependencies are pinned and hashed, and the local image runs as an unprivileged user."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from recsys.settings import Settings
 from tests.infra.stack import ROOT, names
 
-TRAIN = ROOT / "functions" / "train" / "Dockerfile"
-LOCAL = ROOT / "infra" / "docker" / "Dockerfile"
+TRAIN: Final = ROOT / "functions" / "train" / "Dockerfile"
+LOCAL: Final = ROOT / "infra" / "docker" / "Dockerfile"
 
 
 @pytest.mark.parametrize("dockerfile", [TRAIN, LOCAL], ids=["train", "local"])
-def test_what_is_installed_comes_from_a_hashed_lock(dockerfile: Path) -> None:
+def test_dependencies_are_installed_from_a_hashed_lock(dockerfile: Path) -> None:
     commands = [text for keyword, text in instructions(dockerfile) if keyword == "RUN" and "pip install" in text]
     assert commands
     for command in commands:
-        ours = re.search(r"pip install .* --no-deps /tmp/wheels/", command)
-        assert ours or "--require-hashes" in command, command
-        assert ours or "--only-binary=:all:" in command, command
+        is_own_wheel = re.search(r"pip install .* --no-deps /tmp/wheels/", command)
+        assert is_own_wheel or "--require-hashes" in command, command
+        assert is_own_wheel or "--only-binary=:all:" in command, command
 
 
 @pytest.mark.parametrize("dockerfile", [TRAIN, LOCAL], ids=["train", "local"])
-def test_what_is_copied_exists_and_is_not_ignored(dockerfile: Path) -> None:
+def test_copied_files_exist_and_are_not_ignored(dockerfile: Path) -> None:
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")]
     for keyword, text in instructions(dockerfile):
         if keyword == "COPY" and "--from=" not in text:
@@ -35,7 +36,7 @@ def test_what_is_copied_exists_and_is_not_ignored(dockerfile: Path) -> None:
 
 
 @pytest.mark.parametrize("dockerfile", [TRAIN, LOCAL], ids=["train", "local"])
-def test_base_image_has_the_python_of_lambda(dockerfile: Path) -> None:
+def test_base_image_has_lambdas_python_version(dockerfile: Path) -> None:
     version = names()["runtime"].removeprefix("python")
     bases = [text for keyword, text in instructions(dockerfile) if keyword == "FROM"]
     assert bases
@@ -51,10 +52,10 @@ def test_train_image_runs_the_handler_on_the_base_image_of_lambda() -> None:
     ]
 
 
-def test_local_image_runs_as_an_ordinary_user_with_its_state_in_a_volume() -> None:
+def test_local_image_runs_as_an_unprivileged_user_with_its_state_in_a_volume() -> None:
     final = instructions(LOCAL)[-1 - [keyword for keyword, _ in reversed(instructions(LOCAL))].index("FROM") :]
     (user,) = [text for keyword, text in final if keyword == "USER"]
-    assert user.isdecimal(), "a number, so that Kubernetes' runAsNonRoot can check it"
+    assert user.isdecimal(), "USER must be a number, so that Kubernetes' runAsNonRoot can check it"
     assert int(user) >= 1000
     assert ("VOLUME", "/data") in final
     (command,) = [text for keyword, text in final if keyword == "CMD"]
@@ -62,13 +63,13 @@ def test_local_image_runs_as_an_ordinary_user_with_its_state_in_a_volume() -> No
     assert Settings().backend == "local"
 
 
-def test_local_image_says_whether_it_is_ready() -> None:
+def test_local_image_has_a_health_check_on_readiness() -> None:
     (check,) = [text for keyword, text in instructions(LOCAL) if keyword == "HEALTHCHECK"]
     assert "/health/ready" in check
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """(keyword, arguments) in order, comments left out and continued lines joined."""
+    """Return `(keyword, arguments)` of each instruction, without comments and with continued lines joined."""
     text = re.sub(r"^#.*\n", "", dockerfile.read_text("utf-8"), flags=re.MULTILINE)
     lines = [line.strip() for line in re.sub(r"\\\n\s*", "", text).splitlines() if line.strip()]
     return [(keyword, arguments.strip()) for keyword, _, arguments in (line.partition(" ") for line in lines)]

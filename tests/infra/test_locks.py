@@ -1,10 +1,11 @@
-"""Locks: pinned, hashed, free of hosts and of this machine, and the same versions for tests and for deployment."""
+"""Lock files are pinned, hashed and portable, and deployment uses the versions that the tests use."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
+from typing import Final
 
 import pytest
 from packaging.requirements import Requirement
@@ -13,9 +14,9 @@ from packaging.utils import canonicalize_name
 from deployment.requirements import requirements
 from tests.infra.stack import ROOT
 
-LOCKS = sorted((ROOT / "locks").glob("*.txt"))
-DEPLOYED = {"api": ["api"], "recommend": ["recommend"], "train": ["train"]}
-ON_LAMBDA = {"python_version": "3.13", "python_full_version": "3.13.0", "sys_platform": "linux", "extra": ""} | {
+LOCKS: Final = sorted((ROOT / "locks").glob("*.txt"))
+DEPLOYED: Final = {"api": ["api"], "recommend": ["recommend"], "train": ["train"]}
+ON_LAMBDA: Final = {"python_version": "3.13", "python_full_version": "3.13.0", "sys_platform": "linux", "extra": ""} | {
     "platform_system": "Linux",
     "platform_machine": "x86_64",
     "platform_python_implementation": "CPython",
@@ -34,7 +35,7 @@ def test_every_requirement_is_pinned_and_hashed(lock: Path) -> None:
 @pytest.mark.parametrize(
     "lock", [*LOCKS, ROOT / "locks/package.json", ROOT / "locks/package-lock.json"], ids=lambda lock: lock.name
 )
-def test_no_lock_names_a_registry_or_a_place_on_a_machine(lock: Path) -> None:
+def test_no_lock_contains_a_registry_or_a_local_path(lock: Path) -> None:
     text = lock.read_text("utf-8")
     assert not re.search(r"--(extra-)?index-url|--find-links|file:", text)
     assert not re.search(r"(^|[\s\"'=:])/\w", text)  # an absolute path
@@ -51,26 +52,26 @@ def test_every_npm_package_has_a_digest() -> None:
 @pytest.mark.parametrize(("name", "extras"), [*DEPLOYED.items(), ("local", ["api", "recommend", "train", "local"])])
 def test_lock_satisfies_pyproject(name: str, extras: list[str]) -> None:
     pins = _pins(ROOT / f"locks/{name}.txt")
-    wanted = [Requirement(line) for line in requirements(*extras)]
+    required = [Requirement(line) for line in requirements(*extras)]
     assert [
-        str(need) for need in wanted if not need.specifier.contains(pins.get(canonicalize_name(need.name), "0"))
+        str(need) for need in required if not need.specifier.contains(pins.get(canonicalize_name(need.name), "0"))
     ] == []
 
 
 @pytest.mark.parametrize("name", [*DEPLOYED, "local"])
-def test_what_is_deployed_is_what_is_tested(name: str) -> None:
+def test_deployed_versions_are_those_of_the_tests(name: str) -> None:
     tested = _pins(ROOT / "locks/dev.txt")
     deployed = _pins(ROOT / f"locks/{name}.txt")
     assert {package: version for package, version in deployed.items() if tested.get(package) != version} == {}
 
 
 @pytest.mark.parametrize("name", ["api", "recommend"])
-def test_http_functions_leave_training_at_home(name: str) -> None:
+def test_http_functions_do_not_install_training_libraries(name: str) -> None:
     assert not {"tensorflow-cpu", "keras", "pandas", "pyarrow"} & set(_pins(ROOT / f"locks/{name}.txt"))
 
 
 def _pins(lock: Path) -> dict[str, str]:
-    """Package → version, as far as its marker holds on Lambda."""
+    """Return package → version, without packages whose marker is false on Lambda."""
     pins: dict[str, str] = {}
     for line in re.findall(r"^([A-Za-z0-9][^\\\n]*)", lock.read_text("utf-8"), flags=re.MULTILINE):
         pin = Requirement(line.strip())

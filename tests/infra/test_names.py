@@ -1,4 +1,4 @@
-"""Names and numbers: infra/names.yaml is the one place, template.yaml repeats it, the settings fit it."""
+"""template.yaml repeats the names and numbers of infra/names.yaml, and the default settings fit them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def properties(stack: Stack, logical_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("function", ["api", "recommend", "train"])
-def test_functions_are_as_named(stack: Stack, function: str) -> None:
-    wanted, found = names()["functions"][function], stack.functions[f"{function.title()}Function"]
-    assert found.name == f"recsys-prod-{wanted['name']}"
-    assert found.handler == wanted["handler"]
-    assert found.memory_mb == wanted["memory_mb"]
-    assert found.timeout_s == wanted["timeout_s"]
-    assert found.storage_mb == wanted.get("ephemeral_storage_mb")
+def test_functions_match_names_yaml(stack: Stack, function: str) -> None:
+    expected, found = names()["functions"][function], stack.functions[f"{function.title()}Function"]
+    assert found.name == f"recsys-prod-{expected['name']}"
+    assert found.handler == expected["handler"]
+    assert found.memory_mb == expected["memory_mb"]
+    assert found.timeout_s == expected["timeout_s"]
+    assert found.storage_mb == expected.get("ephemeral_storage_mb")
     assert found.architectures == [names()["architecture"]]
     assert found.runtime == (None if function == "train" else names()["runtime"])
     assert found.environment == {
@@ -36,7 +36,7 @@ def test_functions_are_as_named(stack: Stack, function: str) -> None:
         "RECSYS_TABLE": "<Table>",
         "RECSYS_ALLOW_ANONYMOUS_TRAINING": "true",
         "RECSYS_PER_ROUTE_METRICS": "false",
-        "POWERTOOLS_SERVICE_NAME": wanted["name"],
+        "POWERTOOLS_SERVICE_NAME": expected["name"],
         "POWERTOOLS_METRICS_NAMESPACE": "recsys-prod",
         "LOG_LEVEL": "INFO",
         "AWS_ENDPOINT_URL": "",
@@ -50,7 +50,7 @@ def test_log_groups_belong_to_the_functions_and_expire(stack: Stack) -> None:
     assert {group["RetentionInDays"] for group in groups} == {names()["logs"]["retention_days"]}
 
 
-def test_bucket_is_as_named(stack: Stack) -> None:
+def test_bucket_matches_names_yaml(stack: Stack) -> None:
     wanted, found = names()["bucket"], properties(stack, "Bucket")
     assert found["BucketName"] == f"recsys-prod-{wanted['name']}-<AWS::AccountId>-<AWS::Region>"
     rules = {rule.get("Prefix", rule["Id"]): rule for rule in found["LifecycleConfiguration"]["Rules"]}
@@ -68,13 +68,13 @@ def test_models_never_expire(stack: Stack) -> None:
     assert {rule.get("Prefix") for rule in rules if "ExpirationInDays" in rule} == {"uploads/", "inbox/", "receipts/"}
 
 
-def test_table_is_as_named(stack: Stack) -> None:
+def test_table_matches_names_yaml(stack: Stack) -> None:
     found = properties(stack, "Table")
     assert found["TableName"] == f"recsys-prod-{names()['table']['name']}"
     assert found["TimeToLiveSpecification"] == {"AttributeName": names()["table"]["ttl_attribute"], "Enabled": True}
 
 
-def test_queues_are_as_named(stack: Stack) -> None:
+def test_queues_match_names_yaml(stack: Stack) -> None:
     wanted, queue, failed = names()["queue"], properties(stack, "Queue"), properties(stack, "FailedQueue")
     assert queue["QueueName"] == f"recsys-prod-{wanted['name']}"
     assert queue["VisibilityTimeout"] == wanted["visibility_timeout_s"]
@@ -87,25 +87,25 @@ def test_queues_are_as_named(stack: Stack) -> None:
     assert failed["MessageRetentionPeriod"] == wanted["failed_retention_s"]
 
 
-def test_trainings_at_once_are_as_named(stack: Stack) -> None:
+def test_training_concurrency_matches_names_yaml(stack: Stack) -> None:
     assert [trigger.max_concurrency for trigger in stack.triggers] == [names()["functions"]["train"]["max_concurrency"]]
 
 
 def test_settings_fit_the_stack() -> None:
     settings = Settings.from_environment({"RECSYS_BACKEND": "aws"})
     queue, functions = names()["queue"], names()["functions"]
-    # A worker that is killed says nothing: after the last attempt one delivery is left to end the job.
+    # A killed worker cannot fail its job, so one more delivery after the last attempt must remain to do it.
     assert queue["max_receive_count"] == settings.max_attempts + 1
     assert names()["bucket"]["upload_days"] == settings.upload_days
-    # Lambda refuses an event source mapping otherwise.
+    # Otherwise Lambda rejects the event source mapping.
     assert queue["visibility_timeout_s"] >= functions["train"]["timeout_s"]
     assert settings.train_budget_s < functions["train"]["timeout_s"]
     assert settings.max_wait_s < functions["api"]["timeout_s"] < 30
-    # The queue keeps a message long enough for every attempt.
+    # The queue retains a message long enough for every attempt.
     assert queue["retention_s"] > queue["max_receive_count"] * queue["visibility_timeout_s"]
 
 
-def test_throttling_is_as_named(stack: Stack) -> None:
+def test_throttling_matches_names_yaml(stack: Stack) -> None:
     wanted, stage = names()["http"], properties(stack, "HttpApiStage")
     assert stage["DefaultRouteSettings"] == {
         "DetailedMetricsEnabled": False,
@@ -119,13 +119,13 @@ def test_throttling_is_as_named(stack: Stack) -> None:
     assert stage["RouteSettings"] == {"POST /v1/train": training, "POST /v1/uploads": training}
 
 
-def test_thresholds_of_alarms_are_as_named(stack: Stack) -> None:
+def test_alarm_thresholds_match_names_yaml(stack: Stack) -> None:
     wanted = names()["alarms"]
     assert properties(stack, "QueueAgeAlarm")["Threshold"] == wanted["queue_age_s"]
     assert properties(stack, "ServerErrorsAlarm")["Threshold"] == wanted["server_errors"]
     assert properties(stack, "SlowRecommendAlarm")["Threshold"] == wanted["slow_ms"]
 
 
-def test_a_message_outlives_its_time_in_the_queue_in_the_failed_queue() -> None:
-    """SQS counts the retention of a message that is moved from its first arrival."""
+def test_failed_queue_retains_messages_longer_than_the_queue() -> None:
+    """The retention in the failed queue also counts from the time at which a message was first sent."""
     assert names()["queue"]["failed_retention_s"] > names()["queue"]["retention_s"]

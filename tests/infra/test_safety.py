@@ -1,4 +1,4 @@
-"""What the stack lets happen to data: who may do what, what is private, encrypted and kept."""
+"""Security and durability of the stack: permissions, encryption, retention, throttling and alarms."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Final
 
 import pytest
 import yaml
@@ -13,13 +14,13 @@ import yaml
 from recsys.settings import Settings
 from tests.infra.stack import ROOT, Stack, read_sam
 
-ADAPTERS = (
+ADAPTERS: Final = (
     ROOT / "layers/recsys/python/recsys/objects/s3.py",
     ROOT / "layers/recsys/python/recsys/registry/dynamodb.py",
 )
-# Each call on a client, and the permissions it takes. HeadObject is a GetObject to IAM; a transaction takes those of
-# its items, which put and delete (`_to_action`); who uses a presigned form acts as the one who signed it.
-CALLS = {
+# Client method → the IAM actions that it requires. HeadObject requires s3:GetObject. A transaction requires the actions
+# of its items, which put and delete (`_to_action`). A presigned form acts with the permissions of its signer.
+CALLS: Final = {
     "delete_object": {"s3:DeleteObject"},
     "generate_presigned_post": {"s3:PutObject"},
     "get_object": {"s3:GetObject"},
@@ -30,9 +31,9 @@ CALLS = {
     "query": {"dynamodb:Query"},
     "transact_write_items": {"dynamodb:PutItem", "dynamodb:DeleteItem"},
 }
-OPENAPI = ROOT / "layers/recsys/python/recsys/openapi.json"
-BUCKET = "arn:<AWS::Partition>:s3:::<Bucket>"
-REGISTRY = {("<Table.Arn>", f"dynamodb:{action}") for action in ("GetItem", "PutItem")}
+OPENAPI: Final = ROOT / "layers/recsys/python/recsys/openapi.json"
+BUCKET: Final = "arn:<AWS::Partition>:s3:::<Bucket>"
+REGISTRY: Final = {("<Table.Arn>", f"dynamodb:{action}") for action in ("GetItem", "PutItem")}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def stack() -> Stack:
 
 
 def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
-    """(resource, action) of everything but logging."""
+    """Return the `(resource, action)` pairs that a role allows, except logging."""
     statements = stack.statements(role)
     assert {(effect, condition) for effect, _, _, condition in statements} == {("Allow", "{}")}
     return {(resource, action) for _, action, resource, _ in statements if not action.startswith("logs:")}
@@ -85,8 +86,8 @@ def test_each_function_writes_only_its_own_log(stack: Stack, function: str) -> N
     assert stack.functions[f"{function}Function"].role == f"<{function}Role.Arn>"
 
 
-def test_every_call_of_the_adapters_is_allowed_to_a_function(stack: Stack) -> None:
-    """A new call in an adapter fails here until somebody has looked at the roles."""
+def test_roles_allow_every_call_of_the_adapters(stack: Stack) -> None:
+    """A new call in an adapter fails this test until it is listed in `CALLS` and the roles allow it."""
     called = {name for adapter in ADAPTERS for name in _client_calls(adapter)}
     assert called == set(CALLS)
     actions = {action for role in ("ApiRole", "TrainRole") for _, action in allowed(stack, role)}
@@ -105,7 +106,7 @@ def test_bucket_is_private_encrypted_and_versioned(stack: Stack) -> None:
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_only_this_bucket_of_this_account_may_send_to_the_queue(stack: Stack) -> None:
+def test_only_the_bucket_of_this_account_may_send_to_the_queue(stack: Stack) -> None:
     (statement,) = stack.resources["QueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "s3.amazonaws.com"}
     assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", "<Queue.Arn>")
@@ -116,9 +117,9 @@ def test_only_this_bucket_of_this_account_may_send_to_the_queue(stack: Stack) ->
     }
 
 
-def test_every_object_under_uploads_and_inbox_is_announced(stack: Stack) -> None:
-    announced = stack.resources["Bucket"]["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
-    assert [(entry["Event"], entry["Queue"], entry["Filter"]["S3Key"]["Rules"]) for entry in announced] == [
+def test_new_objects_under_uploads_and_inbox_notify_the_queue(stack: Stack) -> None:
+    notifications = stack.resources["Bucket"]["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
+    assert [(entry["Event"], entry["Queue"], entry["Filter"]["S3Key"]["Rules"]) for entry in notifications] == [
         ("s3:ObjectCreated:*", "<Queue.Arn>", [{"Name": "prefix", "Value": prefix}])
         for prefix in ("uploads/", "inbox/")
     ]
@@ -142,8 +143,8 @@ def test_data_outlives_the_stack(file: str, logical_id: str) -> None:
     assert "UpdateReplacePolicy: Retain" in head
 
 
-TOPIC = "arn:aws:sns:eu-central-1:123456789012:operations"
-WATCHED = {
+TOPIC: Final = "arn:aws:sns:eu-central-1:123456789012:operations"
+WATCHED: Final = {
     "ApiErrorsAlarm": ("Errors", {"FunctionName": "<ApiFunction>"}),
     "FailedTrainingAlarm": ("ApproximateNumberOfMessagesVisible", {"QueueName": "<FailedQueue.QueueName>"}),
     "ModelFailedAlarm": ("ModelFailed", {"service": "recommend"}),
@@ -155,7 +156,7 @@ WATCHED = {
 }
 
 
-def test_alarms_watch_what_callers_and_trainings_meet(stack: Stack) -> None:
+def test_alarms_watch_errors_latency_and_the_queues(stack: Stack) -> None:
     alarms = stack.of_type("AWS::CloudWatch::Alarm")
     assert {
         key: (alarm["MetricName"], {entry["Name"]: entry["Value"] for entry in alarm["Dimensions"]})
@@ -163,8 +164,8 @@ def test_alarms_watch_what_callers_and_trainings_meet(stack: Stack) -> None:
     } == WATCHED
 
 
-def test_a_stage_is_not_alarmed_by_the_metrics_of_another() -> None:
-    """The functions' own metrics have no dimension for the stage: each stage has a namespace."""
+def test_alarms_of_a_stage_ignore_the_metrics_of_other_stages() -> None:
+    """The functions' own metrics have no dimension for the stage, so each stage has its own namespace."""
     stack = read_sam("prod")
     namespace = stack.functions["RecommendFunction"].environment["POWERTOOLS_METRICS_NAMESPACE"]
     alarms = stack.of_type("AWS::CloudWatch::Alarm")
@@ -172,13 +173,13 @@ def test_a_stage_is_not_alarmed_by_the_metrics_of_another() -> None:
     assert {alarms[key]["Namespace"] for key in ("ModelFailedAlarm", "SlowRecommendAlarm")} == {namespace}
 
 
-def test_every_alarm_goes_to_the_topic_where_one_is_given() -> None:
+def test_every_alarm_notifies_the_topic_if_one_is_configured() -> None:
     for topic, actions in ((TOPIC, [TOPIC]), ("", [])):
         alarms = read_sam(AlarmTopicArn=topic).of_type("AWS::CloudWatch::Alarm").values()
         assert [alarm["AlarmActions"] for alarm in alarms] == [actions] * len(WATCHED)
 
 
-def test_every_route_that_creates_something_without_a_key_is_throttled(stack: Stack) -> None:
+def test_every_anonymous_post_route_is_throttled(stack: Stack) -> None:
     settings = stack.resources["HttpApiStage"]["Properties"]["RouteSettings"]
     document = json.loads(OPENAPI.read_text("utf-8"))
     anonymous = {
@@ -192,22 +193,22 @@ def test_every_route_that_creates_something_without_a_key_is_throttled(stack: St
 
 
 @pytest.mark.parametrize("file", ["template.yaml", "serverless.yml"])
-def test_stage_is_created_after_the_routes_that_it_throttles(file: str) -> None:
-    """Otherwise API Gateway answers that it finds no such route, and the deployment fails."""
+def test_stage_is_created_after_its_throttled_routes(file: str) -> None:
+    """Otherwise the deployment fails, because API Gateway does not find the routes."""
     lines = (ROOT / file).read_text("utf-8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.strip() == "HttpApiStage:")
     (depends,) = [line for line in lines[start : start + 4] if "DependsOn:" in line]
     assert re.findall(r"Train|Uploads", depends) == ["Train", "Uploads"]
 
 
-def test_anonymous_training_can_be_switched_off() -> None:
+def test_anonymous_training_can_be_disabled() -> None:
     for value in ("true", "false"):
         environment = read_sam(AllowAnonymousTraining=value).functions["ApiFunction"].environment
         settings = Settings.from_environment(environment)
         assert settings.allow_anonymous_training is (value == "true")
 
 
-def test_access_log_has_every_request_and_no_secret(stack: Stack) -> None:
+def test_access_log_identifies_requests_and_contains_no_secrets(stack: Stack) -> None:
     log = stack.resources["HttpApiStage"]["Properties"]["AccessLogSettings"]
     assert log["DestinationArn"] == "<HttpApiLogGroup.Arn>"
     assert {"status", "route", "request_id"} <= set(json.loads(log["Format"]))
@@ -215,7 +216,7 @@ def test_access_log_has_every_request_and_no_secret(stack: Stack) -> None:
 
 
 def _client_calls(adapter: Path) -> set[str]:
-    """Methods called on `self._client`, a paginator's operation in place of `get_paginator`."""
+    """Return the methods called on `self._client`; a paginator counts as the operation that it pages."""
     calls = [node for node in ast.walk(ast.parse(adapter.read_text("utf-8"))) if isinstance(node, ast.Call)]
     found = set()
     for call in calls:
@@ -225,7 +226,7 @@ def _client_calls(adapter: Path) -> set[str]:
     return found
 
 
-def test_every_exception_from_checkov_has_its_reason() -> None:
+def test_every_skipped_checkov_check_has_a_documented_reason() -> None:
     skipped = set(yaml.safe_load((ROOT / "infra" / "checkov.yaml").read_text("utf-8"))["skip-check"])
     review = (ROOT / "docs" / "operations" / "aws-review.md").read_text("utf-8")
     assert set(re.findall(r"^\| (CKV_AWS_\d+) \|", review, re.MULTILINE)) == skipped

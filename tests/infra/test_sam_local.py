@@ -1,4 +1,4 @@
-"""`sam local` finds every route and function of template.yaml: SAM's own parser, without Docker."""
+"""The SAM CLI's parser finds every route and function of template.yaml, so `sam local` can serve them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -15,17 +15,17 @@ from tests.infra.stack import ROOT, read_sam
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packages")]
 
-STAGE = "prod"
-ANY = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
-DEFAULT_ROUTE = ("X-AMAZON-APIGATEWAY-ANY-METHOD", "$default")
-"""SAM CLI's own words for a route key that is `$default`."""
+STAGE: Final = "prod"
+ANY: Final = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+DEFAULT_ROUTE: Final = ("X-AMAZON-APIGATEWAY-ANY-METHOD", "$default")
+"""Method and path by which the SAM CLI represents the route key `$default`."""
 
 
 @pytest.fixture(scope="module")
 def parsed(sam: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What SAM CLI reads from template.yaml."""
+    """Return the routes and functions that the SAM CLI finds in template.yaml."""
     command = [str(sam.with_name("python")), str(Path(__file__).with_name("sam_parser.py"))]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, str(ROOT / "template.yaml"), STAGE],
         env={
             "PATH": os.environ["PATH"],
@@ -37,12 +37,12 @@ def parsed(sam: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    assert result.returncode == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
 
 
-def test_start_api_mounts_every_route_on_its_function(parsed: dict[str, Any]) -> None:
+def test_start_api_maps_every_route_to_its_function(parsed: dict[str, Any]) -> None:
     stack = read_sam(STAGE)
     expected = set()
     for route_key, function in stack.routes.items():
@@ -55,17 +55,17 @@ def test_start_api_mounts_every_route_on_its_function(parsed: dict[str, Any]) ->
     assert {tuple(route) for route in parsed["routes"]} == expected
 
 
-def test_invoke_knows_every_function(parsed: dict[str, Any]) -> None:
+def test_invoke_finds_every_function(parsed: dict[str, Any]) -> None:
     assert set(parsed["environments"]) == {f"recsys-{STAGE}-{name}" for name in ("api", "recommend", "train")}
 
 
-def test_bodies_that_are_not_text_are_encoded_as_on_aws(parsed: dict[str, Any]) -> None:
-    """SAM CLI answers 502 to a body that is not UTF-8 unless its type is listed."""
-    sent = {*RAW_TYPES, "multipart/form-data"}
-    assert set(parsed["binary"]) == {media_type for media_type in sent if not media_type.startswith("text/")}
+def test_binary_media_types_are_declared(parsed: dict[str, Any]) -> None:
+    """The SAM CLI answers 502 to a body that is not UTF-8 unless its media type is declared as binary."""
+    accepted = {*RAW_TYPES, "multipart/form-data"}
+    assert set(parsed["binary"]) == {media_type for media_type in accepted if not media_type.startswith("text/")}
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "RECSYS_BUCKET", "RECSYS_TABLE"])
-def test_every_function_can_be_pointed_at_an_emulator(parsed: dict[str, Any], variable: str) -> None:
-    """`--env-vars` sets only variables that the template declares."""
+def test_every_function_can_be_configured_for_an_emulator(parsed: dict[str, Any], variable: str) -> None:
+    """`sam local --env-vars` sets only variables that the template declares."""
     assert [name for name, variables in parsed["environments"].items() if variable not in variables] == []

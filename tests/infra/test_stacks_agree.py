@@ -1,19 +1,19 @@
-"""template.yaml and serverless.yml describe one and the same deployment."""
+"""template.yaml and serverless.yml describe the same deployment."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from tests.infra.stack import Stack, read_compiled, read_sam, read_serverless
 
-NODE = (pytest.mark.node, pytest.mark.xdist_group("node"))
-COMPILED_ONLY = {
-    # What osls derives from the functions, and serverless.yml does not write out.
+NODE: Final = (pytest.mark.node, pytest.mark.xdist_group("node"))
+COMPILED_ONLY: Final = {
+    # osls generates these from the functions; serverless.yml does not contain them.
     "AWS::ApiGatewayV2::Api",
     "AWS::ApiGatewayV2::Integration",
     "AWS::ApiGatewayV2::Stage",
@@ -30,7 +30,7 @@ def sam_stack() -> Stack:
 
 @pytest.fixture(params=["written", pytest.param("compiled", marks=NODE)])
 def serverless_stack(request: pytest.FixtureRequest) -> Stack:
-    """serverless.yml as it is written, and as osls compiles it."""
+    """Return the stack of serverless.yml, once as written and once as compiled by osls."""
     if request.param == "written":
         return read_serverless()
     return read_compiled(request.getfixturevalue("compiled_stages")["dev"])
@@ -72,7 +72,7 @@ def test_resources_are_the_same(sam_stack: Stack, serverless_stack: Stack, kind:
     assert serverless_stack.of_type(kind) == sam_stack.of_type(kind)
 
 
-def test_neither_has_a_kind_of_resource_that_is_not_compared(sam_stack: Stack) -> None:
+def test_every_type_of_resource_is_compared(sam_stack: Stack) -> None:
     written = {resource["Type"] for resource in read_serverless().resources.values()}
     assert {resource["Type"] for resource in sam_stack.resources.values()} == written | COMPILED_ONLY
 
@@ -93,7 +93,7 @@ def test_derived_resources_are_the_same(sam_stack: Stack, compiled_stages: dict[
 @pytest.mark.node
 @pytest.mark.xdist_group("node")
 def test_compiled_template_passes_cfn_lint(compiled_stages: dict[str, Path]) -> None:
-    # W3005: osls writes every dependency out, also those that a reference already makes.
+    # W3005: osls writes dependencies that a reference already implies.
     lint = [
         str(Path(sys.executable).with_name("cfn-lint")),
         "--ignore-checks",
@@ -101,25 +101,25 @@ def test_compiled_template_passes_cfn_lint(compiled_stages: dict[str, Path]) -> 
         "--",
         str(compiled_stages["dev"]),
     ]
-    done = subprocess.run(lint, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run(lint, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.node
 @pytest.mark.xdist_group("node")
-def test_two_stages_share_no_name_when_compiled(compiled_stages: dict[str, Path]) -> None:
+def test_compiled_stages_have_different_names(compiled_stages: dict[str, Path]) -> None:
     assert not _names(read_compiled(compiled_stages["dev"])) & _names(read_compiled(compiled_stages["prod"]))
 
 
 @pytest.mark.parametrize("read", [read_sam, read_serverless])
-def test_two_stages_share_no_name(read: Any) -> None:
+def test_stages_have_different_names(read: Any) -> None:
     development, production = _names(read("dev")), _names(read("prod"))
     assert len(development) >= 9
     assert not development & production
 
 
 def _names(stack: Stack) -> set[str]:
-    """Every name that must be unique in an account."""
+    """Return every name that must be unique in an account."""
     named = ("BucketName", "TableName", "QueueName", "LogGroupName", "AlarmName", "LayerName", "RoleName")
     properties = [resource["Properties"] for resource in stack.resources.values()]
     return {entry[name] for entry in properties for name in named if name in entry} | {
@@ -128,9 +128,9 @@ def _names(stack: Stack) -> set[str]:
 
 
 def _comparable(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Without what says where the code lies, and without a default that osls writes out."""
-    only_one_writes = ("Content", "ContentUri", "RetentionPolicy", "DefaultRouteSettings")
+    """Return the resources without the location of the code and without defaults that only osls writes."""
+    ignored = ("Content", "ContentUri", "RetentionPolicy", "DefaultRouteSettings")
     return {
-        key: {name: value for name, value in properties.items() if name not in only_one_writes}
+        key: {name: value for name, value in properties.items() if name not in ignored}
         for key, properties in resources.items()
     }

@@ -18,7 +18,7 @@ from tests.benchmarks.serving_sessions import newcomers_ndcg, overlap, split_new
 from tests.benchmarks.serving_stage import random_model
 from tests.made_models import network_of, serving_model
 
-# A history of i0 alone ranks i2 before i1. The order of popularity is i0, i1, i2.
+# With the history i0, the model ranks i2 above i1. By popularity the order is i0, i1, i2.
 MODEL = serving_model(network_of([[0.0, 1.0, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), seen=[[0], [0, 1], [0, 1, 2]])
 
 
