@@ -56,9 +56,7 @@ def package(service_dir: Path, out_dir: Path, *, stage: str = "dev") -> Path:
     """
     node = shutil.which("node")
     if node is None or not OSLS.exists():
-        raise FileNotFoundError(
-            f"osls was not found: it needs node on the PATH and {OSLS}. Install Node.js and run `make osls`."
-        )
+        raise FileNotFoundError(f"osls needs node on the PATH and {OSLS}. Install Node.js and run `make osls`.")
     with _cloudformation_without_stacks() as endpoint:
         subprocess.run(  # noqa: S603 - the project's file, fixed arguments
             [node, str(OSLS), "package", "--stage", stage, "--package", str(out_dir)],

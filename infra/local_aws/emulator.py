@@ -61,10 +61,8 @@ def running_ministack(
     ----------
     python
         Interpreter of the virtual environment in which MiniStack is installed.
-    host
-        Address of the interface to listen on. Containers cannot reach the loopback interface.
-    port
-        Port to listen on.
+    host, port
+        Address to listen on. Containers cannot reach the loopback interface.
     log
         File for MiniStack's output.
     enforce_iam

@@ -44,9 +44,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         folder,
         emulator_port=free_port(),
         template=template,
-        environment={
-            "RECSYS_LEASE_S": "1"
-        },  # A failed message is redelivered after two leases, then with growing delays.
+        # A failed message is redelivered after two leases, then with growing delays.
+        environment={"RECSYS_LEASE_S": "1"},
         enforce_iam=True,
     ) as running:
         yield running
