@@ -71,7 +71,7 @@ $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed
 	@$(BIN)/python $(PIP_INSTALL) -r locks/bench.txt
 	@touch $@
 
-# Needs npm. The versions are in the script; the copied files are committed.
+# Needs npm. The script pins the versions, and the copied files are committed.
 docs-assets: setup
 	$(BIN)/python infra/deployment/docs_assets.py
 

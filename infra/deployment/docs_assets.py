@@ -1,6 +1,6 @@
-"""Copy the assets of Swagger UI and ReDoc from npm into the function `api`, compressed: `make docs-assets`.
+"""Download Swagger UI and ReDoc from npm and store their assets, compressed, in the function `api`: `make docs-assets`.
 
-`static/assets.json` records the versions and digests; a test compares the committed files with it.
+`static/assets.json` records the versions and digests. A test compares the committed files with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 STATIC: Final = Path(__file__).parents[2] / "functions" / "api" / "recsys_api" / "static"
 PACKAGES: Final = {
-    # ReDoc 3 is twice as large and adds links to other services' assistants.
+    # Not ReDoc 3, which is twice as large and adds links to assistants of other services.
     "redoc@2.5.4": ("MIT", ["bundles/redoc.standalone.js"], ["LICENSE", "bundles/redoc.standalone.js.LICENSE.txt"]),
     "swagger-ui-dist@5.35.0": (
         "Apache-2.0",
@@ -24,11 +24,11 @@ PACKAGES: Final = {
         ["LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"],
     ),
 }
-"""By npm package: its licence, the files to copy, and the files with the licences' texts."""
+"""npm package → its licence, the files to copy and the files that contain the licence texts."""
 
 
 def main() -> None:
-    """Download the packages and write the files."""
+    """Download the packages and write the assets, their digests and their licences."""
     digests, licences = {}, []
     for package, (licence, names, licence_names) in PACKAGES.items():
         with TemporaryDirectory() as folder:
@@ -48,9 +48,9 @@ def main() -> None:
 
 
 def _download(package: str, folder: Path) -> dict[str, bytes]:
-    """Return the files of an npm package by name. npm verifies the package's digest."""
+    """Return the content of each file of an npm package, by name. npm verifies the digest of the package."""
     command = ["npm", "pack", package, "--silent", "--pack-destination", str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  # our own arguments
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - fixed arguments
     (archive,) = folder.glob("*.tgz")
     with tarfile.open(archive) as packed:
         files = [member for member in packed.getmembers() if member.isfile()]
