@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from recsys_train.data.interactions import Interactions
-from recsys_train.model.batches import MAX_LENGTH, Histories, final_histories
+from recsys_train.model.batches import MAX_BATCH_USERS, MAX_LENGTH, Histories, final_histories
 
 # The histories: user 0 has items 0, 1, 2, user 1 has items 2, 0, user 2 has item 1.
 PAIRS = [(0, 0), (1, 2), (0, 1), (2, 1), (1, 0), (0, 2)]
@@ -69,3 +69,12 @@ def test_an_unordered_long_history_is_sampled_anew_in_each_epoch() -> None:
     first, second = (next(histories.batches(1, generator)).items[0].tolist() for _ in range(2))
     assert len(set(first)) == len(set(second)) == MAX_LENGTH
     assert set(first) != set(second)
+
+
+def test_batches_of_short_histories_are_limited_in_users() -> None:
+    sizes = [
+        len(batch.items)
+        for batch in Histories.of(many([2] * 3000), ordered=False).batches(8192, np.random.default_rng(0))
+    ]
+    assert sum(sizes) == 3000
+    assert max(sizes) == MAX_BATCH_USERS

@@ -20,6 +20,8 @@ from recsys_train.data.interactions import Int32s, Interactions
 
 MAX_LENGTH: Final = 128
 """Items of a user that one epoch uses: the latest if the order counts, otherwise a new random sample in each epoch."""
+MAX_BATCH_USERS: Final = 1024
+"""Users of a batch: without an order each of them scores all negatives of the step, which takes memory."""
 
 
 def final_histories(interactions: Interactions, decay: float) -> Any:
@@ -140,6 +142,6 @@ def _batch_bounds(lengths: Int32s, n_positions: int) -> list[int]:
     while bounds[-1] < len(lengths):
         start = bounds[-1]
         # The shortest history bounds the number of users from above; the longest of those users sets the padding.
-        end = min(len(lengths), start + max(1, n_positions // int(lengths[start])))
+        end = min(len(lengths), start + min(MAX_BATCH_USERS, max(1, n_positions // int(lengths[start]))))
         bounds.append(min(end, start + max(1, n_positions // int(lengths[end - 1]))))
     return bounds
