@@ -27,7 +27,8 @@ def pairs(interactions: Interactions) -> set[tuple[int, int]]:
 def test_the_parts_are_all_the_interactions_and_share_none(has_times: bool, n_each: int) -> None:
     data = made(200, n_each)
     split = split_interactions(data, has_times=has_times, seed=0)
-    parts = [pairs(part) for part in split]
+    parts = [pairs(part) for part in (split.train, split.validation, split.test)]
+    assert pairs(split.rest) == parts[0] | parts[1]
     assert set.union(*parts) == pairs(data)
     assert sum(len(part) for part in parts) == len(data)
     assert len(np.unique(split.test.users)) == len(split.test) > 0

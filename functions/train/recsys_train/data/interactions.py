@@ -129,11 +129,6 @@ class Interactions:
         is_held_out[order] = position < np.repeat(n_held_out, counts)
         return self[~is_held_out], self[is_held_out]
 
-    def joined(self, others: Self) -> Self:
-        """Return these interactions followed by `others`, which have the same users and items."""
-        parts = (np.concatenate([getattr(self, name), getattr(others, name)]) for name in ("users", "items"))
-        return type(self)(self.user_ids, self.item_ids, *parts)
-
     def without(self, pairs: Self) -> Self:
         """Return these interactions without those whose (user, item) pair is in `pairs`."""
         return self[~np.isin(self._pair_codes(), pairs._pair_codes())]

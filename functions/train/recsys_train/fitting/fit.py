@@ -114,9 +114,9 @@ def fit(
     best = _select_and_train(split, recipe, started, budget_s, on_progress, has_times=has_times, seed=seed)
 
     on_progress(Progress("evaluating"))
-    seen = interactions.without(split.test)  # validation items are known too, so they are no candidates
-    model = evaluate(best.score_users(split.train), seen, split.test, seed=seed)
-    popularity = evaluate(_popularity_scores(split.train), seen, split.test, seed=seed)
+    # Validation items are known too, so they are no candidates.
+    model = evaluate(best.score_users(split.train), split.rest, split.test, seed=seed)
+    popularity = evaluate(_popularity_scores(split.train), split.rest, split.test, seed=seed)
     platt, reliability = _calibrate(best.score_users(split.train), interactions, split, seed)
 
     on_progress(Progress("refitting"))
@@ -207,8 +207,7 @@ def _calibrate(
     held_out = one_per_user(split.validation, np.random.default_rng(seed)) if len(split.validation) else split.test
     seen = interactions.without(held_out)  # the user's other held-out items are no negatives
     platt = fit_platt(top_logits(score_users, seen, held_out))
-    seen = interactions.without(split.test)
-    return platt, measure_reliability(top_logits(score_users, seen, split.test), platt)
+    return platt, measure_reliability(top_logits(score_users, split.rest, split.test), platt)
 
 
 def _leaves_time_for_another(n_epochs: int, training_started: float, deadline: float) -> bool:

@@ -30,15 +30,17 @@ VALIDATION_SHARE: Final = 0.2
 
 
 class Split(NamedTuple):
-    """The parts of the interactions.
+    """The parts of the interactions; all of them are in their original order.
 
     `test` has one pair per user. `validation` has one pair of each of the other users if histories have an order;
-    otherwise it has several pairs of any user. `train` is the rest.
+    otherwise it has several pairs of any user. `rest` is everything but `test`, and
+    `train` is `rest` without `validation`.
     """
 
     train: Interactions
     validation: Interactions
     test: Interactions
+    rest: Interactions
 
 
 def split_interactions(interactions: Interactions, *, has_times: bool, seed: int) -> Split:
@@ -61,9 +63,10 @@ def split_interactions(interactions: Interactions, *, has_times: bool, seed: int
     n_validation = max(50, VALIDATION_PAIRS // interactions.n_items)
     n_test = max(500, TEST_PAIRS // interactions.n_items)
     validation, test = _split_validation_test(held_out, n_validation=n_validation, n_test=n_test, seed=seed)
+    rest = interactions.without(test)
     if not has_times:
-        validation = _share_held_out(interactions.without(test), n_validation, seed)
-    return Split(interactions.without(test).without(validation), validation, test)
+        validation = _share_held_out(rest, n_validation, seed)
+    return Split(rest.without(validation), validation, test, rest)
 
 
 class Fold(NamedTuple):
@@ -89,11 +92,10 @@ def folds_for_selection(split: Split, *, has_times: bool, seed: int) -> list[Fol
         return [Fold(split.train.without(held_out), _of_some_users(held_out, max_users, seed)) if is_larger else first]
     n_users = max(1, len(np.unique(first.held_out.users)))
     n_folds = min(MAX_FOLDS, FOLD_USERS // n_users, max_users // n_users)  # no more scores than one large fold has
-    both = split.train.joined(split.validation)
     folds = [first]
     for fold in range(1, n_folds):
-        held_out = _share_held_out(both, max_users, seed + fold)
-        folds.append(Fold(both.without(held_out), held_out))
+        held_out = _share_held_out(split.rest, max_users, seed + fold)
+        folds.append(Fold(split.rest.without(held_out), held_out))
     return folds
 
 
