@@ -136,7 +136,7 @@ def test_invocation_emits_embedded_metrics(build: Build, service: Service, capsy
     assert line["ServerError"] == [0.0]
 
 
-def test_per_route_metrics_stand_beside_those_of_the_service(build: Build, service: Service, capsys: Captured) -> None:
+def test_per_route_metrics_are_added_to_those_of_the_service(build: Build, service: Service, capsys: Captured) -> None:
     """Each value of a dimension adds a metric, which AWS charges for, and alarms watch the whole service."""
     key = service.published_key()
     capsys.readouterr()

@@ -125,7 +125,7 @@ def test_default_n_returns_all_of_four_items(service: Service) -> None:
     assert len(items(service, service.published_key(), "unknown")) == 4
 
 
-@pytest.mark.parametrize("n", [0, -1, 1001, 10**9, 10**400, "5", 1.0, 1.5, True, None, [1]])
+@pytest.mark.parametrize("n", [0, -1, 1001, 10**9, 10**400, "5", 1.5, True, None, [1]])
 def test_n_that_is_not_an_integer_from_1_to_1000_is_rejected(service: Service, n: object) -> None:
     document = assert_problem(service.client.recommend(str(service.published_key()), n=n), 422, "invalid-request")
 
