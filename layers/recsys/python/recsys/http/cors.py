@@ -11,7 +11,6 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +24,7 @@ PUBLISHABLE_ROUTES: Final = frozenset(
 """Path templates of the routes that the scope `recommend` permits."""
 
 _REQUEST_HEADERS: Final = "Content-Type, Idempotency-Key, Prefer, X-API-Key"
-_EXPOSED_HEADERS: Final = "ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
+_EXPOSED_HEADERS: Final = b"ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
 _READ_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _MAX_AGE_S: Final = 7200  # the longest that Chromium honours
 
@@ -61,7 +60,7 @@ def preflight_response(request: Request, allowed_methods: str, *, origins: Abstr
     return Response(status_code=204, headers=headers)
 
 
-def response_headers(context: RequestContext, origin: str | None, origins: AbstractSet[str]) -> dict[str, str]:
+def response_headers(context: RequestContext, origin: str, origins: AbstractSet[str]) -> list[tuple[bytes, bytes]]:
     """Return the CORS headers of a response to a request that is not a preflight.
 
     Parameters
@@ -69,13 +68,16 @@ def response_headers(context: RequestContext, origin: str | None, origins: Abstr
     context
         The request; `key_origin` is the origin that its publishable key permits.
     origin
-        Value of the `Origin` header; None if it is missing.
+        Value of the `Origin` header.
     origins
         Origins that are permitted on every route.
     """
-    if origin is None or not (origin in origins or origin == context.key_origin):
-        return {}
-    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED_HEADERS}
+    if origin not in origins and origin != context.key_origin:
+        return []
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", _EXPOSED_HEADERS),
+    ]
 
 
 class PageWriteMiddleware:
@@ -110,9 +112,10 @@ class PageWriteMiddleware:
         """Handle one ASGI connection; anything but HTTP is passed through."""
         app = self._app
         if scope["type"] == "http" and scope["method"] not in _READ_METHODS:
-            headers = Headers(scope=scope)
-            is_foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-            if is_foreign and "x-api-key" not in headers and headers.get("origin") not in self._origins:
+            headers = dict(scope["headers"])
+            is_foreign = headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            if is_foreign and b"x-api-key" not in headers and origin not in self._origins:
                 app = self._reject(request_context(scope), _page_may_not_write())
         await app(scope, receive, send)
 

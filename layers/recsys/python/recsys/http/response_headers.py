@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.http import cors
 from recsys.http.middleware import request_context
 
+# As bytes, because every recommendation passes this middleware, and Starlette's header classes encode each name again.
 _DEFAULTS: Final = {
     # Nothing on this service is meant to be guessed, embedded, or cached unless a route says so.
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
     # Pages of other origins read a response by CORS only, never by embedding it.
-    "Cross-Origin-Resource-Policy": "same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
 }
 """Headers by name; a response that sets one of them keeps its own value."""
+
+_VARY: Final = (b"vary", b"Origin")
 
 
 class ResponseHeadersMiddleware:
@@ -43,15 +45,17 @@ class ResponseHeadersMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        origin = Headers(scope=scope).get("origin")
+        origin = dict(scope["headers"]).get(b"origin")
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _DEFAULTS.items():
-                    headers.setdefault(name, value)
-                headers.add_vary_header("Origin")
-                headers.update(cors.response_headers(request_context(scope), origin, self._origins))
+                headers = list(message.get("headers", ()))
+                present = {name for name, _ in headers}
+                headers += [header for header in _DEFAULTS.items() if header[0] not in present]
+                headers.append(_VARY)
+                if origin is not None and b"access-control-allow-origin" not in present:
+                    headers += cors.response_headers(request_context(scope), origin.decode("latin-1"), self._origins)
+                message = {**message, "headers": headers}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
