@@ -14,6 +14,7 @@ from recsys.keys.authentication import Authenticator
 from recsys.objects.store import ObjectStore
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
+from recsys_api.jobs import FindPlace
 from recsys_api.routes.keys import create_key_router
 from recsys_api.routes.models import create_model_router
 from recsys_api.routes.service import ReadinessCheck, create_service_router
@@ -79,8 +80,12 @@ def create_router(
     *,
     clock: Clock = utc_now,
     readiness_checks: Sequence[ReadinessCheck] = (),
+    find_place: FindPlace = lambda _job_id: None,
 ) -> APIRouter:
-    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`."""
+    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
+
+    `find_place` tells where a queued job stands; the default knows nothing, because SQS has no positions.
+    """
     # Without a cache, because a change to a key must see the changes before it.
     authenticator = Authenticator(registry, clock=clock)
     key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
@@ -93,6 +98,7 @@ def create_router(
             settings,
             required_key=key,
             optional_key=optional_key(authenticator, allow_anonymous=settings.allow_anonymous_training),
+            find_place=find_place,
         ),
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),
