@@ -47,7 +47,7 @@ class FairQueue:
     The next job is chosen by these rules, in this order:
 
     1. **Turns.** While a key waits, every other key gets at most one turn, the training under way included. Therefore
-       a key waits at most (number of keys with work) × (longest training).
+       a known key waits at most (number of keys with work) × (longest training).
     2. **Known keys before anonymous ones.** All anonymous keys together count as one key among the known ones: a flood
        of anonymous jobs delays a known key by one training, and known keys cannot starve the anonymous ones.
     3. **Fair queueing by cost.** Among the keys whose turn may come, the smallest finish tag wins: the key's previous

@@ -74,8 +74,7 @@ def main() -> None:
             look_s = time.monotonic() - started_s
             for ended_event, end in ended:
                 _work(ended_event, trainer, watcher, current, end)
-            event = queue.start()
-            if event is not None:
+            if (event := queue.start()) is not None:
                 _work(event, trainer, watcher, current)
                 queue.finish()
         if time.monotonic() >= next_sweep_s:

@@ -118,9 +118,7 @@ _arrivals = st.lists(
 
 
 @given(arrivals=_arrivals, n_anonymous=st.integers(0, 4))
-def test_no_key_waits_longer_than_one_training_per_key(
-    arrivals: list[tuple[int, float, float]], n_anonymous: int
-) -> None:
+def test_no_key_waits_longer_than_its_bound(arrivals: list[tuple[int, float, float]], n_anonymous: int) -> None:
     jobs, now_s = [], 0.0
     for number, (key, pause_s, duration_s) in enumerate(arrivals):
         now_s += pause_s
