@@ -22,6 +22,7 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.records import JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
+from recsys_api.jobs import FindPlace
 from recsys_api.routes.service import ReadinessCheck
 
 _UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/uploads", "/local/uploads"})
@@ -34,6 +35,7 @@ def create_app(
     *,
     readiness_checks: Sequence[ReadinessCheck] = (),
     check_space: ReadinessCheck = lambda: None,
+    find_place: FindPlace = lambda _job_id: None,
 ) -> FastAPI:
     """Return the app that serves every route of the local service.
 
@@ -47,6 +49,8 @@ def create_app(
         Checks that `/health/ready` makes besides reading from the registry and the store.
     check_space
         Raises `NotReady` when the disk is almost full; called before an upload is read.
+    find_place
+        Tells where a queued job stands.
     """
 
     async def reject_upload_without_space(request: Request) -> None:
@@ -56,7 +60,9 @@ def create_app(
     guarded = [Depends(reject_upload_without_space)]
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app, origins=parse_origins(settings.cors_origins))
-    api_router = recsys_api.app.create_router(registry, store, settings, readiness_checks=readiness_checks)
+    api_router = recsys_api.app.create_router(
+        registry, store, settings, readiness_checks=readiness_checks, find_place=find_place
+    )
     app.include_router(api_router, dependencies=guarded)
     app.include_router(recsys_recommend.app.create_router(registry, store, settings))
     app.include_router(_create_upload_router(registry, store, settings), dependencies=guarded)

@@ -15,6 +15,7 @@ from recsys.settings import InvalidSetting, Settings
 from recsys_local.adapters import lock_data_dir, open_locked_store, open_registry
 from recsys_local.app import answer_on_shutdown, create_app
 from recsys_local.connections import ConnectionLimits, create_server, listen, serve, url_of
+from recsys_local.queue_file import QueueFile
 from recsys_local.readiness import WORKER_SILENT_AFTER_S, DataDirCheck, FreeSpaceCheck, WorkerCheck
 from recsys_local.sample import SampleRun
 from recsys_local.worker_process import WorkerProcess
@@ -57,7 +58,14 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
         worker = WorkerProcess(data_dir, hung_after_s=max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S))
         check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)
         checks = (DataDirCheck.of(data_dir), check_space, WorkerCheck(lambda: worker.silent_s))
-        app = create_app(registry, store, settings, readiness_checks=checks, check_space=check_space)
+        app = create_app(
+            registry,
+            store,
+            settings,
+            readiness_checks=checks,
+            check_space=check_space,
+            find_place=QueueFile(data_dir).place_of,
+        )
         server = create_server(answer_on_shutdown(app), limits)
         print(
             f"recsys is running on {base_url} (docs at {base_url}/docs) and keeps its state in {data_dir}/. "

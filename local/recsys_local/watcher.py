@@ -30,8 +30,8 @@ _CLOCK_TICK_NS: Final = 1_000_000_000
 class ObjectWatcher:
     """Finds objects under `uploads/` and `inbox/` that are not marked as done.
 
-    A file is reported once two successive looks find it unchanged, and a file in the inbox once it has also been
-    unchanged for `SETTLED_S` seconds, so that a file is not read while it is being copied.
+    An upload is reported at once. A file in the inbox is reported when two successive looks find it unchanged and it
+    has been unchanged for `SETTLED_S` seconds, so that a file is not read while it is being copied.
 
     Parameters
     ----------
@@ -93,10 +93,10 @@ class ObjectWatcher:
         self._done.add((event.name, event.version))
 
     def _is_settled(self, info: ObjectInfo) -> bool:
-        if (info.name, info.version) not in self._last_look:
-            return False
         if isinstance(layout.parse_source(info.name), Upload):
             return True  # the service creates it in one step
+        if (info.name, info.version) not in self._last_look:
+            return False
         # `modified_at` would not do: a copy can keep the modification time of its original, even one in the future.
         return info.arrived_at <= after(self.clock(), -SETTLED_S)
 

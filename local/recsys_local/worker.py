@@ -28,6 +28,8 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_local.adapters import open_registry, open_store
 from recsys_local.progress import TrainingProgress
+from recsys_local.queue_file import QueueFile
+from recsys_local.training_queue import EndJob, TrainingQueue
 from recsys_local.watcher import ObjectWatcher
 from recsys_local.worker_process import HEARTBEAT, HEARTBEAT_EVERY_S, SCRATCH
 from recsys_train.events import ObjectCreated, process
@@ -61,22 +63,27 @@ def main() -> None:
     store = open_store(data_dir)
     trainer = Trainer(store, registry, settings, owner="local-worker", on_progress=current)
     watcher = ObjectWatcher(store, data_dir)
+    queue = TrainingQueue(trainer, watcher, QueueFile(data_dir))
     looking, sweeping = LogOnChange(), LogOnChange()
     next_sweep_s = 0.0
     while True:
         started_s = time.monotonic()
-        look_s = 0.0
+        look_s, event = 0.0, None
         with looking.log_on_change():
-            events = watcher.look()
+            ended = queue.look()
             look_s = time.monotonic() - started_s
-            for event in events:
+            for ended_event, end in ended:
+                _work(ended_event, trainer, watcher, current, end)
+            if (event := queue.start()) is not None:
                 _work(event, trainer, watcher, current)
+                queue.finish()
         if time.monotonic() >= next_sweep_s:
             next_sweep_s = time.monotonic() + SWEEP_EVERY_S
             with sweeping.log_on_change():
                 registry.remove_expired()
                 sweep_expired(store, keep_days=settings.upload_days)
-        time.sleep(max(LOOK_EVERY_S, look_s / MAX_LOOK_SHARE))
+        if event is None:
+            time.sleep(max(LOOK_EVERY_S, look_s / MAX_LOOK_SHARE))
 
 
 class LogOnChange:
@@ -98,12 +105,21 @@ class LogOnChange:
             self._last = None
 
 
-def _work(event: ObjectCreated, trainer: Trainer, watcher: ObjectWatcher, current: CurrentJob) -> None:
-    """Train on one object, log the outcome, and mark the object as done unless it must be retried."""
+def _work(
+    event: ObjectCreated,
+    trainer: Trainer,
+    watcher: ObjectWatcher,
+    current: CurrentJob,
+    end: EndJob | None = None,
+) -> None:
+    """Train on one object, log the outcome, and mark the object as done unless it must be retried.
+
+    Instead of training, `end` ends the job if given.
+    """
     started_at = utc_now()
     try:
         with contextlib.closing(current):
-            job = process(event, trainer)
+            job = (end or process)(event, trainer)
     except (JobBusy, LeaseLost, Unavailable) as error:
         _logger.warning("%s: %s Retrying.", event.name, error.detail)
         time.sleep(RETRY_AFTER_S)

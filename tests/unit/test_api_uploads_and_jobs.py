@@ -66,6 +66,8 @@ def test_queued_job_has_a_retry_after_header(service: Service) -> None:
         "metrics": None,
         "problem": None,
         "model_version": None,
+        "queue_position": None,
+        "estimated_wait_s": None,
         "created_at": service.now.timestamp,
         "updated_at": service.now.timestamp,
     }

@@ -16,6 +16,7 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
+from recsys_api.jobs import FindPlace
 from recsys_api.routes.docs import create_docs_router
 from recsys_api.routes.keys import create_key_router
 from recsys_api.routes.models import create_model_router
@@ -83,8 +84,12 @@ def create_router(
     *,
     clock: Clock = utc_now,
     readiness_checks: Sequence[ReadinessCheck] = (),
+    find_place: FindPlace = lambda _job_id: None,
 ) -> APIRouter:
-    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`."""
+    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
+
+    `find_place` tells where a queued job stands; the default knows nothing, because SQS has no positions.
+    """
     # Without a cache, because a change to a key must see the changes before it.
     authenticator = Authenticator(registry, clock=clock)
     key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
@@ -96,7 +101,12 @@ def create_router(
     router = APIRouter()
     for part in (
         create_training_router(
-            registry, training, settings, required_key=training_key, optional_key=optional_training_key
+            registry,
+            training,
+            settings,
+            required_key=training_key,
+            optional_key=optional_training_key,
+            find_place=find_place,
         ),
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import anyio.to_thread
@@ -20,6 +21,26 @@ _JOB_ID: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}")
 _FIRST_PAUSE_S: Final = 0.1
 _MAX_PAUSE_S: Final = 0.5
 _PAUSE_GROWTH: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """Where a queued job stands.
+
+    Parameters
+    ----------
+    position
+        1 for the job that is trained next.
+    wait_s
+        Estimated time until its training starts, in seconds; None before the first estimate is possible.
+    """
+
+    position: int
+    wait_s: int | None
+
+
+FindPlace = Callable[[str], QueuePlace | None]
+"""Returns where the job with an id stands; None if that is not known."""
 
 
 def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:

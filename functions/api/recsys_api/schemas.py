@@ -195,7 +195,8 @@ class JobBody(BaseModel):
         JobState,
         Field(
             description="`queued`, `running`, or one of the final statuses: `succeeded`, `failed`, or `superseded` if "
-            "a version trained on newer data was published first."
+            "a version trained on newer data was published first, or a newer file of the key replaced this one in the "
+            "queue."
         ),
     ]
     progress: Annotated[
@@ -208,12 +209,23 @@ class JobBody(BaseModel):
         Field(description="Why the training failed: `type`, `title`, `detail`, `hint` and `errors`; null otherwise."),
     ]
     model_version: Annotated[str | None, Field(description="Version that the job published; null unless it succeeded.")]
+    queue_position: Annotated[
+        int | None,
+        Field(
+            description="Position in the queue of a machine, 1 for the training that starts next; it can grow, because "
+            "keys take turns. null unless the job is queued, and always null on AWS."
+        ),
+    ]
+    estimated_wait_s: Annotated[
+        int | None,
+        Field(description="Estimated seconds until the training starts; null if there is no estimate."),
+    ]
     created_at: _CreatedAt
     updated_at: Annotated[str, Field(description="Time of the last change (UTC, ISO 8601).")]
 
     @classmethod
-    def of(cls, job: Job) -> JobBody:
-        """Convert a job for its owner."""
+    def of(cls, job: Job, *, position: int | None = None, wait_s: int | None = None) -> JobBody:
+        """Convert a job for its owner. `position` and `wait_s` are those of a queued job."""
         return cls(
             job_id=job.job_id,
             key_id=job.key_id,
@@ -223,6 +235,8 @@ class JobBody(BaseModel):
             metrics=job.metrics,
             problem=to_document(job.problem) if job.problem else None,
             model_version=job.version,
+            queue_position=position,
+            estimated_wait_s=wait_s,
             created_at=job.created_at,
             updated_at=job.updated_at,
         )

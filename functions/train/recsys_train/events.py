@@ -62,17 +62,45 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     JobBusy, LeaseLost, Unavailable
         Retry later.
     """
-    job = _find_or_create_job(event, trainer)
+    job = find_or_create_job(event, trainer)
     if job is None:
         return None
-    job = trainer.run(job.job_id, data_timestamp=event.data_timestamp)
+    return _receipted(trainer.run(job.job_id, data_timestamp=event.data_timestamp), trainer)
+
+
+def supersede(event: ObjectCreated, trainer: Trainer) -> Job | None:
+    """End the job of an object as superseded without training, because a newer file of its key waits.
+
+    The receipt of a drop is written. A job that is final already keeps its outcome.
+
+    Returns
+    -------
+    Job or None
+        The final job; None if the object does not start a training.
+
+    Raises
+    ------
+    JobBusy, Unavailable
+        Retry later.
+    """
+    job = find_or_create_job(event, trainer)
+    if job is None:
+        return None
+    return _receipted(trainer.supersede(job.job_id, data_timestamp=event.data_timestamp), trainer)
+
+
+def _receipted(job: Job, trainer: Trainer) -> Job:
+    """Write the receipt of a final job if it was dropped and has none."""
     if job.receipt_name is not None and job.receipted_at is None:
         write_receipt(job, trainer.store, trainer.registry, trainer.clock)
     return job
 
 
-def _find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
-    """Return the job of an upload or create that of a drop; log the reason if there is none."""
+def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
+    """Return the job of an upload or create that of a drop; log the reason and return None if there is none.
+
+    The job of a drop is created once, however often the event is repeated.
+    """
     try:
         source = layout.parse_source(checked_name(event.name))
         if isinstance(source, Drop):

@@ -6,6 +6,7 @@ attempt fails the job as well.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import tempfile
@@ -126,6 +127,35 @@ class Trainer:
                 raise
             _log_last_failure(lease, error)
             self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts, _reason(error)), None)
+        return self._finished(job_id)
+
+    def supersede(self, job_id: str, *, data_timestamp: str) -> Job:
+        """End a job as superseded without training, unless it is final already.
+
+        Parameters
+        ----------
+        job_id, data_timestamp
+            As for `run`.
+
+        Returns
+        -------
+        Job
+            The final job. Objects of its unpublished attempts have been deleted.
+
+        Raises
+        ------
+        JobNotFound
+            The job does not exist.
+        JobBusy
+            Another worker holds the lease.
+        LeaseLost
+            Another worker took the job over in this moment.
+        """
+        with contextlib.suppress(JobFinished):
+            lease = self.registry.claim_job(
+                job_id, owner=self.owner, data_timestamp=data_timestamp, lease_s=self.settings.lease_s
+            )
+            self.registry.supersede_job(lease)
         return self._finished(job_id)
 
     def _record_error(self, lease: Lease) -> None:

@@ -72,6 +72,7 @@ def create_training_router(
     *,
     required_key: Callable[..., KeyRecord],
     optional_key: Callable[..., KeyRecord | None],
+    find_place: jobs.FindPlace,
 ) -> APIRouter:
     """Create the router for `POST /v1/train`, `POST /v1/uploads` and `GET /v1/jobs/{job_id}`."""
     router = APIRouter(tags=["Training"])
@@ -168,7 +169,9 @@ def create_training_router(
         Once it has finished, the response also contains its metrics or its problem.
         """
         found = jobs.job_of_key(registry, key, job_id)
-        return JSONResponse(JobBody.of(found).model_dump(), headers={} if found.state.is_final else _RETRY_AFTER)
+        place = find_place(job_id) if found.state is JobState.QUEUED else None
+        body = JobBody.of(found, position=place.position, wait_s=place.wait_s) if place else JobBody.of(found)
+        return JSONResponse(body.model_dump(), headers={} if found.state.is_final else _RETRY_AFTER)
 
     return router
 

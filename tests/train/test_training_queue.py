@@ -1,0 +1,138 @@
+"""The worker's queue: which files it trains on, in which order, and what their jobs say meanwhile."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from recsys.clock import utc_now
+from recsys.registry.records import Job, JobState, KeyRecord
+from recsys_local.queue_file import QueueFile, QueuePlace
+from recsys_local.training_queue import OVERHEAD_BYTES, TrainingQueue
+from recsys_local.watcher import ObjectWatcher
+from recsys_train.events import ObjectCreated
+from tests.markers import TENSORFLOW
+from tests.train.backend import GOOD_CSV, Backend
+
+pytestmark = list(TENSORFLOW)
+
+
+class Machine:
+    """A queue over a real directory. Files arrive a moment apart, by the clock of the file system."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.data_dir = backend.root / "objects"
+        (self.data_dir / ".scratch").mkdir(parents=True)
+        self.trainer = backend.worker("local-worker")
+        self.watcher = ObjectWatcher(backend.store, self.data_dir)
+        self.queue_file = QueueFile(self.data_dir)
+        self.queue = TrainingQueue(self.trainer, self.watcher, self.queue_file)
+
+    def add_known_key(self, key_id: str) -> None:
+        self.backend.registry.create_key(KeyRecord(key_id, utc_now(), secret_sha256="5" * 64))
+
+    def upload(self, job_id: str, key_id: str, content: bytes = GOOD_CSV) -> None:
+        name = f"uploads/{job_id}.csv"
+        now = self.backend.now
+        self.backend.registry.create_job(Job(job_id, key_id, name, created_at=now, updated_at=now))
+        self.backend.store.create(name, content)
+        time.sleep(0.02)
+
+    def look(self) -> list[str]:
+        """Look for files, end those that need no training, and return their names."""
+        ended = self.queue.look()
+        for event, end in ended:
+            end(event, self.trainer)
+            self.watcher.mark_done(event)
+        return [event.name for event, _ in ended]
+
+    def train_next(self) -> str:
+        event = self.queue.start()
+        assert event is not None
+        self.backend.process(event, self.trainer)
+        self.watcher.mark_done(event)
+        self.queue.finish()
+        return event.name
+
+    def state(self, job_id: str) -> JobState:
+        return self.backend.registry.get_job(job_id).state
+
+
+@pytest.fixture
+def machine(backend: Backend) -> Machine:
+    return Machine(backend)
+
+
+def test_known_key_is_trained_before_anonymous_ones_that_came_first(machine: Machine) -> None:
+    for number in range(3):
+        machine.upload(f"anonymous{number}", machine.backend.add_key().key_id)
+    machine.add_known_key("shop")
+    machine.upload("known", "shop")
+    machine.look()
+    assert [machine.train_next() for _ in range(2)] == ["uploads/known.csv", "uploads/anonymous0.csv"]
+    assert machine.state("known") is JobState.SUCCEEDED
+
+
+def test_newer_file_of_a_key_supersedes_the_waiting_one_without_training(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    machine.upload("older", "shop")
+    machine.look()
+    machine.upload("newer", "shop")
+    assert machine.look() == ["uploads/older.csv"]
+    assert (machine.state("older"), machine.backend.fits) == (JobState.SUPERSEDED, 0)
+    assert machine.train_next() == "uploads/newer.csv"
+    assert machine.look() == []
+    assert machine.queue.start() is None
+
+
+def test_superseded_drop_gets_its_receipt(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    for name in ("older", "newer"):
+        machine.backend.store.create(f"inbox/shop/{name}.csv", GOOD_CSV)
+        time.sleep(0.02)
+    machine.watcher.clock = lambda: "2999-01-01T00:00:00.000000Z"  # type: ignore[assignment,return-value]
+    machine.look()
+    assert machine.look() == ["inbox/shop/older.csv"]
+    assert machine.backend.receipt("receipts/shop/older.json")["status"] == "superseded"
+
+
+def test_final_job_is_not_trained_again_after_a_restart(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    machine.upload("job1", "shop")
+    machine.look()
+    machine.train_next()
+    restarted = TrainingQueue(
+        machine.trainer, ObjectWatcher(machine.backend.store, machine.data_dir), machine.queue_file
+    )
+    assert [event.name for event, _ in restarted.look()] == ["uploads/job1.csv"]
+    assert restarted.start() is None
+
+
+def test_failed_training_returns_to_the_queue(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    machine.upload("job1", "shop")
+    machine.look()
+    first: ObjectCreated | None = machine.queue.start()
+    machine.queue.finish()
+    machine.look()
+    assert machine.queue.start() == first
+
+
+def test_positions_and_estimates_are_published(machine: Machine) -> None:
+    for name, size in (("small", 1), ("large", 2 * OVERHEAD_BYTES)):
+        machine.add_known_key(name)
+        machine.upload(name, name, GOOD_CSV + b"\n" * size)
+    machine.look()
+    reader = QueueFile(machine.data_dir)
+    assert [reader.place_of(name) for name in ("small", "large")] == [QueuePlace(1, None), QueuePlace(2, None)]
+    machine.train_next()
+    place = reader.place_of("large")
+    assert place == QueuePlace(1, 0)
+    assert reader.place_of("small") is None
+
+
+def test_position_is_unknown_before_the_worker_has_started(tmp_path: Path) -> None:
+    assert QueueFile(tmp_path).place_of("job1") is None
