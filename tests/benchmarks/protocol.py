@@ -18,17 +18,14 @@ from recsys_train.data.interactions import Int32s, Interactions
 ROOT: Final = Path(__file__).parents[2]
 BUNDLED: Final = "online_retail"
 GOWALLA: Final = "gowalla"
-SETS: Final = (BUNDLED, "ml-100k", GOWALLA, "citeulike", "video_games")
+SETS: Final = (BUNDLED, "ml-100k", GOWALLA)
 TRAIN_FILES: Final = {
     BUNDLED: ROOT / "local/recsys_local/sample/online_retail.csv.gz",
     "ml-100k": Path("ml-100k/interactions.csv"),
     GOWALLA: Path("gowalla/train.csv.gz"),
-    "citeulike": Path("citeulike/train.csv.gz"),
-    "video_games": Path("video_games/train.csv.gz"),
 }
 """The file that `recsys train` receives; relative paths are in the folder of the sets that may not be bundled."""
-TEST_FILES: Final = {name: Path(name) / "test.csv.gz" for name in (GOWALLA, "citeulike", "video_games")}
-"""The test part of each set that comes with one."""
+GOWALLA_TEST: Final = Path("gowalla/test.csv.gz")
 CUTOFF: Final = 20
 NCF_CUTOFF: Final = 10
 NCF_NEGATIVES: Final = 99
@@ -118,9 +115,9 @@ def load(name: str, folder: Path | None, *, with_scores: bool = False) -> DataSe
         Whether `train` is `ScoredInteractions`, which costs memory.
     """
     path = train_file(name, folder)
-    if name in TEST_FILES:
+    if name == GOWALLA:
         assert folder is not None
-        data = _given_split(name, path, folder / TEST_FILES[name])
+        data = _given_split(name, path, folder / GOWALLA_TEST)
     else:
         data = leave_last_out(name, path)
     return replace(data, train=add_scores(data.train, path)) if with_scores else data

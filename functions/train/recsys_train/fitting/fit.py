@@ -5,31 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from recsys.model.neumf import Dims, Floats
 from recsys.registry.records import Progress
 from recsys_train.data.interactions import Interactions
-from recsys_train.fitting.calibration import (
-    IDENTITY,
-    Platt,
-    Reliability,
-    fit_platt,
-    measure_reliability,
-    one_per_user,
-    top_logits,
-)
-from recsys_train.fitting.evaluation import Quality, ScoreUsers, evaluate, lift_interval, mean_ndcg_at_20
+from recsys_train.fitting.evaluation import Quality, ScoreUsers, evaluate, lift_interval
 from recsys_train.fitting.recipe import Hyperparameters, Recipe
 from recsys_train.fitting.scoring import score_users
 from recsys_train.fitting.selection import select_hyperparameters
-from recsys_train.fitting.split import Split, folds_for_selection, split_interactions
+from recsys_train.fitting.split import Split, split_interactions
 from recsys_train.fitting.training import TrainingRun
-
-SELECTION_BUDGET: Final = 0.25
-"""Share of the time budget after which the search for a closed-form model ends."""
 
 OnProgress = Callable[[Progress], None]
 """Called with the state of a training; an exception that it raises ends the training."""
@@ -46,8 +34,6 @@ class FitResult:
     quality, popularity
         Means over `evaluated_users` of the network trained on `measured_interactions`, and of the popularity ranking.
         These users took no part in any selection, unless fewer than `split.MIN_SPLIT_USERS` have a held-out item.
-    reliability
-        How well the scores of the same network estimate probabilities; None without held-out interactions.
     lift_interval
         95% interval of the ratio of both NDCG@20, see `evaluation.lift_interval`.
     fit_s
@@ -58,7 +44,6 @@ class FitResult:
     weights: dict[str, Floats]
     quality: Quality
     popularity: Quality
-    reliability: Reliability | None
     lift_interval: tuple[float, float] | None
     evaluated_users: int
     measured_interactions: int
@@ -114,19 +99,16 @@ def fit(
     best = _select_and_train(split, recipe, started, budget_s, on_progress, has_times=has_times, seed=seed)
 
     on_progress(Progress("evaluating"))
-    # Validation items are known too, so they are no candidates.
-    model = evaluate(best.score_users(split.train), split.rest, split.test, seed=seed)
-    popularity = evaluate(_popularity_scores(split.train), split.rest, split.test, seed=seed)
-    platt, reliability = _calibrate(best.score_users(split.train), interactions, split, seed)
+    model = evaluate(best.score_users(split.train), split.train, split.test, seed=seed)
+    popularity = evaluate(_popularity_scores(split.train), split.train, split.test, seed=seed)
 
     on_progress(Progress("refitting"))
     final = _train_again(interactions, recipe, best.hyperparameters, deadline, on_progress, seed=seed)
     return FitResult(
         dims=final.network.dims,
-        weights=platt.fold(final.network.weights()),
+        weights=final.network.weights(),
         quality=model.quality(),
         popularity=popularity.quality(),
-        reliability=reliability,
         lift_interval=lift_interval(model, popularity, seed=seed),
         evaluated_users=len(split.test),
         measured_interactions=len(split.train),
@@ -165,49 +147,33 @@ def _select_and_train(
 ) -> _Checkpoint:
     """Select the hyperparameters, train on the training part, and return the best epoch by validation.
 
-    The optimiser's state is freed on return, because the second training needs the memory.
+    The closed-form model and the optimiser's state are freed on return, because the second training needs the memory.
     """
     on_progress(Progress("choosing"))
-    selected = select_hyperparameters(
-        folds_for_selection(split, has_times=has_times, seed=seed),
-        recipe,
-        has_times=has_times,
-        seed=seed,
-        deadline=started + SELECTION_BUDGET * budget_s,
-    )
+    selection = select_hyperparameters(split.train, split.validation, recipe, has_times=has_times, seed=seed)
     on_progress(Progress("fitting"))
     training_started = time.monotonic()
-    training = TrainingRun.start(split.train, recipe, selected, seed=seed)
-    best = _validate(training, selected, split)
+    training = TrainingRun.start(
+        split.train, recipe, selection.hyperparameters, seed=seed, warm_start=selection.warm_start
+    )
+    best = _validate(training, selection.hyperparameters, split, seed)
     while (
         training.n_epochs < min(recipe.max_epochs, best.hyperparameters.epochs + recipe.patience)
         and _leaves_time_for_another(training.n_epochs, training_started, started + budget_s)
     ):  # fmt: skip
         loss = training.run_epoch(deadline=started + budget_s / 2)
-        latest = _validate(training, selected, split)
+        latest = _validate(training, selection.hyperparameters, split, seed)
         on_progress(Progress("fitting", training.n_epochs, recipe.max_epochs, loss, latest.ndcg))
         if latest.ndcg > best.ndcg and latest.is_finite:
             best = latest
     return best
 
 
-def _validate(training: TrainingRun, hyperparameters: Hyperparameters, split: Split) -> _Checkpoint:
+def _validate(training: TrainingRun, hyperparameters: Hyperparameters, split: Split, seed: int) -> _Checkpoint:
     dims, weights = training.network.dims, training.network.weights()
     scores = score_users(dims, weights, hyperparameters.decay, split.train)
-    ndcg = mean_ndcg_at_20(scores, split.train, split.validation)
+    ndcg = evaluate(scores, split.train, split.validation, seed=seed).quality().ndcg_at_20
     return _Checkpoint(replace(hyperparameters, epochs=training.n_epochs), ndcg, dims, weights)
-
-
-def _calibrate(
-    score_users: ScoreUsers, interactions: Interactions, split: Split, seed: int
-) -> tuple[Platt, Reliability | None]:
-    """Calibrate scores on the validation users, and measure on the test users how well that holds."""
-    if len(split.test) == 0:
-        return IDENTITY, None
-    held_out = one_per_user(split.validation, np.random.default_rng(seed)) if len(split.validation) else split.test
-    seen = interactions.without(held_out)  # the user's other held-out items are no negatives
-    platt = fit_platt(top_logits(score_users, seen, held_out))
-    return platt, measure_reliability(top_logits(score_users, split.rest, split.test), platt)
 
 
 def _leaves_time_for_another(n_epochs: int, training_started: float, deadline: float) -> bool:
