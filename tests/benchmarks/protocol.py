@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recsys_train.data.csv_reader import read_interactions
+from recsys_train.data.reader import read_interactions
 from recsys_train.data.interactions import Int32s, Interactions
 
 ROOT: Final = Path(__file__).parents[2]

@@ -38,7 +38,7 @@ def trained(name: str, source: Path = SAMPLE, **recipe: object) -> tuple[Serving
 
 def _train(folder: Path, source: Path, recipe: dict[str, object]) -> None:
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415  # TensorFlow takes seconds
-    from recsys_train.data.csv_reader import read_interactions  # noqa: PLC0415
+    from recsys_train.data.reader import read_interactions  # noqa: PLC0415
     from recsys_train.fitting.fit import fit  # noqa: PLC0415
     from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
 

@@ -20,7 +20,7 @@ from recsys_api.schemas import RotateRequest
 from recsys_local.cli import app
 from recsys_local.progress import PHASES
 from recsys_recommend import schemas
-from recsys_train.data.csv_fields import ID_PROBLEMS
+from recsys_train.data.fields import ID_PROBLEMS
 from recsys_train.data.report import DataReport
 from recsys_train.fitting.evaluation import Quality
 from tests.docs.pages import DOCS, PAGES, REFERENCE, ROOT, SHELL_BLOCKS, code_spans, name_of, prose, table_rows

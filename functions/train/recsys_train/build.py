@@ -12,9 +12,10 @@ import numpy as np
 
 from recsys.model import artifact
 from recsys.model.neumf import Network
+from recsys.file_options import FileOptions
 from recsys.registry.records import Progress
 from recsys.settings import Settings
-from recsys_train.data.csv_reader import read_interactions
+from recsys_train.data.reader import read_interactions
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.report import DataReport
 from recsys_train.fitting.fit import FitResult, OnProgress, fit
@@ -61,14 +62,15 @@ def build_version(
     settings: Settings,
     on_progress: OnProgress,
     *,
+    options: FileOptions | None = None,
     time_left_s: Callable[[], float] = lambda: math.inf,
 ) -> BuiltVersion:
-    """Train on a CSV and write all files of a version, which `recsys.model.artifact` lists.
+    """Train on a file and write all files of a version, which `recsys.model.artifact` lists.
 
     Parameters
     ----------
     open_source
-        Opens the CSV, plain or gzip. It is closed before fitting starts.
+        Opens the CSV or Parquet file. It is closed before fitting starts.
     folder
         Destination, created after fitting.
     version
@@ -77,6 +79,8 @@ def build_version(
         The seed, the time budget and the limit of the decompressed size are used.
     on_progress
         Called at the start of each phase and after each epoch. An exception that it raises ends the training.
+    options
+        How to read the file. What is not declared is detected.
     time_left_s
         Returns the seconds until the process is terminated from outside; fitting takes at most two thirds of them.
 
@@ -88,11 +92,16 @@ def build_version(
     Raises
     ------
     InvalidData
-        The CSV cannot be trained on; nothing was written.
+        The file cannot be trained on; nothing was written.
     """
     on_progress(Progress("reading"))
     with open_source() as stream:
-        interactions, report = read_interactions(stream, max_unpacked_bytes=settings.max_unpacked_bytes)
+        interactions, report = read_interactions(
+            stream,
+            max_unpacked_bytes=settings.max_unpacked_bytes,
+            options=options,
+            timeout_s=min(settings.read_budget_s, time_left_s()),
+        )
     recipe = Recipe()
     result = fit(
         interactions,

@@ -27,7 +27,7 @@ from recsys.registry.records import Job, KeyRecord, Lease, ModelVersion, Progres
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_train.build import BuiltVersion, build_version
-from recsys_train.data.csv_reader import UntrainableCsv
+from recsys_train.data.reader import UntrainableData
 from recsys_train.lease import LeaseKeeper
 
 _logger: Final = logging.getLogger("recsys.train")
@@ -116,7 +116,7 @@ class Trainer:
         try:
             self._attempt(lease)
         except InvalidData as error:
-            report = error.report.to_json() if isinstance(error, UntrainableCsv) else None
+            report = error.report.to_json() if isinstance(error, UntrainableData) else None
             self.registry.fail_job(lease, error.to_problem(), report)
         except LeaseLost:
             self._remove_version(lease.job.key_id, lease.version)

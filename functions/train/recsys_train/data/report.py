@@ -1,24 +1,53 @@
-"""The data report: counts of the lines that were read, and the bad ones by kind and line number."""
+"""The data report: how a file was understood, counts of its lines by outcome, and what would improve it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recsys.errors import FieldError
+from recsys_train.data.interactions import Interactions
 
 MAX_LISTED_LINES: Final = 100
 MAX_BAD_SHARE: Final = 0.01
 """Share of bad lines above which a file is rejected: more is a mistake in the export rather than noise. Not tuned."""
+SKIP_RULES: Final = {
+    "guest": "have no user (guest checkouts)",
+    "not-positive-score": "have an interaction_score of 0 or less",
+    "below-min-score": "have a score below min_score",
+    "excluded-item": "have an item of exclude_items",
+}
+"""Rules by which valid lines are skipped, with the text that follows `n lines`."""
+_MANY_GUESTS: Final = 0.5
+_FEW_INTERACTIONS: Final = 5_000
+_MANY_SINGLE_USERS: Final = 0.5
+
+
+@dataclass(slots=True)
+class SkippedLines:
+    """Lines that one rule skipped: how many, and the numbers of the first 100."""
+
+    count: int = 0
+    lines: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class DataReport:
-    """The data report of a CSV, filled while it is read.
+    """The data report of a file, filled while it is read.
 
     Parameters
     ----------
+    mapping, mapping_source
+        Name of the column of each role, and what chose it: `options`, `names` or a system such as `shopify`.
+    format
+        Type, compression, charset, delimiter, header line, format of times, decimal separator.
+    ignored_columns
+        Columns that are not used.
     lines
         Lines below the header, blank ones not counted.
     bad_lines, bad_by_code
@@ -27,35 +56,85 @@ class DataReport:
         The first 100 bad lines with their problems.
     lines_inside_quotes
         Line breaks inside quoted fields.
-    not_positive
-        Lines that are ignored because their score is 0 or less.
+    skipped
+        Lines that a rule of `SKIP_RULES` skipped.
+    rows_used
+        Lines that remain.
+    padded_ids
+        Ids in used lines that begin or end with white space, which is kept.
     users, items, interactions
-        What remains: distinct users, items and pairs.
-    has_scores, has_timestamps
-        Whether the file has these columns.
-    ignored_columns
-        Columns with an unknown name.
+        Distinct users, items and pairs.
+    users_with_one_interaction
+        Users that quality cannot be measured on.
+    first_time, last_time
+        Range of the times, microseconds since 1970.
+    needs_min_score
+        Whether the scores look like ratings and no `min_score` was set.
     """
 
+    mapping: dict[str, str] = field(default_factory=dict)
+    mapping_source: str = ""
+    format: dict[str, Any] = field(default_factory=dict)
+    ignored_columns: list[str] = field(default_factory=list)
     lines: int = 0
     bad_lines: int = 0
     bad_by_code: Counter[str] = field(default_factory=Counter)
     listed: list[FieldError] = field(default_factory=list)
     lines_inside_quotes: int = 0
-    not_positive: int = 0
+    skipped: dict[str, SkippedLines] = field(default_factory=dict)
+    rows_used: int = 0
+    padded_ids: int = 0
     users: int = 0
     items: int = 0
     interactions: int = 0
-    has_scores: bool = False
-    has_timestamps: bool = False
-    ignored_columns: list[str] = field(default_factory=list)
+    users_with_one_interaction: int = 0
+    first_time: int | None = None
+    last_time: int | None = None
+    needs_min_score: bool = False
 
-    def add_bad_line(self, line: int, code: str, detail: str, *, spans: int = 1) -> None:
+    @property
+    def has_scores(self) -> bool:
+        """Whether a column has the role of the score."""
+        return "score" in self.mapping
+
+    @property
+    def has_timestamps(self) -> bool:
+        """Whether a column has the role of the time."""
+        return "time" in self.mapping
+
+    def describe_mapping(self, names: dict[str, str], source: str) -> None:
+        """Set the mapping."""
+        self.mapping, self.mapping_source = dict(names), source
+
+    def describe_columns(self, header: list[str], used: set[int]) -> None:
+        """Set the ignored columns."""
+        self.ignored_columns = [name.strip() for index, name in enumerate(header) if index not in used]
+
+    def describe_interactions(self, interactions: Interactions) -> None:
+        """Set the counts of users, items and pairs."""
+        self.users, self.items = interactions.n_users, interactions.n_items
+        self.interactions = len(interactions)
+        per_user = np.bincount(interactions.users, minlength=interactions.n_users)
+        self.users_with_one_interaction = int((per_user == 1).sum())
+
+    def add_bad_line(self, line: int, code: str, detail: str, *, spans: int = 1, column: str | None = None) -> None:
         """Count a bad record that extends over `spans` lines, and list it if fewer than 100 are listed."""
         self.bad_lines += spans
         self.bad_by_code[code] += spans
         if len(self.listed) < MAX_LISTED_LINES:
-            self.listed.append(FieldError(code, detail, line=line))
+            self.listed.append(FieldError(code, detail, line=line, column=column))
+
+    def skip(self, rule: str, lines: NDArray[np.int64]) -> None:
+        """Count lines that a rule skipped."""
+        if len(lines):
+            skipped = self.skipped.setdefault(rule, SkippedLines())
+            skipped.count += len(lines)
+            skipped.lines += lines[: MAX_LISTED_LINES - len(skipped.lines)].tolist()
+
+    def add_times(self, first: int, last: int) -> None:
+        """Extend the range of times."""
+        self.first_time = first if self.first_time is None else min(self.first_time, first)
+        self.last_time = last if self.last_time is None else max(self.last_time, last)
 
     @property
     def has_too_many_bad_lines(self) -> bool:
@@ -63,17 +142,30 @@ class DataReport:
         return self.bad_lines > MAX_BAD_SHARE * self.lines
 
     def bad_lines_text(self) -> str:
-        """Return a summary such as `12 of 340 lines are bad (10 ragged-line, 2 blank-user-id)`."""
+        """Return a summary such as `12 of 340 lines are bad (10 ragged-line, 2 blank-item-id)`."""
         kinds = ", ".join(f"{count:,} {code}" for code, count in self.bad_by_code.most_common())
         return f"{self.bad_lines:,} of {self.lines:,} lines are bad ({kinds})"
+
+    def skipped_text(self) -> str:
+        """Return a summary such as `12 lines have no user (guest checkouts)`."""
+        return ", ".join(f"{skipped.count:,} lines {SKIP_RULES[rule]}" for rule, skipped in self.skipped.items())
 
     def warnings(self) -> list[str]:
         """Return one sentence for each finding that did not prevent training but that the tenant should check."""
         warnings = []
         if self.bad_lines:
             warnings.append(f"{self.bad_lines_text()}; they were ignored.")
-        if self.not_positive:
-            warnings.append(f"{self.not_positive:,} lines have an interaction_score of 0 or less; they were ignored.")
+        warnings += [f"{skipped.count:,} lines {SKIP_RULES[rule]}; they were ignored." for rule, skipped in self.skipped.items()]
+        if self.padded_ids:
+            warnings.append(
+                f"{self.padded_ids:,} ids begin or end with white space, which is part of the id: send the same "
+                "white space when you request recommendations, or remove it from the file."
+            )
+        if self.needs_min_score:
+            warnings.append(
+                f"The scores in {self.mapping['score']} look like ratings, and every rating counts as interest. Set "
+                "min_score, for example min_score=4, if low ratings mean dislike."
+            )
         if self.lines_inside_quotes:
             warnings.append(
                 f"{self.lines_inside_quotes:,} line breaks are inside quotes, and from there on line numbers count "
@@ -81,18 +173,53 @@ class DataReport:
             )
         return warnings
 
+    def hints(self) -> list[str]:
+        """Return one sentence for each change of the data that would improve the model."""
+        hints = []
+        if not self.has_timestamps:
+            hints.append("Add a column with the time: recent items can then weigh more.")
+        if 0 < self.interactions < _FEW_INTERACTIONS:
+            hints.append(f"Send a longer period: {self.interactions:,} interactions are few to learn from.")
+        if self.users_with_one_interaction > _MANY_SINGLE_USERS * self.users:
+            hints.append("Most users have a single item, so little can be learned about them. A longer period helps.")
+        if self.lines and self.skipped.get("guest", SkippedLines()).count > _MANY_GUESTS * self.lines:
+            hints.append("Most lines have no user. Another column, such as the email address, may identify customers.")
+        return hints
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as it appears in `metrics.json` and in the job."""
+        cells = self.users * self.items
         return {
+            "mapping": self.mapping,
+            "mapping_source": self.mapping_source,
+            "format": self.format,
+            "ignored_columns": self.ignored_columns,
             "lines": self.lines,
+            "rows_used": self.rows_used,
             "bad_lines": self.bad_lines,
             "bad_by_code": dict(self.bad_by_code),
             "errors": [error.to_json() for error in self.listed],
+            "skipped": {rule: {"count": lines.count, "lines": lines.lines} for rule, lines in self.skipped.items()},
             "users": self.users,
             "items": self.items,
             "interactions": self.interactions,
+            "duplicates": max(0, self.rows_used - self.interactions),
+            "users_with_one_interaction": self.users_with_one_interaction,
+            "density": round(self.interactions / cells, 6) if cells else None,
+            "first_time": _iso(self.first_time),
+            "last_time": _iso(self.last_time),
             "has_scores": self.has_scores,
             "has_timestamps": self.has_timestamps,
-            "ignored_columns": self.ignored_columns,
             "warnings": self.warnings(),
+            "hints": self.hints(),
         }
+
+
+def _iso(microseconds: int | None) -> str | None:
+    """Format a time; None if there is none or it is outside of the years 1 to 9999."""
+    if microseconds is None:
+        return None
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()
+    except OverflowError:
+        return None

@@ -7,7 +7,7 @@
     │   └── IdempotencyMismatch    an Idempotency-Key was reused with a different body
     ├── PayloadTooLarge            the body exceeds the limit of the route
     ├── InvalidData                the CSV cannot be used for training
-    │   └── UntrainableCsv         the CSV was read, but too little of it is usable
+    │   └── UntrainableData         the CSV was read, but too little of it is usable
     ├── InvalidApiKey              the key is missing, malformed, unknown or revoked
     │   └── ApiKeyRequired         the service does not accept training without a key
     ├── Forbidden
@@ -69,12 +69,15 @@ class FieldError:
         Line of the CSV, 1-based; the header is line 1.
     pointer
         JSON pointer into the request body.
+    column
+        Name of the column of the CSV, as in its header.
     """
 
     code: str
     detail: str
     line: int | None = None
     pointer: str | None = None
+    column: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are not None."""

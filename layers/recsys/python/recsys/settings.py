@@ -70,6 +70,8 @@ class Settings:
     cors_origins: str = ""
     """Origins whose web pages may call every route, separated by commas, such as `https://shop.example`. A publishable
     key has origins of its own, so most services need none here."""
+    read_budget_s: float = 300.0
+    """Time limit for reading a file, in seconds. A file that takes longer fails its job."""
     train_budget_s: float = 600.0
     """Time budget of a training job, in seconds. When it is used up, the best model so far is published."""
     seed: int = 0

@@ -1,0 +1,120 @@
+"""Find the header of a CSV and the delimiter of its columns."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from recsys.errors import InvalidData
+from recsys.file_options import DELIMITERS, FileOptions
+from recsys_train.data.charset import check_text, decode_line
+from recsys_train.data.csv_source import CsvSource
+from recsys_train.data.mapping import fits
+
+_MAX_HEADER_BYTES: Final = 64 * 1024
+_SAMPLE_LINES: Final = 20
+_SEP_LINE: Final = re.compile(rb'\s*"?sep=(.)"?[;,\s]*', re.IGNORECASE)
+_HINT: Final = "The first line must be a header such as user_id,item_id,timestamp."
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a CSV is written.
+
+    Parameters
+    ----------
+    delimiter
+        One of `,`, `;`, tab and `|`.
+    header
+        Names of the columns, as in the file.
+    header_line
+        Number of the last line of the header, from 1.
+    """
+
+    delimiter: str
+    header: list[str]
+    header_line: int
+
+
+def read_dialect(source: CsvSource, charset: str, options: FileOptions) -> Dialect:
+    """Read the header and leave `source` at the line after it.
+
+    Blank lines, lines that begin with `#` and a `sep=` line above the header are skipped.
+
+    Raises
+    ------
+    InvalidData
+        The file is empty, binary, or has no readable header.
+    """
+    sample = _read_sample(source)
+    check_text(sample, charset)
+    if not sample.strip():
+        raise InvalidData("The file is empty.", code="empty-file", hint=_HINT)
+    lines = sample.splitlines(keepends=True)
+    declared = DELIMITERS[options.delimiter] if options.delimiter else None
+    first = 0
+    while first < len(lines) and (is_skipped := _skipped(lines[first])) is not None:
+        declared = declared or is_skipped or None
+        first += 1
+    if first == len(lines):
+        raise InvalidData(f"The file has no header in {first} lines.", code="empty-file", hint=_HINT)
+    n_lines = _n_lines_of_record(lines[first:])
+    header = decode_line(b"".join(lines[first : first + n_lines]), first + 1)
+    source.push_back(b"".join(lines[first + n_lines :]))
+    records = [line.decode("utf-8", errors="replace") for line in lines[first + n_lines :][:_SAMPLE_LINES]]
+    delimiter = declared or _choose(header, records, options)
+    return Dialect(delimiter, _split(header, delimiter), first + n_lines)
+
+
+def _read_sample(source: CsvSource) -> bytes:
+    """Return the first 64 KiB, or all of a shorter file."""
+    content = b""
+    while len(content) < _MAX_HEADER_BYTES and (chunk := source.read(_MAX_HEADER_BYTES)):
+        content += chunk
+    return content
+
+
+def _skipped(line: bytes) -> str | None:
+    """Return the delimiter that a `sep=` line declares, "" for another line above the header, None for the header."""
+    declared = _SEP_LINE.fullmatch(line)
+    if declared is not None:
+        delimiter = declared[1].decode("latin-1")
+        if delimiter not in DELIMITERS.values():
+            raise InvalidData(
+                f"Expected sep= with a comma, semicolon, tab or pipe. Received: {delimiter!r} in the first line.",
+                code="unsupported-delimiter",
+                hint="Save the file with one of these delimiters.",
+            )
+        return delimiter
+    return "" if not line.strip() or line.startswith(b"#") else None
+
+
+def _n_lines_of_record(lines: list[bytes]) -> int:
+    """Return the number of lines until all quotes are closed; 1 if they never are."""
+    n_quotes = 0
+    for number, line in enumerate(lines, start=1):
+        n_quotes += line.count(b'"')
+        if n_quotes % 2 == 0:
+            return number
+    return 1
+
+
+def _choose(header: str, records: list[str], options: FileOptions) -> str:
+    """Return the delimiter under which the header has the required columns, else the one that fits the lines best."""
+
+    def quality(delimiter: str) -> tuple[bool, float, int]:
+        names = _split(header, delimiter)
+        n_same = sum(len(_split(record, delimiter)) == len(names) for record in records)
+        share = n_same / len(records) if records and len(names) > 1 else 0.0
+        return fits(names, options), share, len(names)
+
+    return max(DELIMITERS.values(), key=quality)
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return [line]

@@ -1,0 +1,170 @@
+"""Map the columns of a file to user, item, time and score: by options, by a known system, or by known names."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from recsys.errors import InvalidData
+from recsys.file_options import FileOptions
+
+DOCUMENTED: Final = {"user": "user_id", "item": "item_id", "time": "timestamp", "score": "interaction_score"}
+"""The documented column name of each role; it has precedence over other known names."""
+NO_COLUMN: Final = "-"
+"""Value of an option that maps no column: `score=-`."""
+_REQUIRED: Final = ("user", "item")
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Which column has which role.
+
+    Parameters
+    ----------
+    positions
+        Index of the column of each role; `time` and `score` can be missing.
+    names
+        Names of the same columns, as in the file.
+    source
+        `options`, a system of `known_columns.json`, or `names`.
+    guests
+        User ids that this system writes for customers without an account.
+    """
+
+    positions: dict[str, int]
+    names: dict[str, str]
+    source: str
+    guests: frozenset[bytes] = frozenset()
+
+
+def map_columns(header: list[str], options: FileOptions) -> Mapping:
+    """Map the columns of a header.
+
+    Raises
+    ------
+    InvalidData
+        No column fits a required role, or two columns fit one; nothing is guessed.
+
+    Examples
+    --------
+    >>> map_columns(["userId", "movieId", "rating", "timestamp"], FileOptions()).source
+    'movielens'
+    >>> map_columns(["Customer ID", "SKU", "Price"], FileOptions()).names
+    {'user': 'Customer ID', 'item': 'SKU'}
+    """
+    system = _recognise(header)
+    known = _known()["systems"].get(system, {})
+    positions = {}
+    for role in DOCUMENTED:
+        option = getattr(options, role)
+        found = _by_option(header, role, option) if option else _by_name(header, role, known)
+        if found is not None:
+            positions[role] = found
+    missing = [role for role in _REQUIRED if role not in positions]
+    if missing:
+        raise _missing(header, missing)
+    if positions["user"] == positions["item"]:
+        raise InvalidData(
+            f"The options user and item name the same column, {header[positions['user']]!r}.",
+            code="duplicate-column",
+            hint="Name two different columns.",
+        )
+    has_options = any(getattr(options, role) for role in DOCUMENTED)
+    return Mapping(
+        positions,
+        {role: header[position].strip() for role, position in positions.items()},
+        "options" if has_options else system or "names",
+        frozenset(guest.encode() for guest in known.get("guests", ()) if not options.user),
+    )
+
+
+def fits(header: list[str], options: FileOptions) -> bool:
+    """Return whether the header has a column for both required roles, unique or not."""
+    try:
+        map_columns(header, options)
+    except InvalidData as error:
+        return error.problem_code in ("ambiguous-column", "duplicate-column")
+    return True
+
+
+@cache
+def _known() -> dict[str, Any]:
+    return dict(json.loads((importlib.resources.files("recsys_train.data") / "known_columns.json").read_bytes()))
+
+
+def _plain(name: str) -> str:
+    """Return the name without case, spaces and punctuation: `User ID`, `user_id` and `userId` are equal."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _recognise(header: list[str]) -> str | None:
+    names = {_plain(name) for name in header}
+    systems = _known()["systems"].items()
+    return next((name for name, known in systems if {_plain(column) for column in known["signature"]} <= names), None)
+
+
+def _by_option(header: list[str], role: str, option: str) -> int | None:
+    if option == NO_COLUMN and role not in _REQUIRED:
+        return None
+    for same in (str, str.strip, str.casefold, _plain):
+        found = [index for index, name in enumerate(header) if same(name) == same(option)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise _duplicate(header, option)
+    raise InvalidData(
+        f"The option {role} names the column {option[:80]!r}, which the header does not have. "
+        f"Received: {_received(header)}.",
+        code="missing-column",
+        hint="Copy the column's name from the header.",
+    )
+
+
+def _by_name(header: list[str], role: str, known: dict[str, list[str]]) -> int | None:
+    documented = [index for index, name in enumerate(header) if name.strip().casefold() == DOCUMENTED[role]]
+    if len(documented) > 1:
+        raise _duplicate(header, DOCUMENTED[role])
+    if documented and role not in known:
+        return documented[0]
+    wanted = {_plain(name) for name in known.get(role) or _known()["generic"][role]}
+    found = [index for index, name in enumerate(header) if _plain(name) in wanted]
+    if not found:
+        return documented[0] if documented else None
+    if len(found) > 1:
+        names = " and ".join(repr(header[index].strip()[:80]) for index in found[:4])
+        alternative = "" if role in _REQUIRED else f", or {role}={NO_COLUMN} to use none"
+        raise InvalidData(
+            f"Expected one column for the {role}. Received {len(found)} that fit: {names}.",
+            code="ambiguous-column",
+            hint=f"Choose with the option {role}, for example {role}={header[found[0]].strip()}{alternative}.",
+        )
+    return found[0]
+
+
+def _missing(header: list[str], roles: list[str]) -> InvalidData:
+    names = " and no column ".join(DOCUMENTED[role] for role in roles)
+    example = " and ".join(f"{role}=…" for role in roles)
+    return InvalidData(
+        f"The header has no column {names}, and no other name that is known. Received: {_received(header)}.",
+        code="missing-column",
+        hint=f"Name the columns with the options {example}, or rename them. The first line must be a header.",
+    )
+
+
+def _duplicate(header: list[str], name: str) -> InvalidData:
+    count = Counter(column.strip().casefold() for column in header)[name.strip().casefold()]
+    return InvalidData(
+        f"The header has the column {name} {'more than once' if count < 2 else f'{count} times'}. "
+        f"Received: {_received(header)}.",
+        code="duplicate-column",
+        hint="Remove or rename all but one of them.",
+    )
+
+
+def _received(header: list[str]) -> str:
+    return ", ".join(repr(name.strip()[:40]) for name in header[:20])

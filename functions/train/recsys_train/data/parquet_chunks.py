@@ -1,0 +1,128 @@
+"""Read a Parquet file in chunks, with ids as the bytes of their text."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, BinaryIO, Final, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys.errors import InvalidData
+from recsys.file_options import FileOptions
+from recsys_train.data.chunk import Chunk
+from recsys_train.data.fields import Column
+from recsys_train.data.mapping import Mapping, map_columns
+from recsys_train.data.report import DataReport
+from recsys_train.data.times import MISSING_TIME
+
+_ROWS_PER_CHUNK: Final = 262_144
+
+
+def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
+    """Open a Parquet file; raise `InvalidData` if it is damaged."""
+    try:
+        return pq.ParquetFile(cast("Any", stream), pre_buffer=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(error) from error
+
+
+def map_parquet(file: pq.ParquetFile, options: FileOptions) -> Mapping:
+    """Map the columns of a Parquet file by name and check their types.
+
+    Raises
+    ------
+    InvalidData
+        A column is missing, two columns fit, or a column has a type that cannot be used.
+    """
+    names = [field.name for field in file.schema_arrow]
+    mapping = map_columns(names, options)
+    for role, position in mapping.positions.items():
+        _check_type(role, file.schema_arrow.field(position))
+    return mapping
+
+
+def read_parquet_chunks(
+    file: pq.ParquetFile, mapping: Mapping, max_unpacked_bytes: int, report: DataReport
+) -> Generator[Chunk]:
+    """Yield the rows of a Parquet file, a row group at a time.
+
+    Raises
+    ------
+    InvalidData
+        The file is damaged, or has more than `max_unpacked_bytes` in the columns that are used.
+    """
+    names = {role: file.schema_arrow.names[position] for role, position in mapping.positions.items()}
+    n_rows = n_bytes = 0
+    try:
+        for batch in file.iter_batches(_ROWS_PER_CHUNK, columns=list(names.values()), use_threads=False):
+            n_bytes += batch.nbytes
+            if n_bytes > max_unpacked_bytes:
+                raise InvalidData(
+                    f"The columns have more than {max_unpacked_bytes:,} bytes, the limit of this service.",
+                    code="too-large-unpacked",
+                    hint="Send fewer rows: the most recent ones count most.",
+                )
+            lines = np.arange(n_rows + 1, n_rows + 1 + batch.num_rows)
+            n_rows += batch.num_rows
+            report.lines += batch.num_rows
+            yield _chunk(batch, names, lines)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(error) from error
+
+
+def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
+    columns, times = {}, None
+    for role, name in names.items():
+        array = batch.column(name)
+        if role == "time" and pa.types.is_temporal(array.type):
+            times = _microseconds(array)
+        else:
+            columns[role] = _column(array)
+    return Chunk(columns, lines, times)
+
+
+def _column(array: Any) -> Column:
+    """Encode distinct values as bytes; null becomes the empty text."""
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    values = encoded.dictionary
+    if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
+        values = values.cast(pa.string())
+    values = values.cast(pa.binary())
+    codes = encoded.indices
+    if codes.null_count or values.null_count:
+        return Column.of(pc.fill_null(pc.take(values, codes), b""))
+    return Column(values, codes.cast(pa.int32()).to_numpy())
+
+
+def _microseconds(array: Any) -> Any:
+    unit = pa.timestamp("us", tz=array.type.tz) if pa.types.is_timestamp(array.type) else pa.timestamp("us")
+    return pc.fill_null(array.cast(unit, safe=False).cast(pa.int64()), MISSING_TIME).to_numpy()
+
+
+def _check_type(role: str, field: pa.Field) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    is_text = any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+    is_text = is_text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    is_date = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    is_valid = is_text or pa.types.is_integer(kind)
+    if role in ("time", "score"):
+        is_valid = is_valid or is_number or (role == "time" and is_date)
+    if not is_valid:
+        expected = {"time": "text, a number or a date", "score": "text or a number"}.get(role, "text or an integer")
+        raise InvalidData(
+            f"Expected {expected} in the column {field.name!r}. Received: {field.type}.",
+            code="unsupported-column-type",
+            hint="Cast the column before writing the file; ids as floating-point numbers lose digits.",
+        )
+
+
+def _damaged(error: Exception) -> InvalidData:
+    return InvalidData(
+        f"The Parquet file is damaged or uses an unsupported feature: {str(error).splitlines()[0][:200].rstrip('.')}.",
+        code="damaged-parquet",
+        hint="Write the file again, for example with pyarrow or pandas, unencrypted.",
+    )

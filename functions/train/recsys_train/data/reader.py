@@ -1,0 +1,195 @@
+"""Read interactions from a file: bytes, unpacked, decoded, split into columns, checked, and numbered.
+
+Reading is strict: each line is either used as it is, skipped by a documented rule, or counted as bad in the data
+report. Memory grows with the number of distinct pairs, 16 bytes each, not with the file, because a small gzip file can
+contain a billion rows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import BinaryIO, cast
+
+from recsys.errors import InvalidData
+from recsys.file_options import FileOptions
+from recsys_train.data.charset import Utf8Reader
+from recsys_train.data.chunk import Chunk
+from recsys_train.data.collector import InteractionCollector
+from recsys_train.data.csv_chunks import read_csv_chunks
+from recsys_train.data.csv_source import CsvSource
+from recsys_train.data.dialect import read_dialect
+from recsys_train.data.interactions import Interactions
+from recsys_train.data.mapping import Mapping, map_columns
+from recsys_train.data.parquet_chunks import map_parquet, open_parquet, read_parquet_chunks
+from recsys_train.data.report import MAX_BAD_SHARE, DataReport
+from recsys_train.data.rows import RowChecker
+from recsys_train.data.times import TimeParser
+from recsys_train.data.unpack import Limits, Unpacked, unpack
+
+
+class UntrainableData(InvalidData):
+    """Raised when a file was read to its end but cannot be trained on.
+
+    Parameters
+    ----------
+    report
+        The data report, which lists the bad lines.
+    """
+
+    def __init__(self, detail: str, *, code: str, hint: str, report: DataReport) -> None:
+        super().__init__(detail, code=code, hint=hint, errors=report.listed)
+        self.report = report
+
+
+def read_interactions(
+    stream: BinaryIO, *, max_unpacked_bytes: int, options: FileOptions | None = None, timeout_s: float = 600.0
+) -> tuple[Interactions, DataReport]:
+    r"""Read a CSV or Parquet file, plain or compressed with gzip, zstd or zip.
+
+    Parameters
+    ----------
+    stream
+        The upload; read once from start to end, not closed.
+    max_unpacked_bytes
+        Limit of the uncompressed size.
+    options
+        Columns, dialect, charset and rules. What is not declared is detected.
+    timeout_s
+        Limit of the time for reading, in seconds.
+
+    Returns
+    -------
+    interactions : Interactions
+        Distinct pairs. Each has the time of its first row; without a time, rows are in file order.
+    report : DataReport
+        Mapping, dialect, counts of lines by outcome, warnings and hints.
+
+    Raises
+    ------
+    InvalidData
+        The file cannot be read: its compression, charset, header, columns or dates are not as expected, or it is too
+        large.
+    UntrainableData
+        More than 1% of the lines are bad, or fewer than 2 users or 2 items remain.
+
+    Examples
+    --------
+    >>> import io
+    >>> csv = b"customer;sku;created_at\nanna;tea;02.03.2026\nben;tea;13.03.2026\nanna;milk;01.03.2026\n"
+    >>> interactions, report = read_interactions(io.BytesIO(csv), max_unpacked_bytes=10**6)
+    >>> [(interactions.user_ids[u], interactions.item_ids[i]) for u, i in zip(interactions.users, interactions.items)]
+    [('anna', 'milk'), ('anna', 'tea'), ('ben', 'tea')]
+    >>> report.mapping, report.format["delimiter"], report.format["time_format"]
+    ({'user': 'customer', 'item': 'sku', 'time': 'created_at'}, ';', 'day-first')
+    """
+    options = options or FileOptions()
+    report = DataReport()
+    with unpack(stream, Limits(max_unpacked_bytes, timeout_s)) as unpacked:
+        open_chunks = _open_parquet if unpacked.is_parquet else _open_csv
+        chunks, mapping = open_chunks(unpacked, options, max_unpacked_bytes, report)
+        with closing(chunks):
+            interactions = _collect(chunks, mapping, options, report)
+    report.describe_interactions(interactions)
+    _check_size(report)
+    return interactions, report
+
+
+def _collect(chunks: Iterator[Chunk], mapping: Mapping, options: FileOptions, report: DataReport) -> Interactions:
+    report.describe_mapping(mapping.names, mapping.source)
+    times = TimeParser(options.time_format)
+    checker = RowChecker(mapping, options, times, report)
+    collector = InteractionCollector()
+    for chunk in _with_known_times(chunks, times):
+        collector.add(checker.valid_rows(chunk))
+    _finish_format(report, checker, times, options)
+    _check_bad_share(report)
+    return collector.interactions()
+
+
+def _open_csv(
+    unpacked: Unpacked, options: FileOptions, _max_unpacked_bytes: int, report: DataReport
+) -> tuple[Generator[Chunk], Mapping]:
+    text = Utf8Reader(cast("io.BufferedReader", unpacked.stream), options.charset)
+    source = CsvSource(text)
+    dialect = read_dialect(source, text.charset, options)
+    mapping = map_columns(dialect.header, options)
+    report.describe_columns(dialect.header, set(mapping.positions.values()))
+    report.format |= {
+        "type": "csv",
+        "compression": unpacked.compression,
+        "charset": text.charset,
+        "delimiter": dialect.delimiter,
+        "header_line": dialect.header_line,
+    }
+    return read_csv_chunks(source, dialect, mapping, report), mapping
+
+
+def _open_parquet(
+    unpacked: Unpacked, options: FileOptions, max_unpacked_bytes: int, report: DataReport
+) -> tuple[Generator[Chunk], Mapping]:
+    file = open_parquet(unpacked.stream)
+    mapping = map_parquet(file, options)
+    report.describe_columns(list(file.schema_arrow.names), set(mapping.positions.values()))
+    report.format |= {"type": "parquet", "compression": unpacked.compression}
+    return read_parquet_chunks(file, mapping, max_unpacked_bytes, report), mapping
+
+
+def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Chunk]:
+    """Hold chunks back until the format of their times is recognised, which the first chunk decides in most files."""
+    held: list[Chunk] = []
+    for chunk in chunks:
+        held.append(chunk)
+        if "time" not in chunk.columns or times.recognise(chunk.columns["time"]):
+            yield from held
+            held = []
+    if held:
+        raise times.undecided(held[0].columns["time"])
+
+
+def _finish_format(report: DataReport, checker: RowChecker, times: TimeParser, options: FileOptions) -> None:
+    """Add what only the whole file shows: the decimal separator, the format of times, and a missing `min_score`."""
+    if report.has_timestamps and times.time_format:
+        report.format["time_format"] = times.time_format
+    if checker.scores.with_comma and checker.scores.with_point:
+        raise InvalidData(
+            f"Expected one decimal separator in {report.mapping['score']}. Received both decimal commas and points.",
+            code="mixed-decimals",
+            hint="Write all numbers with a decimal point, or declare decimal=point or decimal=comma.",
+        )
+    if checker.scores.with_comma:
+        report.format["decimal"] = ","
+    report.needs_min_score = options.min_score is None and checker.looks_like_ratings()
+
+
+def _check_bad_share(report: DataReport) -> None:
+    if report.lines == 0:
+        raise UntrainableData(
+            "The file has a header but no lines.",
+            code="no-rows",
+            hint="Send at least one line per interaction.",
+            report=report,
+        )
+    if report.has_too_many_bad_lines:
+        is_charset = 2 * sum(n for code, n in report.bad_by_code.items() if "utf8" in code) > report.bad_lines
+        charset_hint = " Declare the file's charset, for example charset=windows-1252." if is_charset else ""
+        raise UntrainableData(
+            f"{report.bad_lines_text()}; at most {MAX_BAD_SHARE:.0%} of the lines may be bad.",
+            code="too-many-bad-lines",
+            hint=f"Fix the lines listed under errors (the first {len(report.listed)}) and send the file again."
+            f"{charset_hint}",
+            report=report,
+        )
+
+
+def _check_size(report: DataReport) -> None:
+    for count, noun in ((report.users, "user"), (report.items, "item")):
+        if count < 2:
+            skipped = f" ({report.skipped_text()})" if report.skipped else ""
+            raise UntrainableData(
+                f"The file has {count} {noun}{'' if count == 1 else 's'}; at least 2 are needed{skipped}.",
+                code=f"too-few-{noun}s",
+                hint="Send the interactions of more customers with more products.",
+                report=report,
+            )

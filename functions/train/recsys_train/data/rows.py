@@ -1,0 +1,159 @@
+"""Check the records of a chunk: each one is valid, skipped by a rule, or bad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.file_options import DECIMALS, FileOptions
+from recsys_train.data.chunk import Chunk
+from recsys_train.data.fields import BLANK, ID_PROBLEMS, Column, ScoreParser, id_problems, n_padded
+from recsys_train.data.mapping import DOCUMENTED, Mapping
+from recsys_train.data.report import DataReport
+from recsys_train.data.times import EXPECTED, MISSING_TIME, TimeParser
+
+_MAX_SCORES: Final = 12
+"""A rating scale has at most so many different values; more are not collected."""
+
+
+@dataclass(slots=True)
+class ValidRows:
+    """The valid records of a chunk; ids are still bytes, times are microseconds, (n,) int64."""
+
+    users: Column
+    items: Column
+    times: NDArray[np.int64]
+
+
+class RowChecker:
+    """Checks the records of one file and counts them in its report.
+
+    Parameters
+    ----------
+    mapping
+        The columns, and the ids of guests.
+    options
+        The rules for scores and items.
+    times
+        The parser of the timestamps.
+    report
+        Receives all counts.
+    """
+
+    def __init__(self, mapping: Mapping, options: FileOptions, times: TimeParser, report: DataReport) -> None:
+        self._mapping, self._options, self._times, self._report = mapping, options, times, report
+        self.scores = ScoreParser(DECIMALS[options.decimal] if options.decimal else None)
+        self._guests = pa.array(sorted(mapping.guests), pa.binary())
+        self._excluded = pa.array([item.encode() for item in options.exclude_items], pa.binary())
+        self._score_values: set[float] = set()
+
+    def valid_rows(self, chunk: Chunk) -> ValidRows:
+        """Remove blank, skipped and bad records. A bad record is counted once, with the first problem found."""
+        n_records = len(chunk.lines)
+        users, items = chunk.columns["user"], chunk.columns["item"]
+        user_problems, item_problems = id_problems(users), id_problems(items)
+        scores, times, bad_times = self._scores(chunk, n_records), *self._parsed_times(chunk, n_records)
+        no_problem = np.zeros(n_records, dtype=np.bool_)
+        blank_user = no_problem if user_problems is None else user_problems == BLANK
+        blank_item = no_problem if item_problems is None else item_problems == BLANK
+        blank = blank_user & blank_item
+        guest = (blank_user | _isin(users, self._guests)) & ~blank
+        bad_user = no_problem if user_problems is None else (user_problems != "") & ~blank_user
+        bad_item = no_problem if item_problems is None else item_problems != ""
+        open_ = ~blank & ~guest
+        bad = open_ & (bad_user | bad_item | np.isnan(scores) | bad_times)
+        for record in np.flatnonzero(bad).tolist():
+            self._add_bad(chunk, record, user_problems, item_problems, scores)
+        self._report.lines -= int(blank.sum())
+        self._report.skip("guest", chunk.lines[guest])
+        open_ &= ~bad
+        for rule, applies in (
+            ("not-positive-score", scores <= 0),
+            ("below-min-score", scores < (self._options.min_score if self._options.min_score is not None else -np.inf)),
+            ("excluded-item", _isin(items, self._excluded)),
+        ):
+            self._report.skip(rule, chunk.lines[open_ & applies])
+            open_ &= ~applies
+        if len(self._score_values) <= _MAX_SCORES:
+            self._score_values.update(np.unique(scores[open_])[: _MAX_SCORES + 1].tolist())
+        return self._selected(users, items, times, open_)
+
+    def _selected(self, users: Column, items: Column, times: NDArray[np.int64], valid: NDArray[np.bool_]) -> ValidRows:
+        rows = ValidRows(_filtered(users, valid), _filtered(items, valid), times[valid])
+        self._report.rows_used += len(rows.times)
+        self._report.padded_ids += n_padded(rows.users) + n_padded(rows.items)
+        dated = rows.times[rows.times != MISSING_TIME]
+        if len(dated) and self._report.has_timestamps:
+            self._report.add_times(int(dated.min()), int(dated.max()))
+        return rows
+
+    def looks_like_ratings(self) -> bool:
+        """Return whether the scores are a rating scale: named so, or all of 1 to 5 and nothing else but halves."""
+        name = self._mapping.names.get("score", "").casefold()
+        scale = {half / 2 for half in range(1, 11)}
+        values = self._score_values
+        is_scale = len(values) <= _MAX_SCORES and {1.0, 2.0, 3.0, 4.0, 5.0} <= values <= scale
+        return "score" in self._mapping.positions and ("rating" in name or "stars" in name or is_scale)
+
+    def _scores(self, chunk: Chunk, n_records: int) -> NDArray[np.float64]:
+        column = chunk.columns.get("score")
+        return np.ones(n_records) if column is None else self.scores.parse(column)
+
+    def _parsed_times(self, chunk: Chunk, n_records: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        if chunk.times is not None:
+            return chunk.times, np.zeros(n_records, dtype=np.bool_)
+        column = chunk.columns.get("time")
+        if column is None:
+            return np.zeros(n_records, dtype=np.int64), np.zeros(n_records, dtype=np.bool_)
+        return self._times.parse(column)
+
+    def _add_bad(
+        self,
+        chunk: Chunk,
+        record: int,
+        user_problems: NDArray[np.object_] | None,
+        item_problems: NDArray[np.object_] | None,
+        scores: NDArray[np.float64],
+    ) -> None:
+        for role, problems in (("user", user_problems), ("item", item_problems)):
+            if problems is not None and problems[record]:
+                code, detail = problems[record], ID_PROBLEMS[problems[record]].format(self._mapping.names[role])
+                break
+        else:
+            role = "score" if np.isnan(scores[record]) else "time"
+            received = chunk.columns[role][record][:40].decode("utf-8", errors="replace")
+            code, detail = "bad", f"the {self._mapping.names[role]} is {received!r}, expected {self._expected(role)}"
+        # An unclosed quote swallows lines. Each of them counts; otherwise half of a file could be lost as one bad line.
+        spans = 1 + sum(chunk.columns[name][record].count(b"\n") for name in ("user", "item"))
+        code = f"{code}-{DOCUMENTED[role].replace('_', '-')}"
+        self._report.add_bad_line(
+            int(chunk.lines[record]), code, detail, spans=spans, column=self._mapping.names[role]
+        )
+        self._report.lines += spans - 1
+
+    def _expected(self, role: str) -> str:
+        if role == "time":
+            return EXPECTED[self._times.time_format or "iso"]
+        comma = ", with a decimal comma" if self.scores.decimal == "," else ""
+        hint = "" if self.scores.decimal else "; for numbers such as 1.234,5 declare decimal=comma"
+        return f"a finite number{comma}{hint}"
+
+
+def _isin(column: Column, values: pa.Array) -> NDArray[np.bool_]:
+    if len(values) == 0:
+        return np.zeros(len(column.codes), dtype=np.bool_)
+    found: NDArray[np.bool_] = pc.is_in(column.dictionary, value_set=values).to_numpy(zero_copy_only=False)
+    return found[column.codes]
+
+
+def _filtered(column: Column, valid: NDArray[np.bool_]) -> Column:
+    """Select records, and keep in the dictionary only their ids, in order of first appearance."""
+    if valid.all():
+        return column
+    codes = column.codes[valid]
+    return Column.of(pa.DictionaryArray.from_arrays(pa.array(codes), column.dictionary).dictionary_decode())

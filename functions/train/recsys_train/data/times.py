@@ -1,0 +1,264 @@
+"""Parse timestamps: recognise their format from the file, then read every value in this format.
+
+A number is never read as a Unix time when it is an Excel serial number or a date such as 20200913, and a date whose
+day and month can be exchanged is read only if another value of the file decides the order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.errors import InvalidData
+from recsys_train.data.fields import Column
+
+MISSING_TIME: Final = np.iinfo(np.int64).min
+"""The time of a missing field; sorts before every other time."""
+EXPECTED: Final = {
+    "iso": "ISO 8601 (2026-11-22T20:31:05Z) or Unix time",
+    "unix": "a Unix time in s, ms, µs or ns",
+    "excel": "an Excel serial number of days, 20000 to 80000",
+    "yyyymmdd": "a date such as 20260913 or 20260913203105",
+    "day-first": "a date such as 31.12.2026 or 31/12/2026 20:31",
+    "month-first": "a date such as 12/31/2026 or 12/31/2026 20:31",
+}
+"""What each format expects, for messages. `iso` accepts Unix times as well."""
+
+_MISSING: Final = r"^\s*(|0000-00-00([T ]00:00(:00(\.0+)?)?)?Z?|\\N|NULL|null|NaT|None|N/A|NA|nan|NaN)\s*$"
+_NUMBER: Final = r"^\s*[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*$"
+_YMD: Final = r"^\s*(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d[0-5]\d)?\s*$"
+_EXCEL: Final = r"^\s*[2-7]\d{4}([.,]\d+)?\s*$"
+_SLASH: Final = r"^\s*\d{1,2}[/.-]\d{1,2}[/.-](\d{4}|\d{2})([ T,].*)?\s*$"
+_DAY_FIRST: Final = r"^\s*(1[3-9]|2\d|3[01])[/.-]"
+_MONTH_FIRST: Final = r"^\s*\d{1,2}[/.-](1[3-9]|2\d|3[01])[/.-]"
+_CLOCKS: Final = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+_MAX_UNDECIDED: Final = 2_000_000
+"""Distinct dates after which a file whose day and month cannot be told apart is rejected. Not tuned."""
+
+
+@dataclass(slots=True)
+class TimeParser:
+    """Parses the timestamps of a file.
+
+    Parameters
+    ----------
+    time_format
+        The format that the caller declared, or None to recognise it.
+    """
+
+    time_format: str | None
+    _n_undecided: int = 0
+
+    def recognise(self, column: Column) -> bool:
+        """Look at a chunk, and return whether the format is known; ask again with the next chunk if not."""
+        if self.time_format is None:
+            self.time_format = _recognise(column)
+            self._n_undecided += len(column.dictionary)
+            if self.time_format is None and self._n_undecided > _MAX_UNDECIDED:
+                raise self.undecided(column)
+        return self.time_format is not None
+
+    def undecided(self, column: Column) -> InvalidData:
+        """Return the error for a file in which no date tells day and month apart."""
+        example = next((text for text in column.texts() if text), "")
+        return InvalidData(
+            f"Expected dates of which one tells day and month apart. Received only dates such as {example[:40]!r}.",
+            code="ambiguous-date",
+            hint="Declare time_format=day-first or time_format=month-first, or write dates as 2026-12-31.",
+        )
+
+    def parse(self, column: Column) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Parse a chunk in the recognised format.
+
+        Returns
+        -------
+        times : ndarray
+            Microseconds since 1970 (UTC), (n_records,) int64; `MISSING_TIME` if the field is missing or invalid. A
+            value without a zone is UTC.
+        invalid : ndarray
+            Whether the field could not be parsed, (n_records,) bool.
+        """
+        times, invalid = _parse(column, self.time_format or "iso")
+        return times[column.codes], invalid[column.codes]
+
+
+def _recognise(column: Column) -> str | None:
+    """Return the format of most values, or None if day and month cannot be told apart."""
+    strings = _strings(column)
+    strings = strings.filter(pc.invert(pc.match_substring_regex(strings, _MISSING)))
+    counts = {name: _count(strings, pattern) for name, pattern in (("number", _NUMBER), ("slash", _SLASH))}
+    if len(strings) == 0 or max(counts.values()) * 2 < len(strings):
+        return "iso"
+    if counts["slash"] >= counts["number"]:
+        n_day, n_month = _count(strings, _DAY_FIRST), _count(strings, _MONTH_FIRST)
+        if n_day == n_month == 0:
+            return None
+        if n_day and n_month:
+            return _majority(strings, n_day, n_month)
+        return "day-first" if n_day else "month-first"
+    numbers = counts["number"]
+    for name, pattern in (("yyyymmdd", _YMD), ("excel", _EXCEL)):
+        if _count(strings, pattern) * 2 > numbers:
+            return name
+    return "iso"
+
+
+def _majority(strings: Any, n_day: int, n_month: int) -> str:
+    """Accept a few impossible dates; otherwise the file mixes both orders."""
+    if min(n_day, n_month) * 100 <= max(n_day, n_month):
+        return "day-first" if n_day > n_month else "month-first"
+    raise InvalidData(
+        f"Expected dates in one order. Received {n_day:,} that can only be day-first and {n_month:,} that can only be "
+        f"month-first, such as {strings[0].as_py()[:40]!r}.",
+        code="mixed-dates",
+        hint="Write all dates as 2026-12-31.",
+    )
+
+
+def _parse(column: Column, time_format: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    if time_format == "iso":
+        quick = _quick_iso(column)
+        if quick is not None:
+            return quick, np.zeros(len(quick), dtype=np.bool_)
+    strings = _strings(column)
+    missing = pc.match_substring_regex(strings, _MISSING).to_numpy(zero_copy_only=False)
+    texts = pd.Series(strings.to_pylist(), dtype=object).str.strip()
+    rest = np.flatnonzero(~missing)
+    times = np.full(len(texts), MISSING_TIME, dtype=np.int64)
+    times[rest] = _PARSERS[time_format](texts.iloc[rest].reset_index(drop=True))
+    invalid = ~missing & (times == MISSING_TIME)
+    return times, invalid
+
+
+def _strings(column: Column) -> Any:
+    strings = column.as_strings()
+    return pa.array(column.texts(), pa.string()) if strings is None else strings
+
+
+def _count(strings: Any, pattern: str) -> int:
+    return int(pc.sum(pc.match_substring_regex(strings, pattern)).as_py() or 0)
+
+
+def _quick_iso(column: Column) -> NDArray[np.int64] | None:
+    """Parse whole columns of integers or of ISO 8601 with pyarrow; return None if one value is anything else."""
+    strings = column.as_strings()
+    if strings is None:
+        return None
+    for kind in (pa.int64(), pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
+        try:
+            values = strings.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        if kind == pa.int64():
+            times = _from_unix(values.to_numpy().astype(np.float64), values.to_numpy())
+            return None if (times == MISSING_TIME).any() else times
+        parsed: NDArray[np.int64] = values.cast(pa.int64()).to_numpy()
+        return parsed
+    return None
+
+
+def _from_unix(numbers: NDArray[np.float64], integers: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Convert Unix times whose unit follows from their magnitude: 1e11 s is the year 5138, 1e11 ms is 1973.
+
+    A date such as 20200913 among Unix times is invalid, because it would be August 1970.
+    """
+    magnitude = np.abs(numbers)
+    scale = np.select([magnitude < 1e11, magnitude < 1e14, magnitude < 1e17], [1e6, 1e3, 1.0], default=1e-3)
+    microseconds: NDArray[np.int64] = np.clip(numbers * scale, -9e18, 9e18).astype(np.int64)
+    if integers is not None:  # exact, where a float would round
+        is_us = scale == 1.0
+        microseconds[is_us] = integers[is_us]
+    day, month = magnitude % 100, magnitude // 100 % 100
+    is_date = (magnitude >= 19000101) & (magnitude <= 21001231) & (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)
+    microseconds[is_date & (numbers == np.trunc(numbers))] = MISSING_TIME
+    return microseconds
+
+
+def _to_numbers(texts: pd.Series) -> NDArray[np.float64]:
+    numbers: NDArray[np.float64] = pd.to_numeric(texts.str.replace(",", ".", n=1), errors="coerce").to_numpy(np.float64)
+    return numbers
+
+
+def _from_dates(dates: pd.Series) -> NDArray[np.int64]:
+    is_date = dates.notna().to_numpy()
+    times = np.full(len(dates), MISSING_TIME, dtype=np.int64)
+    times[is_date] = dates[is_date].dt.as_unit("us").astype(np.int64)
+    return times
+
+
+def _parse_unix(texts: pd.Series) -> NDArray[np.int64]:
+    numbers = _to_numbers(texts)
+    finite = np.isfinite(numbers)
+    times = np.full(len(texts), MISSING_TIME, dtype=np.int64)
+    times[finite] = _from_unix(numbers[finite])
+    return times
+
+
+def _parse_iso(texts: pd.Series) -> NDArray[np.int64]:
+    """Parse ISO 8601, or Unix times; also the ` UTC` of BigQuery and English month names such as `Sep 13, 2026`."""
+    times = _parse_unix(texts)
+    is_number = np.isfinite(_to_numbers(texts))
+    rest = np.flatnonzero(~is_number)
+    plain = texts.iloc[rest].str.replace(r"\s*(UTC|GMT)$", "Z", regex=True)
+    dates = pd.to_datetime(plain, format="ISO8601", utc=True, errors="coerce")
+    times[rest] = _from_dates(dates)
+    rest = rest[dates.isna().to_numpy()]
+    if len(rest):
+        times[rest] = _first_match(texts.iloc[rest].str.replace(",", ""), "%b %d %Y", "%B %d %Y", "%d %b %Y", "%d %B %Y")
+    return times
+
+
+def _parse_yyyymmdd(texts: pd.Series) -> NDArray[np.int64]:
+    return _first_match(texts, "%Y%m%d", "%Y%m%d%H%M%S", clocks=("",))
+
+
+def _parse_excel(texts: pd.Series) -> NDArray[np.int64]:
+    """Convert days since 1899-12-30, the 1900 date system after its leap-year error."""
+    numbers = _to_numbers(texts)
+    valid = (numbers >= 20_000) & (numbers < 80_000)
+    times = np.full(len(texts), MISSING_TIME, dtype=np.int64)
+    times[valid] = np.round((numbers[valid] - 25_569) * 86_400).astype(np.int64) * 1_000_000
+    return times
+
+
+def _parse_day_first(texts: pd.Series) -> NDArray[np.int64]:
+    return _first_match(_with_slashes(texts), "%d/%m/%Y", "%d/%m/%y")
+
+
+def _parse_month_first(texts: pd.Series) -> NDArray[np.int64]:
+    return _first_match(_with_slashes(texts), "%m/%d/%Y", "%m/%d/%y")
+
+
+def _with_slashes(texts: pd.Series) -> pd.Series:
+    """Normalise the separators of the date, and those between date and time to one space."""
+    dates = texts.str.replace(r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{2,4})", r"\1/\2/\3", regex=True)
+    return dates.str.replace(r"^([\d/]+)[T,\s]+", r"\1 ", regex=True)
+
+
+def _first_match(texts: pd.Series, *dates: str, clocks: tuple[str, ...] = _CLOCKS) -> NDArray[np.int64]:
+    """Parse each text by the first of the formats that fits it."""
+    times = np.full(len(texts), MISSING_TIME, dtype=np.int64)
+    rest = np.arange(len(texts))
+    for time_format in (date + clock for date in dates for clock in clocks):
+        if not len(rest):
+            break
+        parsed = _from_dates(pd.to_datetime(texts.iloc[rest], format=time_format, utc=True, errors="coerce"))
+        times[rest] = parsed
+        rest = rest[parsed == MISSING_TIME]
+    return times
+
+
+_PARSERS: Final = {
+    "iso": _parse_iso,
+    "unix": _parse_unix,
+    "excel": _parse_excel,
+    "yyyymmdd": _parse_yyyymmdd,
+    "day-first": _parse_day_first,
+    "month-first": _parse_month_first,
+}

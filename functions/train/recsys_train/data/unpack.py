@@ -1,0 +1,251 @@
+"""Unpack an upload: plain, gzip, zstd, or a zip archive with one file. Size, compression ratio and time are bounded."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import shutil
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, Final, cast
+
+import pyarrow as pa
+
+from recsys.errors import InvalidData
+
+MAX_RATIO: Final = 100
+"""Largest compression ratio of a file above `RATIO_APPLIES_BYTES`. Exports compress 3 to 40 times; bombs 1,000 times."""
+RATIO_APPLIES_BYTES: Final = 64 * 1024 * 1024
+_READ_BYTES: Final = 1024 * 1024
+_IN_MEMORY_BYTES: Final = 64 * 1024 * 1024
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
+_PARQUET: Final = b"PAR1"
+_UNSUPPORTED: Final = {
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+    b"\x04\x22\x4d\x18": "an lz4 file",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",
+    b"%PDF": "a PDF document",
+    b"SQLite f": "a SQLite database",
+}
+_HINT: Final = "Send a CSV or Parquet file, or a CSV in gzip, zstd or zip."
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on the work that one file can cause.
+
+    Parameters
+    ----------
+    max_unpacked_bytes
+        Limit of the unpacked size.
+    timeout_s
+        Limit of the time for reading, in seconds.
+    """
+
+    max_unpacked_bytes: int
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """The content of an upload.
+
+    Parameters
+    ----------
+    compression
+        `none`, `gzip`, `zstd` or `zip`.
+    is_parquet
+        Whether the content is a Parquet file; then `stream` is seekable.
+    stream
+        The content. Reading raises `InvalidData` when it is damaged or exceeds the limits.
+    """
+
+    compression: str
+    is_parquet: bool
+    stream: BinaryIO
+
+
+@contextmanager
+def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
+    """Recognise the compression by the first bytes, and open the content until the context ends.
+
+    Raises
+    ------
+    InvalidData
+        The format is not supported, or the archive does not contain exactly one file.
+    """
+    packed = _CountingReader(stream)
+    buffered = io.BufferedReader(packed, _READ_BYTES)
+    with ExitStack() as resources:
+        opened, compression = _open(buffered, resources)
+        bounded = BoundedReader(opened, compression, limits, lambda: packed.n_bytes)
+        content = io.BufferedReader(bounded, _READ_BYTES)
+        start = content.peek(8)[:8]
+        _check_supported(start)
+        is_parquet = start.startswith(_PARQUET)
+        unpacked = _seekable(cast("BinaryIO", content), resources) if is_parquet else cast("BinaryIO", content)
+        yield Unpacked(compression, is_parquet=is_parquet, stream=unpacked)
+
+
+def _open(stream: io.BufferedReader, resources: ExitStack) -> tuple[BinaryIO, str]:
+    start = stream.peek(8)[:8]
+    if start.startswith(_GZIP):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream)), "gzip"
+    if start.startswith(_ZSTD):
+        return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd")), "zstd"
+    if start.startswith(_ZIP):
+        return _open_zip(stream, resources), "zip"
+    return cast("BinaryIO", stream), "none"
+
+
+class BoundedReader(io.RawIOBase):
+    """Reads unpacked bytes, and raises `InvalidData` when they are damaged or exceed a limit.
+
+    Parameters
+    ----------
+    stream
+        The unpacked content.
+    compression
+        For messages and the ratio; `none` has no ratio.
+    limits
+        The bounds; time starts now.
+    n_packed
+        Returns the number of compressed bytes read so far.
+    """
+
+    def __init__(self, stream: BinaryIO, compression: str, limits: Limits, n_packed: Callable[[], int]) -> None:
+        super().__init__()
+        self._stream, self._compression, self._limits, self._n_packed = stream, compression, limits, n_packed
+        self._deadline = time.monotonic() + limits.timeout_s
+        self._n_unpacked = 0
+
+    def readable(self) -> bool:
+        """Return True; `io.RawIOBase` requires this method."""
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the buffer that BufferedReader passes
+        """Fill the buffer with at most its length of unpacked bytes, and return their number."""
+        try:
+            content = self._stream.read(len(buffer))
+        except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from error
+        except OSError as error:  # pyarrow raises it, without an errno, for damaged zstd
+            if self._compression != "zstd" or error.errno is not None:
+                raise
+            raise self._damaged(error) from error
+        self._n_unpacked += len(content)
+        self._check()
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _check(self) -> None:
+        if self._n_unpacked > self._limits.max_unpacked_bytes:
+            raise InvalidData(
+                f"The decompressed file has more than {self._limits.max_unpacked_bytes:,} bytes, the limit of this "
+                "service.",
+                code="too-large-unpacked",
+                hint="Send fewer rows: the most recent ones count most.",
+            )
+        is_bomb = self._compression != "none" and self._n_unpacked > MAX_RATIO * max(1, self._n_packed())
+        if is_bomb and self._n_unpacked > RATIO_APPLIES_BYTES:
+            raise InvalidData(
+                f"The {self._compression} file unpacks to more than {MAX_RATIO} times its size: {self._n_unpacked:,} "
+                f"bytes from {self._n_packed():,}.",
+                code="suspicious-compression",
+                hint="Remove repeated rows, or send the file uncompressed.",
+            )
+        if time.monotonic() > self._deadline:
+            raise InvalidData(
+                f"Reading took more than {self._limits.timeout_s:,.0f} s, after {self._n_unpacked:,} bytes.",
+                code="reading-timeout",
+                hint="Send fewer rows, or send Parquet, which is read faster.",
+            )
+
+    def _damaged(self, error: Exception) -> InvalidData:
+        return InvalidData(
+            f"The {self._compression} file is damaged or incomplete after {self._n_unpacked:,} unpacked bytes: "
+            f"{str(error).rstrip('.')}.",
+            code=f"damaged-{self._compression}",
+            hint=f"Test it with `{_TEST_COMMANDS[self._compression]}`, compress the CSV again and send it again.",
+        )
+
+
+_TEST_COMMANDS: Final = {"gzip": "gzip -t", "zstd": "zstd -t", "zip": "unzip -t", "none": "head"}
+
+
+class _CountingReader(io.RawIOBase):
+    """Counts the bytes read from the upload."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self.n_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the buffer that BufferedReader passes
+        content = self._stream.read(len(buffer))
+        self.n_bytes += len(content)
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def _check_supported(start: bytes) -> None:
+    for magic, kind in _UNSUPPORTED.items():
+        if start.startswith(magic):
+            raise InvalidData(f"The file is {kind}.", code="unsupported-compression", hint=_HINT)
+
+
+def _seekable(stream: BinaryIO, resources: ExitStack) -> BinaryIO:
+    """Copy the rest of a stream to a temporary file: zip and Parquet have their directory at the end."""
+    copy = resources.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))
+    shutil.copyfileobj(stream, copy, _READ_BYTES)
+    copy.seek(0)
+    return cast("BinaryIO", copy)
+
+
+def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
+    try:
+        archive = zipfile.ZipFile(_seekable(cast("BinaryIO", stream), resources))
+        names = [info for info in archive.infolist() if not info.is_dir() and not _is_metadata(info.filename)]
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise InvalidData(
+            f"The zip file is damaged or incomplete: {error}.",
+            code="damaged-zip",
+            hint="Test it with `unzip -t`, compress the CSV again and send it again.",
+        ) from error
+    received = ", ".join(repr(info.filename[:60]) for info in names[:5]) or "none"
+    if any(info.filename == "[Content_Types].xml" for info in names):
+        raise InvalidData(
+            "The file is an Excel workbook (.xlsx).", code="unsupported-compression", hint="Save the sheet as CSV UTF-8."
+        )
+    if len(names) != 1:
+        raise InvalidData(
+            f"Expected a zip archive with exactly one file. Received {len(names)}: {received}.",
+            code="unsupported-archive",
+            hint="Put one CSV into the archive, or send it without one.",
+        )
+    try:
+        return cast("BinaryIO", archive.open(names[0]))
+    except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:  # encrypted, or an unknown method
+        raise InvalidData(
+            f"The file {received} in the zip archive cannot be unpacked: {str(error).rstrip('.')}.",
+            code="unsupported-archive",
+            hint="Create the archive without a password, with the method deflate.",
+        ) from error
+
+
+def _is_metadata(name: str) -> bool:
+    """Whether a name is one that macOS adds to every archive."""
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"

@@ -1,0 +1,141 @@
+"""Options for reading a file of interactions: which columns to use, and how the file is written.
+
+The same names are parameters of the HTTP routes, members of a sidecar file and options of the command line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Self
+
+from recsys.errors import InvalidRequest
+
+DELIMITERS: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+DECIMALS: Final = {"point": ".", "comma": ","}
+TIME_FORMATS: Final = ("iso", "day-first", "month-first", "yyyymmdd", "unix", "excel")
+MAX_EXCLUDED_ITEMS: Final = 1000
+_MAX_TEXT: Final = 512
+_COLUMN_OPTIONS: Final = ("user", "item", "time", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """How to read a file. An option that is None is detected, or reported as an error where it cannot be.
+
+    Parameters
+    ----------
+    user, item, time, score
+        Names of the columns, as in the header.
+    delimiter
+        A key of `DELIMITERS`.
+    charset
+        Name of the encoding, such as `windows-1252`. Default: UTF-8, or UTF-16 with a byte order mark.
+    decimal
+        A key of `DECIMALS`.
+    time_format
+        A member of `TIME_FORMATS`.
+    min_score
+        Rows with a smaller score are skipped.
+    exclude_items
+        Rows with one of these item ids are skipped, such as `POSTAGE`.
+
+    Examples
+    --------
+    >>> FileOptions.of({"user": "Customer No", "min_score": "4"}).to_json()
+    {'user': 'Customer No', 'min_score': 4.0}
+    """
+
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    score: str | None = None
+    delimiter: str | None = None
+    charset: str | None = None
+    decimal: str | None = None
+    time_format: str | None = None
+    min_score: float | None = None
+    exclude_items: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Check options that a caller sent, as text or as JSON values.
+
+        Parameters
+        ----------
+        values
+            Options by name. None is the same as a missing option. `exclude_items` is a list or comma-separated text.
+
+        Raises
+        ------
+        InvalidRequest
+            An option is unknown or has an invalid value.
+        """
+        names = [field.name for field in fields(cls)]
+        unknown = [name for name in values if name not in names]
+        if unknown:
+            raise _invalid(f"Expected options among {', '.join(names)}. Received: {unknown[0][:80]!r}.")
+        given = {name: value for name, value in values.items() if value is not None}
+        return cls(**{name: _checked(name, value) for name, value in given.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options that are set."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value not in (None, ())
+        }
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name == "exclude_items":
+        return _item_list(value)
+    if name == "min_score":
+        return _number(name, value)
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT:
+        raise _invalid(f"Expected {name} as text of 1 to {_MAX_TEXT} characters. Received: {str(value)[:80]!r}.")
+    if name in _COLUMN_OPTIONS:
+        return value
+    if name == "charset":
+        return _charset(value)
+    choices = {"delimiter": DELIMITERS, "decimal": DECIMALS, "time_format": TIME_FORMATS}[name]
+    if value not in choices:
+        raise _invalid(f"Expected {name} to be one of {', '.join(choices)}. Received: {value[:80]!r}.")
+    return value
+
+
+def _charset(value: str) -> str:
+    try:
+        "".encode(value)  # unlike codecs.lookup, rejects transformations such as base64 and rot13
+        name = codecs.lookup(value).name
+    except (LookupError, ValueError):
+        name = "undefined"
+    if name in ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"):
+        raise _invalid(f"Expected charset to be an encoding such as windows-1252 or utf-16. Received: {value[:80]!r}.")
+    return name
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise _invalid(f"Expected {name} to be a finite number. Received: {str(value)[:80]!r}.")
+    return number
+
+
+def _item_list(value: Any) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) and item for item in items):
+        raise _invalid("Expected exclude_items to be item ids, separated by commas or as a list. One is empty.")
+    if len(items) > MAX_EXCLUDED_ITEMS:
+        raise _invalid(f"Expected at most {MAX_EXCLUDED_ITEMS} exclude_items. Received: {len(items)}.")
+    return tuple(items)
+
+
+def _invalid(detail: str) -> InvalidRequest:
+    return InvalidRequest(detail, code="invalid-option", hint="The options are listed in docs/reference/data.md.")
