@@ -20,7 +20,14 @@ from recsys.model.batch_ranking import recommend_all
 from recsys.settings import Settings
 from recsys_local import admin
 from recsys_local.backup import create_backup, restore_backup
-from recsys_local.offline import read_users, train_folder, write_recommendations
+from recsys_local.offline import (
+    read_options,
+    read_users,
+    report_lines,
+    train_folder,
+    validate_file,
+    write_recommendations,
+)
 from recsys_local.progress import TrainingProgress, tracked
 
 app = typer.Typer(
@@ -47,6 +54,17 @@ def main() -> None:
 
 DataDir = Annotated[Path, typer.Option(help="Directory that holds all state.", envvar="RECSYS_DATA_DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+UserColumn = Annotated[str | None, typer.Option(help="Column with the user id.")]
+ItemColumn = Annotated[str | None, typer.Option(help="Column with the item id.")]
+TimeColumn = Annotated[str | None, typer.Option(help="Column with the time; - uses none.")]
+ScoreColumn = Annotated[str | None, typer.Option(help="Column with the score; - uses none.")]
+OtherOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=VALUE, repeatable: delimiter, charset, decimal, time_format, min_score, exclude_items.",
+        metavar="NAME=VALUE",
+    ),
+]
 DEFAULT_DATA_DIR = Path("recsys-data")
 KeyId = Annotated[str, typer.Argument(help="Key id, as `recsys keys list` prints it.")]
 
@@ -95,19 +113,25 @@ def train(
     interactions: Annotated[
         Path,
         typer.Argument(
-            help="CSV, plain or gzip-compressed: user_id,item_id[,interaction_score,timestamp].",
+            help="CSV or Parquet file, plain or compressed (gzip, zstd, zip).",
             exists=True,
             dir_okay=False,
         ),
     ],
     out: Annotated[Path, typer.Option(help="Directory to write the model's files to.", file_okay=False)],
+    user: UserColumn = None,
+    item: ItemColumn = None,
+    time: TimeColumn = None,
+    score: ScoreColumn = None,
+    option: OtherOptions = None,
     as_json: Json = False,
 ) -> None:
     """Train and evaluate a model without a service."""
     with exit_on_error():
         settings = Settings.from_environment()
+        options = read_options(user, item, time, score, option)
         with TrainingProgress() as progress:
-            metrics = train_folder(interactions, out, settings, progress)
+            metrics = train_folder(interactions, out, settings, progress, options)
     if as_json:
         print(json.dumps(metrics))
         return
@@ -115,6 +139,29 @@ def train(
     for name, value in quality.items():
         print(f"{name:<14} {value:.4f}   popularity {popularity[name]:.4f}")
     for line in (*metrics["data"]["warnings"], metrics["verdict"], f"The model was written to {out}."):
+        print(line)
+
+
+@app.command()
+def validate(
+    interactions: Annotated[
+        Path, typer.Argument(help="CSV or Parquet file, plain or compressed.", exists=True, dir_okay=False)
+    ],
+    user: UserColumn = None,
+    item: ItemColumn = None,
+    time: TimeColumn = None,
+    score: ScoreColumn = None,
+    option: OtherOptions = None,
+    as_json: Json = False,
+) -> None:
+    """Check a file as training would read it, without training, and print the data report."""
+    with exit_on_error():
+        options = read_options(user, item, time, score, option)
+        report = validate_file(interactions, Settings.from_environment(), options)
+    if as_json:
+        print(json.dumps(report))
+        return
+    for line in report_lines(report):
         print(line)
 
 
@@ -265,7 +312,8 @@ def exit_on_error() -> Iterator[None]:
     except RecsysError as error:
         print(f"{error.title}: {error.detail}", file=sys.stderr)
         for line in error.errors[:10]:
-            print(f"  line {line.line}: {line.detail}", file=sys.stderr)
+            column = f", column {line.column}" if line.column else ""
+            print(f"  line {line.line}{column}: {line.detail}", file=sys.stderr)
         if error.hint:
             print(f"→ {error.hint}", file=sys.stderr)
         raise typer.Exit(1) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from recsys.errors import InvalidRequest, RecsysError
+from recsys.file_options import FileOptions
 from recsys.model.recommender import Recommendations
 from recsys.registry.records import Progress
 from recsys.settings import Settings
@@ -27,20 +28,26 @@ class OutputNotWritable(RecsysError):
 
 
 def train_folder(
-    source: Path, folder: Path, settings: Settings, on_progress: Callable[[Progress], None]
+    source: Path,
+    folder: Path,
+    settings: Settings,
+    on_progress: Callable[[Progress], None],
+    options: FileOptions | None = None,
 ) -> dict[str, Any]:
-    """Train on a CSV and write the model's files into `folder`.
+    """Train on a file and write the model's files into `folder`.
 
     Parameters
     ----------
     source
-        CSV of interactions, plain or gzip-compressed.
+        CSV or Parquet file of interactions, plain or compressed.
     folder
         Directory to write to; created if it does not exist.
     settings
         Limits, time budget and seed of the training.
     on_progress
         Called with every progress report.
+    options
+        How to read the file. What is not declared is detected.
 
     Returns
     -------
@@ -57,7 +64,67 @@ def train_folder(
 
     check_writable(folder)
     with _reporting_unwritable(folder):
-        return build_version(lambda: source.open("rb"), folder, FILE_VERSION, settings, on_progress).metrics
+        return build_version(
+            lambda: source.open("rb"), folder, FILE_VERSION, settings, on_progress, options=options
+        ).metrics
+
+
+def read_options(
+    user: str | None, item: str | None, time: str | None, score: str | None, others: list[str] | None
+) -> FileOptions:
+    """Return the options of a command, of which `others` are written as `name=value`.
+
+    Raises
+    ------
+    InvalidRequest
+        An option is unknown or has an invalid value.
+
+    Examples
+    --------
+    >>> read_options("customer", None, None, None, ["min_score=4"]).to_json()
+    {'user': 'customer', 'min_score': 4.0}
+    """
+    columns = {"user": user, "item": item, "time": time, "score": score}
+    pairs = [text.partition("=")[::2] for text in others or ()]
+    return FileOptions.of(columns | dict(pairs))
+
+
+def validate_file(source: Path, settings: Settings, options: FileOptions) -> dict[str, Any]:
+    """Read a file as a training does, without training, and return the data report.
+
+    Raises
+    ------
+    InvalidData
+        The file cannot be trained on.
+    """
+    from recsys_train.data.reader import read_interactions  # noqa: PLC0415  # importing pandas takes half a second
+
+    with source.open("rb") as stream:
+        _interactions, report = read_interactions(
+            stream,
+            max_unpacked_bytes=settings.max_unpacked_bytes,
+            options=options,
+            timeout_s=settings.read_budget_s,
+        )
+    return report.to_json()
+
+
+def report_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines in which a command prints a data report."""
+    columns = ", ".join(f"{role}={name}" for role, name in report["mapping"].items())
+    yield f"columns        {columns} (by {report['mapping_source']})"
+    yield f"format         {', '.join(f'{name} {value!r}' for name, value in report['format'].items())}"
+    yield f"lines          {report['lines']:,} read, {report['rows_used']:,} used, {report['bad_lines']:,} bad"
+    for rule, skipped in report["skipped"].items():
+        first = ", ".join(str(line) for line in skipped["lines"][:5])
+        yield f"skipped        {skipped['count']:,} {rule} (lines {first}{' …' if skipped['count'] > 5 else ''})"
+    yield f"interactions   {report['interactions']:,} distinct, {report['duplicates']:,} repeated"
+    yield f"users          {report['users']:,}, {report['users_with_one_interaction']:,} with one interaction"
+    yield f"items          {report['items']:,}"
+    if report["first_time"]:
+        yield f"time           {report['first_time']} to {report['last_time']}"
+    yield from report["warnings"]
+    yield from report["hints"]
 
 
 def read_users(path: Path) -> list[str]:

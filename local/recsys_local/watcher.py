@@ -105,10 +105,10 @@ class ObjectWatcher:
         is_hidden = any(part.startswith(".") for part in name.split("/"))
         if not name.startswith(layout.INBOX) or is_hidden or name in self._warned_of:
             return
-        if layout.parse_source(name) is None:
+        if layout.parse_source(name) is None and not layout.is_sidecar(name):
             self._warned_of.add(name)
             _logger.warning(
-                "%r is ignored. Expected inbox/NAME.csv or inbox/KEY_ID/NAME.csv (or .csv.gz): "
+                "%r is ignored. Expected inbox/NAME.csv or inbox/KEY_ID/NAME.csv (or .tsv, .parquet, .gz, .zst, .zip): "
                 "move or rename the file to train on it.",
                 name,
             )

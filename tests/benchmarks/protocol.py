@@ -12,8 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recsys_train.data.reader import read_interactions
 from recsys_train.data.interactions import Int32s, Interactions
+from recsys_train.data.reader import read_interactions
 
 ROOT: Final = Path(__file__).parents[2]
 BUNDLED: Final = "online_retail"

@@ -15,8 +15,8 @@ from recsys.model import artifact
 from recsys.model.recommender import ServingModel, Strategy, recommend
 from recsys.registry.records import Progress
 from recsys_train.build import describe_metrics, write_version
-from recsys_train.data.reader import read_interactions
 from recsys_train.data.interactions import Interactions
+from recsys_train.data.reader import read_interactions
 from recsys_train.data.report import DataReport
 from recsys_train.fitting import fit as fit_module
 from recsys_train.fitting import split

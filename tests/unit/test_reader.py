@@ -11,8 +11,8 @@ import pytest
 
 from recsys.errors import FieldError, InvalidData
 from recsys_train.data import collector, csv_chunks
-from recsys_train.data.reader import UntrainableData, read_interactions
 from recsys_train.data.interactions import Interactions
+from recsys_train.data.reader import UntrainableData, read_interactions
 from recsys_train.data.report import DataReport
 
 HEADER = b"user_id,item_id\n"
@@ -243,3 +243,8 @@ def test_pyarrow_words_its_errors_as_the_reader_expects(content: bytes, message:
     with pytest.raises(pa.ArrowInvalid) as caught:
         pyarrow.csv.open_csv(io.BytesIO(content), pyarrow.csv.ReadOptions(block_size=100)).read_all()
     assert message in str(caught.value), f"pyarrow {pa.__version__} changed a message that csv_chunks.py matches"
+
+
+def test_a_ragged_line_that_is_not_utf8_costs_only_that_line() -> None:
+    _interactions, report = read(HEADER + GOOD_LINES + b"caf\xe9,x,y\n")
+    assert lines_and_codes(report.listed) == [(1002, "ragged-line")]

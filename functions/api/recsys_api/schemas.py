@@ -46,14 +46,39 @@ _Report = Annotated[
 ]
 
 
+OPTION_TEXTS: Final = {
+    "user": "Column with the user id.",
+    "item": "Column with the item id.",
+    "time": "Column with the time; `-` uses none.",
+    "score": "Column with the score; `-` uses none.",
+    "delimiter": "`comma`, `semicolon`, `tab` or `pipe`. Default: detected.",
+    "charset": "Encoding, such as `windows-1252`. Default: UTF-8, or UTF-16 with a byte order mark.",
+    "decimal": "`point` or `comma`. Default: detected.",
+    "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
+    "min_score": "Rows with a smaller score are skipped.",
+    "exclude_items": "Item ids whose rows are skipped, separated by commas.",
+}
+"""Descriptions of the options for reading a file, by name."""
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class UploadRequest(_Request):
-    """Options of an upload form."""
+    """Options of an upload form, and how to read its file; see `POST /v1/train`."""
 
     gzip: Annotated[bool, Field(description="Whether the file is compressed with gzip.")] = False
+    user: Annotated[str | None, Field(description=OPTION_TEXTS["user"])] = None
+    item: Annotated[str | None, Field(description=OPTION_TEXTS["item"])] = None
+    time: Annotated[str | None, Field(description=OPTION_TEXTS["time"])] = None
+    score: Annotated[str | None, Field(description=OPTION_TEXTS["score"])] = None
+    delimiter: Annotated[str | None, Field(description=OPTION_TEXTS["delimiter"])] = None
+    charset: Annotated[str | None, Field(description=OPTION_TEXTS["charset"])] = None
+    decimal: Annotated[str | None, Field(description=OPTION_TEXTS["decimal"])] = None
+    time_format: Annotated[str | None, Field(description=OPTION_TEXTS["time_format"])] = None
+    min_score: Annotated[float | None, Field(description=OPTION_TEXTS["min_score"])] = None
+    exclude_items: Annotated[list[str] | None, Field(description="Item ids whose rows are skipped.")] = None
 
 
 class RotateRequest(_Request):

@@ -6,12 +6,15 @@ says whose it is.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from recsys.clock import DAY_S, Clock, after, utc_now
 from recsys.errors import Conflict, IdempotencyMismatch, InvalidRequest, JobNotFound, KeyExists, ObjectExists
+from recsys.file_options import FileOptions
 from recsys.keys.api_key import ApiKey
 from recsys.keys.base62 import job_id_of_request, new_job_id
 from recsys.objects import layout
@@ -29,13 +32,37 @@ _MIN_ANONYMOUS_LENGTH: Final = 16
 _UUID_HINT: Final = "Use a new UUID for each file."
 
 
+NO_OPTIONS: Final = FileOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A CSV file to train on; `sha256` is the hex digest of its content."""
+    """A file to train on.
+
+    Parameters
+    ----------
+    content
+        The bytes of the file.
+    sha256
+        Hex digest of `content`.
+    gzipped
+        Whether `content` is compressed with gzip.
+    options
+        How to read the file.
+    """
 
     content: BinaryIO
     sha256: str
     gzipped: bool
+    options: FileOptions = NO_OPTIONS
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the content and the options; that of the content if there are no options."""
+        options = self.options.to_json()
+        if not options:
+            return self.sha256
+        return hashlib.sha256(f"{self.sha256}{json.dumps(options, sort_keys=True)}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +147,19 @@ class Training:
             self._check_same_file(job_id, file)
             api_key = None if key else ApiKey.derive(_ANONYMOUS, idempotency_key, file.sha256)
         key_id = self._register_key(key, api_key, may_exist=idempotency_key is not None)
-        job = self._create_job(job_id, key_id, gzipped=file.gzipped, fingerprint=file.sha256)
+        job = self._create_job(job_id, key_id, gzipped=file.gzipped, fingerprint=file.fingerprint, options=file.options)
         _check_fingerprint(job, file)
         if job.state is JobState.QUEUED:
             self._store_file(job, file)
         return Accepted(job, api_key)
 
-    def offer_upload(self, *, key: KeyRecord | None, gzipped: bool) -> tuple[Accepted, UploadForm]:
+    def offer_upload(
+        self, *, key: KeyRecord | None, gzipped: bool, options: FileOptions = NO_OPTIONS
+    ) -> tuple[Accepted, UploadForm]:
         """Queue a job, and return it with the form for uploading its file directly to the object store."""
         api_key = None if key else ApiKey.mint()
         key_id = self._register_key(key, api_key, may_exist=False)
-        job = self._create_job(new_job_id(), key_id, gzipped=gzipped, fingerprint=None)
+        job = self._create_job(new_job_id(), key_id, gzipped=gzipped, fingerprint=None, options=options)
         max_bytes = self._settings.max_upload_bytes
         form = self._store.upload_form(job.object_name, max_bytes=max_bytes, valid_s=UPLOAD_VALID_S)
         return Accepted(job, api_key), form
@@ -158,7 +187,9 @@ class Training:
             _check_unchanged(self._registry.get_key(api_key.key_id), api_key)
         return api_key.key_id
 
-    def _create_job(self, job_id: str, key_id: str, *, gzipped: bool, fingerprint: str | None) -> Job:
+    def _create_job(
+        self, job_id: str, key_id: str, *, gzipped: bool, fingerprint: str | None, options: FileOptions
+    ) -> Job:
         now = self._clock()
         return self._registry.create_job(
             Job(
@@ -168,6 +199,7 @@ class Training:
                 created_at=now,
                 updated_at=now,
                 fingerprint=fingerprint,
+                options=options.to_json() or None,
                 expires_at=after(now, self._settings.job_days * DAY_S),
             )
         )
@@ -201,8 +233,8 @@ def check_idempotency_key(text: str, *, anonymous: bool) -> None:
 
 
 def _check_fingerprint(job: Job, file: NewFile) -> None:
-    if job.fingerprint != file.sha256:
-        raise IdempotencyMismatch("This Idempotency-Key was used with a different file.")
+    if job.fingerprint != file.fingerprint:
+        raise IdempotencyMismatch("This Idempotency-Key was used with a different file or different options.")
 
 
 def _check_unchanged(record: KeyRecord, api_key: ApiKey) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, Final, cast
 
@@ -15,10 +16,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from recsys.errors import EmptyUpload, FieldError, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from recsys.file_options import FileOptions
 from recsys.http.middleware import MULTIPART_FRAMING_BYTES, request_context
 from recsys_api.training import NewFile
 
-RAW_TYPES: Final = ("text/csv", "application/csv", "application/gzip", "application/x-gzip", "application/octet-stream")
+RAW_TYPES: Final = (
+    *("text/csv", "application/csv", "text/tab-separated-values", "application/gzip", "application/x-gzip"),
+    *("application/zstd", "application/zip", "application/vnd.apache.parquet", "application/octet-stream"),
+)
 _MULTIPART: Final = "multipart/form-data"
 _HOW_TO_SEND: Final = "Send the file as a form (`curl -F file=@orders.csv`) or as the body with Content-Type: text/csv."
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -27,19 +32,23 @@ _DAMAGED_GZIP_MAGIC: Final = b"\x1f" + "\N{REPLACEMENT CHARACTER}".encode()
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # not tuned; the whole upload on Lambda, whose limit is 4 MiB
 _HASH_CHUNK_BYTES: Final = 1024 * 1024
 _FILE: Final = "file"
+_OPTIONS: Final = tuple(field.name for field in fields(FileOptions))
+_MAX_OPTION_BYTES: Final = 64 * 1024
 _MAX_ECHO: Final = 80
 
 
 @asynccontextmanager
-async def received(request: Request, *, max_bytes: int) -> AsyncIterator[NewFile]:
+async def received(request: Request, *, max_bytes: int, query_options: dict[str, str]) -> AsyncIterator[NewFile]:
     """Read the uploaded file of a request; it is deleted when the context ends.
 
     Parameters
     ----------
     request
-        A multipart form with one part named `file`, or the file itself as the body.
+        A multipart form with one part named `file` and options as further parts, or the file itself as the body.
     max_bytes
         Largest file to accept.
+    query_options
+        Options from the query, by name; those of the form have precedence.
 
     Raises
     ------
@@ -51,7 +60,8 @@ async def received(request: Request, *, max_bytes: int) -> AsyncIterator[NewFile
     EmptyUpload
         The file is empty.
     InvalidRequest
-        The multipart body is malformed, or holds anything but one file named `file`.
+        The multipart body is malformed, or holds anything but one file named `file` and options, or an option is not
+        valid.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -60,12 +70,15 @@ async def received(request: Request, *, max_bytes: int) -> AsyncIterator[NewFile
     if content_type == _MULTIPART and encoding == "identity":
         context.max_body_bytes += MULTIPART_FRAMING_BYTES
         async with _form(request) as form:
-            yield await run_in_threadpool(_describe, _only_file(form), max_bytes)
+            content, form_options = _file_and_options(form)
+            options = FileOptions.of(query_options | form_options)
+            yield await run_in_threadpool(_describe, content, max_bytes, options)
     elif content_type in RAW_TYPES and encoding in ("identity", "gzip", "x-gzip"):
         with SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
             async for chunk in request.stream():
                 file.write(chunk)
-            yield await run_in_threadpool(_describe, cast("BinaryIO", file), max_bytes)
+            options = FileOptions.of(query_options)
+            yield await run_in_threadpool(_describe, cast("BinaryIO", file), max_bytes, options)
     else:
         raise UnsupportedMediaType(
             f"Expected multipart/form-data or one of {', '.join(RAW_TYPES)}, without content encoding or with gzip. "
@@ -99,8 +112,9 @@ class _StrictFormParser(MultiPartParser):
 
     def __init__(self, request: Request) -> None:
         stream = self._until_closing_boundary(request.stream())
-        # One file is valid. Allowing two parts of each kind lets `_only_file` describe the mistake.
-        super().__init__(request.headers, stream, max_files=2, max_fields=2, max_part_size=1024)
+        # One file is valid. Allowing more parts than are valid lets `_file_and_options` describe the mistake.
+        max_fields = len(_OPTIONS) + 2
+        super().__init__(request.headers, stream, max_files=2, max_fields=max_fields, max_part_size=_MAX_OPTION_BYTES)
         self._is_complete = False
 
     def on_end(self) -> None:
@@ -114,24 +128,28 @@ class _StrictFormParser(MultiPartParser):
             raise MultiPartException("The closing boundary is missing.")
 
 
-def _only_file(form: FormData) -> BinaryIO:
+def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
     parts = form.multi_items()
-    if len(parts) == 1 and parts[0][0] == _FILE and isinstance(parts[0][1], UploadFile):
-        return parts[0][1].file
+    files = [value for name, value in parts if name == _FILE and isinstance(value, UploadFile)]
+    options = {name: value for name, value in parts if name in _OPTIONS and isinstance(value, str)}
+    if len(files) == 1 and len(parts) == 1 + len(options):
+        return files[0].file, options
     errors = [
-        FieldError("unknown-field", f"The part {name[:_MAX_ECHO]!a} is unknown.") for name, _ in parts if name != _FILE
+        FieldError("unknown-field", f"The part {name[:_MAX_ECHO]!a} is unknown, or it is not text.")
+        for name, _ in parts
+        if name != _FILE and name not in options
     ]
     if any(name == _FILE and isinstance(value, str) for name, value in parts):
         errors.append(FieldError("not-a-file", f"The part {_FILE} is text. Put an @ before the file's name."))
     raise InvalidRequest(
-        f"Expected one part, a file named {_FILE}. Received: {len(parts)} part(s).",
+        f"Expected one file named {_FILE}, and each option at most once. Received: {len(parts)} part(s).",
         code="invalid-multipart",
         hint=_HOW_TO_SEND,
         errors=errors,
     )
 
 
-def _describe(file: BinaryIO, max_bytes: int) -> NewFile:
+def _describe(file: BinaryIO, max_bytes: int, options: FileOptions) -> NewFile:
     """Check the file's size, detect gzip by its magic bytes and compute the digest."""
     file.seek(0, io.SEEK_END)
     size_bytes = file.tell()
@@ -151,4 +169,4 @@ def _describe(file: BinaryIO, max_bytes: int) -> NewFile:
     while chunk := file.read(_HASH_CHUNK_BYTES):
         sha256.update(chunk)
     file.seek(0)
-    return NewFile(file, sha256.hexdigest(), gzipped=start.startswith(_GZIP_MAGIC))
+    return NewFile(file, sha256.hexdigest(), gzipped=start.startswith(_GZIP_MAGIC), options=options)

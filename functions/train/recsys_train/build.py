@@ -10,13 +10,13 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
+from recsys.file_options import FileOptions
 from recsys.model import artifact
 from recsys.model.neumf import Network
-from recsys.file_options import FileOptions
 from recsys.registry.records import Progress
 from recsys.settings import Settings
-from recsys_train.data.reader import read_interactions
 from recsys_train.data.interactions import Interactions
+from recsys_train.data.reader import read_interactions
 from recsys_train.data.report import DataReport
 from recsys_train.fitting.fit import FitResult, OnProgress, fit
 from recsys_train.fitting.recipe import Recipe

@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from recsys.clock import Clock, utc_now
-from recsys.errors import InvalidData, JobFinished, KeyNotFound, LeaseLost, ObjectNotFound, Problem, RecsysError
+from recsys.errors import (
+    InvalidData,
+    InvalidRequest,
+    JobFinished,
+    KeyNotFound,
+    LeaseLost,
+    ObjectNotFound,
+    Problem,
+    RecsysError,
+)
+from recsys.file_options import FileOptions
 from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.store import ObjectInfo, ObjectStore
@@ -223,8 +233,20 @@ class Trainer:
             lease.version,
             self.settings,
             on_progress,
+            options=self._options(lease.job),
             time_left_s=self.time_left_s,
         )
+
+    def _options(self, job: Job) -> FileOptions:
+        """Return the options of the request, or those of the sidecar file that was dropped with the file."""
+        try:
+            if job.receipt_name is None:
+                return FileOptions.of(job.options or {})
+            return FileOptions.from_text(self.store.read(layout.sidecar(job.object_name)))
+        except ObjectNotFound:
+            return FileOptions()
+        except InvalidRequest as error:
+            raise InvalidData(error.detail, code=error.problem_code, hint=error.hint) from error
 
     def _open(self, job: Job) -> BinaryIO:
         try:

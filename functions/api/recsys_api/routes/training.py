@@ -4,17 +4,18 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from recsys.file_options import FileOptions
 from recsys.http.middleware import request_context
 from recsys.http.problems import documented, respond
 from recsys.registry.records import Job, JobState, KeyRecord
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api import jobs, prefer
-from recsys_api.schemas import JobAccepted, JobBody, ModelTrained, UploadOffered, UploadRequest
+from recsys_api.schemas import OPTION_TEXTS, JobAccepted, JobBody, ModelTrained, UploadOffered, UploadRequest
 from recsys_api.training import UPLOAD_VALID_S, Accepted, Training
 from recsys_api.uploads import RAW_TYPES, received
 
@@ -24,19 +25,22 @@ _FILE: Final = {
     "type": "string",
     "format": "binary",
     "minLength": 1,
-    "description": "The CSV, plain or compressed with gzip.",
+    "description": "The CSV or Parquet file.",
 }
 _KEY_IS_OPTIONAL: Final[dict[str, Any]] = {"security": [{}]}
 _TRAIN_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "A CSV with the columns `user_id` and `item_id`, and optionally `interaction_score` and "
-        "`timestamp`. Plain or compressed with gzip.",
+        "description": "A CSV or Parquet file with a column for the user and one for the item, and optionally for the "
+        "score and the time. Plain or compressed with gzip, zstd or zip. In a form, the options are further parts.",
         "content": {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"file": _FILE},
+                    "properties": {
+                        "file": _FILE,
+                        **{name: {"type": "string", "description": text} for name, text in OPTION_TEXTS.items()},
+                    },
                     "required": ["file"],
                     "additionalProperties": False,
                 },
@@ -63,6 +67,22 @@ _Prefer = Annotated[
         "wait; `Preference-Applied` states the limit that was used.",
     ),
 ]
+
+
+def file_options(  # noqa: PLR0913, PLR0917  # one parameter per option, as in FileOptions
+    user: Annotated[str | None, Query(description=OPTION_TEXTS["user"])] = None,
+    item: Annotated[str | None, Query(description=OPTION_TEXTS["item"])] = None,
+    time: Annotated[str | None, Query(description=OPTION_TEXTS["time"])] = None,
+    score: Annotated[str | None, Query(description=OPTION_TEXTS["score"])] = None,
+    delimiter: Annotated[str | None, Query(description=OPTION_TEXTS["delimiter"])] = None,
+    charset: Annotated[str | None, Query(description=OPTION_TEXTS["charset"])] = None,
+    decimal: Annotated[str | None, Query(description=OPTION_TEXTS["decimal"])] = None,
+    time_format: Annotated[str | None, Query(description=OPTION_TEXTS["time_format"])] = None,
+    min_score: Annotated[str | None, Query(description=OPTION_TEXTS["min_score"])] = None,
+    exclude_items: Annotated[str | None, Query(description=OPTION_TEXTS["exclude_items"])] = None,
+) -> dict[str, str]:
+    """Return the options of the query that are set; `FileOptions.of` checks them."""
+    return {name: value for name, value in locals().items() if value is not None}
 
 
 def create_training_router(
@@ -100,6 +120,7 @@ def create_training_router(
     async def train_model(
         request: Request,
         key: Annotated[KeyRecord | None, Depends(optional_key)],
+        query_options: Annotated[dict[str, str], Depends(file_options)],
         idempotency_key: _IdempotencyKey = None,
         _prefer: _Prefer = None,
     ) -> Response:
@@ -111,7 +132,7 @@ def create_training_router(
 
         Training takes seconds to minutes. Poll the job at `Location`, or send `Prefer: wait=N`.
         """
-        async with received(request, max_bytes=settings.max_request_bytes) as file:
+        async with received(request, max_bytes=settings.max_request_bytes, query_options=query_options) as file:
             accepted = await run_in_threadpool(training.accept, file, key=key, idempotency_key=idempotency_key)
         context = request_context(request.scope)
         context.key_id, context.job_id = accepted.job.key_id, accepted.job.job_id
@@ -140,7 +161,9 @@ def create_training_router(
         Send a multipart `POST` to `url` with all `fields` and then the file as the part `file`. Training starts when
         the upload is complete. As with `POST /v1/train`, a request without an API key creates a new key.
         """
-        accepted, form = training.offer_upload(key=key, gzipped=body.gzip if body else False)
+        body = body or UploadRequest()
+        options = FileOptions.of(body.model_dump(exclude={"gzip"}))
+        accepted, form = training.offer_upload(key=key, gzipped=body.gzip, options=options)
         offered = UploadOffered(
             **_members(accepted),
             url=form.url,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from typing import BinaryIO, Final
+from typing import Final
 
 import charset_normalizer
 
@@ -17,15 +17,19 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+NOT_UTF8: Final = "\ufdd0\ufdef"
+"""Stands for bytes that are not UTF-8: two noncharacters, which Unicode excludes from the interchange of text."""
+_MARKING: Final = "recsys.mark"
 _READ_BYTES: Final = 1024 * 1024
+_SAMPLE_BYTES: Final = 20_000
 _UTF8: Final = "utf-8"
 
 
 class Utf8Reader(io.RawIOBase):
-    """A stream of UTF-8, whatever the charset of the file.
+    """A stream of valid UTF-8, whatever the charset of the file.
 
-    UTF-8 passes through unchecked, because a wrong byte costs a line, not the file. Other charsets are decoded
-    strictly.
+    Bytes that are not UTF-8 are replaced by `NOT_UTF8`, because a wrong byte costs a line, not the file, and because
+    pyarrow cannot report a ragged line with such bytes. Other charsets are decoded strictly.
 
     Parameters
     ----------
@@ -33,6 +37,13 @@ class Utf8Reader(io.RawIOBase):
         The unpacked file.
     declared
         The charset that the caller declared; a byte order mark has precedence over it.
+
+    Attributes
+    ----------
+    charset
+        The charset of the file.
+    invalid_sample
+        Beginning of the first part of a UTF-8 file that is not UTF-8; empty if all of it is.
     """
 
     def __init__(self, stream: io.BufferedReader, declared: str | None) -> None:
@@ -42,7 +53,8 @@ class Utf8Reader(io.RawIOBase):
         bom, marked = next(((bom, name) for bom, name in _BOMS if start.startswith(bom)), (b"", None))
         stream.read(len(bom))
         self.charset = marked or declared or _UTF8
-        self._decoder = None if self.charset == _UTF8 else codecs.getincrementaldecoder(self.charset)("strict")
+        self.invalid_sample = b""
+        self._decoder = codecs.getincrementaldecoder(self.charset)("strict")
         self._n_decoded = len(bom)
         self._at_end = False
 
@@ -53,8 +65,6 @@ class Utf8Reader(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         """Return about `size` bytes, or b"" at the end."""
         size = _READ_BYTES if size is None or size < 0 else size
-        if self._decoder is None:
-            return self._stream.read(size)
         text = b""
         while not text and not self._at_end:
             content = self._stream.read(size)
@@ -63,23 +73,42 @@ class Utf8Reader(io.RawIOBase):
         return text
 
     def _decode(self, content: bytes) -> bytes:
-        assert self._decoder is not None
+        if self.charset == _UTF8 and content.isascii() and not self._decoder.getstate()[0]:
+            return content
         try:
-            text = self._decoder.decode(content, final=self._at_end).encode(_UTF8)
+            text = self._decoder.decode(content, self._at_end)
         except UnicodeError as error:
-            offset = self._n_decoded + (error.start if isinstance(error, UnicodeDecodeError) else 0)
-            raise InvalidData(
-                f"Expected text in {self.charset}. Received bytes that are not, near byte {offset:,} of the file.",
-                code="wrong-charset",
-                hint="Declare the file's charset with the option charset, or save the file as UTF-8.",
-            ) from error
+            if self.charset != _UTF8 or not isinstance(error, UnicodeDecodeError):
+                raise self._wrong_charset(error) from error
+            self.invalid_sample = error.object[:_SAMPLE_BYTES]
+            self._decoder = codecs.getincrementaldecoder(_UTF8)(_MARKING)
+            text = self._decoder.decode(error.object, self._at_end)
         self._n_decoded += len(content)
-        return text
+        try:
+            return text.encode(_UTF8)
+        except UnicodeEncodeError as error:  # a lone surrogate, which some codecs decode
+            raise self._wrong_charset(error) from error
+
+    def _wrong_charset(self, error: UnicodeError) -> InvalidData:
+        offset = self._n_decoded + (error.start if isinstance(error, UnicodeDecodeError) else 0)
+        return InvalidData(
+            f"Expected text in {self.charset}. Received bytes that are not, near byte {offset:,} of the file.",
+            code="wrong-charset",
+            hint="Declare the file's charset with the option charset, or save the file as UTF-8.",
+        )
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return NOT_UTF8, error.end
+
+
+codecs.register_error(_MARKING, _mark)
 
 
 def suggest_charset(sample: bytes) -> str:
     """Return a sentence that names the likely charset of text that is not UTF-8."""
-    best = charset_normalizer.from_bytes(sample[:20_000]).best()
+    best = charset_normalizer.from_bytes(sample).best()
     likely = f" It looks like {best.encoding.replace('_', '-')}." if best is not None else ""
     return f"{likely} Declare it, for example charset=windows-1252, or save the file as UTF-8."
 
@@ -104,13 +133,14 @@ def check_text(sample: bytes, charset: str) -> None:
         )
 
 
-def decode_line(line: bytes, number: int) -> str:
+def decode_line(line: bytes, number: int, invalid_sample: bytes) -> str:
     """Decode a line of the header, or raise `InvalidData` with the likely charset."""
-    try:
-        return line.decode(_UTF8)
-    except UnicodeDecodeError as error:
+    text = line.decode(_UTF8)
+    if NOT_UTF8 in text:
         raise InvalidData(
-            f"Expected UTF-8 text. Received in line {number}, byte {error.start + 1}: 0x{line[error.start]:02x}.",
+            f"Expected UTF-8 text. Received in line {number} bytes that are not, after "
+            f"{text.partition(NOT_UTF8)[0][-40:]!r}.",
             code="not-utf8",
-            hint=f"The file has another charset.{suggest_charset(line)}",
-        ) from error
+            hint=f"The file has another charset.{suggest_charset(invalid_sample)}",
+        )
+    return text

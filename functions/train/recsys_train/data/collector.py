@@ -36,7 +36,7 @@ class _VocabularyBuilder:
             pa.DictionaryArray.from_arrays(pa.array(ids.codes, pa.int32()), ids.dictionary.cast(_ID))
             for ids in self._pending
         ]
-        unified = pa.chunked_array([known, *chunks]).unify_dictionaries()
+        unified: Any = pa.chunked_array([known, *chunks]).unify_dictionaries()
         self._pending = []
         self.dictionary = unified.chunk(0).dictionary
         return [chunk.indices.to_numpy() for chunk in unified.chunks[1:]]

@@ -9,7 +9,7 @@ from typing import Final
 
 from recsys.errors import InvalidData
 from recsys.file_options import DELIMITERS, FileOptions
-from recsys_train.data.charset import check_text, decode_line
+from recsys_train.data.charset import Utf8Reader, check_text, decode_line
 from recsys_train.data.csv_source import CsvSource
 from recsys_train.data.mapping import fits
 
@@ -38,7 +38,7 @@ class Dialect:
     header_line: int
 
 
-def read_dialect(source: CsvSource, charset: str, options: FileOptions) -> Dialect:
+def read_dialect(source: CsvSource, text: Utf8Reader, options: FileOptions) -> Dialect:
     """Read the header and leave `source` at the line after it.
 
     Blank lines, lines that begin with `#` and a `sep=` line above the header are skipped.
@@ -49,7 +49,7 @@ def read_dialect(source: CsvSource, charset: str, options: FileOptions) -> Diale
         The file is empty, binary, or has no readable header.
     """
     sample = _read_sample(source)
-    check_text(sample, charset)
+    check_text(sample, text.charset)
     if not sample.strip():
         raise InvalidData("The file is empty.", code="empty-file", hint=_HINT)
     lines = sample.splitlines(keepends=True)
@@ -61,7 +61,7 @@ def read_dialect(source: CsvSource, charset: str, options: FileOptions) -> Diale
     if first == len(lines):
         raise InvalidData(f"The file has no header in {first} lines.", code="empty-file", hint=_HINT)
     n_lines = _n_lines_of_record(lines[first:])
-    header = decode_line(b"".join(lines[first : first + n_lines]), first + 1)
+    header = decode_line(b"".join(lines[first : first + n_lines]), first + 1, text.invalid_sample)
     source.push_back(b"".join(lines[first + n_lines :]))
     records = [line.decode("utf-8", errors="replace") for line in lines[first + n_lines :][:_SAMPLE_LINES]]
     delimiter = declared or _choose(header, records, options)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from recsys_train.data.charset import NOT_UTF8
 
 MAX_ID_BYTES: Final = 512
 
@@ -27,6 +29,8 @@ ID_PROBLEMS: Final = {
 }
 """Problem codes of an id, and the text of each with a placeholder for the column's name."""
 
+_MARK: Final = NOT_UTF8.encode()
+_SUSPICIOUS: Final = rf"[\r\n\x00]|{NOT_UTF8}"
 _PADDED: Final = r"^\s|\s$"
 
 
@@ -79,10 +83,10 @@ def _all_valid(ids: Column) -> bool:
     strings = ids.as_strings()
     if strings is None or len(strings) == 0:
         return False
-    lengths = pc.min_max(pc.binary_length(strings)).as_py()
+    lengths: dict[str, int] = cast("Any", pc.min_max(pc.binary_length(strings)).as_py())
     if lengths["min"] < 1 or lengths["max"] > MAX_ID_BYTES:
         return False
-    suspicious = pc.or_(pc.utf8_is_space(strings), pc.match_substring_regex(strings, r"[\r\n\x00]"))
+    suspicious = pc.or_(pc.utf8_is_space(strings), pc.match_substring_regex(strings, _SUSPICIOUS))
     return not pc.any(suspicious).as_py()
 
 
@@ -95,7 +99,9 @@ def _id_problem(raw: bytes) -> str:
         return "nul"
     if len(raw) > MAX_ID_BYTES:
         return "too-long"
-    try:
+    if _MARK in raw:
+        return "not-utf8"
+    try:  # a binary column of a Parquet file can contain anything
         raw.decode("utf-8")
     except UnicodeDecodeError:
         return "not-utf8"

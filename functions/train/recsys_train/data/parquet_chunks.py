@@ -102,7 +102,7 @@ def _microseconds(array: Any) -> Any:
     return pc.fill_null(array.cast(unit, safe=False).cast(pa.int64()), MISSING_TIME).to_numpy()
 
 
-def _check_type(role: str, field: pa.Field) -> None:
+def _check_type(role: str, field: Any) -> None:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     is_text = any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
     is_text = is_text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -113,7 +113,7 @@ def _open_csv(
 ) -> tuple[Generator[Chunk], Mapping]:
     text = Utf8Reader(cast("io.BufferedReader", unpacked.stream), options.charset)
     source = CsvSource(text)
-    dialect = read_dialect(source, text.charset, options)
+    dialect = read_dialect(source, text, options)
     mapping = map_columns(dialect.header, options)
     report.describe_columns(dialect.header, set(mapping.positions.values()))
     report.format |= {

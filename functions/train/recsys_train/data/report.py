@@ -155,7 +155,9 @@ class DataReport:
         warnings = []
         if self.bad_lines:
             warnings.append(f"{self.bad_lines_text()}; they were ignored.")
-        warnings += [f"{skipped.count:,} lines {SKIP_RULES[rule]}; they were ignored." for rule, skipped in self.skipped.items()]
+        warnings += [
+            f"{skipped.count:,} lines {SKIP_RULES[rule]}; they were ignored." for rule, skipped in self.skipped.items()
+        ]
         if self.padded_ids:
             warnings.append(
                 f"{self.padded_ids:,} ids begin or end with white space, which is part of the id: send the same "

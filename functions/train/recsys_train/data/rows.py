@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -131,9 +131,7 @@ class RowChecker:
         # An unclosed quote swallows lines. Each of them counts; otherwise half of a file could be lost as one bad line.
         spans = 1 + sum(chunk.columns[name][record].count(b"\n") for name in ("user", "item"))
         code = f"{code}-{DOCUMENTED[role].replace('_', '-')}"
-        self._report.add_bad_line(
-            int(chunk.lines[record]), code, detail, spans=spans, column=self._mapping.names[role]
-        )
+        self._report.add_bad_line(int(chunk.lines[record]), code, detail, spans=spans, column=self._mapping.names[role])
         self._report.lines += spans - 1
 
     def _expected(self, role: str) -> str:
@@ -144,7 +142,7 @@ class RowChecker:
         return f"a finite number{comma}{hint}"
 
 
-def _isin(column: Column, values: pa.Array) -> NDArray[np.bool_]:
+def _isin(column: Column, values: Any) -> NDArray[np.bool_]:
     if len(values) == 0:
         return np.zeros(len(column.codes), dtype=np.bool_)
     found: NDArray[np.bool_] = pc.is_in(column.dictionary, value_set=values).to_numpy(zero_copy_only=False)
@@ -156,4 +154,4 @@ def _filtered(column: Column, valid: NDArray[np.bool_]) -> Column:
     if valid.all():
         return column
     codes = column.codes[valid]
-    return Column.of(pa.DictionaryArray.from_arrays(pa.array(codes), column.dictionary).dictionary_decode())
+    return Column.of(pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), column.dictionary).dictionary_decode())

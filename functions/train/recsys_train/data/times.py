@@ -175,7 +175,9 @@ def _from_unix(numbers: NDArray[np.float64], integers: NDArray[np.int64] | None 
         is_us = scale == 1.0
         microseconds[is_us] = integers[is_us]
     day, month = magnitude % 100, magnitude // 100 % 100
-    is_date = (magnitude >= 19000101) & (magnitude <= 21001231) & (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)
+    is_date = (
+        (magnitude >= 19000101) & (magnitude <= 21001231) & (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)
+    )
     microseconds[is_date & (numbers == np.trunc(numbers))] = MISSING_TIME
     return microseconds
 
@@ -210,7 +212,9 @@ def _parse_iso(texts: pd.Series) -> NDArray[np.int64]:
     times[rest] = _from_dates(dates)
     rest = rest[dates.isna().to_numpy()]
     if len(rest):
-        times[rest] = _first_match(texts.iloc[rest].str.replace(",", ""), "%b %d %Y", "%B %d %Y", "%d %b %Y", "%d %B %Y")
+        times[rest] = _first_match(
+            texts.iloc[rest].str.replace(",", ""), "%b %d %Y", "%B %d %Y", "%d %b %Y", "%d %B %Y"
+        )
     return times
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from recsys.errors import InvalidData
 
 MAX_RATIO: Final = 100
-"""Largest compression ratio of a file above `RATIO_APPLIES_BYTES`. Exports compress 3 to 40 times; bombs 1,000 times."""
+"""Largest compression ratio of a file above `RATIO_APPLIES_BYTES`. Exports compress 3 to 40 times, bombs 1,000."""
 RATIO_APPLIES_BYTES: Final = 64 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
 _IN_MEMORY_BYTES: Final = 64 * 1024 * 1024
@@ -87,7 +87,7 @@ def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
     packed = _CountingReader(stream)
     buffered = io.BufferedReader(packed, _READ_BYTES)
     with ExitStack() as resources:
-        opened, compression = _open(buffered, resources)
+        opened, compression = _open(cast("io.BufferedReader", buffered), resources)
         bounded = BoundedReader(opened, compression, limits, lambda: packed.n_bytes)
         content = io.BufferedReader(bounded, _READ_BYTES)
         start = content.peek(8)[:8]
@@ -209,7 +209,7 @@ def _check_supported(start: bytes) -> None:
 
 def _seekable(stream: BinaryIO, resources: ExitStack) -> BinaryIO:
     """Copy the rest of a stream to a temporary file: zip and Parquet have their directory at the end."""
-    copy = resources.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))
+    copy = resources.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115  # entered here
     shutil.copyfileobj(stream, copy, _READ_BYTES)
     copy.seek(0)
     return cast("BinaryIO", copy)
@@ -228,7 +228,9 @@ def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
     received = ", ".join(repr(info.filename[:60]) for info in names[:5]) or "none"
     if any(info.filename == "[Content_Types].xml" for info in names):
         raise InvalidData(
-            "The file is an Excel workbook (.xlsx).", code="unsupported-compression", hint="Save the sheet as CSV UTF-8."
+            "The file is an Excel workbook (.xlsx).",
+            code="unsupported-compression",
+            hint="Save the sheet as CSV UTF-8.",
         )
     if len(names) != 1:
         raise InvalidData(

@@ -6,6 +6,7 @@ The same names are parameters of the HTTP routes, members of a sidecar file and 
 from __future__ import annotations
 
 import codecs
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -79,6 +80,25 @@ class FileOptions:
             raise _invalid(f"Expected options among {', '.join(names)}. Received: {unknown[0][:80]!r}.")
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{name: _checked(name, value) for name, value in given.items()})
+
+    @classmethod
+    def from_text(cls, text: bytes) -> Self:
+        """Parse the sidecar of a drop, a JSON object with the options as members.
+
+        Raises
+        ------
+        InvalidRequest
+            The text is not a JSON object, or an option is unknown or has an invalid value.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:  # bad JSON, or text that is not UTF-8
+            raise _invalid(
+                f"Expected a JSON object in the sidecar file. Received text that is not: {error}."
+            ) from error
+        if not isinstance(values, dict):
+            raise _invalid(f"Expected a JSON object in the sidecar file. Received: {type(values).__name__}.")
+        return cls.of(values)
 
     def to_json(self) -> dict[str, Any]:
         """Return the options that are set."""

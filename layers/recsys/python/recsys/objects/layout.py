@@ -12,7 +12,8 @@ INBOX: Final = "inbox/"
 RECEIPTS: Final = "receipts/"
 MODELS: Final = "models/"
 
-_CSV: Final = re.compile(r"\.csv(\.gz)?\Z", re.IGNORECASE)
+EXTENSIONS: Final = "csv, .tsv or .parquet, optionally with .gz, .zst or .zip"
+_EXTENSION: Final = re.compile(r"\.((?:csv|tsv|parquet)(?:\.(?:gz|zst|zip))?)\Z", re.IGNORECASE)
 _MAX_RECEIPT_BYTES: Final = 200
 """Longest file name of a receipt. File systems allow 255 bytes; the rest is left for what a browser adds when it saves
 the file."""
@@ -27,32 +28,44 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """An object at `inbox/[<key_id>/]<name>.csv[.gz]`. Without a `key_id`, the drop creates a new key."""
+    """An object at `inbox/[<key_id>/]<name>.<extension>`. Without a `key_id`, the drop creates a new key."""
 
     key_id: str | None
     name: str
-    gzipped: bool = False
+    extension: str = "csv"
 
     @property
     def receipt_name(self) -> str:
-        """Name of the receipt: `receipts/[<key_id>/]<name>.json`, or `<name>.gz.json` for a gzipped drop.
+        """Name of the receipt: `receipts/[<key_id>/]<name>.json` for a CSV.
 
-        The receipts of `a.csv` and `a.csv.gz` therefore differ. A file name longer than 200 bytes is truncated and ends
-        in a hash of the full name.
+        Other extensions are part of the name, without a leading `csv`, so that the receipts of `a.csv`, `a.csv.gz` and
+        `a.parquet` differ. A file name longer than 200 bytes is truncated and ends in a hash of the full name.
 
         Examples
         --------
-        >>> Drop("key1", "orders", gzipped=True).receipt_name
+        >>> Drop("key1", "orders", "csv.gz").receipt_name
         'receipts/key1/orders.gz.json'
         """
         folder = f"{self.key_id}/" if self.key_id else ""
-        name = f"{self.name}.gz" if self.gzipped else self.name
+        suffix = self.extension.removeprefix("csv").removeprefix(".")
+        name = f"{self.name}.{suffix}" if suffix else self.name
         return f"{RECEIPTS}{folder}{_shortened(name, _MAX_RECEIPT_BYTES - len('.json'))}.json"
+
 
 
 def upload(job_id: str, *, gzipped: bool) -> str:
     """Return the name under which the API stores the upload of a job."""
     return f"{UPLOADS}{job_id}.csv.gz" if gzipped else f"{UPLOADS}{job_id}.csv"
+
+
+def sidecar(object_name: str) -> str:
+    """Return the name of the file with the options for a dropped file: `inbox/orders.csv.json`."""
+    return f"{object_name}.json"
+
+
+def is_sidecar(object_name: str) -> bool:
+    """Return whether a name is that of the options for a dropped file."""
+    return object_name.endswith(".json") and parse_source(object_name.removesuffix(".json")) is not None
 
 
 def model_prefix(key_id: str, version: str) -> str:
@@ -71,23 +84,23 @@ def parse_source(object_name: str) -> Upload | Drop | None:
     Returns
     -------
     Upload, Drop or None
-        None if the name is not `uploads/<job_id>.csv[.gz]` or `inbox/[<key_id>/]<name>.csv[.gz]`. The case of the
-        extension is ignored.
+        None if the name is not `uploads/<job_id>.csv[.gz]` or `inbox/[<key_id>/]<name>.<extension>`. The case
+        of the extension is ignored.
 
     Examples
     --------
     >>> parse_source("inbox/key1/orders.csv.gz")
-    Drop(key_id='key1', name='orders', gzipped=True)
+    Drop(key_id='key1', name='orders', extension='csv.gz')
     >>> parse_source("uploads/job1.csv")
     Upload(job_id='job1')
     >>> parse_source("inbox/orders.xlsx") is None
     True
     """
-    extension = _CSV.search(object_name)
+    extension = _EXTENSION.search(object_name)
     if not extension:
         return None
     folder, _, rest = object_name.partition("/")
-    name = _CSV.sub("", rest)
+    name = _EXTENSION.sub("", rest)
     if not name or name.endswith("/"):
         return None
     if folder == "uploads":
@@ -96,7 +109,7 @@ def parse_source(object_name: str) -> Upload | Drop | None:
         key_id, slash, file_name = name.rpartition("/")
         if "/" in key_id or (slash and not key_id):
             return None
-        return Drop(key_id if slash else None, file_name, gzipped=extension[1] is not None)
+        return Drop(key_id if slash else None, file_name, extension=extension[1].lower())
     return None
 
 

@@ -123,7 +123,9 @@ class Job:
         Time at which the data arrived, as `<timestamp>#<tiebreak>`. Comparing it as text orders the jobs of a key. The
         first claim sets it.
     fingerprint
-        SHA-256 of the request body. It distinguishes a repeated request from a changed one.
+        SHA-256 of the request body and its options. It distinguishes a repeated request from a changed one.
+    options
+        How to read the file (`FileOptions.to_json`), or None.
     object_version
         The write of the object that is meant (`ObjectInfo.version`), or None for the current one.
     receipt_name, receipted_at
@@ -151,6 +153,7 @@ class Job:
     killed_after_s: int | None = None
     data_timestamp: str | None = None
     fingerprint: str | None = None
+    options: dict[str, Any] | None = None
     object_version: str | None = None
     receipt_name: str | None = None
     receipted_at: Timestamp | None = None
@@ -177,7 +180,7 @@ class Job:
         """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
         values = _known_fields(cls, document)
         values["state"] = _known_state(values["state"])
-        for name in ("progress", "report", "metrics", "problem"):
+        for name in ("options", "progress", "report", "metrics", "problem"):
             if name in values:
                 values[name] = json.loads(values[name])
         if "progress" in values:
