@@ -17,15 +17,15 @@ def test_the_name_of_an_upload_parses_back(gzipped: bool) -> None:
     ("name", "drop"),
     [
         ("inbox/orders.csv", Drop(None, "orders")),
-        ("inbox/orders.csv.gz", Drop(None, "orders", gzipped=True)),
+        ("inbox/orders.csv.gz", Drop(None, "orders", "csv.gz")),
         ("inbox/ORDERS.CSV", Drop(None, "ORDERS")),
-        ("inbox/Orders.Csv.GZ", Drop(None, "Orders", gzipped=True)),
+        ("inbox/Orders.Csv.GZ", Drop(None, "Orders", "csv.gz")),
         ("inbox/orders.2026.csv", Drop(None, "orders.2026")),
         ("inbox/orders.csv.csv", Drop(None, "orders.csv")),
         ("inbox/größe 1+1 日本.csv", Drop(None, "größe 1+1 日本")),
         ("inbox/ .csv", Drop(None, " ")),
         ("inbox/key1/orders.csv", Drop("key1", "orders")),
-        ("inbox/key1/orders.csv.gz", Drop("key1", "orders", gzipped=True)),
+        ("inbox/key1/orders.csv.gz", Drop("key1", "orders", "csv.gz")),
     ],
 )
 def test_a_drop_is_parsed_from_its_name(name: str, drop: Drop) -> None:
@@ -76,8 +76,8 @@ def test_receipts_are_separated_by_key() -> None:
 
 
 def test_a_gzipped_drop_has_a_different_receipt_than_the_plain_file() -> None:
-    assert Drop(None, "orders", gzipped=True).receipt_name == "receipts/orders.gz.json"
-    assert Drop("key1", "orders", gzipped=True).receipt_name == "receipts/key1/orders.gz.json"
+    assert Drop(None, "orders", "csv.gz").receipt_name == "receipts/orders.gz.json"
+    assert Drop("key1", "orders", "csv.gz").receipt_name == "receipts/key1/orders.gz.json"
 
 
 def test_a_receipt_name_of_200_bytes_is_not_truncated() -> None:
@@ -88,8 +88,9 @@ def test_a_receipt_name_of_200_bytes_is_not_truncated() -> None:
 def test_longer_receipt_names_are_truncated_and_stay_unique(letter: str) -> None:
     n_letters = 250 // len(letter.encode())
     names = [letter * n_letters, letter * (n_letters - 1) + "!", letter * (n_letters - 1)]
-    receipts = [Drop(None, name, gzipped).receipt_name for name in names for gzipped in (False, True)]
-    assert len(set(receipts)) == 6
+    extensions = ("csv", "csv.gz", "tsv", "parquet")
+    receipts = [Drop(None, name, extension).receipt_name for name in names for extension in extensions]
+    assert len(set(receipts)) == 12
     for name in receipts:
         part = name.removeprefix("receipts/")
         assert part.startswith(letter)

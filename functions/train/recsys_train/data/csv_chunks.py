@@ -15,11 +15,11 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from recsys.errors import InvalidData
-from recsys_train.data.chunk import Chunk
 from recsys_train.data.csv_source import CsvSource
 from recsys_train.data.dialect import Dialect
 from recsys_train.data.fields import Column
 from recsys_train.data.mapping import Mapping
+from recsys_train.data.record_chunk import Chunk
 from recsys_train.data.report import DataReport
 
 CHUNK_BYTES: Final = 8 * 1024 * 1024

@@ -74,12 +74,14 @@ def map_columns(header: list[str], options: FileOptions) -> Mapping:
             code="duplicate-column",
             hint="Name two different columns.",
         )
+    is_known_user = _plain(header[positions["user"]]) in {_plain(name) for name in known.get("user", ())}
+    guests = known.get("guests", ()) if is_known_user else ()
     has_options = any(getattr(options, role) for role in DOCUMENTED)
     return Mapping(
         positions,
         {role: header[position].strip() for role, position in positions.items()},
         "options" if has_options else system or "names",
-        frozenset(guest.encode() for guest in known.get("guests", ()) if not options.user),
+        frozenset(guest.encode() for guest in guests),
     )
 
 

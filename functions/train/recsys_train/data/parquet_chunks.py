@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from recsys.errors import InvalidData
 from recsys.file_options import FileOptions
-from recsys_train.data.chunk import Chunk
 from recsys_train.data.fields import Column
 from recsys_train.data.mapping import Mapping, map_columns
+from recsys_train.data.record_chunk import Chunk
 from recsys_train.data.report import DataReport
 from recsys_train.data.times import MISSING_TIME
 

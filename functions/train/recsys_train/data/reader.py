@@ -15,7 +15,6 @@ from typing import BinaryIO, cast
 from recsys.errors import InvalidData
 from recsys.file_options import FileOptions
 from recsys_train.data.charset import Utf8Reader
-from recsys_train.data.chunk import Chunk
 from recsys_train.data.collector import InteractionCollector
 from recsys_train.data.csv_chunks import read_csv_chunks
 from recsys_train.data.csv_source import CsvSource
@@ -23,6 +22,7 @@ from recsys_train.data.dialect import read_dialect
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.mapping import Mapping, map_columns
 from recsys_train.data.parquet_chunks import map_parquet, open_parquet, read_parquet_chunks
+from recsys_train.data.record_chunk import Chunk
 from recsys_train.data.report import MAX_BAD_SHARE, DataReport
 from recsys_train.data.rows import RowChecker
 from recsys_train.data.times import TimeParser

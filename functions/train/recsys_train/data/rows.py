@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.file_options import DECIMALS, FileOptions
-from recsys_train.data.chunk import Chunk
 from recsys_train.data.fields import BLANK, ID_PROBLEMS, Column, ScoreParser, id_problems, n_padded
 from recsys_train.data.mapping import DOCUMENTED, Mapping
+from recsys_train.data.record_chunk import Chunk
 from recsys_train.data.report import DataReport
 from recsys_train.data.times import EXPECTED, MISSING_TIME, TimeParser
 

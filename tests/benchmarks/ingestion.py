@@ -1,0 +1,110 @@
+"""Rows per second of reading a file, against pyarrow's reader with dictionary encoding, and the memory that it takes.
+
+    python -m tests.benchmarks.ingestion [--rows 1000000 20000000]
+
+Each measurement runs in a process of its own, so that its peak memory is its own. The baseline reads the same file with
+pyarrow and encodes both id columns; it checks nothing, maps nothing and merges nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from recsys_train.data.reader import read_interactions
+
+_CHUNK_ROWS = 1_000_000
+
+
+def write_files(folder: Path, n_rows: int) -> list[Path]:
+    """Write the same made interactions as CSV and as Parquet; popular items follow Zipf's law."""
+    paths = [folder / "made.csv", folder / "made.parquet"]
+    generator = np.random.default_rng(0)
+    n_users, n_items = max(1_000, n_rows // 20), max(500, n_rows // 200)
+    schema = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", pa.int64())])
+    with (
+        pyarrow.csv.CSVWriter(
+            str(paths[0]), schema, write_options=pyarrow.csv.WriteOptions(quoting_style="none")
+        ) as csv,
+        pq.ParquetWriter(paths[1], schema) as parquet,
+    ):
+        for start in range(0, n_rows, _CHUNK_ROWS):
+            n = min(_CHUNK_ROWS, n_rows - start)
+            users = pa.array(generator.integers(0, n_users, n)).cast(pa.string())
+            items = pa.array(np.minimum(generator.zipf(1.3, n), n_items)).cast(pa.string())
+            times = pa.array(1_700_000_000 + generator.integers(0, 60_000_000, n))
+            chunk = pa.table({"user_id": users, "item_id": items, "timestamp": times}, schema=schema)
+            csv.write(chunk)
+            parquet.write_table(chunk)
+    return paths
+
+
+def read_ours(path: Path) -> None:
+    """Read with every check, map, number and merge."""
+    with path.open("rb") as stream:
+        read_interactions(stream, max_unpacked_bytes=2**40, timeout_s=3_600)
+
+
+def read_baseline(path: Path) -> None:
+    """Read with pyarrow, and encode both id columns."""
+    if path.suffix == ".parquet":
+        table = pq.read_table(path, use_threads=False)
+    else:
+        text = dict.fromkeys(("user_id", "item_id", "timestamp"), pa.string())
+        table = pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=text),
+        )
+    for name in ("user_id", "item_id"):
+        table.column(name).combine_chunks().dictionary_encode()
+
+
+def measure(read: Callable[[Path], None], path: Path, repeats: int) -> tuple[float, float]:
+    """Return the best wall time in seconds and the peak memory in MB, of a process that only reads."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (read, path, repeats))
+
+
+def _measure(read: Callable[[Path], None], path: Path, repeats: int) -> tuple[float, float]:
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        read(path)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    print(
+        "| rows | format | recsys, rows/s | pyarrow, rows/s | ratio | recsys, MB | pyarrow, MB |\n|---|---|---|---|---|---|---|"
+    )
+    for n_rows in arguments.rows:
+        with tempfile.TemporaryDirectory(prefix="recsys-ingestion-") as folder:
+            for path in write_files(Path(folder), n_rows):
+                ours_s, ours_mb = measure(read_ours, path, arguments.repeats)
+                base_s, base_mb = measure(read_baseline, path, arguments.repeats)
+                print(
+                    f"| {n_rows:,} | {path.suffix[1:]} | {n_rows / ours_s:,.0f} | {n_rows / base_s:,.0f} "
+                    f"| {base_s / ours_s:.2f} | {ours_mb:,.0f} | {base_mb:,.0f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
