@@ -91,9 +91,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    print(
-        "| rows | format | recsys, rows/s | pyarrow, rows/s | ratio | recsys, MB | pyarrow, MB |\n|---|---|---|---|---|---|---|"
-    )
+    print("| rows | format | recsys, rows/s | pyarrow, rows/s | ratio | recsys, MB | pyarrow, MB |")
+    print("|---|---|---|---|---|---|---|")
     for n_rows in arguments.rows:
         with tempfile.TemporaryDirectory(prefix="recsys-ingestion-") as folder:
             for path in write_files(Path(folder), n_rows):

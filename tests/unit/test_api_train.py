@@ -243,3 +243,36 @@ def test_unavailable_store_does_not_accept_the_job(service: Service, monkeypatch
     assert response.headers["retry-after"]
     assert "/secret/path" not in response.text
     assert "api_key" not in document
+
+
+def test_options_of_the_query_and_of_the_form_are_kept_with_the_job(service: Service) -> None:
+    files: list[tuple[str, object]] = [("file", ("orders.csv", CSV)), ("min_score", (None, "4"))]
+    response = service.client.request("POST", "/v1/train?user=Kunde&exclude_items=a,b&min_score=1", files=files)
+
+    assert response.status_code == 202
+    job = service.registry.get_job(response.json()["job_id"])
+    assert job.options == {"user": "Kunde", "min_score": 4.0, "exclude_items": ["a", "b"]}
+
+
+def test_an_invalid_option_is_rejected_before_anything_is_stored(service: Service) -> None:
+    response = service.client.request("POST", "/v1/train?delimiter=colon", files=[("file", ("orders.csv", CSV))])
+
+    assert_problem(response, 422, "invalid-option")
+    assert registry_is_empty(service)
+
+
+def test_an_idempotency_key_with_other_options_is_another_request(service: Service) -> None:
+    headers = {"Idempotency-Key": "0f8fad5b-d9cb-469f-a165-70867728950e", "Content-Type": "text/csv"}
+    first = service.client.request("POST", "/v1/train?user=a", content=CSV, headers=headers)
+    second = service.client.request("POST", "/v1/train?user=b", content=CSV, headers=headers)
+
+    assert first.status_code == 202
+    assert_problem(second, 422, "idempotency-mismatch")
+
+
+def test_an_upload_form_takes_the_options_as_members_of_its_body(service: Service) -> None:
+    body = {"gzip": True, "user": "Kunde", "min_score": 3}
+    response = service.client.request("POST", "/v1/uploads", json=body)
+
+    assert response.status_code == 201
+    assert service.registry.get_job(response.json()["job_id"]).options == {"user": "Kunde", "min_score": 3.0}

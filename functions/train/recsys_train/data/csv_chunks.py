@@ -24,6 +24,8 @@ from recsys_train.data.report import DataReport
 
 CHUNK_BYTES: Final = 8 * 1024 * 1024
 """Size of a chunk, and therefore the longest record that can be read."""
+_ENCODED: Final = pa.dictionary(pa.int32(), pa.binary())
+"""Encoded while parsing, in the parser's thread."""
 NO_RECORDS_MESSAGE: Final = "Empty CSV file"
 """Part of pyarrow's error for a file without a record; pyarrow has no error class for it."""
 LONG_RECORD_MESSAGE: Final = "straddling"
@@ -56,7 +58,9 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
         for batch in _open(source, dialect, mapping, ragged):
             lines = _lines_of_chunk(next_line, batch.num_rows, ragged, dialect, report)
             next_line = int(lines[-1]) + 1 if len(lines) else next_line
-            columns = {role: Column.of(batch.column(role)) for role in mapping.positions}
+            columns = {
+                role: (Column.plain if role == "time" else Column.of)(batch.column(role)) for role in mapping.positions
+            }
             yield Chunk(columns, lines)
     except pa.ArrowInvalid as error:
         if NO_RECORDS_MESSAGE not in str(error):
@@ -87,7 +91,7 @@ def _open(
             delimiter=dialect.delimiter, invalid_row_handler=skip, ignore_empty_lines=False, newlines_in_values=True
         ),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(roles, pa.binary()),
+            column_types={role: pa.binary() if role == "time" else _ENCODED for role in roles},
             include_columns=roles,
             strings_can_be_null=False,
             check_utf8=False,

@@ -52,8 +52,13 @@ class Column:
     @classmethod
     def of(cls, array: Any) -> Column:
         """Encode a `pyarrow.BinaryArray`."""
-        encoded = array.dictionary_encode()
+        encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         return cls(encoded.dictionary, encoded.indices.to_numpy())
+
+    @classmethod
+    def plain(cls, array: Any) -> Column:
+        """Take a `pyarrow.BinaryArray` as it is; cheaper where most values are distinct, such as times."""
+        return cls(array, np.arange(len(array), dtype=np.int32))
 
     def __getitem__(self, record: int) -> bytes:
         value: bytes = self.dictionary[int(self.codes[record])].as_py()

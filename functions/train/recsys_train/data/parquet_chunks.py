@@ -21,10 +21,18 @@ from recsys_train.data.times import MISSING_TIME
 _ROWS_PER_CHUNK: Final = 262_144
 
 
-def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
-    """Open a Parquet file; raise `InvalidData` if it is damaged."""
+def open_parquet(stream: BinaryIO, encoded: list[str] | None = None) -> pq.ParquetFile:
+    """Open a Parquet file; raise `InvalidData` if it is damaged.
+
+    Parameters
+    ----------
+    stream
+        The file, seekable.
+    encoded
+        Columns of text to read in dictionary encoding.
+    """
     try:
-        return pq.ParquetFile(cast("Any", stream), pre_buffer=False)
+        return pq.ParquetFile(cast("Any", stream), pre_buffer=False, read_dictionary=encoded)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(error) from error
 
@@ -45,7 +53,7 @@ def map_parquet(file: pq.ParquetFile, options: FileOptions) -> Mapping:
 
 
 def read_parquet_chunks(
-    file: pq.ParquetFile, mapping: Mapping, max_unpacked_bytes: int, report: DataReport
+    stream: BinaryIO, mapping: Mapping, max_unpacked_bytes: int, report: DataReport
 ) -> Generator[Chunk]:
     """Yield the rows of a Parquet file, a row group at a time.
 
@@ -54,7 +62,10 @@ def read_parquet_chunks(
     InvalidData
         The file is damaged, or has more than `max_unpacked_bytes` in the columns that are used.
     """
-    names = {role: file.schema_arrow.names[position] for role, position in mapping.positions.items()}
+    schema = open_parquet(stream).schema_arrow
+    names = {role: schema.names[position] for role, position in mapping.positions.items()}
+    # Text is encoded in the file already; reading it as a dictionary saves hashing every value again.
+    file = open_parquet(stream, [names[role] for role in ("user", "item")])
     n_rows = n_bytes = 0
     try:
         for batch in file.iter_batches(_ROWS_PER_CHUNK, columns=list(names.values()), use_threads=False):
@@ -80,12 +91,15 @@ def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
         if role == "time" and pa.types.is_temporal(array.type):
             times = _microseconds(array)
         else:
-            columns[role] = _column(array)
+            columns[role] = _column(array, is_encoded=role != "time")
     return Chunk(columns, lines, times)
 
 
-def _column(array: Any) -> Column:
-    """Encode distinct values as bytes; null becomes the empty text."""
+def _column(array: Any, *, is_encoded: bool) -> Column:
+    """Convert values to the bytes of their text; null becomes the empty text."""
+    if not is_encoded and not pa.types.is_dictionary(array.type):
+        texts = array if pa.types.is_binary(array.type) else array.cast(pa.string()).cast(pa.binary())
+        return Column.plain(pc.fill_null(texts, b""))
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     values = encoded.dictionary
     if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):

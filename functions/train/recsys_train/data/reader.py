@@ -133,7 +133,7 @@ def _open_parquet(
     mapping = map_parquet(file, options)
     report.describe_columns(list(file.schema_arrow.names), set(mapping.positions.values()))
     report.format |= {"type": "parquet", "compression": unpacked.compression}
-    return read_parquet_chunks(file, mapping, max_unpacked_bytes, report), mapping
+    return read_parquet_chunks(unpacked.stream, mapping, max_unpacked_bytes, report), mapping
 
 
 def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Chunk]:

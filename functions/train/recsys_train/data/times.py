@@ -84,8 +84,13 @@ class TimeParser:
         invalid : ndarray
             Whether the field could not be parsed, (n_records,) bool.
         """
-        times, invalid = _parse(column, self.time_format or "iso")
-        return times[column.codes], invalid[column.codes]
+        time_format = self.time_format or "iso"
+        quick = _quick_iso(column) if time_format == "iso" else None
+        if quick is not None:
+            return quick[column.codes], np.zeros(len(column.codes), dtype=np.bool_)
+        distinct = Column.of(column.dictionary)
+        times, invalid = _parse(distinct, time_format)
+        return times[distinct.codes][column.codes], invalid[distinct.codes][column.codes]
 
 
 def _recognise(column: Column) -> str | None:
@@ -122,10 +127,6 @@ def _majority(strings: Any, n_day: int, n_month: int) -> str:
 
 
 def _parse(column: Column, time_format: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    if time_format == "iso":
-        quick = _quick_iso(column)
-        if quick is not None:
-            return quick, np.zeros(len(quick), dtype=np.bool_)
     strings = _strings(column)
     missing = pc.match_substring_regex(strings, _MISSING).to_numpy(zero_copy_only=False)
     texts = pd.Series(strings.to_pylist(), dtype=object).str.strip()
@@ -168,6 +169,8 @@ def _from_unix(numbers: NDArray[np.float64], integers: NDArray[np.int64] | None 
 
     A date such as 20200913 among Unix times is invalid, because it would be August 1970.
     """
+    if integers is not None and len(numbers) and numbers.min() > 21001231 and numbers.max() < 1e11:
+        return integers * 1_000_000
     magnitude = np.abs(numbers)
     scale = np.select([magnitude < 1e11, magnitude < 1e14, magnitude < 1e17], [1e6, 1e3, 1.0], default=1e-3)
     microseconds: NDArray[np.int64] = np.clip(numbers * scale, -9e18, 9e18).astype(np.int64)
