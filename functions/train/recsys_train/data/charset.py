@@ -22,6 +22,7 @@ NOT_UTF8: Final = "\ufdd0\ufdef"
 _MARKING: Final = "recsys.mark"
 _READ_BYTES: Final = 1024 * 1024
 _SAMPLE_BYTES: Final = 20_000
+_MAX_NUL_SHARE: Final = 0.01
 _UTF8: Final = "utf-8"
 
 
@@ -123,7 +124,8 @@ def check_text(sample: bytes, charset: str) -> None:
     charset
         The charset that was declared or marked.
     """
-    if b"\0" in sample:
+    # A single NUL damages its line only.
+    if b"\0" in b"".join(sample.splitlines()[:1]) or sample.count(0) > _MAX_NUL_SHARE * len(sample):
         looks_utf16 = charset == _UTF8 and (sample[1:2] == b"\0" or sample[:1] == b"\0") and sample[:4].count(0) == 2
         order = "le" if sample[1:2] == b"\0" else "be"
         raise InvalidData(

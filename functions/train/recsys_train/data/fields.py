@@ -104,13 +104,16 @@ def _id_problem(raw: bytes) -> str:
         return "nul"
     if len(raw) > MAX_ID_BYTES:
         return "too-long"
-    if _MARK in raw:
-        return "not-utf8"
-    try:  # a binary column of a Parquet file can contain anything
+    return "not-utf8" if _MARK in raw or not _is_utf8(raw) else ""
+
+
+def _is_utf8(raw: bytes) -> bool:
+    """Return whether bytes are UTF-8: a binary column of a Parquet file can contain anything."""
+    try:
         raw.decode("utf-8")
     except UnicodeDecodeError:
-        return "not-utf8"
-    return ""
+        return False
+    return True
 
 
 def n_padded(ids: Column) -> int:

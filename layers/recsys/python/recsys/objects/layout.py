@@ -52,7 +52,6 @@ class Drop:
         return f"{RECEIPTS}{folder}{_shortened(name, _MAX_RECEIPT_BYTES - len('.json'))}.json"
 
 
-
 def upload(job_id: str, *, gzipped: bool) -> str:
     """Return the name under which the API stores the upload of a job."""
     return f"{UPLOADS}{job_id}.csv.gz" if gzipped else f"{UPLOADS}{job_id}.csv"
