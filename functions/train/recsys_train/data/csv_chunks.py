@@ -59,7 +59,8 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
             lines = _lines_of_chunk(next_line, batch.num_rows, ragged, dialect, report)
             next_line = int(lines[-1]) + 1 if len(lines) else next_line
             columns = {
-                role: (Column.plain if role == "time" else Column.of)(batch.column(role)) for role in mapping.positions
+                role: (Column.of_times if role == "time" else Column.of)(batch.column(role))
+                for role in mapping.positions
             }
             yield Chunk(columns, lines)
     except pa.ArrowInvalid as error:

@@ -99,7 +99,7 @@ def _column(array: Any, *, is_encoded: bool) -> Column:
     """Convert values to the bytes of their text; null becomes the empty text."""
     if not is_encoded and not pa.types.is_dictionary(array.type):
         texts = array if pa.types.is_binary(array.type) else array.cast(pa.string()).cast(pa.binary())
-        return Column.plain(pc.fill_null(texts, b""))
+        return Column.of_times(pc.fill_null(texts, b""))
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     values = encoded.dictionary
     if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
