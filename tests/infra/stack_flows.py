@@ -275,21 +275,33 @@ EXPECTED: Final = {
     "[JSON as a file]": "415 unsupported-media-type",
     "POST /v1/key/rotate": "200",
     "[a rotated key]": "401 invalid-api-key",
+    "POST /v1/keys": "201",
+    "GET /v1/keys": "200",
+    "DELETE /v1/keys/{scoped_key_id}": "204",
     "DELETE /v1/key": "204",
 }
 """Expected status of each case on AWS."""
 
 
 def statuses(service: Service, shop: Mapping[str, Any], claim_token: str) -> dict[str, str]:
-    """Return the status of every case, and of revoking the key that `claim_token` was exchanged for."""
+    """Return the status of every case, and of using and revoking the key that `claim_token` was exchanged for."""
     found, claimed_key = {}, ""
     for case in cases(shop, claim_token):
         response = service.request(case.method, case.path, **case.arguments)
         found[case.route] = status_of(response)
         if case.route == "POST /v1/key/claim" and response.status_code == 201:
             claimed_key = response.json()["api_key"]
-    revoked = service.request("DELETE", "/v1/key", headers={"x-api-key": claimed_key})
-    return found | {"DELETE /v1/key": status_of(revoked)}
+    key = {"x-api-key": claimed_key}
+    created = service.request("POST", "/v1/keys", headers=key, json={"name": "shop page", "scope": "recommend"})
+    listed = service.request("GET", "/v1/keys", headers=key)
+    deleted = service.request("DELETE", f"/v1/keys/{created.json()['scoped_key_id']}", headers=key)
+    revoked = service.request("DELETE", "/v1/key", headers=key)
+    return found | {
+        "POST /v1/keys": status_of(created),
+        "GET /v1/keys": status_of(listed),
+        "DELETE /v1/keys/{scoped_key_id}": status_of(deleted),
+        "DELETE /v1/key": status_of(revoked),
+    }
 
 
 def main() -> None:

@@ -74,7 +74,9 @@ def test_an_unordered_long_history_is_sampled_anew_in_each_epoch() -> None:
 def test_batches_of_short_histories_are_limited_in_users() -> None:
     sizes = [
         len(batch.items)
-        for batch in Histories.of(many([2] * 3000), ordered=False).batches(8192, np.random.default_rng(0))
+        for batch in Histories.of(histories_of_lengths([2] * 3000), ordered=False).batches(
+            8192, np.random.default_rng(0)
+        )
     ]
     assert sum(sizes) == 3000
     assert max(sizes) == MAX_BATCH_USERS
