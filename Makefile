@@ -47,6 +47,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint template.yaml
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/architecture/test_language.py tests/architecture/test_names.py
 
 format: setup
 	$(BIN)/ruff format .

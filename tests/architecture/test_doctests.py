@@ -40,3 +40,14 @@ class TestWithTensorFlow:
     @pytest.mark.parametrize("name", _modules(SLOW_PACKAGES))
     def test_examples_run(self, name: str) -> None:
         _run(name)
+
+
+def test_the_functions_that_a_newcomer_calls_first_have_an_example() -> None:
+    finder = doctest.DocTestFinder()
+    examples = [
+        test.name
+        for name in _modules(FAST_PACKAGES)
+        for test in finder.find(importlib.import_module(name))
+        if test.examples
+    ]
+    assert len(examples) >= 15

@@ -56,7 +56,7 @@ class TimeParser:
     _n_undecided: int = 0
 
     def recognise(self, column: Column) -> bool:
-        """Look at a chunk, and return whether the format is known; ask again with the next chunk if not."""
+        """Look at a chunk, and return whether the format is known; if not, try the next chunk."""
         if self.time_format is None:
             self.time_format = _recognise(column)
             self._n_undecided += len(column.dictionary)
