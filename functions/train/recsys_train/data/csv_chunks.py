@@ -38,7 +38,7 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
     Parameters
     ----------
     source
-        The CSV after its header. Reading stops for good when the iterator ends.
+        The CSV after its header. It is stopped when the iterator ends or is closed, so it cannot be read again.
     dialect
         Delimiter and header.
     mapping
@@ -137,7 +137,7 @@ def _unreadable(error: pa.ArrowInvalid, next_line: int) -> InvalidData:
             f"After line {next_line - 1:,} there is a line of more than {CHUNK_BYTES:,} bytes: "
             "a quote is never closed, or the file is not a CSV.",
             code="unclosed-quote",
-            hint="Look for a single double quote; inside a quoted field, write a quote twice.",
+            hint="Look for an unpaired double quote. Inside a quoted field, write a double quote as two double quotes.",
         )
     return InvalidData(
         f"The file cannot be read as a CSV after line {next_line - 1:,}: {error}.",

@@ -74,7 +74,7 @@ def read_parquet_chunks(
                 raise InvalidData(
                     f"The columns have more than {max_unpacked_bytes:,} bytes, the limit of this service.",
                     code="too-large-unpacked",
-                    hint="Send fewer rows: the most recent ones count most.",
+                    hint="Send fewer rows, and keep the most recent ones because they have the most influence.",
                 )
             lines = np.arange(n_rows + 1, n_rows + 1 + batch.num_rows)
             n_rows += batch.num_rows

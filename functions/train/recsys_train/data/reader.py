@@ -62,7 +62,8 @@ def read_interactions(
     Returns
     -------
     interactions : Interactions
-        Distinct pairs. Each has the time of its first row; without a time, rows are in file order.
+        Distinct pairs in chronological order. A repeated pair counts at its earliest row; rows of the same time keep
+        their order in the file.
     report : DataReport
         Mapping, dialect, counts of lines by outcome, warnings and hints.
 
@@ -190,6 +191,6 @@ def _check_size(report: DataReport) -> None:
             raise UntrainableData(
                 f"The file has {count} {noun}{'' if count == 1 else 's'}; at least 2 are needed{skipped}.",
                 code=f"too-few-{noun}s",
-                hint="Send the interactions of more customers with more products.",
+                hint="Send interactions of more users with more items.",
                 report=report,
             )

@@ -154,7 +154,7 @@ class BoundedReader(io.RawIOBase):
                 f"The decompressed file has more than {self._limits.max_unpacked_bytes:,} bytes, the limit of this "
                 "service.",
                 code="too-large-unpacked",
-                hint="Send fewer rows: the most recent ones count most.",
+                hint="Send fewer rows, and keep the most recent ones because they have the most influence.",
             )
         is_bomb = self._compression != "none" and self._n_unpacked > MAX_RATIO * max(1, self._n_packed())
         if is_bomb and self._n_unpacked > RATIO_APPLIES_BYTES:

@@ -73,7 +73,7 @@ class Ranks:
     coverage: float
 
     def quality(self) -> Quality:
-        """Return the means over the users, or zeros if there is no user."""
+        """Return the metrics averaged over the users; without users, they are zero."""
         return Quality(
             hr_at_10=_mean(self.sampled <= SAMPLED_CUTOFF),
             ndcg_at_10=_mean(_ndcg(self.sampled, SAMPLED_CUTOFF)),

@@ -20,7 +20,7 @@ from recsys_train.fitting.split import Split, split_interactions
 from recsys_train.fitting.training import TrainingRun
 
 OnProgress = Callable[[Progress], None]
-"""Called with the state of a training; an exception that it raises ends the training."""
+"""Called with the progress of a training run; an exception that it raises ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def fit(
         Seed of every random choice; the same data, recipe and seed give the same weights on the same machine.
     budget_s
         Time budget in seconds. Selecting the number of epochs may take half of it and keeps the best epoch so far; the
-        rest is for the evaluation and for the second training, which stops when the budget is spent.
+        rest is for the evaluation and for the refit, which stops when the budget is spent.
     on_progress
         Called at the start of each phase and after each epoch. An exception that it raises ends the training.
     has_times
@@ -81,7 +81,7 @@ def fit(
     Returns
     -------
     FitResult
-        The network of the second training, which uses all interactions. If no user has two of them, nothing can be held
+        The network of the refit, which uses all interactions. If no user has two of them, nothing can be held
         out, and every metric is 0.
 
     Examples
@@ -147,7 +147,7 @@ def _select_and_train(
 ) -> _Checkpoint:
     """Select the hyperparameters, train on the training part, and return the best epoch by validation.
 
-    The closed-form model and the optimiser's state are freed on return, because the second training needs the memory.
+    The closed-form model and the optimiser's state are freed on return, because the refit needs the memory.
     """
     on_progress(Progress("choosing"))
     selection = select_hyperparameters(split.train, split.validation, recipe, has_times=has_times, seed=seed)
@@ -177,7 +177,7 @@ def _validate(training: TrainingRun, hyperparameters: Hyperparameters, split: Sp
 
 
 def _leaves_time_for_another(n_epochs: int, training_started: float, deadline: float) -> bool:
-    """Whether one more epoch, here and in the second training, ends before the deadline at the mean duration so far."""
+    """Return whether one more epoch, in this fit and in the refit, ends before the deadline at the mean duration."""
     now = time.monotonic()
     return now + (now - training_started) * (n_epochs + 2) / (n_epochs + 1) <= deadline
 

@@ -1,4 +1,4 @@
-"""The recipe of a training, which the caller passes in, and the hyperparameters, which validation selects."""
+"""The recipe of a training run, which the caller passes in, and the hyperparameters, which validation selects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BatchSizes:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Network sizes, candidates for the hyperparameters, and limits of a training.
+    """Network sizes, candidates for the hyperparameters, and limits of a training run.
 
     The defaults are meant for shops of any size up to millions of interactions. They were developed on the data sets of
     the project's benchmarks.

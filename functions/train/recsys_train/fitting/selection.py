@@ -97,7 +97,7 @@ def closed_form(matrix: Any, ridge: float, recipe: Recipe, generator: np.random.
     matrix
         Sparse interactions of shape (n_users, n_items), float32.
     generator
-        Source of the randomised decomposition, or its seed.
+        Random generator of the randomised decomposition, or its seed.
     """
     n_items = matrix.shape[1]
     if n_items > MAX_EASE_ITEMS:

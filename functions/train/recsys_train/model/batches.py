@@ -137,7 +137,7 @@ class Histories:
 
 
 def _batch_bounds(lengths: Int32s, n_positions: int) -> list[int]:
-    """Divide users, sorted by length, so that `users * longest` of a batch stays within `n_positions`."""
+    """Divide users, sorted by history length, into batches of at most about `n_positions` padded positions each."""
     bounds = [0]
     while bounds[-1] < len(lengths):
         start = bounds[-1]

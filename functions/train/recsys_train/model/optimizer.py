@@ -40,7 +40,7 @@ class RowwiseAdam:
     def apply(
         self, values: Mapping[str, Any], gradients: Mapping[str, Any], rows: Mapping[str, Any], learning_rate: Any
     ) -> None:
-        """Take one step.
+        """Apply one optimizer step.
 
         Parameters
         ----------

@@ -79,7 +79,7 @@ WarmStart = LinearModel | ItemWeights
 
 @dataclass(frozen=True, slots=True)
 class Exponents:
-    """How strongly `spectral` normalises the interaction matrix X by the number of interactions.
+    """Exponents by which `spectral` normalises the interaction matrix X with the number of interactions.
 
     Parameters
     ----------
