@@ -26,7 +26,7 @@ VERSION_FILES = ["manifest.json", "mappings.json", "metrics.json", "model.h5", "
 GOOD_CSV = b"user_id,item_id\n" + b"".join(
     b"u%d,i%d\n" % (user, item) for user in range(8) for item in range(6) if (user + item) % 3
 )
-BAD_CSV = b"user_id,item_id\nanna,tea\nben\n,milk\n"
+BAD_CSV = b"user_id,item_id\nanna,tea\nben\nanna,\n"
 
 
 class Killed(BaseException):

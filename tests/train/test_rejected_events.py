@@ -22,7 +22,7 @@ pytestmark = list(TENSORFLOW)
     [
         (b"", "empty-file"),
         (b"user_id,item_id\n", "no-rows"),
-        (b"user_id,product\na,b\n", "missing-column"),
+        (b"user_id,price\na,b\n", "missing-column"),
         (b"user_id,item_id\na,b\na,c\n", "too-few-users"),
         (BAD_CSV, "too-many-bad-lines"),
         (gzip.compress(GOOD_CSV * 50, mtime=0)[:-20], "damaged-gzip"),
@@ -43,7 +43,7 @@ def test_bad_data_fails_the_job_and_publishes_nothing(backend: Backend, content:
 def test_a_failed_job_lists_the_bad_lines(backend: Backend) -> None:
     job = backend.finish(backend.upload("job1", backend.add_key().key_id, BAD_CSV))
     assert job.problem is not None
-    assert [(error.line, error.code) for error in job.problem.errors] == [(3, "ragged-line"), (4, "blank-user-id")]
+    assert [(error.line, error.code) for error in job.problem.errors] == [(3, "ragged-line"), (4, "blank-item-id")]
     assert job.report is not None
     assert (job.report["lines"], job.report["bad_lines"]) == (3, 2)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from recsys.clock import DAY_S, Timestamp
+from recsys.file_options import OPTION_TEXTS
 from recsys.http.json_numbers import whole_number
 from recsys.http.origins import MAX_ORIGIN_LENGTH, ORIGIN_PATTERN, is_origin
 from recsys.http.problems import to_document
@@ -44,21 +45,6 @@ _Report = Annotated[
         "read."
     ),
 ]
-
-
-OPTION_TEXTS: Final = {
-    "user": "Column with the user id.",
-    "item": "Column with the item id.",
-    "time": "Column with the time; `-` uses none.",
-    "score": "Column with the score; `-` uses none.",
-    "delimiter": "`comma`, `semicolon`, `tab` or `pipe`. Default: detected.",
-    "charset": "Encoding, such as `windows-1252`. Default: UTF-8, or UTF-16 with a byte order mark.",
-    "decimal": "`point` or `comma`. Default: detected.",
-    "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
-    "min_score": "Rows with a smaller score are skipped.",
-    "exclude_items": "Item ids whose rows are skipped, separated by commas.",
-}
-"""Descriptions of the options for reading a file, by name."""
 
 
 class _Request(BaseModel):

@@ -239,14 +239,17 @@ class Trainer:
 
     def _options(self, job: Job) -> FileOptions:
         """Return the options of the request, or those of the sidecar file that was dropped with the file."""
+        text = self._sidecar(job) if job.receipt_name is not None else None
         try:
-            if job.receipt_name is None:
-                return FileOptions.of(job.options or {})
-            return FileOptions.from_text(self.store.read(layout.sidecar(job.object_name)))
-        except ObjectNotFound:
-            return FileOptions()
+            return FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
         except InvalidRequest as error:
             raise InvalidData(error.detail, code=error.problem_code, hint=error.hint) from error
+
+    def _sidecar(self, job: Job) -> bytes | None:
+        try:
+            return self.store.read(layout.sidecar(job.object_name))
+        except (ObjectNotFound, InvalidRequest):  # the longest possible name leaves no room for a sidecar's
+            return None
 
     def _open(self, job: Job) -> BinaryIO:
         try:

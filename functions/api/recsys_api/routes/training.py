@@ -8,14 +8,14 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from recsys.file_options import FileOptions
+from recsys.file_options import OPTION_TEXTS, FileOptions
 from recsys.http.middleware import request_context
 from recsys.http.problems import documented, respond
 from recsys.registry.records import Job, JobState, KeyRecord
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api import jobs, prefer
-from recsys_api.schemas import OPTION_TEXTS, JobAccepted, JobBody, ModelTrained, UploadOffered, UploadRequest
+from recsys_api.schemas import JobAccepted, JobBody, ModelTrained, UploadOffered, UploadRequest
 from recsys_api.training import UPLOAD_VALID_S, Accepted, Training
 from recsys_api.uploads import RAW_TYPES, received
 

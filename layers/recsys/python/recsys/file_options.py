@@ -18,6 +18,19 @@ DELIMITERS: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 DECIMALS: Final = {"point": ".", "comma": ","}
 TIME_FORMATS: Final = ("iso", "day-first", "month-first", "yyyymmdd", "unix", "excel")
 MAX_EXCLUDED_ITEMS: Final = 1000
+OPTION_TEXTS: Final = {
+    "user": "Column with the user id.",
+    "item": "Column with the item id.",
+    "time": "Column with the time; `-` uses none.",
+    "score": "Column with the score; `-` uses none.",
+    "delimiter": "`comma`, `semicolon`, `tab` or `pipe`. Default: detected.",
+    "charset": "Encoding, such as `windows-1252`. Default: UTF-8, or UTF-16 with a byte order mark.",
+    "decimal": "`point` or `comma`. Default: detected.",
+    "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
+    "min_score": "Rows with a smaller score are skipped.",
+    "exclude_items": "Item ids whose rows are skipped, separated by commas.",
+}
+"""Descriptions of the options for reading a file, by name."""
 _MAX_TEXT: Final = 512
 _COLUMN_OPTIONS: Final = ("user", "item", "time", "score")
 
