@@ -164,14 +164,14 @@ BAD_FILES = {
     "header only": (HEADER, "no-rows"),
     "blank lines only": (HEADER + b"\n\n\n", "no-rows"),
     "white space only": (b"  \n \n", "empty-file"),
-    "missing column": (b"user_id,product\nu1,p1\n", "missing-column"),
+    "missing column": (b"user_id,price\nu1,p1\n", "missing-column"),
     "no header": (GOOD_LINES, "missing-column"),
-    "semicolons": (b"user_id;item_id\nu1;i1\n", "missing-column"),
+    "colons": (b"user_id:item_id\nu1:i1\n", "missing-column"),
     "duplicate header": (b"user_id,item_id,Item_ID\nu1,i1,i2\n", "duplicate-column"),
     "binary junk": (bytes(range(256)) * 400, "not-a-csv"),
     "a PNG": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40, "not-utf8"),
-    "UTF-16": ((HEADER + GOOD_LINES).decode().encode("utf-16"), "not-utf8"),
-    "a zip archive": (b"PK\x03\x04" + bytes(1000), "unsupported-compression"),
+    "UTF-16 without a mark": ((HEADER + GOOD_LINES).decode().encode("utf-16-le"), "not-utf8"),
+    "a damaged zip archive": (b"PK\x03\x04" + bytes(1000), "damaged-zip"),
     "truncated gzip": (gzip.compress(CSV)[:-20], "damaged-gzip"),
     "gzip with a flipped bit": (gzip.compress(CSV)[:200] + b"\x00" + gzip.compress(CSV)[201:], "damaged-gzip"),
     "empty gzip": (gzip.compress(b""), "empty-file"),
@@ -191,7 +191,6 @@ BAD_LINES = {
     "Latin-1 bytes": (with_lines(*["ü1,i1".encode("latin-1")] * 5), "not-utf8-user-id"),
     "too few fields": (with_lines(*[b"u1"] * 5), "ragged-line"),
     "too many fields": (with_lines(*[b"u1,i1,what"] * 5), "ragged-line"),
-    "blank user id": (with_lines(*[b",i1"] * 5), "blank-user-id"),
     "blank item id": (with_lines(*[b"u1,  "] * 5), "blank-item-id"),
     "unparsable score": (with_scored_lines(*[b"u1,i1,much,1700000000"] * 5), "bad-interaction-score"),
     "infinite score": (with_scored_lines(*[b"u1,i1,inf,1700000000"] * 5), "bad-interaction-score"),
@@ -246,7 +245,7 @@ def gzip_that_unpacks_to_20_gb(row: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("row", "code"), [(b"1,2\n", "too-large-unpacked"), (bytes(1024), "unclosed-quote")], ids=["rows", "zeros"]
+    ("row", "code"), [(b"1,2\n", "suspicious-compression"), (bytes(1024), "not-a-csv")], ids=["rows", "zeros"]
 )
 @pytest.mark.timeout(400)
 def test_gzip_bomb_of_20_gb_is_rejected_in_bounded_memory(live: Live, row: bytes, code: str) -> None:

@@ -207,10 +207,10 @@ def test_claim_token_works_once(service: LiveService) -> None:
 
 
 def test_receipt_of_an_invalid_drop_has_the_problem_and_no_claim_token(service: LiveService) -> None:
-    receipt = dropped(service, "bad.csv", b"customer;product\n1;2\n")
+    receipt = dropped(service, "bad.csv", b"buyer;price\n1;2\n")
     assert receipt["status"] == "failed"
     assert receipt["problem"]["code"] == "missing-column"
-    assert "commas" in receipt["problem"]["detail"]
+    assert "'buyer', 'price'" in receipt["problem"]["detail"]
     assert "claim_token" not in receipt
 
 
