@@ -195,7 +195,7 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL at which this machine reaches the listener, also if it listens on every interface."""
+    """Return the URL at which this machine reaches the listener, even if it listens on every interface."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # replaced, not listened on
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -192,9 +192,11 @@ class _KeyClass:
         self.virtual_time = 0.0
 
     def next(self, *, unless_since_s: float = math.inf) -> QueuedJob | None:
-        """Return the job with the smallest finish tag among the keys that had no turn while another key waited.
+        """Return the job with the smallest finish tag among the keys whose turn may come, or None.
 
-        `unless_since_s` is the time since which the other class waits.
+        A key's turn may come if it has had no turn since any other key began to wait. `unless_since_s` is the time at
+        which the other class (known or anonymous keys) began to wait; a key that has had a turn since then is left out
+        too.
         """
         waits = {key_id: self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running}
         first, second = [*sorted(waits.values())[:2], math.inf, math.inf][:2]
@@ -211,7 +213,10 @@ class _KeyClass:
         return self.start_tags[key_id] + self.waiting[key_id].cost
 
     def waits_since_s(self) -> float:
-        """Return since when the class as a whole waits for a turn; infinity if no key of it can start."""
+        """Return the time since which the class as a whole has been waiting for a turn.
+
+        It is infinity if no key waits that could start, or while a job of the class is running.
+        """
         waits = [self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running]
         if not waits or self.running:
             return math.inf

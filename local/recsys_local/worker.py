@@ -114,7 +114,7 @@ def _work(
 ) -> None:
     """Train on one object, log the outcome, and mark the object as done unless it must be retried.
 
-    Instead of training, `end` ends the job if given.
+    If `end` is given, it is called to end the job instead of training.
     """
     started_at = utc_now()
     try:

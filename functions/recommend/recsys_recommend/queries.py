@@ -115,7 +115,11 @@ class BatchQuery:
         return cls(queries)
 
     def run(self, model: ServingModel) -> dict[str, Any]:
-        """Return a `BatchBody`. Default queries are computed together, which is faster than one by one."""
+        """Compute the recommendations of the batch and return a `BatchBody`.
+
+        If all queries have default options and the same `n`, they are computed together, because that is faster than
+        one at a time.
+        """
         from recsys.model import batch_ranking  # noqa: PLC0415  # 7 ms of a cold start that few requests need
 
         n = self.queries[0].n

@@ -47,7 +47,7 @@ class DynamoKeyReader:
         self._service.close()
 
     def get_key(self, key_id: str) -> KeyRecord:
-        """Return a key, also if it is revoked. The read is consistent.
+        """Return a key, even if it is revoked. The read is strongly consistent.
 
         Raises
         ------

@@ -143,7 +143,7 @@ def _by_name(header: list[str], role: str, known: dict[str, list[str]]) -> int |
         raise InvalidData(
             f"Expected one column for the {role}. Received {len(found)} that fit: {names}.",
             code="ambiguous-column",
-            hint=f"Choose with the option {role}, for example {role}={header[found[0]].strip()}{alternative}.",
+            hint=f"Choose one with the option {role}, for example {role}={header[found[0]].strip()}{alternative}.",
         )
     return found[0]
 

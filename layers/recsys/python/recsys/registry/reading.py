@@ -20,7 +20,7 @@ class KeyReader(Protocol):
     """Read access to keys: all that the function `recommend` needs of a registry."""
 
     def get_key(self, key_id: str) -> KeyRecord:
-        """Return a key, also if it is revoked. The read is consistent.
+        """Return a key, even if it is revoked. The read is strongly consistent.
 
         Raises
         ------

@@ -93,7 +93,7 @@ class Registry:
         self._commit_with_retry(decide)
 
     def get_key(self, key_id: str) -> KeyRecord:
-        """Return a key, also if it is revoked. The read is consistent.
+        """Return a key, even if it is revoked. The read is strongly consistent.
 
         Raises
         ------
