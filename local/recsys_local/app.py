@@ -50,7 +50,7 @@ def create_app(
     check_space
         Raises `NotReady` when the disk is almost full; called before an upload is read.
     find_place
-        Tells where a queued job stands.
+        Returns the position of a job in the queue.
     """
 
     async def reject_upload_without_space(request: Request) -> None:

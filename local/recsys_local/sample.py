@@ -56,7 +56,7 @@ class SampleRun:
     base_url: str
 
     def start(self) -> None:
-        """Run in a thread beside the server."""
+        """Start training on the sample in a background thread, while the server runs."""
         threading.Thread(target=self.run, name="sample", daemon=True).start()
 
     def run(self) -> None:

@@ -55,7 +55,7 @@ class StaticFile:
 
 @cache
 def asset(name: str) -> StaticFile:
-    """Return one of `ASSET_NAMES`."""
+    """Return the static file with this name, which must be in `ASSET_NAMES`."""
     stored = _folder().joinpath(f"{name}.gz")
     media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
     if stored.is_file():

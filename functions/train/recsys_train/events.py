@@ -97,7 +97,7 @@ def _receipted(job: Job, trainer: Trainer) -> Job:
 
 
 def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
-    """Return the job of an upload or create that of a drop; log the reason and return None if there is none.
+    """Return the job of an upload, or create a job for a drop. If there is no job, log why and return None.
 
     The job of a drop is created once, however often the event is repeated.
     """

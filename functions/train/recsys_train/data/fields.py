@@ -52,7 +52,7 @@ class Column:
 
     @classmethod
     def of(cls, array: Any) -> Column:
-        """Encode a `pyarrow.BinaryArray`."""
+        """Return the dictionary encoding of a `pyarrow.BinaryArray`: its distinct values and an index per element."""
         encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         return cls(encoded.dictionary, encoded.indices.to_numpy())
 

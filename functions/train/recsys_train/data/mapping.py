@@ -22,7 +22,7 @@ _REQUIRED: Final = ("user", "item")
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Which column has which role.
+    """Assignment of the columns of a file to their roles.
 
     Parameters
     ----------

@@ -99,7 +99,7 @@ class DataReport:
 
     @property
     def has_timestamps(self) -> bool:
-        """Whether a column has the role of the time."""
+        """Whether a column has the role `time`."""
         return "time" in self.mapping
 
     def describe_mapping(self, names: dict[str, str], source: str) -> None:

@@ -230,7 +230,7 @@ class Network:
         return parts
 
     def mlp_outputs(self, hidden: Floats, biases: Sequence[Floats] | None = None) -> Floats:
-        """Apply the MLP from before its first ReLU to the output unit.
+        """Compute the MLP's outputs from the inputs of its first ReLU, `hidden`.
 
         `hidden` (n, hidden_1) is overwritten. `biases` are `mlp_biases` repeated for at least n rows, for speed; they
         are broadcast if omitted. Returns the MLP part of the logits, (n,).

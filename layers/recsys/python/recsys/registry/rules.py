@@ -137,7 +137,7 @@ def _lifetime_s(job: Job) -> int:
 
 
 def with_reported_error(job: Job, *, now: Timestamp) -> Job:
-    """Return the job after its attempt failed with an error that may not come again."""
+    """Return the job after its attempt reported an error that may be transient, so that it does not count as killed."""
     return replace(job, error_fence=job.fence, updated_at=now)
 
 
