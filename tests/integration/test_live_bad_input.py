@@ -451,7 +451,7 @@ def test_unknown_path_is_not_found(live: Live) -> None:
 def test_wrong_method_gets_405_with_the_allowed_methods(live: Live) -> None:
     response = live.service.client.get("/v1/train")
     assert response.status_code == 405
-    assert response.headers["allow"] == "POST"
+    assert response.headers["allow"] == "OPTIONS, POST"
     assert response.headers["content-type"] == "application/problem+json"
 
 

@@ -208,12 +208,12 @@ def test_recommend_reads_the_output_of_train(tmp_path: Path, users: Path) -> Non
 @trains
 def test_invalid_csv_fails_the_command_names_the_line_and_writes_nothing(tmp_path: Path) -> None:
     source = tmp_path / "orders.csv"
-    source.write_text("user_id,item_id\nanna,tea\nben\n,milk\n")
+    source.write_text("user_id,item_id\nanna,tea\nben\nben,\n")
     result = run("train", source, "--out", tmp_path / "model")
     assert result.exit_code == 1
     assert "2 of 3 lines are bad" in result.stderr
     assert "line 3: the line has 1 fields" in result.stderr
-    assert "line 4: the user_id is blank" in result.stderr
+    assert "line 4, column item_id: the item_id is blank" in result.stderr
     assert result.stdout == ""
     assert list(tmp_path.iterdir()) == [source]
 
@@ -225,7 +225,7 @@ def test_empty_file_fails_the_command_with_a_hint(tmp_path: Path) -> None:
     result = run("train", source, "--out", tmp_path / "model")
     assert result.exit_code == 1
     assert "The file is empty." in result.stderr
-    assert "→ Send a CSV in UTF-8" in result.stderr
+    assert "→ The first line must be a header" in result.stderr
 
 
 def test_missing_file_is_a_usage_error(tmp_path: Path) -> None:
