@@ -134,7 +134,7 @@ class Als:
     def fit(self, settings: Settings, seed: int) -> Fit:
         """Fit by 15 rounds of conjugate gradients, the default of `implicit`."""
         from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415  # only `make bench-train` installs it
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415  # slow to import, and not every part needs it
 
         rest = dict(settings)
         matrix = self._ones if rest.pop("strength") == "one" else self._logs

@@ -152,7 +152,7 @@ def _count_equal(model: ServingModel, rows: Iterable[int]) -> tuple[int, int]:
             ({"candidates": _ids(model, seen)}, everything),
         ):
             best = top_n(logits, N, excluded=excluded.astype(np.int64))
-            result = [item.item_id for item in recommend(model, user, n=N, **options).items]  # type: ignore[arg-type]
+            result = [item.item_id for item in recommend(model, user, n=N, **options).items]  # type: ignore[arg-type]  # keyword arguments from a table
             n_lists += 1
             n_equal += result == _ids(model, best)
     return n_lists, n_equal

@@ -181,7 +181,7 @@ def measure_warm(folder: Path, arguments: argparse.Namespace) -> Table:
     for name, each in spent.items():
         p50, p99 = np.percentile(each, [50, 99])
         table.rows.append([name, p50, p99, p99 / p50])
-    added_ms = table.rows[1][1] - table.rows[0][1]  # type: ignore[operator]
+    added_ms = table.rows[1][1] - table.rows[0][1]  # type: ignore[operator]  # these cells are numbers
     table.notes = [
         f"{arguments.requests:,} requests per handler. p50 above the bare one: {added_ms:.2f} ms (target: at most 2).",
         f"Memory growth: {grown_mib:+.1f} MiB, of which the timings take {arguments.requests / 2**14:.1f}.",
@@ -215,7 +215,7 @@ def measure_cache(folder: Path, arguments: argparse.Namespace) -> Table:
 def _handlers(folder: Path, model: ServingModel, **settings: Any) -> Iterator[tuple[dict[str, Handler], str]]:
     """Yield the bare handler and the service's, with logs discarded, and the API key of `model`."""
     # Imported late: Powertools logs to the standard output of the time at which the handler is built.
-    from recsys_recommend.handler import build_handler  # noqa: PLC0415
+    from recsys_recommend.handler import build_handler  # noqa: PLC0415  # slow to import, and not every part needs it
 
     folder.mkdir(parents=True, exist_ok=True)
     registry, store = SqliteRegistry(folder / "registry.sqlite3"), FileObjectStore(folder / "objects")

@@ -38,14 +38,14 @@ def trained(name: str, source: Path = SAMPLE, **recipe: object) -> tuple[Serving
 
 def _train(folder: Path, source: Path, recipe: dict[str, object]) -> None:
     from recsys_train.build import describe_metrics, write_version  # noqa: PLC0415  # TensorFlow takes seconds
-    from recsys_train.data.reader import read_interactions  # noqa: PLC0415
-    from recsys_train.fitting.fit import fit  # noqa: PLC0415
-    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
+    from recsys_train.data.reader import read_interactions  # noqa: PLC0415  # slow to import, and not every part needs it
+    from recsys_train.fitting.fit import fit  # noqa: PLC0415  # slow to import, and not every part needs it
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415  # slow to import, and not every part needs it
 
     print(f"Training {folder.name} on {source.name}, once: a few minutes …", flush=True)
     with source.open("rb") as stream:
         interactions, report = read_interactions(stream, max_unpacked_bytes=2**30)
-    chosen = Recipe(**recipe)  # type: ignore[arg-type]
+    chosen = Recipe(**recipe)  # type: ignore[arg-type]  # keyword arguments from a table
     fitted = fit(
         interactions, chosen, seed=0, budget_s=300, on_progress=lambda _: None, has_times=report.has_timestamps
     )

@@ -66,14 +66,14 @@ def quality(method: str, data: str, folder: str | None, seed: int, settings: Jso
 
 def contribution(variant: str, data: str, folder: str | None, seed: int) -> Json:
     """Measure our model with one part of the recipe disabled."""
-    from tests.benchmarks.ours import VARIANTS  # noqa: PLC0415
+    from tests.benchmarks.ours import VARIANTS  # noqa: PLC0415  # slow to import, and not every part needs it
 
     return _our_quality(load(data, _path(folder)), seed, VARIANTS[variant])
 
 
 def _our_quality(data: DataSet, seed: int, changes: Json) -> Json:
-    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
-    from tests.benchmarks import ours  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415  # slow to import, and not every part needs it
+    from tests.benchmarks import ours  # noqa: PLC0415  # slow to import, and not every part needs it
 
     timed = ours.train(data.train, replace(Recipe(), **changes), seed=seed, has_times=data.has_times)
     return {
@@ -88,9 +88,9 @@ def _our_quality(data: DataSet, seed: int, changes: Json) -> Json:
 
 def speed(data: str, folder: str | None, seed: int, epochs: int) -> Json:
     """Compare our training with the textbook's: pairs per second at the same widths, and seconds to its quality."""
-    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
-    from tests.benchmarks import ours  # noqa: PLC0415
-    from tests.benchmarks.textbook import Textbook  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415  # slow to import, and not every part needs it
+    from tests.benchmarks import ours  # noqa: PLC0415  # slow to import, and not every part needs it
+    from tests.benchmarks.textbook import Textbook  # noqa: PLC0415  # slow to import, and not every part needs it
 
     loaded = load(data, _path(folder))
     recipe = Recipe()
@@ -120,8 +120,8 @@ def newcomers(data: str, folder: str | None, seed: int) -> Json:
 
     It is measured for these users, for the others, and for the same users after a training run that includes them.
     """
-    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
-    from tests.benchmarks import ours  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415  # slow to import, and not every part needs it
+    from tests.benchmarks import ours  # noqa: PLC0415  # slow to import, and not every part needs it
 
     loaded = load(data, _path(folder))
     others, removed = without_newcomers(loaded.train, NEWCOMER_SHARE, np.random.default_rng(seed))
@@ -151,8 +151,8 @@ def generated_set(path: str, n_pairs: int) -> Json:
 
 def scale(path: str, seed: int, budget_s: float) -> Json:
     """Read a generated data set, train within a budget, and measure."""
-    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415
-    from tests.benchmarks import ours  # noqa: PLC0415
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415  # slow to import, and not every part needs it
+    from tests.benchmarks import ours  # noqa: PLC0415  # slow to import, and not every part needs it
 
     started = time.perf_counter()
     data = leave_last_out("generated", Path(path))

@@ -88,7 +88,7 @@ def create_router(
 ) -> APIRouter:
     """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
 
-    `find_place` tells where a queued job stands; the default knows nothing, because SQS has no positions.
+    `find_place` returns the position of a job in the queue. The default returns None, because SQS has no positions.
     """
     # Without a cache, because a change to a key must see the changes before it.
     authenticator = Authenticator(registry, clock=clock)
