@@ -26,6 +26,7 @@ def assert_best_of_each(network: Network, histories: list[ItemIndices], n: int, 
         assert logits.tolist() == expected_logits.tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_a_batch_equals_ranking_every_item_per_user(data: st.DataObject) -> None:
@@ -41,6 +42,7 @@ def test_a_batch_equals_ranking_every_item_per_user(data: st.DataObject) -> None
     assert_best_of_each(network, histories, data.draw(st.integers(0, n_items + 5)), excluded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mlp_share", [0.02, 3.0])
 def test_a_batch_on_a_large_catalogue_equals_ranking_every_item_per_user(mlp_share: float) -> None:
     network = random_search_network(20_000, mlp_share=mlp_share)

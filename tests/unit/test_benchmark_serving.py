@@ -61,6 +61,7 @@ def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_http, "CACHE_ITEMS", (80,))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_models")
 @pytest.mark.parametrize(
     ("part", "expected"),
@@ -84,6 +85,7 @@ def test_every_list_of_the_equality_part_is_equal() -> None:
     assert serving._count_equal(TINY, range(6)) == (30, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_models")
 @pytest.mark.parametrize(("part", "expected"), [("warm", "20 requests per handler"), ("cache", "computed / cached")])
 def test_parts_of_the_http_benchmark_run(

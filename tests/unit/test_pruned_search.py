@@ -39,6 +39,7 @@ def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return str(request.param)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(data=st.data())
 def test_best_items_equal_ranking_every_item(data: st.DataObject) -> None:
@@ -60,6 +61,7 @@ def test_best_items_equal_ranking_every_item(data: st.DataObject) -> None:
     assert_best(network, user, n, data.draw(some_items), data.draw(st.none() | some_items))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mlp_share", [0.02, 0.3, 3.0])
 def test_catalogues_of_several_blocks_are_ranked_exactly(mlp_share: float) -> None:
     network = random_search_network(20_000, mlp_share=mlp_share)

@@ -16,6 +16,8 @@ from recsys.errors import InvalidData
 from recsys.file_options import DELIMITERS, FileOptions
 from recsys_train.data.reader import read_interactions
 
+pytestmark = pytest.mark.slow
+
 # An id may contain neither line breaks nor white space alone; NUL makes a file binary. The noncharacter U+FDD0, which
 # Unicode reserves for internal use, begins the reader's mark of an id that is not UTF-8.
 IDS = st.text(

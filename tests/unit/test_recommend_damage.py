@@ -17,6 +17,8 @@ from recsys.model.artifact import MANIFEST, MAPPINGS, SERVING
 from recsys.objects import layout
 from tests.unit.http_fakes import Service, assert_problem, eventually, publish, sha256
 
+pytestmark = pytest.mark.slow
+
 Contents = dict[str, bytes]
 Arrays = dict[str, NDArray[Any]]
 
