@@ -4,6 +4,8 @@ PORT ?= 8000
 DATA_DIR ?= recsys-data
 VENV := .venv
 BIN := $(VENV)/bin
+# Without the cache of compiled files, pytest compiles the assertions of every test in every run.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: setup run test test-fast coverage check format bench bench-train bench-serve locks sizes openapi docs-assets clean
@@ -32,7 +34,8 @@ test: setup .venv-ministack/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # About a minute on two cores: without AWS emulators, TensorFlow and slow tests.
-FAST_TESTS = -m "not slow and not emulator and not node" tests/unit tests/contract tests/architecture tests/docs
+# No test here needs the plugin of schemathesis, which takes a second to import in every process.
+FAST_TESTS = -p no:schemathesis -m "not slow and not emulator and not node" tests/unit tests/contract tests/architecture tests/docs
 
 test-fast: setup
 	$(BIN)/python -m pytest -n 2 -q $(FAST_TESTS)
