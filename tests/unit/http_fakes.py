@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,42 @@ class Service:
 @contextmanager
 def running(folder: Path, **settings: Any) -> Iterator[Service]:
     """Run both apps in one, as the local server does, on a clock that only advances when a test moves it."""
-    now = Now()
-    registry = SqliteRegistry(folder / "registry.sqlite3", now.clock)
-    store = FileObjectStore(folder / "objects")
-    counted: list[str] = []
-    app = combined_app(registry, store, Settings(**settings), now, counted)
+    shared = shared_app(Settings(**settings))
+    now = shared.reset_now()
+    shared.counted.clear()
+    registry = shared.registry.target = SqliteRegistry(folder / "registry.sqlite3", now.clock)
+    store = shared.store.target = FileObjectStore(folder / "objects")
     with start_blocking_portal() as portal:
-        yield Service(Client(app, portal), registry, store, folder, now, counted)
+        yield Service(Client(shared.app, portal), registry, store, folder, now, shared.counted)
     registry.close()
+
+
+class Delegate:
+    """Forwards every attribute to `target`, which each test replaces."""
+
+    target: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target, name)
+
+
+class SharedApp:
+    """An app that tests use one after the other, because building it takes 40 ms."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.registry: Any = Delegate()
+        self.store: Any = Delegate()
+        self.counted: list[str] = []
+        self._now = Now()
+        self.app = combined_app(self.registry, self.store, settings, self._now, self.counted)
+
+    def reset_now(self) -> Now:
+        """Set the clock and the timer to the start."""
+        self._now.timestamp, self._now.seconds = Now.timestamp, Now.seconds
+        return self._now
+
+
+shared_app = lru_cache(maxsize=8)(SharedApp)
 
 
 @contextmanager
@@ -159,7 +188,12 @@ def combined_app(registry: Registry, store: ObjectStore, settings: Settings, now
     app.include_router(recsys_api.app.create_router(registry, store, settings, clock=now.clock))
     app.include_router(
         recsys_recommend.app.create_router(
-            registry, store, settings, clock=now.clock, timer=now.timer, count_metric=counted.append
+            registry,
+            store,
+            settings,
+            clock=now.clock,
+            timer=now.timer,
+            count_metric=counted.append,
         )
     )
     return app
