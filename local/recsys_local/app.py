@@ -22,7 +22,7 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.records import JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
-from recsys_api.jobs import FindPlace
+from recsys_api.jobs import FindPosition
 from recsys_api.routes.service import ReadinessCheck
 
 _UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/uploads", "/local/uploads"})
@@ -35,7 +35,7 @@ def create_app(
     *,
     readiness_checks: Sequence[ReadinessCheck] = (),
     check_space: ReadinessCheck = lambda: None,
-    find_place: FindPlace = lambda _job_id: None,
+    find_position: FindPosition = lambda _job_id: None,
 ) -> FastAPI:
     """Return the app that serves every route of the local service.
 
@@ -49,7 +49,7 @@ def create_app(
         Checks that `/health/ready` makes besides reading from the registry and the store.
     check_space
         Raises `NotReady` when the disk is almost full; called before an upload is read.
-    find_place
+    find_position
         Returns the position of a job in the queue.
     """
 
@@ -61,7 +61,7 @@ def create_app(
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app, origins=parse_origins(settings.cors_origins))
     api_router = recsys_api.app.create_router(
-        registry, store, settings, readiness_checks=readiness_checks, find_place=find_place
+        registry, store, settings, readiness_checks=readiness_checks, find_position=find_position
     )
     app.include_router(api_router, dependencies=guarded)
     app.include_router(recsys_recommend.app.create_router(registry, store, settings))

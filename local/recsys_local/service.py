@@ -64,7 +64,7 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
             settings,
             readiness_checks=checks,
             check_space=check_space,
-            find_place=QueueFile(data_dir).place_of,
+            find_position=QueueFile(data_dir).position_of,
         )
         server = create_server(answer_on_shutdown(app), limits)
         print(

@@ -9,7 +9,7 @@ from typing import Final
 from recsys.clock import Timestamp, to_datetime
 from recsys.errors import KeyNotFound, ObjectNotFound
 from recsys.registry.records import Job
-from recsys_local.queue_file import QueueFile, QueuePlace
+from recsys_local.queue_file import QueueFile, QueuePosition
 from recsys_local.scheduler import FairQueue, QueuedJob
 from recsys_local.watcher import ObjectWatcher
 from recsys_train.events import ObjectCreated, find_or_create_job, process, supersede
@@ -117,11 +117,11 @@ class TrainingQueue:
         return key.current_version is not None or key.expires_at is None
 
     def _publish(self) -> None:
-        places: dict[str, QueuePlace] = {}
+        places: dict[str, QueuePosition] = {}
         cost_ahead = self._running.cost if self._running else 0.0
         for position, job in enumerate(self._queue.in_order(), start=1):
             wait_s = cost_ahead * self._trained_s / self._trained_cost if self._trained_cost else None
-            places[job.job_id] = QueuePlace(position, None if wait_s is None else round(wait_s))
+            places[job.job_id] = QueuePosition(position, None if wait_s is None else round(wait_s))
             cost_ahead += job.cost
         self._queue_file.write(places)
 

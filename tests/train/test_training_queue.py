@@ -9,7 +9,7 @@ import pytest
 
 from recsys.clock import utc_now
 from recsys.registry.records import Job, JobState, KeyRecord
-from recsys_local.queue_file import QueueFile, QueuePlace
+from recsys_local.queue_file import QueueFile, QueuePosition
 from recsys_local.training_queue import OVERHEAD_BYTES, TrainingQueue
 from recsys_local.watcher import ObjectWatcher
 from recsys_train.events import ObjectCreated
@@ -127,12 +127,12 @@ def test_positions_and_estimates_are_published(machine: Machine) -> None:
         machine.upload(name, name, GOOD_CSV + b"\n" * size)
     machine.look()
     reader = QueueFile(machine.data_dir)
-    assert [reader.place_of(name) for name in ("small", "large")] == [QueuePlace(1, None), QueuePlace(2, None)]
+    assert [reader.position_of(name) for name in ("small", "large")] == [QueuePosition(1, None), QueuePosition(2, None)]
     machine.train_next()
-    place = reader.place_of("large")
-    assert place == QueuePlace(1, 0)
-    assert reader.place_of("small") is None
+    place = reader.position_of("large")
+    assert place == QueuePosition(1, 0)
+    assert reader.position_of("small") is None
 
 
 def test_position_is_unknown_before_the_worker_has_started(tmp_path: Path) -> None:
-    assert QueueFile(tmp_path).place_of("job1") is None
+    assert QueueFile(tmp_path).position_of("job1") is None

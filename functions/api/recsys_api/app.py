@@ -16,7 +16,7 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
-from recsys_api.jobs import FindPlace
+from recsys_api.jobs import FindPosition
 from recsys_api.routes.docs import create_docs_router
 from recsys_api.routes.keys import create_key_router
 from recsys_api.routes.models import create_model_router
@@ -84,11 +84,11 @@ def create_router(
     *,
     clock: Clock = utc_now,
     readiness_checks: Sequence[ReadinessCheck] = (),
-    find_place: FindPlace = lambda _job_id: None,
+    find_position: FindPosition = lambda _job_id: None,
 ) -> APIRouter:
     """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
 
-    `find_place` returns the position of a job in the queue. The default returns None, because SQS has no positions.
+    `find_position` returns the position of a job in the queue. The default returns None, because SQS has no positions.
     """
     # Without a cache, because a change to a key must see the changes before it.
     authenticator = Authenticator(registry, clock=clock)
@@ -106,7 +106,7 @@ def create_router(
             settings,
             required_key=training_key,
             optional_key=optional_training_key,
-            find_place=find_place,
+            find_position=find_position,
         ),
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),

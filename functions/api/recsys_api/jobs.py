@@ -24,7 +24,7 @@ _PAUSE_GROWTH: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class QueuePlace:
+class QueuePosition:
     """Where a queued job stands.
 
     Parameters
@@ -39,7 +39,7 @@ class QueuePlace:
     wait_s: int | None
 
 
-FindPlace = Callable[[str], QueuePlace | None]
+FindPosition = Callable[[str], QueuePosition | None]
 """Returns where the job with an id stands; None if that is not known."""
 
 

@@ -92,7 +92,7 @@ def create_training_router(
     *,
     required_key: Callable[..., KeyRecord],
     optional_key: Callable[..., KeyRecord | None],
-    find_place: jobs.FindPlace,
+    find_position: jobs.FindPosition,
 ) -> APIRouter:
     """Create the router for `POST /v1/train`, `POST /v1/uploads` and `GET /v1/jobs/{job_id}`."""
     router = APIRouter(tags=["Training"])
@@ -192,8 +192,8 @@ def create_training_router(
         Once it has finished, the response also contains its metrics or its problem.
         """
         found = jobs.job_of_key(registry, key, job_id)
-        place = find_place(job_id) if found.state is JobState.QUEUED else None
-        body = JobBody.of(found, position=place.position, wait_s=place.wait_s) if place else JobBody.of(found)
+        queued = find_position(job_id) if found.state is JobState.QUEUED else None
+        body = JobBody.of(found, position=queued.position, wait_s=queued.wait_s) if queued else JobBody.of(found)
         return JSONResponse(body.model_dump(), headers={} if found.state.is_final else _RETRY_AFTER)
 
     return router
