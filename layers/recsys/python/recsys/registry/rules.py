@@ -1,6 +1,6 @@
 """Rules of the registry, as pure functions: which changes are allowed, and what the records become.
 
-Nothing here reads or writes. `recsys.registry.registry` applies each rule together with a conditional write.
+Nothing here reads or writes. The operations of `Registry` apply each rule together with a conditional write.
 """
 
 from __future__ import annotations

@@ -1,0 +1,143 @@
+"""Operations on API keys, their scoped keys and claim tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from recsys.clock import Timestamp
+from recsys.errors import KeyExists, KeyNotFound
+from recsys.registry import rules, scoped_keys
+from recsys.registry.reading import claim_address, key_address, read_key, unexpired
+from recsys.registry.records import KeyRecord
+from recsys.registry.scoped_keys import ScopedKey
+from recsys.registry.table import Change
+from recsys.registry.transactions import TableOperations
+
+
+class KeyOperations(TableOperations):
+    """The part of `Registry` for keys. Every method raises `Unavailable` if the database does not respond."""
+
+    def create_key(self, key: KeyRecord) -> None:
+        """Store a new key.
+
+        Raises
+        ------
+        KeyExists
+            If a key with the same id exists and has not expired. It remains unchanged.
+        """
+
+        def decide(now: Timestamp) -> tuple[None, list[Change]]:
+            row = self._table.get(key_address(key.key_id))
+            if unexpired(row, now) is not None:
+                raise KeyExists(f"A key with the id {key.key_id!r} exists.")
+            return None, [row.changed_to(key.to_document())]
+
+        self._commit_with_retry(decide)
+
+    def get_key(self, key_id: str) -> KeyRecord:
+        """Return a key, even if it is revoked. The read is strongly consistent.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist or has expired.
+        """
+        return read_key(self._table, key_id, self._clock())[1]
+
+    def rotate_key(self, key_id: str, new_sha256: str, *, overlap_s: float) -> KeyRecord:
+        """Replace the secret of a key.
+
+        Parameters
+        ----------
+        key_id, new_sha256
+            Id of the key, and hash of its new secret.
+        overlap_s
+            Time for which the previous secret stays valid, in seconds.
+
+        Returns
+        -------
+        KeyRecord
+            The changed key.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist, has expired or is revoked.
+        """
+        return self._change_key(key_id, lambda key, now: rules.rotated(key, new_sha256, overlap_s=overlap_s, now=now))
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke a key permanently. Revoking it again has no effect.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist or has expired.
+        """
+        self._change_key(key_id, lambda key, now: rules.revoked(key, now=now))
+
+    def add_scoped_key(self, key_id: str, scoped_key: ScopedKey) -> KeyRecord:
+        """Add a scoped key to a key.
+
+        Raises
+        ------
+        KeyNotFound
+            The key does not exist, has expired or is revoked.
+        TooManyScopedKeys
+        """
+        return self._change_scoped_keys(key_id, lambda keys: scoped_keys.added(keys, scoped_key))
+
+    def remove_scoped_key(self, key_id: str, scoped_key_id: str) -> KeyRecord:
+        """Remove a scoped key, which makes it invalid. Raises `KeyNotFound` (revoked ones too), `ScopedKeyNotFound`."""
+        return self._change_scoped_keys(key_id, lambda keys: scoped_keys.removed(keys, scoped_key_id))
+
+    def offer_claim(self, token_sha256: str, key_id: str, *, expires_at: Timestamp) -> None:
+        """Store a claim token, which `claim_key` exchanges for the first secret of `key_id` until `expires_at`."""
+
+        def decide(_: Timestamp) -> tuple[None, list[Change]]:
+            row = self._table.get(claim_address(token_sha256))
+            return None, [row.changed_to({"key_id": key_id, "expires_at": expires_at})]
+
+        self._commit_with_retry(decide)
+
+    def claim_key(self, token_sha256: str, secret_sha256: str) -> KeyRecord:
+        """Redeem a claim token: delete it and set the first secret of its key, in one transaction.
+
+        Parameters
+        ----------
+        token_sha256, secret_sha256
+            Hashes of the claim token and of the new secret.
+
+        Returns
+        -------
+        KeyRecord
+            The changed key. If it has a model, it no longer expires.
+
+        Raises
+        ------
+        Gone
+            If the token is unknown, used or expired, or if its key already has a secret, is revoked or does not exist.
+        """
+
+        def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
+            claim_row = self._table.get(claim_address(token_sha256))
+            claim = unexpired(claim_row, now)
+            if claim is None:
+                raise rules.claim_gone()
+            try:
+                key_row, key = read_key(self._table, str(claim["key_id"]), now)
+            except KeyNotFound:
+                raise rules.claim_gone() from None
+            changed = rules.with_first_secret(key, secret_sha256)
+            return changed, [claim_row.changed_to(None), key_row.changed_to(changed.to_document())]
+
+        return self._commit_with_retry(decide)
+
+    def _change_scoped_keys(
+        self, key_id: str, change: Callable[[tuple[ScopedKey, ...]], tuple[ScopedKey, ...]]
+    ) -> KeyRecord:
+        def changed(key: KeyRecord, _: Timestamp) -> KeyRecord:
+            rules.check_not_revoked(key)
+            return rules.with_scoped_keys(key, change(key.scoped_keys))
+
+        return self._change_key(key_id, changed)
