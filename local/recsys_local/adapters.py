@@ -14,6 +14,7 @@ from recsys.errors import RecsysError
 from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
+from recsys.registry.audit import DEFAULT_DAYS
 from recsys.registry.sqlite import SqliteRegistry
 
 _logger: Final = logging.getLogger("recsys.service")
@@ -86,7 +87,7 @@ def open_locked_store(data_dir: Path, *, base_url: str) -> FileObjectStore:
     return store
 
 
-def open_registry(data_dir: Path) -> SqliteRegistry:
+def open_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) -> SqliteRegistry:
     """Open the registry of a data directory, and create it if it does not exist.
 
     Raises
@@ -98,14 +99,14 @@ def open_registry(data_dir: Path) -> SqliteRegistry:
     has_models = any((data_dir / layout.MODELS).glob(f"*/*/{artifact.MANIFEST}"))
     if has_models and not (data_dir / REGISTRY_FILE).exists():
         raise RegistryMissing(f"{data_dir} contains models, but {REGISTRY_FILE} is missing.")
-    registry = SqliteRegistry(data_dir / REGISTRY_FILE)
+    registry = SqliteRegistry(data_dir / REGISTRY_FILE, audit_days=audit_days)
     if has_models and registry.is_empty():
         registry.close()
         raise RegistryMissing(f"{data_dir} contains models, but {REGISTRY_FILE} is empty.")
     return registry
 
 
-def open_existing_registry(data_dir: Path) -> SqliteRegistry:
+def open_existing_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) -> SqliteRegistry:
     """Open the registry of a data directory for an operator's command.
 
     Raises
@@ -115,7 +116,7 @@ def open_existing_registry(data_dir: Path) -> SqliteRegistry:
     """
     if not (data_dir / REGISTRY_FILE).exists():
         raise NoRegistry(f"{data_dir} contains no {REGISTRY_FILE}.")
-    return SqliteRegistry(data_dir / REGISTRY_FILE)
+    return SqliteRegistry(data_dir / REGISTRY_FILE, audit_days=audit_days)
 
 
 def lock_data_dir(data_dir: Path) -> IO[str]:

@@ -14,13 +14,18 @@ from rich.table import Table
 
 from recsys.clock import utc_now
 from recsys.keys.api_key import ApiKey
+from recsys.registry.audit import AuditEvent
 from recsys.registry.records import Job, KeyRecord
 from recsys.registry.sqlite import SqliteRegistry
+from recsys.settings import Settings
 from recsys_local.adapters import open_existing_registry
 
 DEFAULT_OVERLAP_S: Final = 86_400.0
 MAX_OVERLAP_S: Final = 7 * 86_400.0
 """How long a rotated key may stay valid; the same bounds as those of `POST /v1/key/rotate`."""
+
+
+_EVENTS_PER_READ: Final = 1000
 
 
 def key_rows(data_dir: Path) -> list[dict[str, str | None]]:
@@ -111,6 +116,24 @@ def revoke_key(data_dir: Path, key_id: str) -> None:
         registry.revoke_key(key_id)
 
 
+def event_rows(data_dir: Path, key_id: str) -> list[dict[str, str | None]]:
+    """Return one row per event of a key's audit log, newest first; also of a revoked key.
+
+    Raises
+    ------
+    NoRegistry
+        The data directory has no registry.
+    """
+    events: list[AuditEvent] = []
+    with _registry(data_dir) as registry:
+        page = registry.list_events(key_id, limit=_EVENTS_PER_READ)
+        events += page.events
+        while page.next_cursor is not None:
+            page = registry.list_events(key_id, limit=_EVENTS_PER_READ, cursor=page.next_cursor)
+            events += page.events
+    return [{"at": event.at, "event": event.event, "detail": json.dumps(event.detail)} for event in events]
+
+
 def print_table(rows: Sequence[dict[str, str | None]], *, as_json: bool) -> None:
     """Print rows with the same members as a table, or as a JSON array."""
     if as_json:
@@ -127,7 +150,7 @@ def print_table(rows: Sequence[dict[str, str | None]], *, as_json: bool) -> None
 
 @contextmanager
 def _registry(data_dir: Path) -> Iterator[SqliteRegistry]:
-    registry = open_existing_registry(data_dir)
+    registry = open_existing_registry(data_dir, audit_days=Settings.from_environment().audit_days)
     try:
         yield registry
     finally:

@@ -68,7 +68,7 @@ OtherOptions = Annotated[
 DEFAULT_DATA_DIR = Path("recsys-data")
 KeyId = Annotated[str, typer.Argument(help="Key id, as `recsys keys list` prints it.")]
 
-keys = typer.Typer(no_args_is_help=True, help="List, create, rotate and revoke API keys on this machine.")
+keys = typer.Typer(no_args_is_help=True, help="List, create, rotate, revoke and audit API keys on this machine.")
 app.add_typer(keys, name="keys")
 
 
@@ -294,6 +294,14 @@ def revoke_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     with exit_on_error():
         admin.revoke_key(data_dir, key_id)
     print(f"Key {key_id} is revoked.")
+
+
+@keys.command("audit")
+def audit_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
+    """List the audit log of an API key, newest first. A revoked key has one, too."""
+    with exit_on_error():
+        rows = admin.event_rows(data_dir, key_id)
+    admin.print_table(rows, as_json=as_json)
 
 
 def _print_key(api_key: ApiKey, *, as_json: bool) -> None:

@@ -53,7 +53,8 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
     limits = ConnectionLimits.of_process()
     with _until_interrupted(), lock_data_dir(data_dir), listen(host, port, backlog=limits.backlog) as listener:
         base_url = url_of(listener)
-        store, registry = open_locked_store(data_dir, base_url=public_url or base_url), open_registry(data_dir)
+        store = open_locked_store(data_dir, base_url=public_url or base_url)
+        registry = open_registry(data_dir, audit_days=settings.audit_days)
         registry.remove_expired()
         worker = WorkerProcess(data_dir, hung_after_s=max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S))
         check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)

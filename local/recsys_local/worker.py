@@ -54,7 +54,7 @@ def main() -> None:
     # Blocked before any thread starts, so that the signal waits for `_stop_on_signal` even if TensorFlow is busy.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
-    registry = open_registry(data_dir)
+    registry = open_registry(data_dir, audit_days=settings.audit_days)
     current = CurrentJob(registry)
     for stop in (_stop_with_parent, _stop_on_signal):
         threading.Thread(target=stop, args=(current,), name=stop.__name__, daemon=True).start()

@@ -278,6 +278,7 @@ EXPECTED: Final = {
     "POST /v1/keys": "201",
     "GET /v1/keys": "200",
     "DELETE /v1/keys/{scoped_key_id}": "204",
+    "GET /v1/audit": "200",
     "DELETE /v1/key": "204",
 }
 """Expected status of each case on AWS."""
@@ -295,11 +296,13 @@ def statuses(service: Service, shop: Mapping[str, Any], claim_token: str) -> dic
     created = service.request("POST", "/v1/keys", headers=key, json={"name": "shop page", "scope": "recommend"})
     listed = service.request("GET", "/v1/keys", headers=key)
     deleted = service.request("DELETE", f"/v1/keys/{created.json()['scoped_key_id']}", headers=key)
+    audited = service.request("GET", "/v1/audit", headers=key)
     revoked = service.request("DELETE", "/v1/key", headers=key)
     return found | {
         "POST /v1/keys": status_of(created),
         "GET /v1/keys": status_of(listed),
         "DELETE /v1/keys/{scoped_key_id}": status_of(deleted),
+        "GET /v1/audit": status_of(audited),
         "DELETE /v1/key": status_of(revoked),
     }
 

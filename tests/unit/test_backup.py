@@ -231,6 +231,14 @@ def test_keys_are_listed_created_rotated_and_revoked(data_dir: Path) -> None:
     assert created.secret not in table
 
 
+def test_the_audit_log_of_a_revoked_key_is_listed(data_dir: Path) -> None:
+    created = ApiKey.parse(run("keys", "create", "--data-dir", data_dir).strip())
+    run("keys", "revoke", created.key_id, "--data-dir", data_dir)
+    events = json.loads(run("keys", "audit", created.key_id, "--data-dir", data_dir, "--json"))
+    assert [event["event"] for event in events] == ["key.revoked", "key.created"]
+    assert run("keys", "audit", "anotherKey", "--data-dir", data_dir).strip() == "None."
+
+
 def test_jobs_are_listed_newest_first(data_dir: Path) -> None:
     jobs = json.loads(run("jobs", "--data-dir", data_dir, "--json"))
     assert {job["job_id"]: job["status"] for job in jobs} == {"trained1": "succeeded", "queued1": "queued"}

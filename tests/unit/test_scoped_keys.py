@@ -79,6 +79,7 @@ EVERYTHING = {
     ("POST", "/v1/keys"),
     ("GET", "/v1/keys"),
     ("DELETE", "/v1/keys/x"),
+    ("GET", "/v1/audit"),
 }
 PERMITTED = {
     "recommend": {call for call in EVERYTHING if call[1].startswith(("/v1/rec", "/v1/items", "/v1/popular"))},

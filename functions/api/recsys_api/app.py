@@ -17,6 +17,7 @@ from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
 from recsys_api.jobs import FindPosition
+from recsys_api.routes.audit import create_audit_router
 from recsys_api.routes.docs import create_docs_router
 from recsys_api.routes.keys import create_key_router
 from recsys_api.routes.models import create_model_router
@@ -111,6 +112,7 @@ def create_router(
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),
         create_scoped_key_router(registry, current_key=current_key, clock=clock),
+        create_audit_router(registry, current_key=current_key),
         create_service_router(registry, store, readiness_checks),
         create_docs_router(),
     ):

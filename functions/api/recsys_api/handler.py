@@ -24,7 +24,7 @@ def build_handler(registry: Registry, store: ObjectStore, settings: Settings) ->
 
 _settings: Final = Settings.from_environment(backend="aws")
 handle: Final = build_handler(
-    Registry(DynamoTable(aws.dynamodb_client(), _settings.table)),
+    Registry(DynamoTable(aws.dynamodb_client(), _settings.table), audit_days=_settings.audit_days),
     S3ObjectStore(aws.s3_client(), _settings.bucket),
     _settings,
 )

@@ -11,6 +11,7 @@ from recsys.file_options import OPTION_TEXTS
 from recsys.http.json_numbers import whole_number
 from recsys.http.origins import MAX_ORIGIN_LENGTH, ORIGIN_PATTERN, is_origin
 from recsys.http.problems import to_document
+from recsys.registry.audit import AuditPage
 from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion, Progress
 from recsys.registry.scoped_keys import MAX_SCOPED_KEYS, Scope, ScopedKey
 
@@ -370,6 +371,29 @@ def _scoped_key_members(key: ScopedKey) -> dict[str, Any]:
         "origins": list(key.origins),
         "created_at": key.created_at,
     }
+
+
+class AuditEventBody(BaseModel):
+    """A change of the key or of its model."""
+
+    at: Annotated[str, Field(description="Time of the change (UTC, ISO 8601).")]
+    event: Annotated[str, Field(description="What happened, such as `key.rotated` or `version.published`.")]
+    detail: Annotated[
+        dict[str, Any], Field(description="Values that belong to the event, such as the version; never a secret.")
+    ]
+
+
+class AuditBody(BaseModel):
+    """A page of the audit log."""
+
+    events: Annotated[list[AuditEventBody], Field(description="The events, newest first.")]
+    next: Annotated[str | None, Field(description="Send it as `cursor` to read older events; null if there are none.")]
+
+    @classmethod
+    def of(cls, page: AuditPage) -> AuditBody:
+        """Convert a page for the owner of the key."""
+        events = [AuditEventBody(at=event.at, event=event.event, detail=event.detail) for event in page.events]
+        return cls(events=events, next=page.next_cursor)
 
 
 class HealthBody(BaseModel):

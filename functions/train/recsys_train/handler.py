@@ -37,7 +37,7 @@ _logger: Final = logging.getLogger("recsys.train")
 telemetry: Final = LambdaTelemetry("train")
 settings: Final = Settings.from_environment(backend="aws")
 store: Final = S3ObjectStore(aws.s3_client(), settings.bucket)
-registry: Final = Registry(DynamoTable(aws.dynamodb_client(), settings.table))
+registry: Final = Registry(DynamoTable(aws.dynamodb_client(), settings.table), audit_days=settings.audit_days)
 queue: Final = aws.sqs_client()
 processor: Final = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 

@@ -63,6 +63,8 @@ class Settings:
     """Days after which a key without a model is deleted."""
     job_days: int = 90
     """Days for which a job can be looked up."""
+    audit_days: int = 365
+    """Days for which the events of a key's audit log are kept."""
     upload_days: int = 30
     """`local`: days after which uploads and receipts are deleted. On AWS the lifecycle of the bucket deletes them."""
     min_free_bytes: int = 256 * MIB

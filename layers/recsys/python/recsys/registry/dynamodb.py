@@ -12,7 +12,7 @@ from recsys.aws import error_code, translating_errors
 from recsys.backoff import backoff_s
 from recsys.errors import Unavailable
 from recsys.registry.dynamodb_items import fits, to_item, to_key, to_row
-from recsys.registry.table import Address, Change, Row
+from recsys.registry.table import LAST_CHARACTER, Address, Change, Row
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -62,6 +62,25 @@ class DynamoTable:
         )
         with translating_errors("Query"):
             return [to_row(item) for page in pages for item in page["Items"]]
+
+    def list_latest(self, partition: str, sort_prefix: str, *, before: str | None, limit: int) -> Sequence[Row]:
+        """Return at most `limit` rows whose `sort` starts with a prefix and is less than `before`, greatest first."""
+        # BETWEEN includes its ends, and a key condition has one range only: the row at `before` is dropped below.
+        with translating_errors("Query"):
+            reply = self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :partition AND sk BETWEEN :first AND :last",
+                ExpressionAttributeValues={
+                    ":partition": {"S": partition},
+                    ":first": {"S": sort_prefix},
+                    ":last": {"S": sort_prefix + LAST_CHARACTER if before is None else before},
+                },
+                ConsistentRead=True,
+                ScanIndexForward=False,
+                Limit=limit + 1,
+            )
+        rows = [to_row(item) for item in reply["Items"]]
+        return [row for row in rows if row.address.sort != before][:limit]
 
     def write(self, changes: Sequence[Change]) -> bool:
         """Apply all changes in one transaction, or none of them. Return whether they were applied.

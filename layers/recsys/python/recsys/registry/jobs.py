@@ -124,7 +124,12 @@ class JobOperations(TableOperations):
         LeaseLost
             If the job is not running, or another attempt has started.
         """
-        self._change_leased_job(lease, lambda job, now: rules.failed(job, problem, report, now=now))
+        self._change_leased_job(
+            lease,
+            lambda job, now: rules.failed(job, problem, report, now=now),
+            "job.failed",
+            {"job_id": lease.job.job_id, "code": problem.code},
+        )
 
     def supersede_job(self, lease: Lease) -> None:
         """End a job as superseded.

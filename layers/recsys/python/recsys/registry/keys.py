@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from recsys.clock import Timestamp
 from recsys.errors import KeyExists, KeyNotFound
-from recsys.registry import rules, scoped_keys
+from recsys.registry import audit, rules, scoped_keys
 from recsys.registry.reading import claim_address, key_address, read_key, unexpired
 from recsys.registry.records import KeyRecord
 from recsys.registry.scoped_keys import ScopedKey
@@ -30,7 +31,8 @@ class KeyOperations(TableOperations):
             row = self._table.get(key_address(key.key_id))
             if unexpired(row, now) is not None:
                 raise KeyExists(f"A key with the id {key.key_id!r} exists.")
-            return None, [row.changed_to(key.to_document())]
+            created = audit.creation_change(self._table, key, keep_days=self._audit_days)
+            return None, [row.changed_to(key.to_document()), created]
 
         self._commit_with_retry(decide)
 
@@ -64,7 +66,12 @@ class KeyOperations(TableOperations):
         KeyNotFound
             If the key does not exist, has expired or is revoked.
         """
-        return self._change_key(key_id, lambda key, now: rules.rotated(key, new_sha256, overlap_s=overlap_s, now=now))
+        return self._change_key(
+            key_id,
+            lambda key, now: rules.rotated(key, new_sha256, overlap_s=overlap_s, now=now),
+            "key.rotated",
+            lambda _, key: {"previous_key_expires_at": key.previous_expires_at},
+        )
 
     def revoke_key(self, key_id: str) -> None:
         """Revoke a key permanently. Revoking it again has no effect.
@@ -74,7 +81,7 @@ class KeyOperations(TableOperations):
         KeyNotFound
             If the key does not exist or has expired.
         """
-        self._change_key(key_id, lambda key, now: rules.revoked(key, now=now))
+        self._change_key(key_id, lambda key, now: rules.revoked(key, now=now), "key.revoked")
 
     def add_scoped_key(self, key_id: str, scoped_key: ScopedKey) -> KeyRecord:
         """Add a scoped key to a key.
@@ -85,11 +92,19 @@ class KeyOperations(TableOperations):
             The key does not exist, has expired or is revoked.
         TooManyScopedKeys
         """
-        return self._change_scoped_keys(key_id, lambda keys: scoped_keys.added(keys, scoped_key))
+        detail = {"scoped_key_id": scoped_key.scoped_key_id, "name": scoped_key.name, "scope": str(scoped_key.scope)}
+        return self._change_scoped_keys(
+            key_id, lambda keys: scoped_keys.added(keys, scoped_key), "scoped_key.created", detail
+        )
 
     def remove_scoped_key(self, key_id: str, scoped_key_id: str) -> KeyRecord:
         """Remove a scoped key, which makes it invalid. Raises `KeyNotFound` (revoked ones too), `ScopedKeyNotFound`."""
-        return self._change_scoped_keys(key_id, lambda keys: scoped_keys.removed(keys, scoped_key_id))
+        return self._change_scoped_keys(
+            key_id,
+            lambda keys: scoped_keys.removed(keys, scoped_key_id),
+            "scoped_key.deleted",
+            {"scoped_key_id": scoped_key_id},
+        )
 
     def offer_claim(self, token_sha256: str, key_id: str, *, expires_at: Timestamp) -> None:
         """Store a claim token, which `claim_key` exchanges for the first secret of `key_id` until `expires_at`."""
@@ -129,15 +144,28 @@ class KeyOperations(TableOperations):
             except KeyNotFound:
                 raise rules.claim_gone() from None
             changed = rules.with_first_secret(key, secret_sha256)
-            return changed, [claim_row.changed_to(None), key_row.changed_to(changed.to_document())]
+            return changed, [
+                claim_row.changed_to(None),
+                key_row.changed_to(changed.to_document()),
+                self._event_change(key.key_id, "key.claimed", now=now),
+                *audit.kept_creation_change(self._table, key, changed, keep_days=self._audit_days),
+            ]
 
         return self._commit_with_retry(decide)
 
+    def list_events(self, key_id: str, *, limit: int, cursor: str | None = None) -> audit.AuditPage:
+        """Return events of a key's audit log, newest first; see `recsys.registry.audit.read_page`."""
+        return audit.read_page(self._table, key_id, limit=limit, cursor=cursor, now=self._clock())
+
     def _change_scoped_keys(
-        self, key_id: str, change: Callable[[tuple[ScopedKey, ...]], tuple[ScopedKey, ...]]
+        self,
+        key_id: str,
+        change: Callable[[tuple[ScopedKey, ...]], tuple[ScopedKey, ...]],
+        event: str,
+        detail: dict[str, Any],
     ) -> KeyRecord:
         def changed(key: KeyRecord, _: Timestamp) -> KeyRecord:
             rules.check_not_revoked(key)
             return rules.with_scoped_keys(key, change(key.scoped_keys))
 
-        return self._change_key(key_id, changed)
+        return self._change_key(key_id, changed, event, lambda _before, _changed: detail)

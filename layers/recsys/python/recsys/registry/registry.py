@@ -20,6 +20,8 @@ class Registry(KeyOperations, JobOperations, VersionOperations):
         The database.
     clock
         Returns the current time.
+    audit_days
+        Days for which the events of the audit log are kept.
 
     Examples
     --------

@@ -16,9 +16,10 @@ from weakref import WeakSet
 
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import RecsysError, Unavailable
+from recsys.registry.audit import DEFAULT_DAYS
 from recsys.registry.records import Document, Job, KeyRecord
 from recsys.registry.registry import Registry
-from recsys.registry.table import Address, Change, Row
+from recsys.registry.table import LAST_CHARACTER, Address, Change, Row
 
 SCHEMA_VERSION: Final = 2
 """Version of the schema that this release writes, stored in the `user_version` of the file."""
@@ -56,6 +57,8 @@ class SqliteRegistry(Registry):
         The file. If missing, it is created with mode 0600, so that only its owner can read it.
     clock
         Returns the current time.
+    audit_days
+        Days for which the events of the audit log are kept.
 
     Raises
     ------
@@ -65,9 +68,9 @@ class SqliteRegistry(Registry):
         If the file cannot be opened, or is not a registry.
     """
 
-    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
+    def __init__(self, path: Path, clock: Clock = utc_now, *, audit_days: int = DEFAULT_DAYS) -> None:
         self._sqlite_table = SqliteTable(path)
-        super().__init__(self._sqlite_table, clock)
+        super().__init__(self._sqlite_table, clock, audit_days=audit_days)
 
     def remove_expired(self) -> None:
         """Delete expired records from the file. Readers already treat them as deleted."""
@@ -142,6 +145,18 @@ class SqliteTable:
             cursor = self._connection().execute(
                 "SELECT sort, document, etag FROM registry WHERE partition = ? AND substr(sort, 1, ?) = ?",
                 (partition, len(sort_prefix), sort_prefix),
+            )
+            rows = cursor.fetchall()
+        return [Row(Address(partition, sort), json.loads(document), etag) for sort, document, etag in rows]
+
+    def list_latest(self, partition: str, sort_prefix: str, *, before: str | None, limit: int) -> Sequence[Row]:
+        """Return at most `limit` rows whose `sort` starts with a prefix and is less than `before`, greatest first."""
+        end = sort_prefix + LAST_CHARACTER if before is None else before
+        with self._translating_errors():
+            cursor = self._connection().execute(
+                "SELECT sort, document, etag FROM registry WHERE partition = ? AND sort >= ? AND sort < ? "
+                "ORDER BY sort DESC LIMIT ?",
+                (partition, sort_prefix, end, limit),
             )
             rows = cursor.fetchall()
         return [Row(Address(partition, sort), json.loads(document), etag) for sort, document, etag in rows]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from recsys.registry.records import Document
+
+LAST_CHARACTER: Final = "\uffff"
+"""Greater than every character in a `sort`, both as text and in UTF-8."""
 
 
 class Address(NamedTuple):
@@ -60,6 +63,12 @@ class Table(TableReader, Protocol):
 
     def list(self, partition: str, sort_prefix: str) -> list[Row]:
         """Return the rows of a partition whose `sort` starts with a prefix, in any order, with a consistent read."""
+
+    def list_latest(self, partition: str, sort_prefix: str, *, before: str | None, limit: int) -> Sequence[Row]:
+        """Return at most `limit` rows whose `sort` starts with a prefix, those with the greatest `sort` first.
+
+        If `before` is given, only rows whose `sort` is less than it are returned.
+        """
 
     def write(self, changes: Sequence[Change]) -> bool:
         """Apply all changes in one transaction, or none of them.

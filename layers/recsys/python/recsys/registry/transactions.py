@@ -7,11 +7,11 @@ that no row has changed. If a row has changed, it starts over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import JobNotFound, Unavailable
-from recsys.registry import rules
+from recsys.registry import audit, rules
 from recsys.registry.reading import job_address, read_key, unexpired
 from recsys.registry.records import Job, KeyRecord, Lease
 from recsys.registry.table import Change, Row, Table
@@ -62,30 +62,56 @@ class TableOperations:
         The database.
     clock
         Returns the current time.
+    audit_days
+        Days for which the events of the audit log are kept.
     """
 
-    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now, *, audit_days: int = audit.DEFAULT_DAYS) -> None:
         self._table = table
         self._clock = clock
+        self._audit_days = audit_days
 
     def _commit_with_retry(self, decide: Decision[T]) -> T:
         return commit_with_retry(self._table, self._clock, decide)
 
-    def _change_key(self, key_id: str, rule: Callable[[KeyRecord, Timestamp], KeyRecord]) -> KeyRecord:
+    def _change_key(
+        self,
+        key_id: str,
+        rule: Callable[[KeyRecord, Timestamp], KeyRecord],
+        event: str,
+        detail: Callable[[KeyRecord, KeyRecord], dict[str, Any]] = lambda _before, _changed: {},
+    ) -> KeyRecord:
+        """Change a key by `rule` and record `event` with `detail(key before, key after)`, if anything changes."""
+
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
             row, key = read_key(self._table, key_id, now)
             changed = rule(key, now)
-            return changed, [row.changed_to(changed.to_document())] if changed != key else []
+            if changed == key:
+                return changed, []
+            event_change = self._event_change(key_id, event, detail(key, changed), now=now)
+            return changed, [row.changed_to(changed.to_document()), event_change]
 
         return self._commit_with_retry(decide)
 
-    def _change_leased_job(self, lease: Lease, rule: Callable[[Job, Timestamp], Job]) -> None:
+    def _change_leased_job(
+        self,
+        lease: Lease,
+        rule: Callable[[Job, Timestamp], Job],
+        event: str | None = None,
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        """Change a running job by `rule`, and record `event`, if given, in the log of its key."""
+
         def decide(now: Timestamp) -> tuple[None, list[Change]]:
             row, job = self._read_leased_job(lease, now)
             rules.check_lease(job, lease)
-            return None, [row.changed_to(rule(job, now).to_document())]
+            events = [self._event_change(job.key_id, event, detail, now=now)] if event else []
+            return None, [row.changed_to(rule(job, now).to_document()), *events]
 
         self._commit_with_retry(decide)
+
+    def _event_change(self, key_id: str, event: str, detail: dict[str, Any] | None = None, *, now: Timestamp) -> Change:
+        return audit.event_change(key_id, event, detail, now=now, keep_days=self._audit_days)
 
     def _read_job(self, job_id: str, now: Timestamp) -> tuple[Row, Job]:
         row = self._table.get(job_address(job_id))

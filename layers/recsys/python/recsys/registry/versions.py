@@ -7,7 +7,7 @@ from typing import Any
 
 from recsys.clock import Timestamp
 from recsys.errors import VersionNotFound
-from recsys.registry import rules
+from recsys.registry import audit, rules
 from recsys.registry.reading import VERSION_PREFIX, key_address, unexpired, version_address
 from recsys.registry.records import KeyRecord, Lease, ModelVersion
 from recsys.registry.table import Change
@@ -63,10 +63,14 @@ class VersionOperations(TableOperations):
             key = KeyRecord.from_document(document) if document is not None else None
             if key is None or not rules.may_publish(key, job):
                 return Published.SUPERSEDED, [job_row.changed_to(rules.superseded(job, now=now).to_document())]
+            published = rules.published(key, version, job)
+            detail = {"version": version.version, "job_id": job.job_id}
             return Published.CURRENT, [
                 job_row.changed_to(rules.succeeded(job, version, report, now=now).to_document()),
-                key_row.changed_to(rules.published(key, version, job).to_document()),
+                key_row.changed_to(published.to_document()),
                 Change(version_address(job.key_id, version.version), None, version.to_document()),
+                self._event_change(job.key_id, "version.published", detail, now=now),
+                *audit.kept_creation_change(self._table, key, published, keep_days=self._audit_days),
             ]
 
         return self._commit_with_retry(decide)
@@ -107,4 +111,9 @@ class VersionOperations(TableOperations):
                 raise VersionNotFound(f"The key has no model version {version!r}.")
             return rules.activated(key, ModelVersion.from_document(document), now=now)
 
-        return self._change_key(key_id, activated)
+        return self._change_key(
+            key_id,
+            activated,
+            "version.activated",
+            lambda key, _: {"version": version, "previous_version": key.current_version},
+        )

@@ -1,0 +1,43 @@
+"""The route for a key's audit log."""
+
+# No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
+from collections.abc import Callable
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query
+
+from recsys.http.problems import documented
+from recsys.registry.audit import CURSOR_PATTERN
+from recsys.registry.records import KeyRecord
+from recsys.registry.registry import Registry
+from recsys_api.schemas import AuditBody
+
+MAX_EVENTS: Final = 200
+"""Events per page."""
+
+
+def create_audit_router(registry: Registry, *, current_key: Callable[..., KeyRecord]) -> APIRouter:
+    """Create the router for `/v1/audit`; it needs `current_key`, not a scoped or a rotated-out one."""
+    router = APIRouter(tags=["Keys"])
+
+    @router.get(
+        "/v1/audit",
+        summary="Read the audit log",
+        response_description="A page of the log, newest first.",
+        responses=documented(401, 403, 422, 503),
+    )
+    def list_events(
+        key: Annotated[KeyRecord, Depends(current_key)],
+        limit: Annotated[int, Query(ge=1, le=MAX_EVENTS, description="Largest number of events.")] = 50,
+        cursor: Annotated[
+            str | None,
+            Query(pattern=CURSOR_PATTERN, description="`next` of the previous page; without it, the newest events."),
+        ] = None,
+    ) -> AuditBody:
+        """Return the changes of the key, its scoped keys and its model.
+
+        An event is recorded together with the change itself, contains no secret, and is kept for a year by default.
+        """
+        return AuditBody.of(registry.list_events(key.key_id, limit=limit, cursor=cursor))
+
+    return router
