@@ -7,6 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from prometheus_client import CollectorRegistry
 from starlette.datastructures import UploadFile
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,6 +25,9 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.jobs import FindPosition
 from recsys_api.routes.service import ReadinessCheck
+from recsys_local.metrics.exposition import create_metrics_router
+from recsys_local.metrics.process_metrics import ProcessMetrics
+from recsys_local.metrics.service_metrics import ServiceMetrics
 
 _UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/uploads", "/local/uploads"})
 
@@ -36,6 +40,7 @@ def create_app(
     readiness_checks: Sequence[ReadinessCheck] = (),
     check_space: ReadinessCheck = lambda: None,
     find_position: FindPosition = lambda _job_id: None,
+    metrics: ServiceMetrics | None = None,
 ) -> FastAPI:
     """Return the app that serves every route of the local service.
 
@@ -51,6 +56,8 @@ def create_app(
         Raises `NotReady` when the disk is almost full; called before an upload is read.
     find_position
         Returns the position of a job in the queue.
+    metrics
+        Metrics that requests change, and that `GET /metrics` returns if they are a route.
     """
 
     async def reject_upload_without_space(request: Request) -> None:
@@ -59,12 +66,22 @@ def create_app(
 
     guarded = [Depends(reject_upload_without_space)]
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
-    problems.install(app, origins=parse_origins(settings.cors_origins))
+    process = metrics.process if metrics else ProcessMetrics(CollectorRegistry())
+    problems.install(
+        app,
+        on_request_end=process.record_request,
+        origins=parse_origins(settings.cors_origins),
+    )
     api_router = recsys_api.app.create_router(
         registry, store, settings, readiness_checks=readiness_checks, find_position=find_position
     )
     app.include_router(api_router, dependencies=guarded)
-    app.include_router(recsys_recommend.app.create_router(registry, store, settings))
+    recommend_router = recsys_recommend.app.create_router(
+        registry, store, settings, count_metric=process.count, record_detail=process.record_detail
+    )
+    app.include_router(recommend_router)
+    if metrics and metrics.is_route:
+        app.include_router(create_metrics_router(metrics.registry))
     app.include_router(_create_upload_router(registry, store, settings), dependencies=guarded)
     return app
 

@@ -96,16 +96,35 @@ def serve(
         str,
         typer.Option(help="URL at which clients reach the service, for upload forms. Default: its own address."),
     ] = "",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port for /metrics of its own. Default: --port, for this machine only."),
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of --metrics-port.")] = "127.0.0.1",
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    log_json: Annotated[bool, typer.Option(help="Log every request, as JSON lines on standard error.")] = False,
     sample: Annotated[bool, typer.Option(help="Train on the bundled Online Retail sample at the first start.")] = False,
 ) -> None:
     """Run the service on this machine: HTTP API, training worker and inbox."""
-    from recsys_local.service import run_service  # noqa: PLC0415  # the other commands do not need FastAPI
+    # The other commands do not need FastAPI.
+    from recsys_local.metrics.service_metrics import MetricsAddress  # noqa: PLC0415
+    from recsys_local.service import run_service  # noqa: PLC0415
 
     if public_url and not public_url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"Expected http://… or https://…. Received: {public_url}", param_hint="--public-url")
+    if log_json:
+        from recsys_local.request_log import log_as_json  # noqa: PLC0415
+
+        log_as_json()
     with exit_on_error():
-        run_service(host, port, data_dir, public_url=public_url, sample=sample)
+        run_service(
+            host,
+            port,
+            data_dir,
+            public_url=public_url,
+            metrics_address=MetricsAddress(metrics_host, metrics_port),
+            sample=sample,
+        )
 
 
 @app.command()

@@ -43,6 +43,10 @@ class QueueFile:
 
     def position_of(self, job_id: str) -> QueuePosition | None:
         """Return the position of a job; None if it does not wait, or the worker has not seen its file yet."""
+        return self.positions().get(job_id)
+
+    def positions(self) -> Mapping[str, QueuePosition]:
+        """Return the positions of all waiting jobs by job id; none if the worker has not written them yet."""
         try:
             status = self._path.stat()
             version = (status.st_mtime_ns, status.st_ino)
@@ -51,5 +55,5 @@ class QueueFile:
                 self._positions = {name: QueuePosition(*values) for name, values in document.items()}
                 self._read_version = version
         except (OSError, ValueError):
-            return None
-        return self._positions.get(job_id)
+            return {}
+        return self._positions

@@ -15,13 +15,23 @@ from recsys.settings import InvalidSetting, Settings
 from recsys_local.adapters import lock_data_dir, open_locked_store, open_registry
 from recsys_local.app import answer_on_shutdown, create_app
 from recsys_local.connections import ConnectionLimits, create_server, listen, serve, url_of
+from recsys_local.metrics.service_metrics import MetricsAddress, ServiceMetrics
+from recsys_local.metrics.state_metrics import ServiceState
 from recsys_local.queue_file import QueueFile
 from recsys_local.readiness import WORKER_SILENT_AFTER_S, DataDirCheck, FreeSpaceCheck, WorkerCheck
 from recsys_local.sample import SampleRun
 from recsys_local.worker_process import WorkerProcess
 
 
-def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", sample: bool) -> None:
+def run_service(
+    host: str,
+    port: int,
+    data_dir: Path,
+    *,
+    public_url: str = "",
+    metrics_address: MetricsAddress = MetricsAddress(),  # noqa: B008  # it is immutable
+    sample: bool,
+) -> None:
     """Serve until the process receives SIGINT or SIGTERM.
 
     Parameters
@@ -32,6 +42,8 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
         Data directory; created if it does not exist.
     public_url
         URL that upload forms point to. Default: the address that the service listens on.
+    metrics_address
+        Where the metrics are exposed.
     sample
         Whether to train on the bundled sample at the first start.
 
@@ -44,12 +56,7 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
     InvalidSetting
         A `RECSYS_*` variable is not valid, or asks for the AWS backend.
     """
-    settings = Settings.from_environment(data_dir=data_dir)
-    if settings.backend != "local":
-        raise InvalidSetting(
-            f"`recsys serve` keeps its state in a directory. Received: RECSYS_BACKEND={settings.backend}.",
-            hint="Unset RECSYS_BACKEND; `aws` is for the Lambda functions, which `sam deploy` sets up.",
-        )
+    settings = _local_settings(data_dir)
     limits = ConnectionLimits.of_process()
     with _until_interrupted(), lock_data_dir(data_dir), listen(host, port, backlog=limits.backlog) as listener:
         base_url = url_of(listener)
@@ -59,26 +66,46 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
         worker = WorkerProcess(data_dir, hung_after_s=max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S))
         check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)
         checks = (DataDirCheck.of(data_dir), check_space, WorkerCheck(lambda: worker.silent_s))
+        queue_file = QueueFile(data_dir)
+        state = ServiceState(
+            registry, queue_file, data_dir, lambda: worker.silent_s, lambda: len(server.server_state.connections)
+        )
+        metrics = ServiceMetrics.of(state, metrics_address, is_behind_proxy=bool(public_url))
         app = create_app(
             registry,
             store,
             settings,
             readiness_checks=checks,
             check_space=check_space,
-            find_position=QueueFile(data_dir).position_of,
+            find_position=queue_file.position_of,
+            metrics=metrics,
         )
         server = create_server(answer_on_shutdown(app), limits)
-        print(
-            f"recsys is running on {base_url} (docs at {base_url}/docs) and keeps its state in {data_dir}/. "
-            "Press Ctrl-C to stop it.",
-            flush=True,
-        )
-        print(f"Copy a CSV into {data_dir / INBOX}/ to train on it.", flush=True)
+        _print_addresses(base_url, data_dir)
         # The worker ends first: from then on, registry.sqlite3 without its write-ahead log is a complete copy.
-        with _checkpointing(registry), worker:
+        with _checkpointing(registry), worker, metrics.listening():
             if sample:
                 SampleRun(store, registry, settings, base_url).start()
             asyncio.run(serve(server, listener))
+
+
+def _local_settings(data_dir: Path) -> Settings:
+    settings = Settings.from_environment(data_dir=data_dir)
+    if settings.backend != "local":
+        raise InvalidSetting(
+            f"`recsys serve` keeps its state in a directory. Received: RECSYS_BACKEND={settings.backend}.",
+            hint="Unset RECSYS_BACKEND; `aws` is for the Lambda functions, which `sam deploy` sets up.",
+        )
+    return settings
+
+
+def _print_addresses(base_url: str, data_dir: Path) -> None:
+    print(
+        f"recsys is running on {base_url} (docs at {base_url}/docs) and keeps its state in {data_dir}/. "
+        "Press Ctrl-C to stop it.",
+        flush=True,
+    )
+    print(f"Copy a CSV into {data_dir / INBOX}/ to train on it.", flush=True)
 
 
 @contextlib.contextmanager

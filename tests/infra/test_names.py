@@ -36,6 +36,7 @@ def test_functions_match_names_yaml(stack: Stack, function: str) -> None:
         "RECSYS_TABLE": "<Table>",
         "RECSYS_ALLOW_ANONYMOUS_TRAINING": "true",
         "RECSYS_PER_ROUTE_METRICS": "false",
+        "RECSYS_DETAILED_METRICS": "false",
         "POWERTOOLS_SERVICE_NAME": expected["name"],
         "POWERTOOLS_METRICS_NAMESPACE": "recsys-prod",
         "LOG_LEVEL": "INFO",

@@ -37,6 +37,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_RESPONSE_CACHE_BYTES": "16",
         "RECSYS_ALLOW_ANONYMOUS_TRAINING": "false",
         "RECSYS_PER_ROUTE_METRICS": "true",
+        "RECSYS_DETAILED_METRICS": "true",
         "RECSYS_LEASE_S": "17",
         "RECSYS_MAX_ATTEMPTS": "18",
         "RECSYS_UNPROVEN_KEY_DAYS": "19",
@@ -51,7 +52,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
     }
     assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
     expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
-    expected += [15, 16, False, True, 17, 18, 19, 20, 26, 21, 23, "https://shop.example", 24.5, 2.5, 22]
+    expected += [15, 16, False, True, True, 17, 18, 19, 20, 26, 21, 23, "https://shop.example", 24.5, 2.5, 22]
     settings = Settings.from_environment(values)
     assert [getattr(settings, field.name) for field in fields(Settings)] == expected
 

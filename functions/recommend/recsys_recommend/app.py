@@ -25,7 +25,7 @@ from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
 from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
-from recsys_recommend.model_cache import ModelCache
+from recsys_recommend.model_cache import ModelCache, RecordDetail
 from recsys_recommend.queries import BatchQuery, ModelQuery, PopularQuery, SimilarItemsQuery, UserQuery, to_json
 from recsys_recommend.response_cache import ResponseCache
 from recsys_recommend.schemas import BatchRequest, ListParameters, RecommendationRequest
@@ -45,6 +45,7 @@ def create_app(
     *,
     on_request_end: OnRequestEnd | None = None,
     count_metric: Callable[[str], None] = lambda _: None,
+    record_detail: RecordDetail = lambda _name, _value: None,
     stale_while_loading_s: float = math.inf,
 ) -> FastAPI:
     """Create the complete app of the function `recommend`.
@@ -61,6 +62,8 @@ def create_app(
         Called with the `RequestContext` of each finished request, for example to record metrics.
     count_metric
         Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
+    record_detail
+        Called with the name and the value of each metric of the caches; see `ModelCache` and `ResponseCache`.
     stale_while_loading_s
         How long the previous version of a model serves requests while the current one loads, in seconds.
 
@@ -83,7 +86,14 @@ def create_app(
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app, on_request_end=on_request_end, origins=parse_origins(settings.cors_origins))
     app.include_router(
-        create_router(registry, store, settings, count_metric=count_metric, stale_while_loading_s=stale_while_loading_s)
+        create_router(
+            registry,
+            store,
+            settings,
+            count_metric=count_metric,
+            record_detail=record_detail,
+            stale_while_loading_s=stale_while_loading_s,
+        )
     )
     return app
 
@@ -96,6 +106,7 @@ def create_router(
     clock: Clock = utc_now,
     timer: Callable[[], float] = time.monotonic,
     count_metric: Callable[[str], None] = lambda _: None,
+    record_detail: RecordDetail = lambda _name, _value: None,
     stale_while_loading_s: float = math.inf,
 ) -> APIRouter:
     """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
@@ -108,9 +119,10 @@ def create_router(
             max_bytes=settings.model_cache_bytes,
             stale_while_loading_s=stale_while_loading_s,
             count_metric=count_metric,
+            record_detail=record_detail,
             timer=timer,
         ),
-        ResponseCache(max_bytes=settings.response_cache_bytes),
+        ResponseCache(max_bytes=settings.response_cache_bytes, record_detail=record_detail),
     )
     authenticator = Authenticator(registry, cache_s=settings.key_cache_s, clock=clock, timer=timer)
     Key = Annotated[KeyRecord, Depends(cached_key(authenticator, scope=Scope.RECOMMEND))]  # noqa: N806  # it names a type

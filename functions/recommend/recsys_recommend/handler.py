@@ -23,13 +23,16 @@ _STALE_WHILE_LOADING_S: Final = 2.0
 
 def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) -> LambdaHandler:
     """Return the Lambda handler on the given storage."""
-    telemetry = LambdaTelemetry("recommend", per_route_metrics=settings.per_route_metrics)
+    telemetry = LambdaTelemetry(
+        "recommend", per_route_metrics=settings.per_route_metrics, detailed_metrics=settings.detailed_metrics
+    )
     app = create_app(
         registry,
         store,
         settings,
         on_request_end=telemetry.record_request,
         count_metric=telemetry.count,
+        record_detail=telemetry.record_detail,
         stale_while_loading_s=_STALE_WHILE_LOADING_S,
     )
     return lambda_handler(app, telemetry)

@@ -21,6 +21,10 @@ _RETRY_S: Final = 10.0  # pause before a version that could not be loaded is tri
 _MAX_FAILURES: Final = 1000
 
 
+RecordDetail = Callable[[str, float], None]
+"""Called with the name and the value of a metric that is not measured on AWS by default."""
+
+
 class LoadedModel(NamedTuple):
     """A model in memory and its name."""
 
@@ -52,6 +56,9 @@ class ModelCache:
         wait for it from time to time.
     count_metric
         Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
+    record_detail
+        Called with `ModelCacheHit` or `ModelCacheMiss` and 1 for each request, and with `ModelCacheBytes` and the
+        memory in use after each load.
     timer
         Monotonic seconds, for tests.
     """
@@ -63,12 +70,14 @@ class ModelCache:
         max_bytes: int,
         stale_while_loading_s: float = math.inf,
         count_metric: Callable[[str], None] = lambda _: None,
+        record_detail: RecordDetail = lambda _name, _value: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._max_bytes = max_bytes
         self._stale_while_loading_s = stale_while_loading_s
         self._count_metric = count_metric
+        self._record_detail = record_detail
         self._timer = timer
         self._by_key: LRUCache[str, LoadedModel] = LRUCache(max_bytes, getsizeof=lambda loaded: loaded.model.size_bytes)
         self._loading: dict[ModelName, _Loading] = {}
@@ -105,7 +114,9 @@ class ModelCache:
         """
         previous = self._by_key.get(name.key_id)
         if previous is not None and previous.name == name:
+            self._record_detail("ModelCacheHit", 1)
             return previous
+        self._record_detail("ModelCacheMiss", 1)
         if name in self._failures:
             return _previous_or_raise(previous, self._failures[name])
         loading = self._start_loading(name)
@@ -153,6 +164,7 @@ class ModelCache:
         loaded = LoadedModel(name, model)
         if model.size_bytes <= self._max_bytes:
             self._by_key[name.key_id] = loaded
+            self._record_detail("ModelCacheBytes", self._by_key.currsize)
         return loaded
 
 

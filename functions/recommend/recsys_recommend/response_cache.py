@@ -9,7 +9,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from recsys.keys.authentication import ModelName
-from recsys_recommend.model_cache import LoadedModel
+from recsys_recommend.model_cache import LoadedModel, RecordDetail
 from recsys_recommend.queries import ModelQuery, to_json
 
 _OVERHEAD_BYTES: Final = 300
@@ -26,19 +26,27 @@ class ResponseCache:
     ----------
     max_bytes
         Memory for all responses together; 0 disables the cache. A larger response is not kept.
+    record_detail
+        Called with `ResponseCacheHit` or `ResponseCacheMiss` and 1 for each request, and with `ResponseCacheBytes` and
+        the memory in use after each new entry.
     """
 
-    def __init__(self, *, max_bytes: int) -> None:
+    def __init__(self, *, max_bytes: int, record_detail: RecordDetail = lambda _name, _value: None) -> None:
+        self._record_detail = record_detail
         self._responses: LRUCache[bytes, bytes] = LRUCache(max_bytes, getsizeof=_size_bytes)
 
     def get(self, loaded: LoadedModel, query: ModelQuery) -> bytes:
         """Return the response to `query` as JSON, computing it if it is not cached."""
         cache_key = _cache_key(loaded.name, query)
         response = self._responses.get(cache_key)
-        if response is None:
-            response = to_json(query.run(loaded.model))
-            if _size_bytes(response) <= self._responses.maxsize:
-                self._responses[cache_key] = response
+        if response is not None:
+            self._record_detail("ResponseCacheHit", 1)
+            return response
+        self._record_detail("ResponseCacheMiss", 1)
+        response = to_json(query.run(loaded.model))
+        if _size_bytes(response) <= self._responses.maxsize:
+            self._responses[cache_key] = response
+            self._record_detail("ResponseCacheBytes", self._responses.currsize)
         return response
 
 

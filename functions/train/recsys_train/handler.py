@@ -15,7 +15,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from recsys import aws
-from recsys.clock import from_datetime
+from recsys.clock import from_datetime, to_datetime
 from recsys.errors import RecsysError, Unavailable
 from recsys.http.telemetry import LambdaTelemetry
 from recsys.objects.s3 import S3ObjectStore
@@ -34,8 +34,8 @@ MAX_KILL_AGE_S: Final = 300.0
 """A killed job has failed after 17 minutes: two attempts of five minutes or one of fifteen, and two delays."""
 
 _logger: Final = logging.getLogger("recsys.train")
-telemetry: Final = LambdaTelemetry("train")
 settings: Final = Settings.from_environment(backend="aws")
+telemetry: Final = LambdaTelemetry("train", detailed_metrics=settings.detailed_metrics)
 store: Final = S3ObjectStore(aws.s3_client(), settings.bucket)
 registry: Final = Registry(DynamoTable(aws.dynamodb_client(), settings.table), audit_days=settings.audit_days)
 queue: Final = aws.sqs_client()
@@ -100,6 +100,9 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
     outcome = {"job_id": job.job_id, "key_id": job.key_id, "state": job.state.value, "attempt": job.fence}
     _logger.info("Job ended", extra=outcome)
     telemetry.count(f"Jobs{job.state.value.capitalize()}")
+    if job.started_at is not None:
+        duration = to_datetime(job.updated_at) - to_datetime(job.started_at)
+        telemetry.record_detail("JobDuration", duration.total_seconds())
 
 
 def _log_failure(record: SQSRecord, error: Exception) -> None:

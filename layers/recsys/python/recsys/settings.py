@@ -54,6 +54,8 @@ class Settings:
     """Whether `POST /v1/train` and `POST /v1/uploads` without a key create one; otherwise they answer 401."""
     per_route_metrics: bool = False
     """`aws`: whether latency and errors are measured per route too; each route adds a metric, which AWS charges for."""
+    detailed_metrics: bool = False
+    """`aws`: whether the caches and the duration of training jobs are measured too; each adds a metric, as above."""
     lease_s: int = 60
     """Job lease, in seconds. If it is not renewed for this long, another worker takes over."""
     max_attempts: int = 5

@@ -16,10 +16,17 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.errors import PayloadTooLarge
+from recsys.http.trace_context import trace_id_of
 from recsys.redaction import redacted
 
 MULTIPART_FRAMING_BYTES: Final = 64 * 1024
 """Allowance for boundaries and part headers of a multipart body, on top of the file's limit; curl needs about 200."""
+
+LOG_FIELDS: Final = (
+    *("request_id", "trace_id", "method", "route", "status", "latency_ms"),
+    *("key_id", "job_id", "problem"),
+)
+"""Fields of the log line of a request; those without a value are omitted."""
 
 _logger: Final = logging.getLogger("recsys.http")
 _SCOPE_KEY: Final = "recsys.http.middleware"
@@ -30,9 +37,9 @@ _DEFAULT_BODY_BYTES: Final = 2 * 1024 * 1024  # about 100,000 ids of 20 characte
 class RequestContext:
     """Facts about a request and its response, for the log and for metrics.
 
-    `route` is the path template, such as `/v1/jobs/{job_id}`. `key_origin` is the origin of the page that sent the
-    request, if a publishable key permits it. A route that accepts larger bodies raises `max_body_bytes` before it
-    reads the body.
+    `route` is the path template, such as `/v1/jobs/{job_id}`. `trace_id` is that of the client's trace. `key_origin` is
+    the origin of the page that sent the request, if a publishable key permits it. A route that accepts larger bodies
+    raises `max_body_bytes` before it reads the body.
     """
 
     request_id: str
@@ -40,6 +47,7 @@ class RequestContext:
     route: str = "(none)"
     status: int | None = None
     latency_ms: float = 0.0
+    trace_id: str | None = None
     key_id: str | None = None
     key_origin: str | None = None
     job_id: str | None = None
@@ -93,7 +101,8 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = scope[_SCOPE_KEY] = RequestContext(_request_id(scope), scope["method"])
+        trace_id = trace_id_of(scope["headers"])
+        context = scope[_SCOPE_KEY] = RequestContext(_request_id(scope), scope["method"], trace_id=trace_id)
         send = _record_status(context, send)
         try:
             await self._app(scope, _limit_body(context, scope, receive), send)
@@ -107,8 +116,7 @@ class RequestContextMiddleware:
             self._finish(context)
 
     def _finish(self, context: RequestContext) -> None:
-        fields = ("request_id", "method", "route", "status", "latency_ms", "key_id", "job_id", "problem")
-        values = {name: value for name in fields if (value := getattr(context, name)) is not None}
+        values = {name: value for name in LOG_FIELDS if (value := getattr(context, name)) is not None}
         _logger.info("%s %s %s", context.method, context.route, context.status, extra=values)
         if self._on_request_end is not None:
             self._on_request_end(context)

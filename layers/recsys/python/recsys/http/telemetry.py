@@ -34,11 +34,14 @@ class LambdaTelemetry:
         Name of the function in log lines and metric dimensions, such as `api`.
     per_route_metrics
         Record latency and errors per route too; each route adds a metric, which AWS charges for.
+    detailed_metrics
+        Record the metrics passed to `record_detail`, each of which AWS charges for.
     """
 
-    def __init__(self, service: str, *, per_route_metrics: bool = False) -> None:
+    def __init__(self, service: str, *, per_route_metrics: bool = False, detailed_metrics: bool = False) -> None:
         self._service = service
         self._per_route_metrics = per_route_metrics
+        self._detailed_metrics = detailed_metrics
         self._logger = Logger(service=service)
         self._metrics = Metrics(service=service)
         self._metrics.namespace = self._metrics.namespace or _ROOT
@@ -61,6 +64,11 @@ class LambdaTelemetry:
         """Add one to the metric `name` of the current invocation."""
         self._metrics.add_metric(name, MetricUnit.Count, 1)
 
+    def record_detail(self, name: str, value: float) -> None:
+        """Record a value of the metric `name`, if detailed metrics are on. The name tells the unit."""
+        if self._detailed_metrics:
+            self._metrics.add_metric(name, _unit_of(name), value)
+
     def watch(self, handler: LambdaHandler) -> LambdaHandler:
         """Wrap `handler` so that log lines carry the invocation's id, and metrics are written when it returns."""
 
@@ -74,3 +82,9 @@ class LambdaTelemetry:
 
         watch: LambdaHandler = watched
         return watch
+
+
+def _unit_of(name: str) -> MetricUnit:
+    if name.endswith("Bytes"):
+        return MetricUnit.Bytes
+    return MetricUnit.Seconds if name.endswith("Duration") else MetricUnit.Count

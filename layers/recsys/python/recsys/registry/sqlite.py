@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 from recsys.clock import Clock, Timestamp, utc_now
@@ -35,6 +35,7 @@ _RENAME_MEMBER: Final = """
     SET document = json_remove(json_set(document, '$.{new}', json_extract(document, '$.{old}')), '$.{old}')
     WHERE json_extract(document, '$.{old}') IS NOT NULL
 """
+Rows = list[tuple[Any, ...]]
 _BUSY_TIMEOUT_S: Final = 10.0  # not tuned: transactions take milliseconds
 _BUSY_PAUSE_S: Final = 0.01
 _DAMAGED_HINT: Final = "The file is damaged: stop the service and restore a backup (`recsys restore`)."
@@ -85,6 +86,10 @@ class SqliteRegistry(Registry):
         """Return every job that has not expired, newest first."""
         jobs = [Job.from_document(document) for document in self._sqlite_table.scan("JOB", self._clock())]
         return sorted(jobs, key=lambda job: (job.created_at, job.job_id), reverse=True)
+
+    def query(self, statement: str, *parameters: str) -> Rows:
+        """Return the rows of a statement that only reads, for figures that no other method returns."""
+        return self._sqlite_table.query(statement, *parameters)
 
     def is_empty(self) -> bool:
         """Return whether the registry contains no records at all, not even expired ones."""
@@ -184,6 +189,11 @@ class SqliteTable:
                 "SELECT document FROM registry WHERE sort = ? AND (expires_at IS NULL OR expires_at > ?)", (sort, now)
             )
             return [json.loads(document) for (document,) in found.fetchall()]
+
+    def query(self, statement: str, *parameters: str) -> Rows:
+        """Return the rows of a statement that only reads."""
+        with self._translating_errors():
+            return self._connection().execute(statement, parameters).fetchall()
 
     def is_empty(self) -> bool:
         """Return whether there is no row at all."""

@@ -1,0 +1,15 @@
+"""Names of metrics: one set for CloudWatch, where they are CamelCase, and for Prometheus, by one rule."""
+
+from __future__ import annotations
+
+import re
+
+
+def prometheus_name(name: str, unit: str = "") -> str:
+    """Return the Prometheus name of the metric that CloudWatch knows as `name`.
+
+    >>> prometheus_name("Latency", "seconds"), prometheus_name("ModelCacheHit")
+    ('recsys_latency_seconds', 'recsys_model_cache_hit')
+    """
+    snake_case = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return "_".join(filter(None, ("recsys", snake_case, unit)))

@@ -1,0 +1,74 @@
+"""Metrics that the HTTP process counts itself: requests, and what the caches of the recommending routes do."""
+
+from __future__ import annotations
+
+from http import HTTPMethod
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from recsys.http.middleware import RequestContext
+from recsys_local.metrics.names import prometheus_name
+
+LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""From a cached recommendation to a training request with a large body."""
+_COUNTERS: Final = {
+    "ServerError": "Responses with status 500 or higher.",
+    "ModelLoaded": "Model versions that were loaded into memory.",
+    "ModelFailed": "Model versions that could not be loaded: damaged files, or a store that did not respond.",
+    "ModelCacheHit": "Requests whose current model version was in memory.",
+    "ModelCacheMiss": "Requests whose current model version was not in memory.",
+    "ResponseCacheHit": "Responses from the response cache.",
+    "ResponseCacheMiss": "Responses that were computed.",
+}
+_SIZES: Final = {
+    "ModelCache": "Memory of the loaded models.",
+    "ResponseCache": "Memory of the cached responses.",
+}
+_METHODS: Final = frozenset(HTTPMethod)
+
+
+class ProcessMetrics:
+    """Counters of requests and caches.
+
+    Parameters
+    ----------
+    registry
+        Where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._latency = Histogram(
+            prometheus_name("Latency", "seconds"),
+            "Time from the arrival of a request to the end of its response.",
+            ("method", "route", "status"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._counters = {
+            name: Counter(prometheus_name(name), text, registry=registry) for name, text in _COUNTERS.items()
+        }
+        self._sizes = {
+            f"{name}Bytes": Gauge(prometheus_name(name, "bytes"), text, registry=registry)
+            for name, text in _SIZES.items()
+        }
+
+    def record_request(self, context: RequestContext) -> None:
+        """Record a finished request; pass it to `recsys.http.problems.install`."""
+        # A client can send any word as the method, and every value of a label is a time series of its own.
+        method = context.method if context.method in _METHODS else "OTHER"
+        status = context.status or 500
+        self._latency.labels(method, context.route, f"{status // 100}xx").observe(context.latency_ms / 1000)
+        if status >= 500:
+            self.count("ServerError")
+
+    def count(self, name: str) -> None:
+        """Add one to the counter `name`."""
+        self._counters[name].inc()
+
+    def record_detail(self, name: str, value: float) -> None:
+        """Add `value` to the counter `name`, or set the size `name` to it."""
+        if name in self._sizes:
+            self._sizes[name].set(value)
+        else:
+            self._counters[name].inc(value)

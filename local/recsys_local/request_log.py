@@ -1,0 +1,26 @@
+"""The log of the local service as JSON lines, with the same fields as on AWS."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+
+
+def log_as_json(stream: TextIO | None = None) -> logging.Handler:
+    """Write every line of the service's own log to `stream`, as JSON, requests included; standard error by default.
+
+    Returns
+    -------
+    logging.Handler
+        The handler that was added, for tests to remove.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(LambdaPowertoolsFormatter(service="local"))
+    logger = logging.getLogger("recsys")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return handler
