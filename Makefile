@@ -97,8 +97,27 @@ docs: .venv-docs/.installed
 	@.venv-docs/bin/python $(PIP_INSTALL) -r locks/docs.txt
 	@touch $@
 
+# -- supply chain
+
+.PHONY: sbom audit
+
+# Bills of materials (CycloneDX) of what is deployed, from the locks; needs no network once .venv-audit is installed.
+sbom: .venv-audit/.installed
+	.venv-audit/bin/python infra/deployment/supply_chain.py sbom .build/sbom
+
+# Known vulnerabilities of what is deployed. Says so where the database cannot be reached; CI sets
+# AUDIT=--require-database, which makes that a failure.
+audit: .venv-audit/.installed
+	.venv-audit/bin/python infra/deployment/supply_chain.py audit $(AUDIT)
+
+.venv-audit/.installed: locks/audit.txt
+	@echo "Installing cyclonedx-bom and pip-audit into .venv-audit …"
+	@test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python $(PIP_INSTALL) -r locks/audit.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-docs .venv-ministack .venv-sam .build .aws-sam .serverless .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-audit .venv-docs .venv-ministack .venv-sam .build .aws-sam .serverless .mypy_cache .ruff_cache .pytest_cache
 
 # -- deployment (AWS SAM and Serverless describe the same stack; see docs/operations/deploy.md)
 
@@ -115,6 +134,7 @@ locks:
 	$(UV_COMPILE) $(UNIVERSAL) locks/ministack.in -o locks/ministack.txt
 	$(UV_COMPILE) $(UNIVERSAL) locks/sam.in -o locks/sam.txt
 	$(UV_COMPILE) $(UNIVERSAL) locks/docs.in -o locks/docs.txt
+	$(UV_COMPILE) $(UNIVERSAL) locks/audit.in -o locks/audit.txt
 	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/build.in -o locks/build.txt
 	$(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt locks/bench.in -o locks/bench.txt
 	$(PYTHON) infra/deployment/requirements.py api recommend train local | $(UV_COMPILE) $(UNIVERSAL) -c locks/dev.txt - -o locks/local.txt
