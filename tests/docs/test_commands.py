@@ -36,8 +36,11 @@ from tests.integration.live_service import LiveService, clean_environment, event
 
 RESULT_TIMEOUT_S = 120.0
 SAMPLE_TIMEOUT_S = 400.0
-PAGE_ORDER = [README, DOCS / "getting-started.md", DOCS / "operations/monitor.md", DOCS / "operations/keys.md"]
-"""Pages with live commands, in the order in which they run: the last one rotates the key."""
+PAGE_ORDER = [
+    *(README, DOCS / "getting-started.md", DOCS / "operations/monitor.md"),
+    *(DOCS / "operations/keys.md", DOCS / "operations/operators-day.md"),
+]
+"""Pages with live commands, in the order in which they run: the last two rotate a key, and the last one revokes it."""
 VARIABLES = {"api_key": "RECSYS_API_KEY", "claim_token": "CLAIM_TOKEN", "job_id": "JOB_ID"}
 SAMPLE = ROOT / "local/recsys_local/sample/online_retail.csv.gz"
 
@@ -120,6 +123,7 @@ def reader_environment() -> dict[str, str]:
 def live_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("docs-live")
     (folder / "local").symlink_to(ROOT / "local")
+    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     with running_service(Path("recsys-data"), folder / "log", "--sample") as service:
         key = eventually(
             lambda: re.search(r"rk_\w+", service.output()),

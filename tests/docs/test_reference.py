@@ -82,6 +82,17 @@ def test_the_states_and_phases_of_a_job_are_documented() -> None:
     assert set(code_spans(rows["`progress`"])) == members | set(PHASES)
 
 
+def test_the_events_of_the_audit_log_are_documented() -> None:
+    in_code = {
+        event
+        for path in SOURCES
+        if "registry" in path.parts
+        for event in re.findall(r'"((?:key|scoped_key|version|job|user)\.[a-z_]+)"', path.read_text("utf-8"))
+    }
+    documented = [row[0].strip("`") for row in table_rows(REFERENCE / "routes.md", "GET /v1/audit")]
+    assert {event for event in documented if "." in event} == in_code
+
+
 # -- settings
 
 

@@ -37,7 +37,7 @@ SPDX_OF: Final = {
 }
 """SPDX identifier of a licence in older metadata."""
 UNDECLARED: Final = {"namex": "Apache-2.0"}
-"""Packages whose metadata declares no licence; read from the LICENSE file of their repository."""
+"""Packages whose metadata declares no licence; read from the LICENSE file that they install."""
 NOT_ON_LINUX: Final = {"colorama", "tzdata"}
 
 

@@ -149,6 +149,25 @@ def test_per_route_metrics_are_added_to_those_of_the_service(build: Build, servi
     assert (line["service"], line["route"]) == ("recommend", "POST /v1/recommendations")
 
 
+def test_detailed_metrics_have_their_units_and_are_off_by_default(
+    build: Build, service: Service, capsys: Captured
+) -> None:
+    key = service.published_key()
+    capsys.readouterr()
+
+    build("recommend", detailed_metrics=True)(event("api_gateway_v2_recommendations", key=key), Context())
+
+    (line,) = [line for line in printed(capsys) if "_aws" in line]
+    units = {metric["Name"]: metric["Unit"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
+    assert {name: unit for name, unit in units.items() if "Cache" in name} == {
+        "ModelCacheMiss": "Count",
+        "ModelCacheBytes": "Bytes",
+        "ResponseCacheMiss": "Count",
+        "ResponseCacheBytes": "Bytes",
+    }
+    assert line["ModelCacheBytes"][0] > 0
+
+
 @pytest.mark.parametrize(("method", "measured"), [("DELETE", "DELETE"), ("BREW1", "OTHER"), ("delete", "OTHER")])
 def test_unknown_method_does_not_create_a_metric_dimension(
     build: Build, capsys: Captured, method: str, measured: str
