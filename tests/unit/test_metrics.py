@@ -205,7 +205,7 @@ def test_metrics_need_no_key_on_this_machine(machine: Machine) -> None:
     assert list(text_string_to_metric_families(response.text))
 
 
-@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1"])
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_every_loopback_address_is_this_machine(machine: Machine, peer: str) -> None:
     assert machine.get("/metrics", peer=(peer, 1)).status_code == 200
 

@@ -1,4 +1,4 @@
-"""The places where the metrics can be read: the route `GET /metrics` for this machine, or a port of their own."""
+"""Where the metrics can be read: the route `GET /metrics` for this machine, or a port of their own."""
 
 from __future__ import annotations
 
@@ -65,6 +65,9 @@ def metrics_listener(registry: CollectorRegistry, host: str, port: int) -> Itera
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host == "localhost"
+    # A service that listens on all IPv6 addresses sees IPv4 clients as ::ffff:a.b.c.d.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

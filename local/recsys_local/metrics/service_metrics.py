@@ -53,7 +53,8 @@ class ServiceMetrics:
         Behind a proxy, the metrics are not a route of the service, because the proxy might pass requests on.
         `refresh_s` is that of `StateCollector`.
         """
-        disable_created_metrics()  # otherwise every counter and histogram has a second time series, its creation time
+        # Otherwise every counter and histogram has a second time series, for the time of its creation.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         process = ProcessMetrics(registry)
