@@ -39,13 +39,13 @@ def create_app(
     Parameters
     ----------
     registry
-        Stores keys, jobs and model versions.
+        Registry of keys, jobs and model versions.
     store
-        Stores uploads.
+        Object store of the uploads.
     settings
         Limits and retention times.
     clock
-        Current time, for tests.
+        Returns the current time.
     on_request_end
         Called with the `RequestContext` of each finished request, for example to record metrics.
 
@@ -86,9 +86,10 @@ def create_router(
     readiness_checks: Sequence[ReadinessCheck] = (),
     find_position: FindPosition = lambda _job_id: None,
 ) -> APIRouter:
-    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
+    """Create a router with every route of the function. The app that includes it must be set up by `install`.
 
-    `find_position` returns the position of a job in the queue. The default returns None, because SQS has no positions.
+    `recsys.http.problems.install` sets up an app. `find_position` returns the position of a job in the queue; the
+    default returns None, because SQS has no positions.
     """
     # Without a cache, because a change to a key must see the changes before it.
     authenticator = Authenticator(registry, clock=clock)
