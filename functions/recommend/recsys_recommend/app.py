@@ -32,8 +32,8 @@ from recsys_recommend.schemas import BatchRequest, ListParameters, Recommendatio
 
 _JSON: Final = "application/json"
 _DESCRIPTIONS: Final = {
-    404: "The model does not know the item.",
-    409: "The key has no published model yet. Retry after the seconds in `Retry-After`.",
+    404: "The model does not contain the item.",
+    409: "The key has no published model yet. Retry after the number of seconds in `Retry-After`.",
     503: "The model's files are damaged, or a storage backend did not respond. See `Retry-After`.",
 }
 
@@ -52,9 +52,9 @@ def create_app(
     Parameters
     ----------
     registry
-        Where key records are read.
+        Source of the key records.
     store
-        Where models are read.
+        Source of the models.
     settings
         Cache sizes and lifetimes.
     on_request_end
@@ -62,7 +62,7 @@ def create_app(
     count_metric
         Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
     stale_while_loading_s
-        How long the previous version of a model serves requests while the current one loads, in seconds.
+        Longest time for which the previous version of a model serves requests while the current one loads, in seconds.
 
     Returns
     -------
@@ -98,9 +98,10 @@ def create_router(
     count_metric: Callable[[str], None] = lambda _: None,
     stale_while_loading_s: float = math.inf,
 ) -> APIRouter:
-    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
+    """Create a router with every route of the function. The app that includes it must be set up by `install`.
 
-    `clock` and `timer` are for tests. The other parameters are those of `create_app`.
+    `recsys.http.problems.install` sets up an app. `clock` and `timer` are replaced in tests. The other parameters are
+    those of `create_app`.
     """
     service = _Recommendations(
         ModelCache(
@@ -126,8 +127,8 @@ def create_router(
         """Rank items for a user, for a basket, or for a user with recent interactions.
 
         A user of the training data gets personal recommendations. An unknown user gets recommendations based on
-        `recent_items`, or the most popular items if the model knows none of these. An unknown user is never an error.
-        `strategy` in the response states which of these applied.
+        `recent_items`, or the most popular items if the model contains none of these. An unknown user is never an
+        error. `strategy` in the response states which of these applied.
         """
         return await service.respond(key, UserQuery.of(body))
 
@@ -157,9 +158,9 @@ def create_router(
         item_id: Annotated[str, Path(description="The item's id, percent-encoded once. It can contain `%2F`.")],
         parameters: Annotated[ListParameters, Query()],
     ) -> Response:
-        """Rank the items that go best with an item.
+        """Rank the items that are most similar to an item.
 
-        These are the items recommended to a user whose only interaction is with it.
+        The result equals the recommendations for a user whose only interaction is with this item.
         """
         return await service.respond(key, SimilarItemsQuery.of(item_id, parameters))
 
