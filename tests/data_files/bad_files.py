@@ -34,7 +34,7 @@ BAD_FILES = [
     BadFile("empty-gzip", gz(b""), "empty-file"),
     BadFile("header-only", b"user_id,item_id\n", "no-rows"),
     BadFile("blank-rows-only", b"user_id,item_id\n,\n,\n", "no-rows"),
-    BadFile("no-header", b"17850,85123A\n17850,71053\n", "missing-column", "must be a header"),
+    BadFile("no-header", b"17850,85123A\n17850,71053\n", "missing-column", "must be the header"),
     BadFile("no-item", b"user_id,price\na,1\n", "missing-column", "item=…"),
     BadFile("unknown-names", b"Kunde;Artikel\na;b\n", "missing-column", "user=…"),
     BadFile("colons", b"user_id:item_id\na:b\n", "missing-column"),

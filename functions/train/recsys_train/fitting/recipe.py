@@ -1,4 +1,4 @@
-"""The recipe of a training run, which the caller passes in, and the hyperparameters, which validation selects."""
+"""The recipe of a training run, which the caller passes, and the hyperparameters, which are selected by validation."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """The values that validation selected.
+    """The hyperparameters that were selected by validation.
 
     Parameters
     ----------
