@@ -151,7 +151,7 @@ class S3ObjectStore:
 
 
 class _ObjectStream(io.RawIOBase):
-    """The body of a response, with translated errors. Its end is reached only if length and checksum are correct."""
+    """The body of a response, with translated errors. Reading to its end fails if length or checksum are wrong."""
 
     def __init__(self, body: StreamingBody) -> None:
         self._body = body
@@ -179,7 +179,7 @@ def _describe(name: str, head: HeadObjectOutputTypeDef) -> ObjectInfo:
 
 
 def _whole_seconds(moment: datetime) -> Timestamp:
-    """Truncate a time to whole seconds, the resolution of HTTP headers; a listing can be finer."""
+    """Truncate a time to whole seconds, because HTTP headers have this resolution, whereas listings can be finer."""
     return from_datetime(moment.replace(microsecond=0))
 
 

@@ -77,18 +77,27 @@ class KeyOperations(TableOperations):
         self._change_key(key_id, lambda key, now: rules.revoked(key, now=now))
 
     def add_scoped_key(self, key_id: str, scoped_key: ScopedKey) -> KeyRecord:
-        """Add a scoped key to a key.
+        """Add a scoped key to an API key, and return the changed API key.
 
         Raises
         ------
         KeyNotFound
             The key does not exist, has expired or is revoked.
         TooManyScopedKeys
+            The key already has `MAX_SCOPED_KEYS` scoped keys.
         """
         return self._change_scoped_keys(key_id, lambda keys: scoped_keys.added(keys, scoped_key))
 
     def remove_scoped_key(self, key_id: str, scoped_key_id: str) -> KeyRecord:
-        """Remove a scoped key, which makes it invalid. Raises `KeyNotFound` (revoked ones too), `ScopedKeyNotFound`."""
+        """Remove a scoped key, which makes it invalid.
+
+        Raises
+        ------
+        KeyNotFound
+            The key does not exist, has expired or is revoked.
+        ScopedKeyNotFound
+            The key has no scoped key with this id.
+        """
         return self._change_scoped_keys(key_id, lambda keys: scoped_keys.removed(keys, scoped_key_id))
 
     def offer_claim(self, token_sha256: str, key_id: str, *, expires_at: Timestamp) -> None:
