@@ -31,7 +31,8 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
     data_dir
         Data directory; created if it does not exist.
     public_url
-        URL that upload forms point to. Default: the address that the service listens on.
+        URL at which clients reach the service. Upload forms contain it. Default: the address that the service listens
+        on.
     sample
         Whether to train on the bundled sample at the first start.
 
@@ -40,9 +41,9 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
     DataDirInUse, DataDirUnusable
         The data directory is locked by another service, or cannot be written.
     CannotListen
-        The address cannot be listened on.
+        The service cannot listen on the address.
     InvalidSetting
-        A `RECSYS_*` variable is not valid, or asks for the AWS backend.
+        A `RECSYS_*` variable has an invalid value, or selects the AWS backend.
     """
     settings = Settings.from_environment(data_dir=data_dir)
     if settings.backend != "local":
@@ -82,7 +83,7 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
 
 @contextlib.contextmanager
 def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
-    """Checkpoint the registry at the end of the block, which an interrupt usually ends."""
+    """Checkpoint the registry when the context ends, which usually happens by an interrupt."""
     try:
         yield
     finally:
@@ -92,7 +93,7 @@ def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Make SIGTERM act like Ctrl-C within the block, and end the block without a traceback on either."""
+    """Make SIGTERM act like Ctrl-C within the context, and end the context without a traceback on either of them."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):

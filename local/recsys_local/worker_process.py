@@ -54,7 +54,7 @@ class WorkerProcess:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the last heartbeat of any worker, or since the start if there was none."""
+        """Seconds since the last heartbeat of a worker, or since the start of this process if there was none."""
         return time.monotonic() - self._heard_s
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -77,7 +77,7 @@ class WorkerProcess:
                 process = self._spawn()
 
     def _wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
-        """Return the worker's exit status; kill the worker if its heartbeat stops."""
+        """Wait until the worker ends, and return its exit status. If its heartbeat stops, the worker is killed."""
         while True:
             try:
                 return process.wait(_POLL_S)
