@@ -91,7 +91,7 @@ def create_router(
     `recsys.http.problems.install` sets up an app. `find_position` returns the position of a job in the queue; the
     default returns None, because SQS has no positions.
     """
-    # Without a cache, because a change to a key must see the changes before it.
+    # Without a cache, because a change to a key must be based on the current record.
     authenticator = Authenticator(registry, clock=clock)
     key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
     training_key = required_key(authenticator, scope=Scope.TRAIN)

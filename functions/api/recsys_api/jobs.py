@@ -40,7 +40,7 @@ class QueuePosition:
 
 
 FindPosition = Callable[[str], QueuePosition | None]
-"""Returns where the job with an id stands; None if that is not known."""
+"""Returns the position of the job with the given id, or None if it is unknown."""
 
 
 def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:

@@ -48,7 +48,7 @@ def activate(registry: Registry, key: KeyRecord, version: str) -> KeyRecord:
     Raises
     ------
     VersionNotFound
-        The key has no such version, or the text does not have the format of a version.
+        The key has no such version, or `version` does not have the format of a version name.
     """
     if not _VERSION.fullmatch(version):
         raise VersionNotFound("This key has no such model version.")

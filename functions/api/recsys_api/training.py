@@ -24,7 +24,7 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 
 UPLOAD_VALID_S: Final = 3600
-"""How long an upload form is valid, in seconds."""
+"""Time for which an upload form is valid, in seconds."""
 
 _ANONYMOUS: Final = "anonymous"
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")

@@ -28,8 +28,8 @@ _MULTIPART: Final = "multipart/form-data"
 _HOW_TO_SEND: Final = "Send the file as a form (`curl -F file=@orders.csv`) or as the body with Content-Type: text/csv."
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _DAMAGED_GZIP_MAGIC: Final = b"\x1f" + "\N{REPLACEMENT CHARACTER}".encode()
-"""What API Gateway makes of gzip that was sent as `text/*`: it decodes the body as UTF-8."""
-_IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # not tuned; the whole upload on Lambda, whose limit is 4 MiB
+"""Start of gzip that was sent as `text/*`, because API Gateway decodes such a body as UTF-8."""
+_IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # not tuned; on Lambda, no upload is larger than 4 MiB
 _HASH_CHUNK_BYTES: Final = 1024 * 1024
 _FILE: Final = "file"
 _OPTIONS: Final = tuple(field.name for field in fields(FileOptions))

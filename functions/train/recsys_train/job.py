@@ -46,7 +46,7 @@ OnJobProgress = Callable[[Job, Progress], None]
 """Called with the progress of a job, in addition to the registry; the local service draws a progress bar."""
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
-"""Parts of `metrics.json` that the registry does not keep; `data` is the report, which the job has already."""
+"""Parts of `metrics.json` that the registry does not store; `data` is the report, which the job already contains."""
 _RENEWAL_GAP_S: Final = 60.0
 """Longest time between the last renewal of a lease and the end of a killed worker."""
 

@@ -18,7 +18,7 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 NOT_UTF8: Final = "\ufdd0\ufdef"
-"""Stands for bytes that are not UTF-8: two noncharacters, which Unicode excludes from the interchange of text."""
+"""Replaces bytes that are not UTF-8: two noncharacters, which Unicode excludes from the interchange of text."""
 _MARKING: Final = "recsys.mark"
 _READ_BYTES: Final = 1024 * 1024
 _SAMPLE_BYTES: Final = 20_000

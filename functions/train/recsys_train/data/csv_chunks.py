@@ -116,7 +116,7 @@ def _lines_of_chunk(
 
 
 def _line(row: pyarrow.csv.InvalidRow, dialect: Dialect) -> int:
-    assert row.number is not None  # pyarrow knows it if a single thread parses
+    assert row.number is not None  # pyarrow reports it if it parses in a single thread
     return row.number + dialect.header_line  # the header has been read already
 
 

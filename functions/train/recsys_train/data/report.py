@@ -15,7 +15,7 @@ from recsys_train.data.interactions import Interactions
 
 MAX_LISTED_LINES: Final = 100
 MAX_BAD_SHARE: Final = 0.01
-"""Share of bad lines above which a file is rejected: more is a mistake in the export rather than noise. Not tuned."""
+"""Share of bad lines above which a file is rejected: more indicate a mistake in the export. Not tuned."""
 SKIP_RULES: Final = {
     "guest": "have no user (guest checkouts)",
     "not-positive-score": "have an interaction_score of 0 or less",

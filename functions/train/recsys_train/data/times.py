@@ -28,7 +28,7 @@ EXPECTED: Final = {
     "day-first": "a date such as 31.12.2026 or 31/12/2026 20:31",
     "month-first": "a date such as 12/31/2026 or 12/31/2026 20:31",
 }
-"""What each format expects, for messages. `iso` accepts Unix times as well."""
+"""Description of each format, for messages. `iso` accepts Unix times as well."""
 
 _MISSING: Final = r"^\s*(|0000-00-00([T ]00:00(:00(\.0+)?)?)?Z?|\\N|NULL|null|NaT|None|N/A|NA|nan|NaN)\s*$"
 _NUMBER: Final = r"^\s*[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*$"

@@ -47,7 +47,7 @@ class Recipe:
     learning_rate: float = 0.003
     """Adam's step size."""
     negative_weight: float = 16.0
-    """Weight of the mean loss over negatives against the mean loss over positives."""
+    """Weight of the mean loss over negatives relative to the mean loss over positives."""
     max_epochs: int = 3
     """Largest number of epochs; in each, every history is used once."""
     patience: int = 2
