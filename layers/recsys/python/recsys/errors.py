@@ -125,7 +125,7 @@ class RecsysError(Exception):
     code
         Machine-readable code of this error. Defaults to the code of the class.
     hint
-        A suggestion how to fix the error. Defaults to the hint of the class.
+        A suggestion for fixing the error. Defaults to the hint of the class.
     errors
         Errors at single positions of the input, such as the bad lines of a CSV.
     retry_after_s
@@ -341,7 +341,7 @@ class TooManyScopedKeys(Conflict):
 
 
 class JobNotClaimable(Conflict):
-    """Raised when a worker cannot claim a job, for one of the reasons `JobBusy` and `JobFinished`."""
+    """Raised when a worker cannot claim a job. The subclasses `JobBusy` and `JobFinished` state the reason."""
 
     code = "job-not-claimable"
     title = "The job cannot be claimed"

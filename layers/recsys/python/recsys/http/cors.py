@@ -1,8 +1,9 @@
-"""Cross-origin requests: which web pages may call the API, and read its responses (docs/decisions/0038-scoped-keys.md).
+"""Cross-origin requests: permit web pages to call the API and to read its responses.
 
 Two kinds of origins are permitted: those of the setting `RECSYS_CORS_ORIGINS`, for every route, and those of a
 publishable key, for the requests that carry the key. A browser sends a preflight request without the key, so on the
-routes that a publishable key can call, a preflight is granted to any origin, and the request itself is checked.
+routes that a publishable key can call, a preflight is granted to any origin, and the request itself is checked. The
+decision is explained in docs/decisions/0038-scoped-keys.md.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 ALIGNMENT: Final = 64
-"""Alignment in bytes from the start of the file: a cache line, and what `.npy` headers are padded to."""
+"""Alignment in bytes from the start of the file: the size of a cache line, as in `.npy` headers."""
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
 """Signature, name length and extra field length of a zip member's local header."""
 _LOCAL_SIGNATURE: Final = b"PK\x03\x04"

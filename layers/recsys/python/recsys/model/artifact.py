@@ -144,7 +144,7 @@ def write_manifest(folder: Path, version: str) -> str:
 
 
 def describe_file(stream: BinaryIO) -> dict[str, Any]:
-    """Return a file's entry in the manifest: its size, its SHA-256, and the SHA-256 of each `PART_BYTES` of it.
+    """Return a file's entry in the manifest: its size, its SHA-256, and the SHA-256 of each part of `PART_BYTES`.
 
     Examples
     --------

@@ -205,7 +205,7 @@ def _spectral_norm(matrix: NDArray[np.float64]) -> float:
 
 
 def slope_bounds(network: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `rising` and `falling`, (hidden_1,) each: the slope along unit j is in [-falling_j, rising_j]."""
+    """Return `rising` and `falling`, (hidden_1,) each: the slope of f along unit j is in [-falling_j, rising_j]."""
     output = network.output_mlp.astype(np.float64)
     rising, falling = np.maximum(output, 0), np.maximum(-output, 0)
     for kernel in reversed(network.mlp_kernels):
@@ -238,8 +238,8 @@ def round_down(thresholds: NDArray[np.floating]) -> Floats:
 def lowered(threshold: float) -> float:
     """Return a finite threshold that is slightly lower, so that rounding it to float32 cannot raise it.
 
-    NumPy rounds a Python number that is compared with a float32 array. The decrease is twice the largest rounding
-    error; the second term is the smallest positive float32 number.
+    This is needed because NumPy rounds a Python number that is compared with a float32 array. The decrease is twice the
+    largest rounding error, plus the smallest positive float32 number for values near 0.
     """
     return max(threshold - (abs(threshold) * 2 * _UNIT_ROUNDOFF + 2.0**-149), LOWEST)
 

@@ -27,7 +27,7 @@ from recsys.objects.store import ObjectInfo, UploadForm
 _logger: Final = logging.getLogger("recsys.objects")
 
 _STALE_AFTER_S: Final = 3600.0  # not tuned: far longer than any single write
-_COMMIT_ATTEMPTS: Final = 100  # not tuned: each retry needs another delete at exactly the wrong moment
+_COMMIT_ATTEMPTS: Final = 100  # not tuned: another retry is only needed after another delete at the same moment
 _COPY_BUFFER_BYTES: Final = 1 << 20
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -226,7 +226,7 @@ class FileObjectStore:
                     with self._skipping_unreadable(name):
                         yield from self._walk(name, prefix)
             elif name.startswith(prefix):
-                # Skip a file that was deleted meanwhile, or whose name is not a valid object name.
+                # Skip a file that has been deleted in the meantime, or whose name is not a valid object name.
                 with self._skipping_unreadable(name), contextlib.suppress(ObjectNotFound, InvalidRequest):
                     yield self._info(name)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ABSENT: Final = ("NoSuchKey", "404")
 _EXISTS: Final = "PreconditionFailed"
 _CONFLICT: Final = "ConditionalRequestConflict"
-_CREATE_ATTEMPTS: Final = 5  # not tuned: each conflict needs another write of the same name
+_CREATE_ATTEMPTS: Final = 5  # not tuned: another attempt is only needed after another write of the same name
 _WRITER: Final = "writer"
 """Name of the metadata entry that identifies the call that created an object."""
 _STREAM_BUFFER_BYTES: Final = 1 << 20
