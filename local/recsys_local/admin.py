@@ -20,7 +20,7 @@ from recsys_local.adapters import open_existing_registry
 
 DEFAULT_OVERLAP_S: Final = 86_400.0
 MAX_OVERLAP_S: Final = 7 * 86_400.0
-"""How long a rotated key may stay valid; the same bounds as those of `POST /v1/key/rotate`."""
+"""Longest overlap of a rotation, as for `POST /v1/key/rotate`."""
 
 
 def key_rows(data_dir: Path) -> list[dict[str, str | None]]:

@@ -27,7 +27,7 @@ from recsys.errors import RecsysError
 _logger: Final = logging.getLogger("recsys.service")
 
 SHUTDOWN_TIMEOUT_S: Final = 2
-"""How long running requests may continue after a signal; a request that waits for a training job may take minutes."""
+"""Time for which running requests may continue after a signal. One that waits for a training job may take minutes."""
 _EVICTED: Final = 32
 """Waiting connections that are closed at a time when the limit is reached, as nginx does (`ngx_drain_connections`)."""
 _SWEEP_EVERY_S: Final = 1.0

@@ -81,7 +81,7 @@ class FairQueue:
         previous = self._class_of(job.key_id).waiting.get(job.key_id)
         if previous is not None and previous.arrived_s > job.arrived_s:
             return job
-        # While an anonymous key trains its first model, its next job stays behind it, so that only one of them runs.
+        # While an anonymous key trains its first model, its next job has to wait, so that only one of them runs.
         keys = self._known if job.is_known and job.key_id not in self._anonymous.running else self._anonymous
         if previous is not None and job.key_id not in keys.waiting:
             self.remove(job.key_id)
@@ -159,7 +159,7 @@ class _KeyClass:
     """Finish tag of the last started job of each key."""
     turn_ended_s: dict[str, float] = field(default_factory=dict)
     since_s: dict[str, float] = field(default_factory=dict)
-    """When the wait of each key began."""
+    """Time at which the wait of each key began."""
     virtual_time: float = 0.0
     class_turn_ended_s: float = -math.inf
 

@@ -21,7 +21,7 @@ from recsys_train.events import ObjectCreated
 _logger: Final = logging.getLogger("recsys.watcher")
 
 SETTLED_S: Final = 2.0
-"""How long a file in the inbox must be unchanged before it is read, because copying over a network pauses."""
+"""Time for which a file in the inbox must be unchanged before it is read, because copying over a network can pause."""
 _CLOCK_TICK_NS: Final = 1_000_000_000
 """Far more than the resolution of file times: milliseconds on Linux, a second on some network file systems."""
 

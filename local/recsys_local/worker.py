@@ -39,7 +39,7 @@ _logger: Final = logging.getLogger("recsys.worker")
 
 LOOK_EVERY_S: Final = 0.5
 MAX_LOOK_SHARE: Final = 0.05
-"""Share of the time that an idle worker may spend on looking, however many files there are in the inbox."""
+"""Share of the time that an idle worker may spend on listing files, even if the inbox contains many."""
 SWEEP_EVERY_S: Final = 3600.0
 RETRY_AFTER_S: Final = 5.0
 _STDIN: Final = 0

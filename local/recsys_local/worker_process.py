@@ -21,9 +21,9 @@ HEARTBEAT_EVERY_S: Final = 2.0
 RESTART_AFTER_S: Final = 1.0
 """Pause before a worker that ended is started again, so that one that cannot start does not use a whole core."""
 STOP_TIMEOUT_S: Final = 5.0
-"""How long a worker may take to put its job back into the queue; it cannot while it imports TensorFlow."""
+"""Time that a worker may take to put its job back into the queue, which it cannot do while it imports TensorFlow."""
 START_TIMEOUT_S: Final = 600.0
-"""How long a worker may take to its first heartbeat: it imports TensorFlow, perhaps on a busy machine."""
+"""Time that a worker may take until its first heartbeat, because it first imports TensorFlow."""
 _POLL_S: Final = 0.5
 
 
