@@ -83,7 +83,7 @@ def run_service(host: str, port: int, data_dir: Path, *, public_url: str = "", s
 
 @contextlib.contextmanager
 def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
-    """Checkpoint the registry when the context ends, which usually happens by an interrupt."""
+    """Checkpoint the registry when the context ends, usually because of an interrupt."""
     try:
         yield
     finally:
@@ -93,7 +93,7 @@ def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Make SIGTERM act like Ctrl-C within the context, and end the context without a traceback on either of them."""
+    """Make SIGTERM act like Ctrl-C within the context. Either of them ends the context without a traceback."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):

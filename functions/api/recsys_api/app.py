@@ -86,10 +86,10 @@ def create_router(
     readiness_checks: Sequence[ReadinessCheck] = (),
     find_position: FindPosition = lambda _job_id: None,
 ) -> APIRouter:
-    """Create a router with every route of the function. The app that includes it must be set up by `install`.
+    """Create a router with every route of the function.
 
-    `recsys.http.problems.install` sets up an app. `find_position` returns the position of a job in the queue; the
-    default returns None, because SQS has no positions.
+    The app that includes the router must have been set up by `recsys.http.problems.install`. `find_position` returns
+    the position of a job in the queue. The default returns None, because SQS has no positions.
     """
     # Without a cache, because a change to a key must be based on the current record.
     authenticator = Authenticator(registry, clock=clock)

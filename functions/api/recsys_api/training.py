@@ -83,7 +83,7 @@ class Training:
     store
         Object store of the files.
     settings
-        Size limits, and when jobs and unused keys expire.
+        Size limits, and lifetimes of jobs and unused keys.
     clock
         Returns the current time, for creation and expiry times.
     """

@@ -98,10 +98,10 @@ def create_router(
     count_metric: Callable[[str], None] = lambda _: None,
     stale_while_loading_s: float = math.inf,
 ) -> APIRouter:
-    """Create a router with every route of the function. The app that includes it must be set up by `install`.
+    """Create a router with every route of the function.
 
-    `recsys.http.problems.install` sets up an app. `clock` and `timer` are replaced in tests. The other parameters are
-    those of `create_app`.
+    The app that includes the router must have been set up by `recsys.http.problems.install`. `clock` and `timer` are
+    replaced in tests. The other parameters are those of `create_app`.
     """
     service = _Recommendations(
         ModelCache(

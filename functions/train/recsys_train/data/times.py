@@ -121,7 +121,7 @@ def _recognise(column: Column) -> str | None:
 def _majority(strings: Any, n_day: int, n_month: int) -> str:
     """Return the more frequent order of the dates, `day-first` or `month-first`.
 
-    At most 1% as many dates may have the other order. Otherwise `InvalidData` is raised, because the file mixes both.
+    If more than 1% as many dates have the other order, `InvalidData` is raised, because the file mixes both orders.
     """
     if min(n_day, n_month) * 100 <= max(n_day, n_month):
         return "day-first" if n_day > n_month else "month-first"

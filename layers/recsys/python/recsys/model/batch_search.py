@@ -1,8 +1,8 @@
 """Find the n best items of many users at once. The results equal those of `recsys.model.top_n.best_items`.
 
-A matrix-vector product waits for memory. The product of the item matrix with the vectors of many users does not, so it
-is several times as fast per user. Every later step also handles the (user, item) pairs of the whole batch at once,
-because a step per user would cost more than the product.
+The speed of a matrix-vector product is limited by memory access. That of the product of the item matrix with the
+vectors of many users is not, so this product is several times as fast per user. Every later step also handles the
+(user, item) pairs of the whole batch at once, because a step per user would cost more than the product.
 
 Items are scanned in chunks, in descending order of the norm of their GMF embeddings. The first chunk yields a floor for
 every user: a lower bound of the logit of the n-th best item. Once the bound gmf <= |user| |item| is too small, no later

@@ -152,7 +152,7 @@ def recommend(
         Items that the user interacted with after the model was trained, oldest first. They are appended to the history;
         an item that is already in it moves to the end.
     exclude_seen
-        Leave out the items of the history, `recent_items` included.
+        Whether to leave out the items of the history, `recent_items` included.
     exclude_items
         Further items to leave out.
     candidates

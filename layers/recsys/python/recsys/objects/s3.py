@@ -36,7 +36,7 @@ class S3ObjectStore:
     """An `ObjectStore` in an S3 bucket.
 
     Every object is uploaded with a SHA-256 checksum. A stream that is uploaded must be seekable, because it is read
-    twice: once for the checksum.
+    twice: for the checksum, and for the upload.
 
     Parameters
     ----------
