@@ -48,6 +48,7 @@ BAD_FILES = [
     BadFile("same-column-twice", PLAIN, "duplicate-column", "", {"item": "user_id"}),
     BadFile("unknown-sep", b"sep=:\nuser_id:item_id\n", "unsupported-delimiter", "':'"),
     BadFile("wrong-delimiter", PLAIN, "missing-column", "", {"delimiter": "tab"}),
+    BadFile("big5-header", "商品,使用者,時間\n茶葉,牛奶,今天\n".encode("big5"), "not-utf8", "declare charset=big5."),
     BadFile("latin-1-header", "Größe,user_id,item_id\n1,a,b\n".encode("latin-1"), "not-utf8", "charset="),
     BadFile("latin-1-ids", table(rows=["é,a", "ü,b", "ö,c"]).encode("latin-1"), "too-many-bad-lines", "charset=",
             line=2, column="user_id"),

@@ -114,7 +114,7 @@ def suggest_charset(sample: bytes) -> str:
     if best is None:
         return "Declare its charset, for example charset=windows-1252, or save the file as UTF-8."
     likely = best.encoding.replace("_", "-")
-    return f"It may be {likely}. Declare charset={likely}, or save the file as UTF-8."
+    return f"It may be {likely}. If it is, declare charset={likely}. Otherwise save the file as UTF-8."
 
 
 def check_text(sample: bytes, charset: str) -> None:
