@@ -1,4 +1,4 @@
-"""Open the stores of one data directory, and lock it for one service at a time."""
+"""Open the object store and the registry of a data directory, and lock the directory for one service."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ def open_store(data_dir: Path, *, base_url: str = "") -> FileObjectStore:
     data_dir
         The data directory.
     base_url
-        Address of the HTTP service, which upload forms point to.
+        URL of the HTTP service. Upload forms contain it.
     """
     return FileObjectStore(data_dir, base_url=base_url)
 
 
 def open_locked_store(data_dir: Path, *, base_url: str) -> FileObjectStore:
-    """Open the object store, remove what killed writers left behind, and create the inbox.
+    """Open the object store, delete the temporary files of killed writers, and create the inbox.
 
-    The caller must hold the lock of the data directory, because the temporary files of running writers would be
-    removed as well.
+    The caller must hold the lock of the data directory, because otherwise temporary files of running writers would be
+    deleted, too.
     """
     store = FileObjectStore(data_dir, base_url=base_url, stale_after_s=0.0)
     for version_folder in (data_dir / layout.MODELS).glob("*/*"):
@@ -93,8 +93,8 @@ def open_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) -> SqliteRe
     Raises
     ------
     RegistryMissing
-        The directory contains models, but no registry, or an empty one: only the models were restored, or
-        the registry was copied without its write-ahead log.
+        The directory contains models, but no registry or an empty one. Possible causes: only the models were restored,
+        or the registry was copied without its write-ahead log.
     """
     has_models = any((data_dir / layout.MODELS).glob(f"*/*/{artifact.MANIFEST}"))
     if has_models and not (data_dir / REGISTRY_FILE).exists():

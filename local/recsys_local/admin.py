@@ -1,4 +1,4 @@
-"""What the operator of a machine may do with keys and jobs, directly in the registry; the service may be running."""
+"""Commands with which an operator manages keys and jobs in the registry. The service may be running."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recsys_local.adapters import open_existing_registry
 
 DEFAULT_OVERLAP_S: Final = 86_400.0
 MAX_OVERLAP_S: Final = 7 * 86_400.0
-"""How long a rotated key may stay valid; the same bounds as those of `POST /v1/key/rotate`."""
+"""Longest overlap of a rotation, as for `POST /v1/key/rotate`."""
 
 
 _EVENTS_PER_READ: Final = 1000
@@ -50,7 +50,7 @@ def key_rows(data_dir: Path) -> list[dict[str, str | None]]:
 
 
 def job_rows(data_dir: Path, key_id: str = "") -> list[dict[str, str | None]]:
-    """Return one row per job, newest first; of one key if `key_id` is not empty.
+    """Return one row per job, newest first. If `key_id` is not empty, only the jobs of that key are returned.
 
     Raises
     ------
@@ -87,14 +87,14 @@ def create_key(data_dir: Path) -> ApiKey:
 
 
 def rotate_key(data_dir: Path, key_id: str, *, overlap_s: float) -> ApiKey:
-    """Replace the secret of a key; the previous one stays valid for `overlap_s` seconds.
+    """Replace the secret of a key. The previous one remains valid for `overlap_s` seconds.
 
     Raises
     ------
     NoRegistry
         The data directory has no registry.
     KeyNotFound
-        There is no such key, or it was revoked.
+        The key does not exist or was revoked.
     """
     api_key = ApiKey.mint(key_id)
     with _registry(data_dir) as registry:
@@ -103,14 +103,14 @@ def rotate_key(data_dir: Path, key_id: str, *, overlap_s: float) -> ApiKey:
 
 
 def revoke_key(data_dir: Path, key_id: str) -> None:
-    """Revoke a key for good; revoking it twice is not an error.
+    """Revoke a key permanently. Revoking it again has no effect.
 
     Raises
     ------
     NoRegistry
         The data directory has no registry.
     KeyNotFound
-        There is no such key.
+        The key does not exist.
     """
     with _registry(data_dir) as registry:
         registry.revoke_key(key_id)

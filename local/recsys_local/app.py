@@ -51,9 +51,9 @@ def create_app(
     settings
         Limits and lifetimes.
     readiness_checks
-        Checks that `/health/ready` makes besides reading from the registry and the store.
+        Checks of `/health/ready` in addition to reading from the registry and the store.
     check_space
-        Raises `NotReady` when the disk is almost full; called before an upload is read.
+        Called before an upload is read. It raises `NotReady` if the disk is almost full.
     find_position
         Returns the position of a job in the queue.
     metrics
@@ -104,8 +104,8 @@ def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
 def _create_upload_router(registry: Registry, store: ObjectStore, settings: Settings) -> APIRouter:
     """Return the route `POST /local/uploads`, which accepts the form that `POST /v1/uploads` returned.
 
-    It stands in for S3's presigned POST. The job id in the object name is the credential: it cannot be guessed, and is
-    only valid while the job is queued.
+    It has the role of S3's presigned POST. The job id in the object name is the credential: it cannot be guessed, and
+    is valid only while the job is queued.
     """
     router = APIRouter()
 
@@ -128,7 +128,7 @@ def _create_upload_router(registry: Registry, store: ObjectStore, settings: Sett
 
 
 def _check_announced(registry: Registry, name: str) -> None:
-    """Raise `JobNotFound` unless a queued job expects an object of this name."""
+    """Raise `JobNotFound` if no queued job expects an object of this name."""
     unannounced = JobNotFound("No queued job expects this file.", hint="Create a job with POST /v1/uploads first.")
     source = layout.parse_source(name)
     if not isinstance(source, Upload):

@@ -1,8 +1,9 @@
 """Back up a data directory while the service runs, and restore the backup into an empty directory.
 
-The registry is copied first, by SQLite's backup API, which returns one consistent state. The objects are copied after
-it: an object is written before the registry refers to it, and never changes afterwards, so that the copy contains
-everything that the copied registry refers to. Objects that are newer than the registry's copy do no harm.
+The registry is copied first, by SQLite's backup API, which returns one consistent state. The objects are copied
+afterwards. Because an object is written before the registry refers to it, and never changes, the copy contains
+everything that the copied registry refers to. Objects that are newer than the registry's copy are copied too, but
+nothing refers to them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class BackupRefused(RecsysError):
 
 
 class BackupDamaged(RecsysError):
-    """Raised when a backup is incomplete, or a file of it differs from its digest."""
+    """Raised when a backup is incomplete, or when one of its files does not match its digest."""
 
     code = "backup-damaged"
     title = "The backup cannot be used"
@@ -58,7 +59,7 @@ class BackupFile:
 
 @dataclass(frozen=True, slots=True)
 class BackupSummary:
-    """What a backup contains."""
+    """Contents of a backup."""
 
     created_at: Timestamp
     files: tuple[BackupFile, ...]
@@ -75,23 +76,23 @@ class BackupSummary:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """Return the inverse of `to_json`."""
+        """Return the summary that `to_json` converted."""
         return cls(document["created_at"], tuple(BackupFile(**file) for file in document["files"]), document["format"])
 
 
 def create_backup(data_dir: Path, target: Path) -> BackupSummary:
-    """Copy the registry and the objects of a data directory; the service may be running.
+    """Copy the registry and the objects of a data directory. The service may be running.
 
     Parameters
     ----------
     data_dir
         The data directory.
     target
-        Directory to create; it may exist if it is empty. Mode 0700, because it holds customers' data.
+        Directory to create. It may exist if it is empty. It gets mode 0700, because it contains customers' data.
 
     Returns
     -------
-    What the backup contains.
+    The contents of the backup.
 
     Raises
     ------
@@ -127,16 +128,16 @@ def restore_backup(backup: Path, data_dir: Path) -> BackupSummary:
     backup
         Directory that `create_backup` wrote.
     data_dir
-        Directory to create; it may exist if it contains neither a registry nor objects.
+        Directory to create. It may exist if it contains neither a registry nor objects.
 
     Returns
     -------
-    What was restored.
+    The contents of the backup that was restored.
 
     Raises
     ------
     BackupDamaged
-        The backup is incomplete or damaged. The data directory has no registry then, so that it cannot be served.
+        The backup is incomplete or damaged. The data directory then contains no registry, so that it cannot be used.
     BackupRefused
         `data_dir` contains a registry or objects.
     DataDirInUse
@@ -162,7 +163,7 @@ def restore_backup(backup: Path, data_dir: Path) -> BackupSummary:
 
 
 def read_summary(backup: Path) -> BackupSummary:
-    """Return what a backup contains.
+    """Return the contents of a backup, as listed in its summary file.
 
     Raises
     ------
@@ -180,7 +181,9 @@ def read_summary(backup: Path) -> BackupSummary:
     if any(Path(file.path).is_absolute() or ".." in Path(file.path).parts for file in summary.files):
         raise BackupDamaged(f"{backup / CATALOGUE} names a file outside the data directory.")
     if summary.format != FORMAT or not any(file.path == REGISTRY_FILE for file in summary.files):
-        raise BackupDamaged(f"{backup} was written in format {summary.format}. Expected: {FORMAT}, with a registry.")
+        raise BackupDamaged(
+            f"{backup} has format {summary.format} or contains no registry. Expected: format {FORMAT} with a registry."
+        )
     return summary
 
 
@@ -191,7 +194,7 @@ def _create_empty_directory(target: Path) -> None:
 
 
 def _object_paths(data_dir: Path) -> Iterator[str]:
-    """Yield the path of every object in order of arrival, so that the copies arrive in the same order."""
+    """Yield the path of every object in order of arrival, so that the copies are created in the same order."""
     found = [path for folder in _OBJECT_FOLDERS for path in (data_dir / folder).rglob("*")]
     if (data_dir / SAMPLE_FILE).exists():
         found.append(data_dir / SAMPLE_FILE)

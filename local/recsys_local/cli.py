@@ -41,8 +41,8 @@ app = typer.Typer(
 def main() -> None:
     """Run a command and exit with its status.
 
-    The process ends by `os._exit`, because threads of the CSV reader may still run Python code after a failed command,
-    and the interpreter aborts when they do so during its own shutdown.
+    The process ends with `os._exit`, because threads of the CSV reader may still run Python code after a failed
+    command, and the interpreter aborts if they do so during its own shutdown.
     """
     try:
         app()
@@ -56,12 +56,13 @@ DataDir = Annotated[Path, typer.Option(help="Directory that holds all state.", e
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 UserColumn = Annotated[str | None, typer.Option(help="Column with the user id.")]
 ItemColumn = Annotated[str | None, typer.Option(help="Column with the item id.")]
-TimeColumn = Annotated[str | None, typer.Option(help="Column with the time; - uses none.")]
-ScoreColumn = Annotated[str | None, typer.Option(help="Column with the score; - uses none.")]
+TimeColumn = Annotated[str | None, typer.Option(help="Column with the time. Pass - to train without times.")]
+ScoreColumn = Annotated[str | None, typer.Option(help="Column with the score. Pass - to ignore scores.")]
 OtherOptions = Annotated[
     list[str] | None,
     typer.Option(
-        help="NAME=VALUE, repeatable: delimiter, charset, decimal, time_format, min_score, exclude_items.",
+        help="Option for reading the file; repeatable. Names: delimiter, charset, decimal, time_format, min_score, "
+        "exclude_items.",
         metavar="NAME=VALUE",
     ),
 ]
@@ -94,7 +95,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     public_url: Annotated[
         str,
-        typer.Option(help="URL at which clients reach the service, for upload forms. Default: its own address."),
+        typer.Option(
+            help="URL at which clients reach the service. Upload forms contain it. Default: http://HOST:PORT."
+        ),
     ] = "",
     metrics_port: Annotated[
         int | None,
@@ -173,7 +176,7 @@ def validate(
     option: OtherOptions = None,
     as_json: Json = False,
 ) -> None:
-    """Check a file as training would read it, without training, and print the data report."""
+    """Read a file exactly as training does, and print the data report. No model is trained."""
     with exit_on_error():
         options = read_options(user, item, time, score, option)
         report = validate_file(interactions, Settings.from_environment(), options)
@@ -258,7 +261,7 @@ def jobs(
 def doctor(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port that the service is to listen on; checked to be free.")
+        int, typer.Option(min=0, max=65535, help="Port that the service will use. The command checks that it is free.")
     ] = 8000,
     as_json: Json = False,
 ) -> None:
@@ -309,7 +312,7 @@ def rotate_key(
 
 @keys.command("revoke")
 def revoke_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Revoke an API key for good. The service refuses it within a few seconds."""
+    """Revoke an API key permanently. The service rejects it within a few seconds."""
     with exit_on_error():
         admin.revoke_key(data_dir, key_id)
     print(f"Key {key_id} is revoked.")
@@ -331,8 +334,8 @@ def _print_key(api_key: ApiKey, *, as_json: bool) -> None:
 def exit_on_error() -> Iterator[None]:
     """Print an expected error to standard error in plain sentences, and exit with status 1.
 
-    Expected are the project's own errors, and those of the operating system: no permission, a read-only file system, a
-    full disk. Any other exception keeps its traceback, because it is a bug.
+    The expected errors are the project's own, and those of the operating system, such as no permission, a read-only
+    file system or a full disk. Any other exception keeps its traceback, because it is a bug.
     """
     try:
         yield

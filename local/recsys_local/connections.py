@@ -1,7 +1,8 @@
-"""Listen and serve HTTP with bounded connections: how many there are, and how long each may take.
+"""Serve HTTP with limits for the number of connections and for the time that each may take.
 
-uvicorn limits neither. Its `limit_concurrency` counts requests whose head is complete, and its `timeout_keep_alive`
-ends with the first byte of a request, so that a client that sends a byte now and then holds a connection forever.
+uvicorn limits neither. Its `limit_concurrency` counts only requests whose head is complete, and its
+`timeout_keep_alive` ends with the first byte of a request. A client that sends a byte from time to time could therefore
+hold a connection forever.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from recsys.errors import RecsysError
 _logger: Final = logging.getLogger("recsys.service")
 
 SHUTDOWN_TIMEOUT_S: Final = 2
-"""How long running requests may continue after a signal; a request that waits for a training job may take minutes."""
+"""Time for which running requests may continue after a signal. One that waits for a training job may take minutes."""
 _EVICTED: Final = 32
 """Waiting connections that are closed at a time when the limit is reached, as nginx does (`ngx_drain_connections`)."""
 _SWEEP_EVERY_S: Final = 1.0
 _MAX_HEAD_BYTES: Final = 16 * 1024
 _BUSY_BODY: Final = (
     b'{"type":"urn:recsys:problem:unavailable","title":"The service is not available right now","status":503,'
-    b'"detail":"All of its connections are in use.","hint":"Retry in a few seconds."}'
+    b'"detail":"All connections of the service are in use.","hint":"Retry in a few seconds."}'
 )
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
@@ -42,7 +43,7 @@ _BUSY: Final = (
 
 
 class CannotListen(RecsysError):
-    """Raised when the port is in use, or the address is not one of this machine's."""
+    """Raised when the port is in use, or when the address does not belong to this machine."""
 
     code = "cannot-listen"
     title = "The service cannot listen on this address"
@@ -51,10 +52,10 @@ class CannotListen(RecsysError):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds on the connections of the server.
+    """Limits for the connections of the server.
 
-    The time limits for a head and a body grow with the bytes received, as in Apache's `mod_reqtimeout`, so that a slow
-    link can send a large file and a client that trickles cannot hold a connection.
+    The time limits for a head and a body grow with the bytes received, as in Apache's `mod_reqtimeout`, so that a
+    client on a slow link can send a large file, but a client that sends almost nothing cannot hold a connection.
     """
 
     max_connections: int
@@ -77,8 +78,8 @@ class ConnectionLimits:
     def of_process(cls) -> ConnectionLimits:
         """Return limits that fit the file descriptors of this process, after raising their soft limit.
 
-        At most half of the descriptors become connections, because models, uploads and the registry need some too.
-        asyncio accepts a whole backlog before the first connection is counted, hence the smaller backlog.
+        At most half of the descriptors become connections, because models, uploads and the registry need some too. The
+        backlog is smaller, because asyncio accepts all of it before the first connection is counted.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = 4096
@@ -103,7 +104,7 @@ class BoundedProtocol(H11Protocol):
         self.phase_started_s = time.monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Register the connection, or refuse it when every connection is busy."""
+        """Register the connection. If the limit is reached and every connection is busy, refuse it."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.max_connections and not self._evict_waiting():
             transport.write(_BUSY)
@@ -124,10 +125,10 @@ class BoundedProtocol(H11Protocol):
         return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
 
     def close_if_overdue(self, now_s: float) -> None:
-        """Close the connection if its current phase has taken too long; called once a second.
+        """Close the connection if its current phase has taken too long. This is called once a second.
 
-        A phase is one state of one request, such as receiving its body. Time during which the server itself does not
-        read, because the application is slower than the client, does not count.
+        A phase is one state of one request, such as receiving its body. Time is not counted while the server itself
+        does not read because the application is slower than the client.
         """
         unsent_bytes = self.transport.get_write_buffer_size()
         phase = (self.conn.their_state, self.conn.our_state, self.cycle, self._has_partial_head)
@@ -159,7 +160,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.close()
 
     def _evict_waiting(self) -> bool:
-        """Close the connections that have waited longest for a request; return whether there were any."""
+        """Close the connections that have waited longest for a request, and return whether there were any."""
         waiting = [other for other in self.connections if isinstance(other, BoundedProtocol) and other is not self]
         waiting = [other for other in waiting if other.waits_for_request]
         for other in sorted(waiting, key=lambda other: other.phase_started_s)[:_EVICTED]:
@@ -195,14 +196,14 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL at which this machine reaches the listener, even if it listens on every interface."""
+    """Return the URL at which this machine can reach the listener, even if it listens on every interface."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # replaced, not listened on
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def create_server(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Server:
-    """Return the HTTP server of the local service; `serve` runs it."""
+    """Return the HTTP server of the local service, which `serve` runs."""
     config = uvicorn.Config(
         app,
         http=http_protocol(limits),
@@ -230,7 +231,7 @@ async def serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 async def _close_overdue_connections(state: ServerState) -> None:
-    """Check every connection once a second; one timer per request would cost more than the whole sweep."""
+    """Check every connection once a second, because one timer per request would cost more than all these checks."""
     while True:
         await asyncio.sleep(_SWEEP_EVERY_S)
         now_s = time.monotonic()
@@ -242,8 +243,8 @@ async def _close_overdue_connections(state: ServerState) -> None:
 class _AcceptErrors:
     """Exception handler of the event loop that logs one line a minute when a connection cannot be accepted.
 
-    When file descriptors run out, asyncio reports the same error once for every slot of the backlog (CPython up to at
-    least 3.11), with a traceback each: 10 MB in 3 seconds.
+    Without it, asyncio logs the same error with a traceback for every slot of the backlog when file descriptors run out
+    (CPython up to at least 3.11), which is 10 MB in 3 seconds.
     """
 
     _EVERY_S: Final = 60.0
@@ -252,7 +253,7 @@ class _AcceptErrors:
         self._logged_at_s = float("-inf")
 
     def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Handle an error that no task could handle."""
+        """Log an error that the event loop reports: an error of `accept` at most once a minute, others as usual."""
         error = context.get("exception")
         if not isinstance(error, OSError) or "accept" not in str(context.get("message")):
             loop.default_exception_handler(context)
@@ -262,5 +263,5 @@ class _AcceptErrors:
 
 
 def _drop_cancel_notice(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's error about requests cancelled at shutdown, because `answer_on_shutdown` answers them."""
+    """Suppress uvicorn's log line about requests cancelled at shutdown, because `answer_on_shutdown` answers them."""
     return not str(record.msg).startswith("Cancel %s running task(s)")

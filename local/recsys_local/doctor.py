@@ -37,7 +37,7 @@ REQUIRED_MEMORY_BYTES: Final = 2 * 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check; `fix` suggests what to do where `ok` is false."""
+    """The result of one check. If `ok` is false, `fix` suggests what to do."""
 
     what: str
     ok: bool
@@ -56,7 +56,7 @@ def examine(data_dir: Path, port: int) -> list[Finding]:
     data_dir
         Data directory that the service would use.
     port
-        Port that it would listen on.
+        Port that the service would listen on.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Train and recommend without a service: from files to files."""
+"""Train and recommend without a running service: the input and the results are files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def train_folder(
     on_progress: Callable[[Progress], None],
     options: FileOptions | None = None,
 ) -> dict[str, Any]:
-    """Train on a file and write the model's files into `folder`.
+    """Train a model on a file, and write the model's files into `folder`.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def train_folder(
     on_progress
         Called with every progress report.
     options
-        How to read the file. What is not declared is detected.
+        Options for reading the file. Undeclared ones are detected.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def train_folder(
     Raises
     ------
     InvalidData
-        The CSV cannot be trained on. Nothing was written.
+        The file cannot be used for training. Nothing was written.
     OutputNotWritable
         `folder` cannot be written. This is checked before the training starts.
     """
@@ -72,7 +72,7 @@ def train_folder(
 def read_options(
     user: str | None, item: str | None, time: str | None, score: str | None, others: list[str] | None
 ) -> FileOptions:
-    """Return the options of a command, of which `others` are written as `name=value`.
+    """Return the file options of a command. `others` contains options in the form `name=value`.
 
     Raises
     ------
@@ -90,12 +90,12 @@ def read_options(
 
 
 def validate_file(source: Path, settings: Settings, options: FileOptions) -> dict[str, Any]:
-    """Read a file as a training does, without training, and return the data report.
+    """Read a file exactly as training does, and return the data report. No model is trained.
 
     Raises
     ------
     InvalidData
-        The file cannot be trained on.
+        The file cannot be used for training.
     """
     from recsys_train.data.reader import read_interactions  # noqa: PLC0415  # importing pandas takes half a second
 
@@ -110,7 +110,7 @@ def validate_file(source: Path, settings: Settings, options: FileOptions) -> dic
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines in which a command prints a data report."""
+    """Yield the lines of text that describe a data report."""
     columns = ", ".join(f"{role}={name}" for role, name in report["mapping"].items())
     yield f"columns        {columns} (by {report['mapping_source']})"
     yield f"format         {', '.join(f'{name} {value!r}' for name, value in report['format'].items())}"
@@ -140,12 +140,12 @@ def read_users(path: Path) -> list[str]:
 
 
 def read_user_ids(stream: TextIO) -> list[str]:
-    r"""Return the column `user_id` of a CSV in file order, without blank values.
+    r"""Return the values of the column `user_id` of a CSV in file order, without blank ones.
 
     Parameters
     ----------
     stream
-        Text stream whose first line is the header. The header is compared without case and surrounding spaces.
+        Text stream whose first line is the header. Case and surrounding spaces in the header are ignored.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def write_recommendations(path: Path, recommendations: Iterator[Recommendations]
     path
         File to create or overwrite.
     recommendations
-        One result per user, each with its items best first.
+        One result per user, whose items are best first.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def write_recommendations(path: Path, recommendations: Iterator[Recommendations]
     Raises
     ------
     OutputNotWritable
-        The file cannot be written, or the disk is full. What was written until then is deleted.
+        The file cannot be written, for example because the disk is full. An incomplete file is deleted.
     """
     n_rows = 0
     with _reporting_unwritable(path), path.open("w", newline="", encoding="utf-8") as stream:
@@ -222,14 +222,14 @@ def check_writable(folder: Path) -> None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return `path`, made absolute, or its nearest parent that exists."""
+    """Return the absolute `path` if it exists, otherwise its nearest existing parent."""
     absolute = path.absolute()
     return next(folder for folder in (absolute, *absolute.parents) if folder.exists())
 
 
 @contextlib.contextmanager
 def _reporting_unwritable(path: Path) -> Iterator[None]:
-    """Turn an `OSError` raised in the block into `OutputNotWritable`."""
+    """Translate an `OSError` raised in the context into `OutputNotWritable`."""
     try:
         yield
     except OSError as error:

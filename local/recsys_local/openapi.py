@@ -103,7 +103,7 @@ def _add_response_models(document: dict[str, Any]) -> None:
 
 
 def _add_problems(document: dict[str, Any]) -> None:
-    """Replace FastAPI's description of a validation error by the problem document."""
+    """Replace FastAPI's description of a validation error with that of the problem document."""
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -114,7 +114,7 @@ def _add_problems(document: dict[str, Any]) -> None:
 
 
 def text() -> str:
-    """Return the content of the file."""
+    """Return the OpenAPI document as formatted JSON, which is the content of `openapi.json`."""
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 

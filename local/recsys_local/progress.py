@@ -1,4 +1,4 @@
-"""Show the progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of a long operation: as a bar on a terminal, otherwise as lines of text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TrainingProgress:
     label
         Text in front of every line, such as the job id.
     stream
-        Where to write; standard error by default.
+        Stream to write to. Default: standard error.
     """
 
     def __init__(self, label: str = "", stream: TextIO | None = None) -> None:
@@ -108,16 +108,16 @@ def _detail(progress: records.Progress) -> str:
 
 
 def tracked(items: Iterable[T], label: str, *, total: int) -> Iterator[T]:
-    """Yield `items` unchanged and show how many are done.
+    """Yield `items` unchanged, and show how many have been processed.
 
     Parameters
     ----------
     items
         The items to pass through.
     label
-        What is being done, such as "Recommending".
+        Name of the operation, such as "Recommending".
     total
-        Number of items. On a terminal a bar is drawn; elsewhere a line is printed after each tenth of them.
+        Number of items. On a terminal, a bar is drawn. Otherwise a line is printed after each tenth of the items.
     """
     if sys.stderr.isatty():
         yield from track(items, label, total=total, console=Console(file=sys.stderr))

@@ -1,6 +1,6 @@
 """The file in which the worker publishes the position of every waiting job, for the HTTP process to read.
 
-It is not synced to the disk, and is lost at a restart: the worker writes it again when it has found the files.
+It is not synced to the disk and not kept at a restart, because the worker writes it again when it has found the files.
 """
 
 from __future__ import annotations
@@ -35,14 +35,20 @@ class QueueFile:
         self._positions: dict[str, QueuePosition] = {}
 
     def write(self, positions: Mapping[str, QueuePosition]) -> None:
-        """Replace the positions. On a full disk, the previous ones stay: a position is not worth a training."""
+        """Replace the positions.
+
+        On a full disk, the previous ones are kept, because a failure to publish positions must not stop the training.
+        """
         temporary = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):
             temporary.write_text(json.dumps({job_id: astuple(position) for job_id, position in positions.items()}))
             temporary.replace(self._path)
 
     def position_of(self, job_id: str) -> QueuePosition | None:
-        """Return the position of a job; None if it does not wait, or the worker has not seen its file yet."""
+        """Return the position of a job in the queue.
+
+        None means that the job is not queued, or that the worker has not yet seen its file.
+        """
         return self.positions().get(job_id)
 
     def positions(self) -> Mapping[str, QueuePosition]:

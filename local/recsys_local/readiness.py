@@ -1,4 +1,4 @@
-"""Conditions under which the local service can work; `/health/ready` returns 503 with the reason when one fails."""
+"""Conditions that the local service needs. If one is not met, `/health/ready` returns 503 with the reason."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ WORKER_SILENT_AFTER_S: Final = 30.0
 class DataDirCheck:
     """Checks that the data directory still contains the registry that the service opened.
 
-    SQLite keeps working on a file that was deleted or replaced, so that everything written since would be lost at the
-    end of the process.
+    This is checked because SQLite keeps working on a file that was deleted or replaced, and everything written since
+    then would be lost when the process ends.
     """
 
     registry_file: Path
@@ -71,12 +71,12 @@ class FreeSpaceCheck:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCheck:
-    """Checks that the training worker has reported recently; `silent_s` returns the seconds since its last report."""
+    """Checks that the training worker has reported recently. `silent_s` returns the seconds since its last report."""
 
     silent_s: Callable[[], float]
 
     def __call__(self) -> None:
-        """Raise `NotReady` if the worker is silent."""
+        """Raise `NotReady` if the worker has not reported for too long."""
         silent_s = self.silent_s()
         if silent_s > WORKER_SILENT_AFTER_S:
             raise NotReady(

@@ -1,4 +1,4 @@
-"""The first start with `--sample`: train on the bundled Online Retail data set and show what to do with the model."""
+"""The first start with `--sample`: train on the bundled Online Retail data set, and print commands to try."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SampleRun:
     Parameters
     ----------
     store, registry, settings
-        Those of the running service; the sample is submitted as `POST /v1/train` does it.
+        Those of the running service. The sample is submitted in the same way as an upload with `POST /v1/train`.
     base_url
         Address of the service, for the printed commands.
     """
@@ -60,7 +60,7 @@ class SampleRun:
         threading.Thread(target=self.run, name="sample", daemon=True).start()
 
     def run(self) -> None:
-        """Submit the sample unless an earlier start did, wait for the training, and print the result."""
+        """Submit the sample if no earlier start has done so, wait for the training, and print the result."""
         submitted = self._read_marker()
         if submitted is None:
             submitted = self._submit()
@@ -78,7 +78,7 @@ class SampleRun:
         return self.settings.data_dir / SAMPLE_FILE
 
     def _read_marker(self) -> _Submitted | None:
-        """Return the sample that an earlier start submitted, if its job succeeded or can still succeed."""
+        """Return the sample of an earlier start if its job succeeded or can still succeed, otherwise None."""
         try:
             marker = json.loads(self._marker.read_bytes())
             submitted = _Submitted(str(marker["job_id"]), str(marker.get("api_key") or ""))
@@ -106,7 +106,7 @@ class SampleRun:
         return submitted
 
     def _wait(self, job_id: str) -> Job:
-        """Return the job once it is final. The worker shows the progress meanwhile."""
+        """Wait until the job is in a final state, and return it. The worker shows the progress in the meantime."""
         while not (job := self.registry.get_job(job_id)).state.is_final:
             time.sleep(POLL_S)
         return job
@@ -157,7 +157,7 @@ class _Submitted:
 
 
 def _typical_user(model: ServingModel) -> str:
-    """Return the first customer whose history fills a screen, but is not much longer."""
+    """Return the first user whose history has enough items for the printed example, but not many more."""
     return next(
         user for index, user in enumerate(model.users) if SHOWN_ITEMS <= len(model.seen(index)) <= 2 * SHOWN_ITEMS
     )
@@ -186,7 +186,7 @@ def _with_title(item_id: str) -> str:
 
 
 def commands_to_try(base_url: str, api_key: str, user_id: str, item_id: str) -> str:
-    """Return curl commands that run as they are printed, each on one line.
+    """Return curl commands, each on one line, that a user can copy and run unchanged.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Decide which training comes next, so that no tenant waits long because of another: pure logic, without I/O.
+"""Decide which training job starts next, so that no tenant waits long because of another. This module does no I/O.
 
 Keys take turns. Within the turns, jobs are ordered by fair queueing on their estimated cost.
 """
@@ -26,9 +26,9 @@ class QueuedJob:
     job_id, key_id
         Ids of the job and its key.
     arrived_s
-        When its file arrived, in seconds.
+        Time at which its file arrived, in seconds.
     cost
-        Estimated cost, in any unit; the worker uses the size of the file.
+        Estimated cost, in any unit. The worker uses the size of the file in bytes.
     is_known
         Whether the key has a model or was created by the operator. Other keys are anonymous: a request without a key
         creates one, so that their number is not limited.
@@ -77,11 +77,11 @@ class FairQueue:
         return len(self._known.waiting) + len(self._anonymous.waiting)
 
     def add(self, job: QueuedJob) -> QueuedJob | None:
-        """Add a job. If another job of its key waits, return the older of the two, which is superseded."""
+        """Add a job. If another job of its key is waiting, return the older of the two, which is superseded."""
         previous = self._class_of(job.key_id).waiting.get(job.key_id)
         if previous is not None and previous.arrived_s > job.arrived_s:
             return job
-        # While an anonymous key trains its first model, its next job stays behind it, so that only one of them runs.
+        # While an anonymous key trains its first model, its next job has to wait, so that only one of them runs.
         keys = self._known if job.is_known and job.key_id not in self._anonymous.running else self._anonymous
         if previous is not None and job.key_id not in keys.waiting:
             self.remove(job.key_id)
@@ -94,7 +94,7 @@ class FairQueue:
             keys.remove(key_id)
 
     def start(self) -> QueuedJob | None:
-        """Remove the next job and return it; None if no key with a waiting job may start. Call `finish` at its end."""
+        """Remove and return the next job, or None if no waiting job may start. Call `finish` when it ends."""
         job = self._next()
         if job is not None:
             self._class_of(job.key_id).start(job.key_id)
@@ -159,7 +159,7 @@ class _KeyClass:
     """Finish tag of the last started job of each key."""
     turn_ended_s: dict[str, float] = field(default_factory=dict)
     since_s: dict[str, float] = field(default_factory=dict)
-    """When the wait of each key began."""
+    """Time at which the wait of each key began."""
     virtual_time: float = 0.0
     class_turn_ended_s: float = -math.inf
 
@@ -186,7 +186,7 @@ class _KeyClass:
         self.turn_ended_s[key_id] = self.class_turn_ended_s = now_s
 
     def forget(self) -> None:
-        """Forget past turns. They do not matter to keys that arrive later."""
+        """Forget past turns, because they do not affect keys that arrive later."""
         self.turn_ended_s.clear()
         self.finish_tags.clear()
         self.virtual_time = 0.0
@@ -223,7 +223,7 @@ class _KeyClass:
         return max(min(waits), self.class_turn_ended_s)
 
     def latest_s(self) -> float:
-        """Return the latest time that the class knows of."""
+        """Return the latest time at which a key of the class began to wait or a turn of the class ended."""
         return max((self.class_turn_ended_s, *self.since_s.values(), 0.0))
 
     def copy(self) -> _KeyClass:

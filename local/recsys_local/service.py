@@ -41,7 +41,8 @@ def run_service(
     data_dir
         Data directory; created if it does not exist.
     public_url
-        URL that upload forms point to. Default: the address that the service listens on.
+        URL at which clients reach the service. Upload forms contain it. Default: the address that the service listens
+        on.
     metrics_address
         Where the metrics are exposed.
     sample
@@ -52,9 +53,9 @@ def run_service(
     DataDirInUse, DataDirUnusable
         The data directory is locked by another service, or cannot be written.
     CannotListen
-        The address cannot be listened on.
+        The service cannot listen on the address.
     InvalidSetting
-        A `RECSYS_*` variable is not valid, or asks for the AWS backend.
+        A `RECSYS_*` variable has an invalid value, or selects the AWS backend.
     """
     settings = _local_settings(data_dir)
     limits = ConnectionLimits.of_process()
@@ -110,7 +111,7 @@ def _print_addresses(base_url: str, data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
-    """Checkpoint the registry at the end of the block, which an interrupt usually ends."""
+    """Checkpoint the registry when the context ends, usually because of an interrupt."""
     try:
         yield
     finally:
@@ -120,7 +121,7 @@ def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Make SIGTERM act like Ctrl-C within the block, and end the block without a traceback on either."""
+    """Make SIGTERM act like Ctrl-C within the context. Either of them ends the context without a traceback."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The queue of the training worker: the files that the watcher finds, in the order of the scheduler."""
+"""The queue of the training worker: files that the watcher finds, in the order that the scheduler decides."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ OVERHEAD_BYTES: Final = 1_000_000
 class TrainingQueue:
     """Files that wait for their training.
 
-    Nothing is stored: after a restart, the watcher finds the same files, and the registry knows which are done.
+    The queue is not stored, because after a restart the watcher finds the same files again, and the registry contains
+    the jobs that are done.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ class TrainingQueue:
     watcher
         Finds the files.
     queue_file
-        Where the position of each job is published.
+        File in which the position of each job is published.
     """
 
     def __init__(self, trainer: Trainer, watcher: ObjectWatcher, queue_file: QueueFile) -> None:
@@ -55,8 +56,8 @@ class TrainingQueue:
         Returns
         -------
         list of (ObjectCreated, EndJob)
-            Files that need no training, with the function that ends their job: of final jobs, whose receipt may be
-            missing, and of jobs that a newer file of the same key supersedes.
+            Files that need no training, with the function that ends their job: files whose job is in a final state,
+            because its receipt may be missing, and files that a newer file of the same key supersedes.
 
         Raises
         ------
@@ -71,7 +72,7 @@ class TrainingQueue:
         return ended
 
     def start(self) -> ObjectCreated | None:
-        """Remove the file whose turn it is and return it; None if there is none. Call `finish` after its training."""
+        """Remove and return the file whose turn it is, or None if there is none. Call `finish` after its training."""
         job = self._queue.start()
         if job is None:
             return None
@@ -80,7 +81,7 @@ class TrainingQueue:
         return self._events.pop(job.job_id)
 
     def finish(self) -> None:
-        """Record that the training of the started file ended. If it failed, the watcher finds the file again."""
+        """Record that the training on the started file ended. If it failed, the watcher finds the file again."""
         assert self._running is not None
         self._trained_s += time.monotonic() - self._started_s
         self._trained_cost += self._running.cost

@@ -1,7 +1,7 @@
-"""Find the files that start training jobs by listing the data directory; stands in for S3's object-created events.
+"""Find the files that start training jobs by listing the data directory. It replaces S3's object-created events.
 
-Finding is level-triggered: after a crash, the same listing finds the same files, and the registry knows which of them
-are done.
+The search is level-triggered: after a crash, it finds the same files again, and the registry contains the jobs that are
+done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recsys_train.events import ObjectCreated
 _logger: Final = logging.getLogger("recsys.watcher")
 
 SETTLED_S: Final = 2.0
-"""How long a file in the inbox must be unchanged before it is read, because copying over a network pauses."""
+"""Time for which a file in the inbox must be unchanged before it is read, because copying over a network can pause."""
 _CLOCK_TICK_NS: Final = 1_000_000_000
 """Far more than the resolution of file times: milliseconds on Linux, a second on some network file systems."""
 
@@ -30,7 +30,7 @@ _CLOCK_TICK_NS: Final = 1_000_000_000
 class ObjectWatcher:
     """Finds objects under `uploads/` and `inbox/` that are not marked as done.
 
-    An upload is reported at once. A file in the inbox is reported when two successive looks find it unchanged and it
+    An upload is reported at once. A file in the inbox is reported when two successive listings find it unchanged and it
     has been unchanged for `SETTLED_S` seconds, so that a file is not read while it is being copied.
 
     Parameters
@@ -40,7 +40,7 @@ class ObjectWatcher:
     data_dir
         The data directory.
     clock
-        Tells the time; tests replace it.
+        Returns the current time; replaced in tests.
     """
 
     store: ObjectStore
@@ -69,7 +69,7 @@ class ObjectWatcher:
         return [_event(info) for info in sorted(sources, key=lambda info: (info.arrived_at, info.name))]
 
     def _new_uploads(self) -> list[ObjectInfo]:
-        """List `uploads/`, unless everything in it is done and no file was added since.
+        """List the new files in `uploads/`. The folder is not read if all its files are done and none was added since.
 
         Uploads are created in one step and never overwritten, so that every new one changes the folder's change time.
         Listing thousands of finished uploads twice a second would take a third of a core.
@@ -101,7 +101,10 @@ class ObjectWatcher:
         return info.arrived_at <= after(self.clock(), -SETTLED_S)
 
     def _warn_if_ignored(self, name: str) -> None:
-        """Log once that a file in the inbox will not be read. Hidden files are skipped: other programs create them."""
+        """Log once that a file in the inbox will not be read.
+
+        Hidden files are ignored, because other programs create them.
+        """
         is_hidden = any(part.startswith(".") for part in name.split("/"))
         if not name.startswith(layout.INBOX) or is_hidden or name in self._warned_of:
             return

@@ -1,6 +1,6 @@
 """The worker process of the local service: trains on the files that appear in the data directory.
 
-It ends when its standard input is closed, which happens when the process that started it ends for whatever reason.
+It ends when its standard input is closed, which happens when the process that started it ends for any reason.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _logger: Final = logging.getLogger("recsys.worker")
 
 LOOK_EVERY_S: Final = 0.5
 MAX_LOOK_SHARE: Final = 0.05
-"""Share of the time that an idle worker may spend on looking, however many files there are in the inbox."""
+"""Share of the time that an idle worker may spend on listing files, even if the inbox contains many."""
 SWEEP_EVERY_S: Final = 3600.0
 RETRY_AFTER_S: Final = 5.0
 _STDIN: Final = 0
 
 
 def main() -> None:
-    """Train until the parent process ends."""
+    """Run training jobs until the parent process ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path, required=True)
     data_dir: Path = parser.parse_args().data_dir
@@ -87,14 +87,14 @@ def main() -> None:
 
 
 class LogOnChange:
-    """Lets the worker continue while a store is unavailable, and logs the reason once instead of at every attempt."""
+    """Lets the worker continue while a store is unavailable, and logs the reason once instead of at each attempt."""
 
     def __init__(self) -> None:
         self._last: str | None = None
 
     @contextlib.contextmanager
     def log_on_change(self) -> Iterator[None]:
-        """Suppress `Unavailable` raised in the block, and log it if it differs from the previous one."""
+        """Suppress `Unavailable` raised in the context, and log it if it differs from the previous one."""
         try:
             yield
         except Unavailable as error:
@@ -155,7 +155,7 @@ def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
 
 
 class CurrentJob:
-    """The job in training: shows its progress, and puts it back into the queue when the worker is stopped.
+    """Shows the progress of the current job, and puts the job back into the queue when the worker is stopped.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ class CurrentJob:
         self._job = None
 
     def release(self) -> None:
-        """Put the current job back into the queue without counting the attempt; called from another thread."""
+        """Put the current job back into the queue without counting the attempt. This is called from another thread."""
         job = self._job
         if job is not None:
             with contextlib.suppress(LeaseLost, Unavailable):  # it has just ended, or the attempt is counted after all
@@ -198,7 +198,7 @@ def _use_scratch(folder: Path) -> None:
 
 
 def _beat(heartbeat: Path) -> None:
-    """Update the modification time of the heartbeat file for ever; works on a full disk, too."""
+    """Update the modification time of the heartbeat file at regular intervals, which works even on a full disk."""
     while True:
         with contextlib.suppress(OSError):  # the service notices that the data directory is missing
             heartbeat.touch()

@@ -21,9 +21,9 @@ HEARTBEAT_EVERY_S: Final = 2.0
 RESTART_AFTER_S: Final = 1.0
 """Pause before a worker that ended is started again, so that one that cannot start does not use a whole core."""
 STOP_TIMEOUT_S: Final = 5.0
-"""How long a worker may take to put its job back into the queue; it cannot while it imports TensorFlow."""
+"""Time that a worker may take to put its job back into the queue, which it cannot do while it imports TensorFlow."""
 START_TIMEOUT_S: Final = 600.0
-"""How long a worker may take to its first heartbeat: it imports TensorFlow, perhaps on a busy machine."""
+"""Time that a worker may take until its first heartbeat, because it first imports TensorFlow."""
 _POLL_S: Final = 0.5
 
 
@@ -54,7 +54,7 @@ class WorkerProcess:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the last heartbeat of any worker, or since the start if there was none."""
+        """Seconds since the last heartbeat of a worker, or since the start of this process if there was none."""
         return time.monotonic() - self._heard_s
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -77,7 +77,7 @@ class WorkerProcess:
                 process = self._spawn()
 
     def _wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
-        """Return the worker's exit status; kill the worker if its heartbeat stops."""
+        """Wait until the worker ends, and return its exit status. If its heartbeat stops, the worker is killed."""
         while True:
             try:
                 return process.wait(_POLL_S)

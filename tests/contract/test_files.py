@@ -215,7 +215,7 @@ def test_a_full_disk_is_unavailable_with_the_reason(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Unavailable, match=r"create 'a/b': No space left on device"):
+    with pytest.raises(Unavailable, match=r"create 'a/b' in the object directory: No space left on device"):
         store.create("a/b", b"x")
     assert list(store.list("")) == []
     assert list((root / ".tmp").iterdir()) == []

@@ -56,7 +56,7 @@ def test_a_training_that_runs_out_of_time_is_not_retried(backend: Backend) -> No
     job = backend.finish(event, backend.worker(**LAMBDA))
     assert job.problem is not None
     assert (job.state, backend.fits) == (JobState.FAILED, 1)
-    assert "failed 1 time. Reason of the last failure: the worker ran out of time after 890 s" in job.problem.detail
+    assert "failed 1 time. Reason for the last failure: the worker ran out of time after 890 s" in job.problem.detail
     assert backend.now < after(started, 20 * 60)
 
 

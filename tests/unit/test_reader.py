@@ -211,7 +211,7 @@ def test_an_untrainable_file_is_rejected_with_a_code_and_a_hint(content: bytes, 
 
 
 def test_the_error_names_the_missing_column_and_the_received_ones() -> None:
-    with pytest.raises(InvalidData, match=r"no column item_id, .*Received: 'user_id', 'price'\."):
+    with pytest.raises(InvalidData, match=r"Column item_id is missing, .*Received: 'user_id', 'price'\."):
         read(b"user_id,price\na,b\n")
 
 

@@ -255,7 +255,7 @@ def test_unknown_user_gets_popular_items(model: ServingModel, exclude_seen: bool
 
 
 @pytest.mark.parametrize("user_id", ["", "U0", " u0", "u0 ", "\x00", "日本"])
-def test_user_ids_are_compared_without_normalization(model: ServingModel, user_id: str) -> None:
+def test_user_ids_are_compared_without_normalisation(model: ServingModel, user_id: str) -> None:
     assert recommend(model, user_id, n=1).strategy is Strategy.POPULAR
 
 

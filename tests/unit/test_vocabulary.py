@@ -28,7 +28,7 @@ def test_ids_are_found_at_their_index_and_unknown_ids_are_not_found(ids: list[st
 
 
 @pytest.mark.parametrize("wanted", UNUSUAL_IDS)
-def test_ids_are_compared_without_normalization(wanted: str) -> None:
+def test_ids_are_compared_without_normalisation(wanted: str) -> None:
     assert Vocabulary.of(UNUSUAL_IDS).find(wanted) == UNUSUAL_IDS.index(wanted)
     assert Vocabulary.of([each for each in UNUSUAL_IDS if each != wanted]).find(wanted) is None
     assert wanted in Vocabulary.of(UNUSUAL_IDS)

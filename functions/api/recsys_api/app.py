@@ -40,13 +40,13 @@ def create_app(
     Parameters
     ----------
     registry
-        Stores keys, jobs and model versions.
+        Registry of keys, jobs and model versions.
     store
-        Stores uploads.
+        Object store of the uploads.
     settings
         Limits and retention times.
     clock
-        Current time, for tests.
+        Returns the current time.
     on_request_end
         Called with the `RequestContext` of each finished request, for example to record metrics.
 
@@ -87,11 +87,12 @@ def create_router(
     readiness_checks: Sequence[ReadinessCheck] = (),
     find_position: FindPosition = lambda _job_id: None,
 ) -> APIRouter:
-    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
+    """Create a router with every route of the function.
 
-    `find_position` returns the position of a job in the queue. The default returns None, because SQS has no positions.
+    The app that includes the router must have been set up by `recsys.http.problems.install`. `find_position` returns
+    the position of a job in the queue. The default returns None, because SQS has no positions.
     """
-    # Without a cache, because a change to a key must see the changes before it.
+    # Without a cache, because a change to a key must be based on the current record.
     authenticator = Authenticator(registry, clock=clock)
     key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
     training_key = required_key(authenticator, scope=Scope.TRAIN)

@@ -1,4 +1,4 @@
-"""Lambda entry point of the function `api`, on the AWS adapters."""
+"""Lambda entry point of the function `api`, with the AWS adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs as the key's owner sees them: look one up, and wait until it is final."""
+"""Look up a job for the owner of its key, and wait until the job is in a final state."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PAUSE_GROWTH: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class QueuePosition:
-    """Where a queued job stands.
+    """Position of a queued job, and its estimated waiting time.
 
     Parameters
     ----------
     position
         1 for the job that is trained next.
     wait_s
-        Estimated time until its training starts, in seconds; None before the first estimate is possible.
+        Estimated time until its training starts, in seconds. None if no estimate is possible yet.
     """
 
     position: int
@@ -40,16 +40,16 @@ class QueuePosition:
 
 
 FindPosition = Callable[[str], QueuePosition | None]
-"""Returns where the job with an id stands; None if that is not known."""
+"""Returns the position of the job with the given id, or None if it is unknown."""
 
 
 def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:
-    """Return a job of `key`.
+    """Return the job with this id if it belongs to `key`.
 
     Raises
     ------
     JobNotFound
-        The job does not exist or belongs to another key; the message is the same for both.
+        The job does not exist or belongs to another key. The message is the same for both.
     """
     missing = JobNotFound("This key has no such job.", hint="Use the job_id that POST /v1/train returned.")
     if not _JOB_ID.fullmatch(job_id):
@@ -71,7 +71,7 @@ async def wait_until_final(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     timer: Callable[[], float] = time.monotonic,
 ) -> Job:
-    """Poll a job until its state is final or the time is over.
+    """Poll a job until its state is final or the time has elapsed, and return it.
 
     The function does not raise: the job was accepted, and the response must tell the caller the new key. It ignores a
     registry that does not respond, and returns early if the server shuts down and cancels the request.
@@ -79,18 +79,18 @@ async def wait_until_final(
     Parameters
     ----------
     registry
-        Where the job is looked up, in a thread.
+        Registry that contains the job. It is read in a thread.
     job
         The job as last seen.
     timeout_s
         Longest time to wait, in seconds. If it is 0 or negative, `job` is returned at once.
     sleep, timer
-        Pause and monotonic clock, for tests.
+        Pause function and monotonic clock; replaced in tests.
 
     Returns
     -------
     Job
-        The job as last seen, in a final state unless the time is over.
+        The job as last seen, in a final state unless the time has elapsed.
 
     Examples
     --------

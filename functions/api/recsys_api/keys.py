@@ -1,4 +1,4 @@
-"""Operations of a key's owner on the key and on its model versions."""
+"""Operations that the owner of an API key performs on the key and on its model versions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ _VERSION: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}\.[0-9]{{1,9}}")
 
 
 def rotate(registry: Registry, key: KeyRecord, *, overlap_s: float) -> ApiKey:
-    """Give `key` a new secret; the previous one remains valid for `overlap_s` seconds."""
+    """Replace the secret of `key`, and return the new API key.
+
+    The previous one remains valid for `overlap_s` seconds.
+    """
     api_key = ApiKey.mint(key.key_id)
     registry.rotate_key(key.key_id, api_key.sha256(), overlap_s=overlap_s)
     return api_key
 
 
 def claim(registry: Registry, claim_token: str) -> ApiKey:
-    """Exchange a claim token for the first secret of the key that its import created; the token works once.
+    """Exchange a claim token for the API key that an import created. A token can be used only once.
 
     Raises
     ------
@@ -45,7 +48,7 @@ def activate(registry: Registry, key: KeyRecord, version: str) -> KeyRecord:
     Raises
     ------
     VersionNotFound
-        The key has no such version, or the text does not have the format of a version.
+        The key has no such version, or `version` does not have the format of a version name.
     """
     if not _VERSION.fullmatch(version):
         raise VersionNotFound("This key has no such model version.")
@@ -55,12 +58,12 @@ def activate(registry: Registry, key: KeyRecord, version: str) -> KeyRecord:
 def create_scoped(
     registry: Registry, key: KeyRecord, *, name: str, scope: Scope, origins: Sequence[str], now: Timestamp
 ) -> tuple[ScopedApiKey, ScopedKey]:
-    """Create a scoped key of `key`, and return its text together with the stored record.
+    """Create a scoped key of `key`, and return it in clear text together with the stored record.
 
     Raises
     ------
     TooManyScopedKeys
-        The key has as many scoped keys as it may have.
+        The key already has the maximum number of scoped keys.
     """
     minted = ScopedApiKey.mint(scope, key.key_id)
     stored = ScopedKey(minted.scoped_key_id, name, scope, minted.sha256(), now, tuple(origins))

@@ -1,4 +1,4 @@
-"""JSON bodies of the routes. Request models are strict: no unknown fields, no numbers in quotes."""
+"""JSON bodies of the routes. Request models are strict: they reject unknown fields, and numbers in quotes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Request(BaseModel):
 
 
 class UploadRequest(_Request):
-    """Options of an upload form, and how to read its file; see `POST /v1/train`."""
+    """Options of an upload form, and options for reading its file, as for `POST /v1/train`."""
 
     gzip: Annotated[bool, Field(description="Whether the file is compressed with gzip.")] = False
     user: Annotated[str | None, Field(description=OPTION_TEXTS["user"])] = None
@@ -83,7 +83,7 @@ class RotateRequest(_Request):
 
 
 class ClaimRequest(_Request):
-    """A claim token."""
+    """Body of a request that claims an API key."""
 
     claim_token: Annotated[
         str, Field(min_length=1, max_length=200, description="`claim_token` from the receipt of the import.")
@@ -102,17 +102,16 @@ class ScopedKeyRequest(_Request):
 
     name: Annotated[
         str,
-        Field(
-            min_length=1, max_length=100, pattern=_PRINTABLE, description="What you call the key, such as `shop page`."
-        ),
+        Field(min_length=1, max_length=100, pattern=_PRINTABLE, description="Name of the key, such as `shop page`."),
     ]
     # Not strict, because JSON has no enumerations.
     scope: Annotated[
         Scope,
         Field(
             strict=False,
-            description="`recommend` creates a publishable key, which may be part of a web page and only requests "
-            "recommendations. `train` creates a key that uploads data and reads its training jobs.",
+            description="`recommend` creates a publishable key, which may be part of a web page and permits only "
+            "requests for recommendations. `train` creates a key that permits uploading data and reading its training "
+            "jobs.",
         ),
     ]
     origins: Annotated[
@@ -131,14 +130,16 @@ class ScopedKeyRequest(_Request):
         for origin in origins:
             if not is_origin(origin):
                 raise ValueError(
-                    "an origin has no default port: write https://shop.example, not https://shop.example:443"
+                    "an origin must not contain the default port: write https://shop.example, not https://shop.example:443"
                 )
         return list(dict.fromkeys(origins))
 
     @model_validator(mode="after")
     def _check_scope(self) -> Self:
         if self.origins and self.scope is not Scope.RECOMMEND:
-            raise ValueError("only keys with the scope `recommend` can be used by web pages, so only they have origins")
+            raise ValueError(
+                "only keys with the scope `recommend` can have origins, because only they can be used by web pages"
+            )
         return self
 
 
@@ -182,13 +183,13 @@ class ProgressBody(BaseModel):
         Field(description="Current step: `reading`, `choosing`, `fitting`, `evaluating`, `refitting` or `publishing`."),
     ]
     epoch: Annotated[int | None, Field(description="Completed epochs; null outside of `fitting` and `refitting`.")]
-    epochs: Annotated[int | None, Field(description="Largest number of epochs; training can stop earlier.")]
+    epochs: Annotated[int | None, Field(description="Maximum number of epochs; training can stop earlier.")]
     loss: Annotated[float | None, Field(description="Mean training loss of the last completed epoch.")]
     validation_ndcg: Annotated[float | None, Field(description="NDCG@20 on the validation data; null if not measured.")]
 
     @classmethod
     def of(cls, progress: Progress) -> ProgressBody:
-        """Convert the progress of a job."""
+        """Return the body that describes the progress of a job."""
         return cls(
             phase=progress.phase,
             epoch=progress.epoch,
@@ -224,8 +225,8 @@ class JobBody(BaseModel):
     queue_position: Annotated[
         int | None,
         Field(
-            description="Position in the queue of a machine, 1 for the training that starts next; it can grow, because "
-            "keys take turns. null unless the job is queued, and always null on AWS."
+            description="Position in the queue of the local service; 1 starts next. It can increase, because keys take "
+            "turns. Null unless the job is queued, and always null on AWS."
         ),
     ]
     estimated_wait_s: Annotated[
@@ -237,7 +238,10 @@ class JobBody(BaseModel):
 
     @classmethod
     def of(cls, job: Job, *, position: int | None = None, wait_s: int | None = None) -> JobBody:
-        """Convert a job for its owner. `position` and `wait_s` are those of a queued job."""
+        """Return the body that describes a job.
+
+        `position` and `wait_s` are the position of a queued job and its estimated waiting time, or None.
+        """
         return cls(
             job_id=job.job_id,
             key_id=job.key_id,
@@ -272,7 +276,7 @@ class ModelsBody(BaseModel):
 
     @classmethod
     def of(cls, key: KeyRecord, versions: list[ModelVersion]) -> ModelsBody:
-        """Convert the versions of `key`."""
+        """Return the body that lists the model versions of `key`."""
         models = [
             ModelBody(
                 version=version.version,
@@ -309,7 +313,7 @@ class KeyBody(BaseModel):
 
     @classmethod
     def of(cls, key: KeyRecord, *, now: Timestamp) -> KeyBody:
-        """Convert a key record for its owner at the time `now`."""
+        """Return the body that describes a key at the time `now`."""
         is_overlapping = key.previous_expires_at is not None and now < key.previous_expires_at
         return cls(
             key_id=key.key_id,
@@ -340,7 +344,7 @@ class ScopedKeyBody(BaseModel):
 
     @classmethod
     def of(cls, key: ScopedKey) -> ScopedKeyBody:
-        """Convert a scoped key for its owner."""
+        """Return the body that describes a scoped key."""
         return cls(**_scoped_key_members(key))
 
 
@@ -351,7 +355,7 @@ class ScopedKeyIssued(ScopedKeyBody):
 
     @classmethod
     def issued(cls, key: ScopedKey, text: str) -> ScopedKeyIssued:
-        """Convert a new scoped key, with its text, for its owner."""
+        """Return the body that describes a new scoped key. `text` is the key in clear text."""
         return cls(**_scoped_key_members(key), api_key=text)
 
 

@@ -31,7 +31,7 @@ _VERSION_LENGTH: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """A file to serve.
+    """A static file of the API documentation.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class StaticFile:
 
     @property
     def version(self) -> str:
-        """Start of the content's SHA-256, which is part of the file's URL and its ETag."""
+        """First digits of the content's SHA-256, which are part of the file's URL and of its ETag."""
         return hashlib.sha256(self.content).hexdigest()[:_VERSION_LENGTH]
 
 
@@ -66,7 +66,7 @@ def asset(name: str) -> StaticFile:
 
 @cache
 def page(name: str) -> StaticFile:
-    """Return `SWAGGER_UI` or `REDOC`, whose asset URLs contain the versions of the assets.
+    """Return the HTML page `SWAGGER_UI` or `REDOC`. The URLs of its assets contain their versions.
 
     The URLs are relative, so that they work behind any path prefix.
     """
@@ -78,7 +78,7 @@ def page(name: str) -> StaticFile:
 
 @cache
 def openapi() -> StaticFile:
-    """Return the document of both functions' routes, which `python -m recsys_local.openapi` generates."""
+    """Return the OpenAPI document of both functions, which `python -m recsys_local.openapi` generates."""
     return StaticFile(files("recsys").joinpath("openapi.json").read_bytes(), "application/json")
 
 

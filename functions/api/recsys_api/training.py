@@ -1,7 +1,7 @@
-"""Training requests: register a key, create a job, then store the file, whose arrival starts the training.
+"""Accept training requests: register a key, create a job, and store the file, whose arrival starts the training.
 
-Each step can fail on its own. A key or a job without a file expires, and a file is never stored without the job that
-says whose it is.
+Each step can fail on its own. This does no harm, because a key or a job without a file expires, and because a file is
+stored only after the job that assigns it to a key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 
 UPLOAD_VALID_S: Final = 3600
-"""How long an upload form is valid, in seconds."""
+"""Time for which an upload form is valid, in seconds."""
 
 _ANONYMOUS: Final = "anonymous"
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -48,7 +48,7 @@ class NewFile:
     gzipped
         Whether `content` is compressed with gzip.
     options
-        How to read the file.
+        Options for reading the file.
     """
 
     content: BinaryIO
@@ -58,7 +58,7 @@ class NewFile:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the content and the options; that of the content if there are no options."""
+        """Digest of the content and the options, or of the content alone if no option is set."""
         options = self.options.to_json()
         if not options:
             return self.sha256
@@ -74,18 +74,18 @@ class Accepted:
 
 
 class Training:
-    """Accepts files to train on.
+    """Accepts files for training.
 
     Parameters
     ----------
     registry
-        Stores keys and jobs.
+        Registry of keys and jobs.
     store
-        Stores the files.
+        Object store of the files.
     settings
-        Size limits, and when jobs and unused keys expire.
+        Size limits, and lifetimes of jobs and unused keys.
     clock
-        Current time, from which creation and expiry times are set.
+        Returns the current time, for creation and expiry times.
     """
 
     def __init__(self, registry: Registry, store: ObjectStore, settings: Settings, clock: Clock = utc_now) -> None:
@@ -95,10 +95,10 @@ class Training:
         self._clock = clock
 
     def accept(self, file: NewFile, *, key: KeyRecord | None, idempotency_key: str | None) -> Accepted:
-        """Store a file and queue the job that trains on it.
+        """Store a file, and queue the job that trains a model on it.
 
-        A repeated request with the same idempotency key and file returns the first request's job and key. It completes
-        the first request if that failed before the file was stored.
+        A repeated request with the same idempotency key and file returns the first request's job and key. If the first
+        request failed before the file was stored, the repeated one completes it.
 
         Parameters
         ----------
@@ -165,7 +165,10 @@ class Training:
         return Accepted(job, api_key), form
 
     def _check_same_file(self, job_id: str, file: NewFile) -> None:
-        """Reject another file before a key is created for it, which would be left behind without a job."""
+        """Raise `IdempotencyMismatch` if the job `job_id` exists and belongs to a different file.
+
+        This is checked before a key is created, because that key would be left without a job.
+        """
         try:
             _check_fingerprint(self._registry.get_job(job_id), file)
         except JobNotFound:
@@ -219,7 +222,8 @@ def check_idempotency_key(text: str, *, anonymous: bool) -> None:
     """
     if not _IDEMPOTENCY_KEY.fullmatch(text):
         raise InvalidRequest(
-            "Idempotency-Key must be 1 to 255 visible ASCII characters.",
+            "Idempotency-Key must be 1 to 255 visible ASCII characters. "
+            f"Received: {len(text)} characters, or an invalid one.",
             code="invalid-idempotency-key",
             hint=_UUID_HINT,
         )
@@ -238,7 +242,7 @@ def _check_fingerprint(job: Job, file: NewFile) -> None:
 
 
 def _check_unchanged(record: KeyRecord, api_key: ApiKey) -> None:
-    """Raise `Conflict` if the derived key is no longer valid, because the response would contain a useless key."""
+    """Raise `Conflict` if the derived key was rotated or revoked, because the response would contain an invalid key."""
     if record.revoked_at is not None or record.secret_sha256 is None or not api_key.matches(record.secret_sha256):
         raise Conflict(
             "The key that this Idempotency-Key created has been rotated or revoked.",

@@ -28,8 +28,8 @@ _MULTIPART: Final = "multipart/form-data"
 _HOW_TO_SEND: Final = "Send the file as a form (`curl -F file=@orders.csv`) or as the body with Content-Type: text/csv."
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _DAMAGED_GZIP_MAGIC: Final = b"\x1f" + "\N{REPLACEMENT CHARACTER}".encode()
-"""What API Gateway makes of gzip that was sent as `text/*`: it decodes the body as UTF-8."""
-_IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # not tuned; the whole upload on Lambda, whose limit is 4 MiB
+"""Start of gzip that was sent as `text/*`, because API Gateway decodes such a body as UTF-8."""
+_IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # not tuned; on Lambda, no upload is larger than 4 MiB
 _HASH_CHUNK_BYTES: Final = 1024 * 1024
 _FILE: Final = "file"
 _OPTIONS: Final = tuple(field.name for field in fields(FileOptions))
@@ -39,7 +39,7 @@ _MAX_ECHO: Final = 80
 
 @asynccontextmanager
 async def received(request: Request, *, max_bytes: int, query_options: dict[str, str]) -> AsyncIterator[NewFile]:
-    """Read the uploaded file of a request; it is deleted when the context ends.
+    """Receive the uploaded file of a request, and yield it. It is deleted when the context ends.
 
     Parameters
     ----------
@@ -60,8 +60,7 @@ async def received(request: Request, *, max_bytes: int, query_options: dict[str,
     EmptyUpload
         The file is empty.
     InvalidRequest
-        The multipart body is malformed, or holds anything but one file named `file` and options, or an option is not
-        valid.
+        The multipart body is malformed, has parts other than one `file` and the options, or contains an invalid option.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -104,7 +103,7 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
 
 
 class _StrictFormParser(MultiPartParser):
-    """A multipart parser that rejects a form without its closing boundary, such as one that was cut off.
+    """A multipart parser that rejects a form without its closing boundary, for example a truncated one.
 
     python-multipart accepts such a form without its last part, whose temporary file Starlette would not close. An error
     raised while Starlette parses makes it close every file.
@@ -118,7 +117,7 @@ class _StrictFormParser(MultiPartParser):
         self._is_complete = False
 
     def on_end(self) -> None:
-        """Note the closing boundary (callback of python-multipart)."""
+        """Record that the closing boundary was received. This is a callback of python-multipart."""
         self._is_complete = True
 
     async def _until_closing_boundary(self, stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -140,7 +139,8 @@ def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
         if name != _FILE and name not in options
     ]
     if any(name == _FILE and isinstance(value, str) for name, value in parts):
-        errors.append(FieldError("not-a-file", f"The part {_FILE} is text. Put an @ before the file's name."))
+        detail = f"Expected the part {_FILE} to be a file. Received text. With curl, put an @ before the file name: "
+        errors.append(FieldError("not-a-file", f"{detail}-F {_FILE}=@orders.csv."))
     raise InvalidRequest(
         f"Expected one file named {_FILE}, and each option at most once. Received: {len(parts)} part(s).",
         code="invalid-multipart",
@@ -150,7 +150,7 @@ def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
 
 
 def _describe(file: BinaryIO, max_bytes: int, options: FileOptions) -> NewFile:
-    """Check the file's size, detect gzip by its magic bytes and compute the digest."""
+    """Check the file's size, detect gzip by its magic bytes, compute the digest, and return the described file."""
     file.seek(0, io.SEEK_END)
     size_bytes = file.tell()
     if size_bytes == 0:

@@ -32,8 +32,8 @@ from recsys_recommend.schemas import BatchRequest, ListParameters, Recommendatio
 
 _JSON: Final = "application/json"
 _DESCRIPTIONS: Final = {
-    404: "The model does not know the item.",
-    409: "The key has no published model yet. Retry after the seconds in `Retry-After`.",
+    404: "The model does not contain the item.",
+    409: "The key has no published model yet. Retry after the number of seconds in `Retry-After`.",
     503: "The model's files are damaged, or a storage backend did not respond. See `Retry-After`.",
 }
 
@@ -53,9 +53,9 @@ def create_app(
     Parameters
     ----------
     registry
-        Where key records are read.
+        Source of the key records.
     store
-        Where models are read.
+        Source of the models.
     settings
         Cache sizes and lifetimes.
     on_request_end
@@ -65,7 +65,7 @@ def create_app(
     record_detail
         Called with the name and the value of each metric of the caches; see `ModelCache` and `ResponseCache`.
     stale_while_loading_s
-        How long the previous version of a model serves requests while the current one loads, in seconds.
+        Longest time for which the previous version of a model serves requests while the current one loads, in seconds.
 
     Returns
     -------
@@ -109,9 +109,10 @@ def create_router(
     record_detail: RecordDetail = lambda _name, _value: None,
     stale_while_loading_s: float = math.inf,
 ) -> APIRouter:
-    """Create a router with every route of the function, for an app set up by `recsys.http.problems.install`.
+    """Create a router with every route of the function.
 
-    `clock` and `timer` are for tests. The other parameters are those of `create_app`.
+    The app that includes the router must have been set up by `recsys.http.problems.install`. `clock` and `timer` are
+    replaced in tests. The other parameters are those of `create_app`.
     """
     service = _Recommendations(
         ModelCache(
@@ -138,8 +139,8 @@ def create_router(
         """Rank items for a user, for a basket, or for a user with recent interactions.
 
         A user of the training data gets personal recommendations. An unknown user gets recommendations based on
-        `recent_items`, or the most popular items if the model knows none of these. An unknown user is never an error.
-        `strategy` in the response states which of these applied.
+        `recent_items`, or the most popular items if the model contains none of these. An unknown user is never an
+        error. `strategy` in the response states which of these applied.
         """
         return await service.respond(key, UserQuery.of(body))
 
@@ -169,9 +170,9 @@ def create_router(
         item_id: Annotated[str, Path(description="The item's id, percent-encoded once. It can contain `%2F`.")],
         parameters: Annotated[ListParameters, Query()],
     ) -> Response:
-        """Rank the items that go best with an item.
+        """Rank the items that are most similar to an item.
 
-        These are the items recommended to a user whose only interaction is with it.
+        The result equals the recommendations for a user whose only interaction is with this item.
         """
         return await service.respond(key, SimilarItemsQuery.of(item_id, parameters))
 

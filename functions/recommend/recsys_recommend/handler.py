@@ -1,4 +1,4 @@
-"""Lambda entry point of the function `recommend`, on AWS adapters that do not need boto3."""
+"""Lambda entry point of the function `recommend`, with AWS adapters that do not need boto3."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STALE_WHILE_LOADING_S: Final = 2.0
 
 
 def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) -> LambdaHandler:
-    """Return the Lambda handler on the given storage."""
+    """Return the Lambda handler for the given registry and object store."""
     telemetry = LambdaTelemetry(
         "recommend", per_route_metrics=settings.per_route_metrics, detailed_metrics=settings.detailed_metrics
     )

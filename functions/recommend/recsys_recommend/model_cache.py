@@ -26,7 +26,7 @@ RecordDetail = Callable[[str, float], None]
 
 
 class LoadedModel(NamedTuple):
-    """A model in memory and its name."""
+    """A model in memory, together with its name."""
 
     name: ModelName
     model: ServingModel
@@ -38,7 +38,7 @@ class _Loading(NamedTuple):
 
 
 class ModelCache:
-    """Loads models on demand and keeps them in memory. Not thread-safe: use it from one event loop.
+    """Loads models on demand and keeps them in memory. It is not thread-safe: use it from one event loop.
 
     While the current version of a model loads, the previous version serves requests, so that a new version does not
     make any request wait.
@@ -46,21 +46,21 @@ class ModelCache:
     Parameters
     ----------
     load
-        Reads a model; raises `ArtifactDamaged` or `Unavailable`. It runs in a thread.
+        Reads a model, in a thread. It raises `ArtifactDamaged` or `Unavailable` if that fails.
     max_bytes
         Memory for all models together, as counted by `ServingModel.size_bytes`. A larger model is loaded for each
         request and not kept.
     stale_while_loading_s
-        How long the previous version may serve requests while the current one loads, in seconds; after that, requests
-        wait. Unlimited on a server. Lambda freezes the loading thread between two requests, so there a request has to
-        wait for it from time to time.
+        Longest time for which the previous version serves requests while the current one loads, in seconds. After that,
+        requests wait. A server needs no limit. On Lambda, a request has to wait for the loading thread from time to
+        time, because Lambda freezes that thread between two requests.
     count_metric
         Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
     record_detail
         Called with `ModelCacheHit` or `ModelCacheMiss` and 1 for each request, and with `ModelCacheBytes` and the
         memory in use after each load.
     timer
-        Monotonic seconds, for tests.
+        Returns monotonic seconds; replaced in tests.
     """
 
     def __init__(
@@ -91,12 +91,13 @@ class ModelCache:
         Parameters
         ----------
         name
-            The key's current version.
+            Name of the key's current version.
 
         Returns
         -------
         LoadedModel
-            The requested version, or the version of the same key that was loaded last; its `name` tells which.
+            The requested version, or the version of the same key that was loaded last. Its `name` identifies the
+            version.
 
         Raises
         ------
@@ -129,7 +130,7 @@ class ModelCache:
             return _previous_or_raise(previous, error)
 
     def _start_loading(self, name: ModelName) -> _Loading:
-        """Start loading a model, unless that is under way."""
+        """Start loading a model unless it is already being loaded, and return the load in progress."""
         loading = self._loading.get(name)
         if loading is None:
             task = asyncio.create_task(self._load_and_keep(name))

@@ -1,4 +1,4 @@
-"""Queries to a model, as values, and their responses.
+"""Queries to a model, as immutable values, and the bodies of their responses.
 
 A response is built from plain dictionaries, because validating it with Pydantic would cost more than computing it: a
 response can have 1,000 items.
@@ -40,7 +40,7 @@ class UserQuery:
 
     @classmethod
     def of(cls, body: RecommendationRequest) -> UserQuery:
-        """Convert a request.
+        """Create the query that a request describes.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class UserQuery:
 
     @classmethod
     def of_entry(cls, entry: BatchEntry, defaults: BatchRequest) -> UserQuery:
-        """Convert a request of a batch, whose own options override the batch's."""
+        """Create the query for one request in a batch. Its own options take precedence over those of the batch."""
         return cls(
             entry.user_id,
             entry.recent_items,
@@ -63,7 +63,7 @@ class UserQuery:
         )
 
     def run(self, model: ServingModel) -> dict[str, Any]:
-        """Return a `RecommendationsBody`."""
+        """Compute the recommendations, and return a `RecommendationsBody`."""
         recommendations = recommender.recommend(
             model,
             self.user_id,
@@ -88,18 +88,18 @@ class UserQuery:
 
 @dataclass(frozen=True, slots=True)
 class BatchQuery:
-    """A batch of queries for recommendations. It has at least one."""
+    """A batch of at least one query for recommendations."""
 
     queries: list[UserQuery]
 
     @classmethod
     def of(cls, body: BatchRequest) -> BatchQuery:
-        """Convert a request.
+        """Create the query that a request describes.
 
         Raises
         ------
         InvalidRequest
-            An entry has neither a user nor recent items, or the batch requests too many items in total.
+            A request in the batch has neither a user nor recent items, or the batch requests too many items in total.
         """
         for index, entry in enumerate(body.requests):
             _check_subject(entry, at=f"/requests/{index}")
@@ -141,16 +141,16 @@ class SimilarItemsQuery:
 
     @classmethod
     def of(cls, item_id: str, parameters: ListParameters) -> SimilarItemsQuery:
-        """Convert a request."""
+        """Create the query that a request describes."""
         return cls(item_id, parameters.n, parameters.exclude_items)
 
     def run(self, model: ServingModel) -> dict[str, Any]:
-        """Return a `SimilarBody`.
+        """Compute the similar items, and return a `SimilarBody`.
 
         Raises
         ------
         ItemNotFound
-            The model does not know the item.
+            The model does not contain the item.
         """
         items = recommender.similar(model, self.item_id, n=self.n, exclude_items=self.exclude_items)
         return {"item_id": self.item_id, "model_version": model.version, "items": _items(items)}
@@ -169,11 +169,11 @@ class PopularQuery:
 
     @classmethod
     def of(cls, parameters: ListParameters) -> PopularQuery:
-        """Convert a request."""
+        """Create the query that a request describes."""
         return cls(parameters.n, parameters.exclude_items)
 
     def run(self, model: ServingModel) -> dict[str, Any]:
-        """Return a `PopularBody`."""
+        """Compute the most popular items, and return a `PopularBody`."""
         recommendations = recommender.popular(model, n=self.n, exclude_items=self.exclude_items)
         return {"model_version": recommendations.model_version, "items": _items(recommendations.items)}
 
@@ -188,7 +188,10 @@ def to_json(body: dict[str, Any]) -> bytes:
 
 
 def _check_subject(request: RecommendationRequest | BatchEntry, *, at: str) -> None:
-    """Raise `InvalidRequest` unless the request has a user or recent items; `at` is its JSON pointer."""
+    """Raise `InvalidRequest` if the request has neither a user nor recent items.
+
+    `at` is the JSON pointer of the request in the body.
+    """
     if request.user_id is None and not request.recent_items:
         detail = "Expected a user_id, or recent_items for a basket without a user. Received neither."
         raise InvalidRequest(

@@ -17,7 +17,7 @@ _OVERHEAD_BYTES: Final = 300
 
 
 class ResponseCache:
-    """Cache of responses by model version and query.
+    """Cache of responses. A response is identified by the model version and the query.
 
     The cache key is a digest of everything that a response depends on, including the API key's id and the model
     version, so a response is never served to another key or from another version.

@@ -1,4 +1,4 @@
-"""JSON bodies and query parameters of the routes. They are strict: no unknown fields, no numbers as ids."""
+"""JSON bodies and query parameters of the routes. They are strict: they reject unknown fields, and numbers as ids."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class RecommendationRequest(BaseModel):
 
 
 class BatchEntry(BaseModel):
-    """A request of a batch."""
+    """One request in a batch."""
 
     model_config = _NamesUserOrItems
 

@@ -1,4 +1,4 @@
-"""Build a model version: read a CSV, fit, and write the files into a folder. Publishing them is up to the caller."""
+"""Build a model version: read a CSV, fit, and write the files into a folder. The caller publishes them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def build_version(
     options: FileOptions | None = None,
     time_left_s: Callable[[], float] = lambda: math.inf,
 ) -> BuiltVersion:
-    """Train on a file and write all files of a version, which `recsys.model.artifact` lists.
+    """Train on a file, and write all files of a model version. `recsys.model.artifact` lists them.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def build_version(
     on_progress
         Called at the start of each phase and after each epoch. An exception that it raises ends the training.
     options
-        How to read the file. What is not declared is detected.
+        Options for reading the file. Undeclared ones are detected.
     time_left_s
         Returns the seconds until the process is terminated from outside; fitting takes at most two thirds of them.
 
@@ -92,7 +92,7 @@ def build_version(
     Raises
     ------
     InvalidData
-        The file cannot be trained on; nothing was written.
+        The file cannot be used for training. Nothing was written.
     """
     on_progress(Progress("reading"))
     with open_source() as stream:
@@ -180,7 +180,7 @@ def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, s
 
 
 def _describe_protocol(result: FitResult, *, has_times: bool) -> dict[str, Any]:
-    """Describe how the quality was measured; each metric has an entry under its own name."""
+    """Return a description of how the quality was measured, with one entry per metric under the name of the metric."""
     return {
         "split": _LAST_HELD_OUT if has_times else _RANDOM_HELD_OUT,
         "evaluated_users": result.evaluated_users,

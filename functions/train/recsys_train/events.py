@@ -1,4 +1,4 @@
-"""Process "object created" events, the only way in which a training job starts, for uploads and drops."""
+"""Process "object created" events. Every training job starts with one, whether its file was uploaded or dropped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _logger: Final = logging.getLogger("recsys.train")
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
-    """Event: an object was written to the store.
+    """The event that an object was written to the store.
 
     Parameters
     ----------
@@ -31,7 +31,8 @@ class ObjectCreated:
     version
         Identifies this write among all writes of the name.
     data_timestamp
-        `<timestamp>#<tiebreak>`: tells which of two files contains the newer data.
+        Time at which the data arrived, as `<timestamp>#<tiebreak>`. Of two files, the one with the greater text has the
+        newer data.
     """
 
     name: str
@@ -40,7 +41,7 @@ class ObjectCreated:
 
 
 def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
-    """Train on an object and, if it was dropped into the inbox, write the receipt.
+    """Train a model on an object, and write the receipt if the object was dropped into the inbox.
 
     The function is idempotent: a repeated event changes nothing.
 
@@ -54,13 +55,15 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     Returns
     -------
     Job or None
-        The final job. None if the object does not start a training job, which is logged with the reason: its name
-        is invalid or not that of a source, or no job was created for this upload.
+        The final job. None if the object does not start a training job, because its name is invalid or not that of a
+        source, or because no job was created for this upload. The reason is logged.
 
     Raises
     ------
-    JobBusy, LeaseLost, Unavailable
-        Retry later.
+    JobBusy, LeaseLost
+        Another worker works on the job. Retry later.
+    Unavailable
+        The object store or the registry did not respond. Retry later.
     """
     job = find_or_create_job(event, trainer)
     if job is None:
@@ -69,19 +72,21 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
 
 
 def supersede(event: ObjectCreated, trainer: Trainer) -> Job | None:
-    """End the job of an object as superseded without training, because a newer file of its key waits.
+    """End the job of an object as superseded, without training, because a newer file of the same key waits.
 
-    The receipt of a drop is written. A job that is final already keeps its outcome.
+    If the object was dropped, the receipt is written. A job that is already in a final state keeps its outcome.
 
     Returns
     -------
     Job or None
-        The final job; None if the object does not start a training.
+        The final job, or None if the object does not start a training job.
 
     Raises
     ------
-    JobBusy, Unavailable
-        Retry later.
+    JobBusy
+        Another worker works on the job. Retry later.
+    Unavailable
+        The object store or the registry did not respond. Retry later.
     """
     job = find_or_create_job(event, trainer)
     if job is None:
@@ -90,7 +95,7 @@ def supersede(event: ObjectCreated, trainer: Trainer) -> Job | None:
 
 
 def _receipted(job: Job, trainer: Trainer) -> Job:
-    """Write the receipt of a final job if it was dropped and has none."""
+    """Write the receipt of a final job if its file was dropped and has no receipt yet. Return the job."""
     if job.receipt_name is not None and job.receipted_at is None:
         write_receipt(job, trainer.store, trainer.registry, trainer.clock)
     return job
@@ -99,7 +104,7 @@ def _receipted(job: Job, trainer: Trainer) -> Job:
 def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
     """Return the job of an upload, or create a job for a drop. If there is no job, log why and return None.
 
-    The job of a drop is created once, however often the event is repeated.
+    The job of a drop is created only once, even if the event is repeated.
     """
     try:
         source = layout.parse_source(checked_name(event.name))

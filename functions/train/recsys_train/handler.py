@@ -43,7 +43,7 @@ processor: Final = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=F
 
 
 def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Train on the objects of each message; return the messages to retry in `batchItemFailures`."""
+    """Train on the objects of each message, and return the messages to retry in `batchItemFailures`."""
 
     def handle_record(record: SQSRecord) -> None:
         trainer = Trainer(
@@ -72,7 +72,7 @@ handle: Final = telemetry.watch(_handle)
 
 
 def object_events(body: dict[str, Any], bucket: str) -> list[ObjectCreated]:
-    """Return the created objects of `bucket` in an S3 notification, or nothing for others, such as `s3:TestEvent`.
+    """Return the created objects of `bucket` in a message. Messages such as `s3:TestEvent` contain none.
 
     Object names are looked up in the service's own bucket, so an event of another bucket must not start a training job.
     """
@@ -106,7 +106,7 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
 
 
 def _log_failure(record: SQSRecord, error: Exception) -> None:
-    """Log why a message failed; Powertools reports the id of a failed message but does not log the exception."""
+    """Log why a message failed, because Powertools reports only the id of a failed message."""
     telemetry.count("MessagesFailed")
     message = {"message_id": record.message_id, "delivery": record.attributes.approximate_receive_count}
     if isinstance(error, RecsysError):
@@ -122,10 +122,10 @@ def _retry_soon(record: SQSRecord) -> None:
 
 
 def _hide(record: SQSRecord, delay_s: int) -> None:
-    """Make the message visible again after `delay_s`, unless it is deleted or hidden again before.
+    """Set the visibility timeout of the message to `delay_s` seconds from now.
 
-    The handler repeats it during a training job, so that the message of a killed worker comes back soon, although
-    Lambda requires a visibility timeout of the queue that covers the longest job.
+    The handler repeats this call during a training job, so that the message of a killed worker is delivered again soon.
+    The queue's own timeout cannot be short, because Lambda requires it to cover the longest job.
     """
     try:
         with aws.translating_errors("ChangeMessageVisibility"):

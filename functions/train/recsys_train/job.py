@@ -1,7 +1,7 @@
 """Run a training job: claim it, train on its file, upload the version, publish it.
 
-Invalid data fails the job. Any other error is raised, so that the queue delivers the message again, until the last
-attempt fails the job as well.
+The job fails if the data is invalid. Any other error is raised, so that the queue delivers the message again; after the
+last attempt, such an error fails the job too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ OnJobProgress = Callable[[Job, Progress], None]
 """Called with the progress of a job, in addition to the registry; the local service draws a progress bar."""
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
-"""Parts of `metrics.json` that the registry does not keep; `data` is the report, which the job has already."""
+"""Parts of `metrics.json` that the registry does not store; `data` is the report, which the job already contains."""
 _RENEWAL_GAP_S: Final = 60.0
 """Longest time between the last renewal of a lease and the end of a killed worker."""
 
@@ -58,15 +58,15 @@ class Trainer:
     Parameters
     ----------
     store, registry
-        Where files, versions and jobs are kept.
+        Object store and registry of the files, the model versions and the jobs.
     settings
         Limits, lease and time budget.
     owner
         Name of this worker. A worker may resume a job whose lease it still holds, for example after a restart.
     clock
-        Source of the current time.
+        Returns the current time.
     on_progress
-        Receives the progress of every job.
+        Called with the progress of every job.
     time_left_s
         Returns the seconds until the worker is terminated from outside.
     on_renewal
@@ -76,7 +76,7 @@ class Trainer:
         example.
     max_kill_age_s
         Age of an attempt, in seconds. If an attempt is killed at a greater age, the job fails, because another attempt
-        would end the same way.
+        would end in the same way.
     """
 
     store: ObjectStore
@@ -91,15 +91,15 @@ class Trainer:
     max_kill_age_s: float = math.inf
 
     def run(self, job_id: str, *, data_timestamp: str) -> Job:
-        """Run a job until it is final.
+        """Run a job until it is in a final state.
 
         Parameters
         ----------
         job_id
-            The job; if it is final already, nothing is done.
+            Id of the job. If the job is already in a final state, nothing is done.
         data_timestamp
-            Version of the data, `<timestamp>#<tiebreak>`. A job with older data than the current version of its key is
-            superseded.
+            Time at which the data arrived, as `<timestamp>#<tiebreak>`. The job is superseded if the current version of
+            its key was trained on newer data.
 
         Returns
         -------
@@ -140,7 +140,7 @@ class Trainer:
         return self._finished(job_id)
 
     def supersede(self, job_id: str, *, data_timestamp: str) -> Job:
-        """End a job as superseded without training, unless it is final already.
+        """End a job as superseded without training, unless it is already in a final state.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class Trainer:
         JobBusy
             Another worker holds the lease.
         LeaseLost
-            Another worker took the job over in this moment.
+            Another worker has taken the job over in the meantime.
         """
         with contextlib.suppress(JobFinished):
             lease = self.registry.claim_job(
@@ -169,7 +169,7 @@ class Trainer:
         return self._finished(job_id)
 
     def _record_error(self, lease: Lease) -> None:
-        """Record that this attempt reports its error; an attempt that does not was killed."""
+        """Record that this attempt failed with an error. An attempt that ends without this record counts as killed."""
         try:
             self.registry.record_error(lease)
         except RecsysError as error:
@@ -206,13 +206,17 @@ class Trainer:
             self._publish(lease, built)
 
     def _is_given_up(self, lease: Lease) -> bool:
-        """Return whether earlier attempts were killed too often, or so late that another would end the same way."""
+        """Return whether the job must fail without another attempt.
+
+        That is the case after too many attempts, after too many killed ones, or if the last one was killed so late that
+        another would end in the same way.
+        """
         job = lease.job
         was_late = job.killed_after_s is not None and job.killed_after_s > self.max_kill_age_s
         return job.counted_attempts > self.settings.max_attempts or job.kills >= self.max_kills or was_late
 
     def _check_key(self, key_id: str) -> KeyRecord:
-        """Return the job's key; raise `InvalidData` if it does not exist or was revoked."""
+        """Return the job's key. Raise `InvalidData` if it does not exist or was revoked."""
         try:
             key = self.registry.get_key(key_id)
         except KeyNotFound:
@@ -238,7 +242,7 @@ class Trainer:
         )
 
     def _options(self, job: Job) -> FileOptions:
-        """Return the options of the request, or those of the sidecar file that was dropped with the file."""
+        """Return the options of the request, or those of the sidecar file if the file was dropped."""
         text = self._sidecar(job) if job.receipt_name is not None else None
         try:
             return FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
@@ -282,7 +286,7 @@ class Trainer:
             )
 
     def _upload(self, lease: Lease, folder: Path, manifest_sha256: str) -> None:
-        """Create the version's objects, the manifest last, and check them by reading the version as a server does."""
+        """Create the version's objects, the manifest last, and check them by loading the version as a server does."""
         prefix = layout.model_prefix(lease.job.key_id, lease.version)
         for name in (*artifact.LISTED_FILES, artifact.MANIFEST):
             with (folder / name).open("rb") as content:
@@ -308,7 +312,7 @@ def _is_outdated(job: Job, key: KeyRecord) -> bool:
 
 
 def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of the metrics that the registry keeps."""
+    """Return the part of the metrics that the registry stores."""
     return {name: value for name, value in metrics.items() if name not in _METRICS_OF_VERSION_ONLY}
 
 
@@ -320,7 +324,10 @@ def _log_last_failure(lease: Lease, error: Exception) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Describe an error for the tenant. Only the type of an unexpected error is named; its text may be confidential."""
+    """Describe an error for the tenant.
+
+    Of an unexpected error, only the type is named, because the text may be confidential.
+    """
     return error.detail.rstrip(".") if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
 
 
@@ -338,6 +345,6 @@ def _training_failed(n_attempts: int, reason: str) -> Problem:
     return Problem(
         "training-failed",
         "The training failed",
-        f"Training failed {n_attempts} time{'' if n_attempts == 1 else 's'}. Reason of the last failure: {reason}.",
+        f"Training failed {n_attempts} time{'' if n_attempts == 1 else 's'}. Reason for the last failure: {reason}.",
         "Send the file again. If it fails again, send fewer rows or give the training more memory and time.",
     )

@@ -25,13 +25,13 @@ class LeaseKeeper:
     Parameters
     ----------
     registry
-        Where the lease is renewed.
+        Registry in which the lease is renewed.
     lease
         The lease, as returned by `Registry.claim_job`.
     lease_s
         Seconds by which each renewal extends the lease.
     on_renewal
-        Called after each renewal that was due, three times per `lease_s`.
+        Called after each due renewal, that is, three times per `lease_s`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
 
     def report(self, progress: Progress) -> None:
-        """Set the progress that the next write contains.
+        """Set the progress that the next renewal writes to the registry.
 
         Raises
         ------

@@ -18,12 +18,12 @@ _CLAIM_FIELDS: Final = ("job_id", "key_id", "claim_token", "claim_expires_at")
 
 
 def write_receipt(job: Job, store: ObjectStore, registry: Registry, clock: Clock) -> None:
-    """Write the receipt of a drop whose job is final.
+    """Write the receipt of a drop whose job is in a final state.
 
     If the job succeeded and its key has no secret yet, the receipt contains a claim token, which `POST /v1/key/claim`
-    exchanges for the API key once. If a worker dies between offering the token and writing the receipt, the next worker
-    offers another token; both are valid. A receipt of the same name may exist from an earlier file; its claims are kept
-    under `earlier` until they expire.
+    exchanges for the API key once. If a worker dies between storing the token and writing the receipt, the next worker
+    stores another token, and both are valid. If a receipt of the same name exists from an earlier file, its claim
+    tokens are kept under `earlier` until they expire.
     """
     assert job.receipt_name is not None
     document = describe_outcome(job)
@@ -45,7 +45,7 @@ def write_receipt(job: Job, store: ObjectStore, registry: Registry, clock: Clock
 
 
 def describe_outcome(job: Job) -> dict[str, Any]:
-    """Return the receipt without its claims."""
+    """Return the content of the receipt, without claim tokens."""
     document: dict[str, Any] = {
         "file": job.object_name,
         "status": job.state.value,
@@ -61,7 +61,7 @@ def describe_outcome(job: Job) -> dict[str, Any]:
 
 
 def _unclaimed_key(job: Job, registry: Registry) -> KeyRecord | None:
-    """Return the key of a succeeded job; None if it has a secret already or has expired."""
+    """Return the key of a succeeded job if the key exists and has no secret yet. Otherwise return None."""
     if job.state is not JobState.SUCCEEDED:
         return None
     try:
@@ -72,9 +72,9 @@ def _unclaimed_key(job: Job, registry: Registry) -> KeyRecord | None:
 
 
 def _earlier_claims(receipt_name: str, job_id: str, store: ObjectStore, now: Timestamp) -> list[dict[str, str]]:
-    """Return the unexpired claims of other jobs in the existing receipt, oldest first.
+    """Return the unexpired claim tokens of other jobs in the existing receipt, oldest first.
 
-    A receipt that cannot be parsed is treated as one without claims.
+    A receipt that cannot be parsed is treated as one without claim tokens.
     """
     try:
         receipt = json.loads(store.read(receipt_name))

@@ -45,7 +45,7 @@ def create_docs_router() -> APIRouter:
 
 
 def _respond(request: Request, file: StaticFile, *, cache_control: str, policy: str | None = None) -> Response:
-    """Respond with a file, compressed if the client accepts it, or with 304 if the client has it already."""
+    """Respond with a file, compressed if the client accepts it, or with 304 if the client's copy is current."""
     is_compressed = file.compressed is not None and "gzip" in request.headers.get("accept-encoding", "")
     # Two encodings of one file need two strong ETags.
     etag = f'"{file.version}{"-gzip" if is_compressed else ""}"'

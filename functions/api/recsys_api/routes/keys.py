@@ -24,7 +24,10 @@ def create_key_router(
     current_key: Callable[..., KeyRecord],
     clock: Clock,
 ) -> APIRouter:
-    """Create the router for `/v1/key…`; rotation and revocation need `current_key`, not a rotated-out secret."""
+    """Create the router for `/v1/key…`.
+
+    Rotation and revocation use `current_key`, which rejects the previous secret of a rotated key.
+    """
     router = APIRouter(tags=["Keys"])
 
     @router.get(
@@ -39,7 +42,7 @@ def create_key_router(
         summary="Rotate the key",
         response_description="The new key.",
         responses=documented(
-            401, 403, 404, 413, 422, 503, descriptions={404: "The key was revoked or has expired meanwhile."}
+            401, 403, 404, 413, 422, 503, descriptions={404: "The key has been revoked or has expired in the meantime."}
         ),
     )
     def rotate_key(
@@ -58,7 +61,9 @@ def create_key_router(
         summary="Revoke the key",
         status_code=204,
         response_description="The key was revoked.",
-        responses=documented(401, 403, 404, 503, descriptions={404: "The key was revoked or has expired meanwhile."}),
+        responses=documented(
+            401, 403, 404, 503, descriptions={404: "The key has been revoked or has expired in the meantime."}
+        ),
     )
     def revoke_key(key: Annotated[KeyRecord, Depends(current_key)]) -> None:
         """Permanently revoke the key.

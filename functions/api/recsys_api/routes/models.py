@@ -16,7 +16,10 @@ from recsys_api.schemas import ActivatedBody, ModelsBody
 def create_model_router(
     registry: Registry, *, required_key: Callable[..., KeyRecord], current_key: Callable[..., KeyRecord]
 ) -> APIRouter:
-    """Create the router for `/v1/models…`; activation needs `current_key`, not a rotated-out secret."""
+    """Create the router for `/v1/models…`.
+
+    Activation uses `current_key`, which rejects the previous secret of a rotated key.
+    """
     router = APIRouter(tags=["Models"])
 
     @router.get(
@@ -41,8 +44,8 @@ def create_model_router(
     ) -> ActivatedBody:
         """Make a published version the current one, to roll the model back or forward.
 
-        Only data that arrives after the activation replaces the activated version; a training job that was already
-        running does not. Recommendations switch to the version within seconds.
+        Only a model trained on data that arrives after the activation can replace the activated version. A training job
+        that was already running cannot. Recommendations switch to the version within seconds.
         """
         activated = keys.activate(registry, key, version)
         return ActivatedBody(key_id=activated.key_id, current_version=activated.current_version)

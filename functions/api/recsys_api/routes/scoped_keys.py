@@ -14,11 +14,14 @@ from recsys_api import keys
 from recsys_api.schemas import ScopedKeyBody, ScopedKeyIssued, ScopedKeyRequest, ScopedKeysBody
 
 _NO_STORE: Final = "no-store"  # a cache must not keep a response that contains a key
-_REVOKED: Final = "The key was revoked or has expired meanwhile."
+_REVOKED: Final = "The key has been revoked or has expired in the meantime."
 
 
 def create_scoped_key_router(registry: Registry, *, current_key: Callable[..., KeyRecord], clock: Clock) -> APIRouter:
-    """Create the router for `/v1/keys…`; every route needs `current_key`, not a scoped or a rotated-out one."""
+    """Create the router for `/v1/keys…`.
+
+    Every route uses `current_key`, which rejects scoped keys and the previous secret of a rotated key.
+    """
     router = APIRouter(tags=["Keys"])
 
     @router.post(
@@ -28,7 +31,7 @@ def create_scoped_key_router(registry: Registry, *, current_key: Callable[..., K
         response_description="The scoped key.",
         responses=documented(
             *(401, 403, 404, 409, 413, 422, 503),
-            descriptions={404: _REVOKED, 409: "The key has as many scoped keys as it may have."},
+            descriptions={404: _REVOKED, 409: "The key already has the maximum number of scoped keys."},
         ),
     )
     def create_scoped_key(
@@ -53,7 +56,7 @@ def create_scoped_key_router(registry: Registry, *, current_key: Callable[..., K
         responses=documented(401, 403, 503),
     )
     def list_scoped_keys(key: Annotated[KeyRecord, Depends(current_key)]) -> ScopedKeysBody:
-        """Return the scoped keys of the key, without their secrets."""
+        """Return all scoped keys of the API key, without their secrets."""
         return ScopedKeysBody(keys=[ScopedKeyBody.of(scoped_key) for scoped_key in key.scoped_keys])
 
     @router.delete(

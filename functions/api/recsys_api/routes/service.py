@@ -32,7 +32,10 @@ def create_service_router(
 
     @router.get("/health/live", summary="Check liveness", response_description="The process is running.")
     async def check_liveness() -> HealthBody:
-        """Report that the process handles requests. No dependency is checked, so restart the process on failure."""
+        """Report that the process handles requests.
+
+        No dependency is checked, so a failure means that the process must be restarted.
+        """
         return HealthBody(status="live")
 
     @router.get(

@@ -31,8 +31,9 @@ _KEY_IS_OPTIONAL: Final[dict[str, Any]] = {"security": [{}]}
 _TRAIN_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "A CSV or Parquet file with a column for the user and one for the item, and optionally for the "
-        "score and the time. Plain or compressed with gzip, zstd or zip. In a form, the options are further parts.",
+        "description": "A CSV or Parquet file with a column for the user and one for the item, and optionally columns "
+        "for the score and the time. It can be compressed with gzip, zstd or zip. In a multipart form, options can be "
+        "sent as additional parts.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -81,7 +82,7 @@ def file_options(  # noqa: PLR0913, PLR0917  # one parameter per option, as in F
     min_score: Annotated[str | None, Query(description=OPTION_TEXTS["min_score"])] = None,
     exclude_items: Annotated[str | None, Query(description=OPTION_TEXTS["exclude_items"])] = None,
 ) -> dict[str, str]:
-    """Return the options of the query that are set; `FileOptions.of` checks them."""
+    """Return the file options that the query string contains. They are not yet checked; `FileOptions.of` does this."""
     return {name: value for name, value in locals().items() if value is not None}
 
 
@@ -189,7 +190,7 @@ def create_training_router(
     ) -> Response:
         """Return the status and progress of a training job.
 
-        Once it has finished, the response also contains its metrics or its problem.
+        Once the job has finished, the response also contains its metrics or its problem.
         """
         found = jobs.job_of_key(registry, key, job_id)
         queued = find_position(job_id) if found.state is JobState.QUEUED else None
@@ -200,7 +201,7 @@ def create_training_router(
 
 
 def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> Response:
-    """Build the response after a wait: the outcome of the job, or 202 if it is not final."""
+    """Build the response after a wait: the outcome of the job, or 202 if the job is not in a final state."""
     job = accepted.job
     headers |= {"Location": _location(job), **_NO_STORE}
     match job.state:

@@ -22,7 +22,8 @@ class AwsConfig:
     region
         The AWS region, or an empty string if none is set.
     endpoint_urls
-        URLs that replace the endpoints of AWS, by service (`s3`, `dynamodb`); under `""`, for all other services.
+        URLs that replace the endpoints of AWS, by service (`s3`, `dynamodb`). The entry `""` applies to all other
+        services.
     """
 
     region: str
@@ -44,7 +45,7 @@ class AwsConfig:
 
     @property
     def domain(self) -> str:
-        """DNS suffix of the endpoints of the region."""
+        """DNS suffix of the endpoints in the region."""
         return "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
 
     def endpoint_url(self, service: str) -> str | None:

@@ -23,7 +23,7 @@ _ENDPOINT_VARIABLES: Final = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAIN
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An access key, with the session token if it is temporary."""
+    """An access key, with a session token if it is temporary."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""Decode text: UTF-8, UTF-16 with a byte order mark, or a declared charset. Nothing is guessed silently."""
+"""Decode text: UTF-8, UTF-16 with a byte order mark, or a declared charset. The charset is never guessed silently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 NOT_UTF8: Final = "\ufdd0\ufdef"
-"""Stands for bytes that are not UTF-8: two noncharacters, which Unicode excludes from the interchange of text."""
+"""Replaces bytes that are not UTF-8: two noncharacters, which Unicode excludes from the interchange of text."""
 _MARKING: Final = "recsys.mark"
 _READ_BYTES: Final = 1024 * 1024
 _SAMPLE_BYTES: Final = 20_000
@@ -29,8 +29,8 @@ _UTF8: Final = "utf-8"
 class Utf8Reader(io.RawIOBase):
     """A stream of valid UTF-8, whatever the charset of the file.
 
-    Bytes that are not UTF-8 are replaced by `NOT_UTF8`, because a wrong byte costs a line, not the file, and because
-    pyarrow cannot report a ragged line with such bytes. Other charsets are decoded strictly.
+    In a UTF-8 file, invalid bytes are replaced with `NOT_UTF8`, so that only their lines are bad and not the whole
+    file, and because pyarrow cannot report a ragged line that contains such bytes. Other charsets are decoded strictly.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Utf8Reader(io.RawIOBase):
     charset
         The charset of the file.
     invalid_sample
-        Beginning of the first part of a UTF-8 file that is not UTF-8; empty if all of it is.
+        Beginning of the first part of a UTF-8 file that contains invalid bytes. Empty if there are none.
     """
 
     def __init__(self, stream: io.BufferedReader, declared: str | None) -> None:
@@ -64,7 +64,7 @@ class Utf8Reader(io.RawIOBase):
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return about `size` bytes, or b"" at the end."""
+        """Return about `size` bytes of UTF-8, or b"" at the end of the stream."""
         size = _READ_BYTES if size is None or size < 0 else size
         text = b""
         while not text and not self._at_end:
@@ -93,7 +93,8 @@ class Utf8Reader(io.RawIOBase):
     def _wrong_charset(self, error: UnicodeError) -> InvalidData:
         offset = self._n_decoded + (error.start if isinstance(error, UnicodeDecodeError) else 0)
         return InvalidData(
-            f"Expected text in {self.charset}. Received bytes that are not, near byte {offset:,} of the file.",
+            f"Expected text in {self.charset}. Received bytes that are invalid in this charset, "
+            f"near byte {offset:,} of the file.",
             code="wrong-charset",
             hint="Declare the file's charset with the option charset, or save the file as UTF-8.",
         )
@@ -108,10 +109,12 @@ codecs.register_error(_MARKING, _mark)
 
 
 def suggest_charset(sample: bytes) -> str:
-    """Return a sentence that names the likely charset of text that is not UTF-8."""
+    """Return a hint that names the likely charset of text that is not UTF-8."""
     best = charset_normalizer.from_bytes(sample).best()
-    likely = f" It looks like {best.encoding.replace('_', '-')}." if best is not None else ""
-    return f"{likely} Declare it, for example charset=windows-1252, or save the file as UTF-8."
+    if best is None:
+        return "Declare its charset, for example charset=windows-1252, or save the file as UTF-8."
+    likely = best.encoding.replace("_", "-")
+    return f"It may be {likely}. If it is, declare charset={likely}. Otherwise save the file as UTF-8."
 
 
 def check_text(sample: bytes, charset: str) -> None:
@@ -122,7 +125,7 @@ def check_text(sample: bytes, charset: str) -> None:
     sample
         First bytes, in UTF-8 if the file is text.
     charset
-        The charset that was declared or marked.
+        The charset that the caller declared or that the byte order mark indicates.
     """
     # A single NUL damages its line only.
     if b"\0" in b"".join(sample.splitlines()[:1]) or sample.count(0) > _MAX_NUL_SHARE * len(sample):
@@ -136,13 +139,13 @@ def check_text(sample: bytes, charset: str) -> None:
 
 
 def decode_line(line: bytes, number: int, invalid_sample: bytes) -> str:
-    """Decode a line of the header, or raise `InvalidData` with the likely charset."""
+    """Decode a line of the header. Raise `InvalidData`, with the likely charset, if it is not UTF-8."""
     text = line.decode(_UTF8)
     if NOT_UTF8 in text:
         raise InvalidData(
-            f"Expected UTF-8 text. Received in line {number} bytes that are not, after "
+            f"Expected UTF-8 text. Line {number} contains bytes that are not valid UTF-8, after "
             f"{text.partition(NOT_UTF8)[0][-40:]!r}.",
             code="not-utf8",
-            hint=f"The file has another charset.{suggest_charset(invalid_sample)}",
+            hint=f"The file is not in UTF-8. {suggest_charset(invalid_sample)}",
         )
     return text

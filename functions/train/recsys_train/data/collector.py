@@ -20,7 +20,7 @@ _ID: Final = pa.large_binary()  # offsets of 64 bits, because all ids together c
 
 @dataclass(slots=True)
 class _VocabularyBuilder:
-    """Numbers ids in order of first appearance. Hashing is left to pyarrow, which unifies the chunks' dictionaries."""
+    """Numbers ids in order of first appearance. pyarrow does the hashing when it unifies the chunks' dictionaries."""
 
     dictionary: Any = field(default_factory=lambda: pa.array([], _ID))
     _pending: list[Column] = field(default_factory=list)
@@ -30,7 +30,7 @@ class _VocabularyBuilder:
         self._pending.append(ids)
 
     def indices(self) -> list[Int32s]:
-        """Return the indices of the ids of each chunk that was added since the last call."""
+        """Return the indices of the ids of each chunk that was added since the previous call."""
         known = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), self.dictionary)
         chunks = [
             pa.DictionaryArray.from_arrays(pa.array(ids.codes, pa.int32()), ids.dictionary.cast(_ID))
@@ -42,14 +42,14 @@ class _VocabularyBuilder:
         return [chunk.indices.to_numpy() for chunk in unified.chunks[1:]]
 
     def ids(self) -> list[str]:
-        """Return all ids by index."""
+        """Return all ids in the order of their indices."""
         texts: list[str] = self.dictionary.cast(pa.large_string()).to_pylist()
         return texts
 
 
 @dataclass(slots=True)
 class InteractionCollector:
-    """Collects the valid rows of all chunks; merges repeated pairs from time to time to save memory."""
+    """Collects the valid rows of all chunks. Repeated pairs are merged from time to time to save memory."""
 
     _merged: ParsedRows | None = None
     _times: list[NDArray[np.int64]] = field(default_factory=list)

@@ -1,6 +1,7 @@
 """Parse a CSV in chunks with pyarrow, every column as bytes.
 
-Reading bytes keeps ids as they are (`007` is not `7`, `NA` is an id), and a wrong encoding costs a line, not the file.
+Ids are read as bytes, so that they are kept as they are (`007` is not `7`, `NA` is an id), and so that bytes in a wrong
+encoding make a line bad and not the whole file.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ LONG_RECORD_MESSAGE: Final = "straddling"
 
 
 def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, report: DataReport) -> Generator[Chunk]:
-    """Yield the records below the header.
+    """Yield the records below the header in chunks.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
     mapping
         Columns to read; the others are skipped.
     report
-        Receives the number of lines, and the ragged records, which only the parser sees.
+        Receives the number of lines and the ragged records. Only the parser sees the latter.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def _open(
 def _lines_of_chunk(
     first: int, n_records: int, ragged: deque[pyarrow.csv.InvalidRow], dialect: Dialect, report: DataReport
 ) -> NDArray[np.int64]:
-    """Return the line numbers of `n_records` well-formed records from line `first` on; ragged lines are skipped."""
+    """Return the line numbers of `n_records` well-formed records from line `first` on. Ragged lines are left out."""
     end = first + n_records
     skipped = []
     while ragged and _line(ragged[0], dialect) < end:
@@ -115,7 +116,7 @@ def _lines_of_chunk(
 
 
 def _line(row: pyarrow.csv.InvalidRow, dialect: Dialect) -> int:
-    assert row.number is not None  # pyarrow knows it if a single thread parses
+    assert row.number is not None  # pyarrow reports it if it parses in a single thread
     return row.number + dialect.header_line  # the header has been read already
 
 

@@ -33,14 +33,15 @@ class CsvSource(io.RawIOBase):
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return about `size` bytes, or b"" at the end."""
+        """Return about `size` bytes, or b"" at the end of the stream."""
         with self._reading:
             return b"" if self._stopped else self._read(_READ_BYTES if size is None or size < 0 else size)
 
     def stop(self) -> None:
         """End the stream, and wait for a read that is in progress.
 
-        A parser that reads ahead in a thread may still read after it has failed, when the file is about to be closed.
+        Call it before closing the file, because a parser that reads ahead in a thread may still read after it has
+        failed.
         """
         self._stopped = True
         with self._reading:

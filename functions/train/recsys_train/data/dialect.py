@@ -21,7 +21,7 @@ _HINT: Final = "The first line must be a header such as user_id,item_id,timestam
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a CSV is written.
+    """Format of a CSV: its delimiter and its header.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Dialect:
 
 
 def read_dialect(source: CsvSource, text: Utf8Reader, options: FileOptions) -> Dialect:
-    """Read the header and leave `source` at the line after it.
+    """Read the header, and leave `source` at the line after it.
 
     Blank lines, lines that begin with `#` and a `sep=` line above the header are skipped.
 
@@ -59,7 +59,11 @@ def read_dialect(source: CsvSource, text: Utf8Reader, options: FileOptions) -> D
         declared = declared or is_skipped or None
         first += 1
     if first == len(lines):
-        raise InvalidData(f"The file has no header in {first} lines.", code="empty-file", hint=_HINT)
+        raise InvalidData(
+            "The file has no header: it contains only blank lines, comments or a sep= line.",
+            code="empty-file",
+            hint=_HINT,
+        )
     n_lines = _n_lines_of_record(lines[first:])
     header = decode_line(b"".join(lines[first : first + n_lines]), first + 1, text.invalid_sample)
     source.push_back(b"".join(lines[first + n_lines :]))
@@ -69,7 +73,7 @@ def read_dialect(source: CsvSource, text: Utf8Reader, options: FileOptions) -> D
 
 
 def _read_sample(source: CsvSource) -> bytes:
-    """Return the first 64 KiB, or all of a shorter file."""
+    """Return the first 64 KiB of a file, or all of it if it is shorter."""
     content = b""
     while len(content) < _MAX_HEADER_BYTES and (chunk := source.read(_MAX_HEADER_BYTES)):
         content += chunk
@@ -77,7 +81,7 @@ def _read_sample(source: CsvSource) -> bytes:
 
 
 def _skipped(line: bytes) -> str | None:
-    """Return the delimiter that a `sep=` line declares, "" for another line above the header, None for the header."""
+    """Return the delimiter of a `sep=` line, "" for another line above the header, or None for the header itself."""
     declared = _SEP_LINE.fullmatch(line)
     if declared is not None:
         delimiter = declared[1].decode("latin-1")
@@ -92,7 +96,7 @@ def _skipped(line: bytes) -> str | None:
 
 
 def _n_lines_of_record(lines: list[bytes]) -> int:
-    """Return the number of lines until all quotes are closed; 1 if they never are."""
+    """Return the number of lines until all quotes are closed, or 1 if they are never closed."""
     n_quotes = 0
     for number, line in enumerate(lines, start=1):
         n_quotes += line.count(b'"')
@@ -102,7 +106,7 @@ def _n_lines_of_record(lines: list[bytes]) -> int:
 
 
 def _choose(header: str, records: list[str], options: FileOptions) -> str:
-    """Return the delimiter under which the header has the required columns, else the one that fits the lines best."""
+    """Return the delimiter that finds the required columns in the header, or else the one that fits the lines best."""
 
     def quality(delimiter: str) -> tuple[bool, float, int]:
         names = _split(header, delimiter)

@@ -1,7 +1,7 @@
-"""Parse the fields of records strictly: ids stay bytes, scores become numbers.
+"""Parse the fields of records strictly: ids remain bytes, scores become numbers.
 
-Each function works on the distinct values of a column. Valid columns are checked by pyarrow as a whole, and only a
-column with a problem is examined value by value.
+Each function works on the distinct values of a column. pyarrow checks a column as a whole; its values are examined one
+by one only if the column contains a problem.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ class Column:
 
     @classmethod
     def of_times(cls, array: Any) -> Column:
-        """Encode a `pyarrow.BinaryArray` if the times in it repeat; otherwise take it as it is, which is cheaper."""
+        """Return the dictionary encoding of a `pyarrow.BinaryArray` of times.
+
+        If few times repeat, every record gets an entry of its own, because finding the distinct times would cost more
+        than it saves.
+        """
         sample = array.slice(0, _SAMPLE_ROWS)
         if 2 * len(sample.unique()) < len(sample):
             return cls.of(array)
@@ -81,7 +85,7 @@ class Column:
 
 
 def id_problems(ids: Column) -> NDArray[np.object_] | None:
-    """Return a key of `ID_PROBLEMS` for each record, "" if the id is valid, or None if all are."""
+    """Return a key of `ID_PROBLEMS` for each record ("" if its id is valid), or None if all ids are valid."""
     if _all_valid(ids):
         return None
     problems = np.array([_id_problem(raw) for raw in ids.dictionary.to_pylist()], dtype=object)
@@ -112,7 +116,7 @@ def _id_problem(raw: bytes) -> str:
 
 
 def _is_utf8(raw: bytes) -> bool:
-    """Return whether bytes are UTF-8: a binary column of a Parquet file can contain anything."""
+    """Return whether bytes are valid UTF-8, because a binary column of a Parquet file can contain anything."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -133,8 +137,8 @@ class ScoreParser:
     Parameters
     ----------
     decimal
-        The decimal separator that the caller declared. If None, both are accepted: a single comma with no point is a
-        decimal comma.
+        The decimal separator that the caller declared. If None, both are accepted, and a single comma without a point
+        is a decimal comma.
 
     Attributes
     ----------

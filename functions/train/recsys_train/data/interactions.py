@@ -14,7 +14,7 @@ Int32s = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """Distinct (user, item) pairs, oldest first; pairs of the same time are in file order.
+    """Distinct (user, item) pairs, oldest first. Pairs of the same time are in file order.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Interactions:
         return len(self.users)
 
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
-        """Select pairs by a mask or by indices; users and items keep their indices."""
+        """Return the pairs that a mask or indices select. Users and items keep their indices."""
         return type(self)(self.user_ids, self.item_ids, self.users[rows], self.items[rows])
 
     def items_by_user(self) -> tuple[NDArray[np.int64], Int32s]:
@@ -100,7 +100,7 @@ class Interactions:
         return self[~is_held_out], self[is_held_out]
 
     def split_random(self, generator: np.random.Generator) -> tuple[Self, Self]:
-        """Hold out a random pair of each user who has at least two.
+        """Hold out a random pair of each user who has at least two, and return the same parts as `split_last`.
 
         Use this instead of `split_last` if the pairs are not in chronological order.
         """
@@ -110,13 +110,13 @@ class Interactions:
         return self[~is_held_out], self[is_held_out]
 
     def _pair_codes(self) -> NDArray[np.int64]:
-        """Return one number per pair."""
+        """Encode each (user, item) pair as one integer, (n_pairs,) int64, so that equal pairs have equal codes."""
         return self.users.astype(np.int64) * self.n_items + self.items
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """Rows of a file, pairs possibly repeated: `users` and `items` (n,) int32, `times` (n,) int64, microseconds."""
+    """Rows of a file, in which pairs can repeat: `users` and `items` (n,) int32, `times` (n,) int64 in microseconds."""
 
     users: Int32s
     items: Int32s
@@ -127,13 +127,14 @@ class ParsedRows:
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
-        """Concatenate at least one part."""
+        """Concatenate the rows of one or more parts."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
     def distinct(self) -> Self:
-        """Keep the earliest row of each pair, sorted by time; rows of the same time keep their order.
+        """Return the earliest row of each pair, sorted by time. Rows of the same time keep their order.
 
-        Incremental: removing repetitions from some rows before others are added gives the same final result.
+        This can be done incrementally: removing repetitions from some rows before others are added gives the same
+        result.
         """
         order = np.argsort(self.times, kind="stable")
         n_items = int(self.items.max(initial=0)) + 1

@@ -48,7 +48,7 @@ def map_columns(header: list[str], options: FileOptions) -> Mapping:
     Raises
     ------
     InvalidData
-        No column fits a required role, or two columns fit one; nothing is guessed.
+        No column matches a required role, or several columns match the same role. The function does not guess.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def map_columns(header: list[str], options: FileOptions) -> Mapping:
 
 
 def fits(header: list[str], options: FileOptions) -> bool:
-    """Return whether the header has a column for both required roles, unique or not."""
+    """Return whether the header has at least one column for each required role."""
     try:
         map_columns(header, options)
     except InvalidData as error:
@@ -100,7 +100,7 @@ def _known() -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """Return the name without case, spaces and punctuation: `User ID`, `user_id` and `userId` are equal."""
+    """Return the name in lower case without spaces and punctuation, so that `User ID` and `userId` become equal."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
@@ -149,12 +149,17 @@ def _by_name(header: list[str], role: str, known: dict[str, list[str]]) -> int |
 
 
 def _missing(header: list[str], roles: list[str]) -> InvalidData:
-    names = " and no column ".join(DOCUMENTED[role] for role in roles)
+    names = " and ".join(DOCUMENTED[role] for role in roles)
     example = " and ".join(f"{role}=…" for role in roles)
+    if len(roles) == 1:
+        missing, fix = f"Column {names} is missing", f"Rename the column, or pass its name with the option {example}."
+    else:
+        missing = f"Columns {names} are missing"
+        fix = f"Rename the columns, or pass their names with the options {example}."
     return InvalidData(
-        f"The header has no column {names}, and no other name that is known. Received: {_received(header)}.",
+        f"{missing}, and no other column name was recognised. Received: {_received(header)}.",
         code="missing-column",
-        hint=f"Name the columns with the options {example}, or rename them. The first line must be a header.",
+        hint=f"{fix} The first line of the file must be the header.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Read a Parquet file in chunks, with ids as the bytes of their text."""
+"""Read a Parquet file in chunks. Ids are converted to the bytes of their text."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def open_parquet(stream: BinaryIO, encoded: list[str] | None = None) -> pq.Parqu
 
 
 def map_parquet(file: pq.ParquetFile, options: FileOptions) -> Mapping:
-    """Map the columns of a Parquet file by name and check their types.
+    """Map the columns of a Parquet file to roles by name, and check their types.
 
     Raises
     ------
     InvalidData
-        A column is missing, two columns fit, or a column has a type that cannot be used.
+        A column is missing, several columns match the same role, or a column has a type that cannot be used.
     """
     names = [field.name for field in file.schema_arrow]
     mapping = map_columns(names, options)
@@ -96,7 +96,7 @@ def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
 
 
 def _column(array: Any, *, is_encoded: bool) -> Column:
-    """Convert values to the bytes of their text; null becomes the empty text."""
+    """Convert values to the bytes of their text. Null becomes the empty text."""
     if not is_encoded and not pa.types.is_dictionary(array.type):
         texts = array if pa.types.is_binary(array.type) else array.cast(pa.string()).cast(pa.binary())
         return Column.of_times(pc.fill_null(texts, b""))

@@ -1,8 +1,8 @@
-"""Read interactions from a file: bytes, unpacked, decoded, split into columns, checked, and numbered.
+"""Read interactions from a file: unpack and decode it, split it into columns, check the records, number the ids.
 
 Reading is strict: each line is either used as it is, skipped by a documented rule, or counted as bad in the data
-report. Memory grows with the number of distinct pairs, 16 bytes each, not with the file, because a small gzip file can
-contain a billion rows.
+report. Memory grows with the number of distinct pairs (16 bytes each) instead of with the size of the file, because a
+small gzip file can contain a billion rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from recsys_train.data.unpack import Limits, Unpacked, unpack
 
 
 class UntrainableData(InvalidData):
-    """Raised when a file was read to its end but cannot be trained on.
+    """Raised when a file was read to its end but cannot be used for training.
 
     Parameters
     ----------
@@ -51,11 +51,11 @@ def read_interactions(
     Parameters
     ----------
     stream
-        The upload; read once from start to end, not closed.
+        The upload. It is read once from start to end, and not closed.
     max_unpacked_bytes
         Limit of the uncompressed size.
     options
-        Columns, dialect, charset and rules. What is not declared is detected.
+        Columns, dialect, charset and rules. Undeclared options are detected.
     timeout_s
         Limit of the time for reading, in seconds.
 
@@ -138,7 +138,10 @@ def _open_parquet(
 
 
 def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Chunk]:
-    """Hold chunks back until the format of their times is recognised, which the first chunk decides in most files."""
+    """Yield the chunks, but not before the format of their times is recognised.
+
+    In most files the first chunk is enough for that.
+    """
     held: list[Chunk] = []
     for chunk in chunks:
         held.append(chunk)
@@ -150,7 +153,7 @@ def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Ch
 
 
 def _finish_format(report: DataReport, checker: RowChecker, times: TimeParser, options: FileOptions) -> None:
-    """Add what only the whole file shows: the decimal separator, the format of times, and a missing `min_score`."""
+    """Add facts that only the whole file shows: the decimal separator, the time format, and a missing `min_score`."""
     if report.has_timestamps and times.time_format:
         report.format["time_format"] = times.time_format
     if checker.scores.with_comma and checker.scores.with_point:

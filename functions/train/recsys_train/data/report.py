@@ -1,4 +1,4 @@
-"""The data report: how a file was understood, counts of its lines by outcome, and what would improve it."""
+"""The data report: the detected format of a file, the counts of its lines by outcome, and suggested improvements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recsys_train.data.interactions import Interactions
 
 MAX_LISTED_LINES: Final = 100
 MAX_BAD_SHARE: Final = 0.01
-"""Share of bad lines above which a file is rejected: more is a mistake in the export rather than noise. Not tuned."""
+"""Share of bad lines above which a file is rejected: more indicate a mistake in the export. Not tuned."""
 SKIP_RULES: Final = {
     "guest": "have no user (guest checkouts)",
     "not-positive-score": "have an interaction_score of 0 or less",
@@ -30,7 +30,7 @@ _MANY_SINGLE_USERS: Final = 0.5
 
 @dataclass(slots=True)
 class SkippedLines:
-    """Lines that one rule skipped: how many, and the numbers of the first 100."""
+    """Lines that one rule skipped: their count, and the numbers of the first 100."""
 
     count: int = 0
     lines: list[int] = field(default_factory=list)
@@ -43,13 +43,14 @@ class DataReport:
     Parameters
     ----------
     mapping, mapping_source
-        Name of the column of each role, and what chose it: `options`, `names` or a system such as `shopify`.
+        Name of the column for each role, and the source of the mapping: `options`, `names` or a system such as
+        `shopify`.
     format
         Type, compression, charset, delimiter, header line, format of times, decimal separator.
     ignored_columns
         Columns that are not used.
     lines
-        Lines below the header, blank ones not counted.
+        Lines below the header, without blank ones.
     bad_lines, bad_by_code
         Lines that cannot be used, in total and by problem code.
     listed
@@ -65,9 +66,9 @@ class DataReport:
     users, items, interactions
         Distinct users, items and pairs.
     users_with_one_interaction
-        Users that quality cannot be measured on.
+        Users with a single interaction, for whom quality cannot be measured.
     first_time, last_time
-        Range of the times, microseconds since 1970.
+        First and last time, in microseconds since 1970.
     needs_min_score
         Whether the scores look like ratings and no `min_score` was set.
     """
@@ -94,7 +95,7 @@ class DataReport:
 
     @property
     def has_scores(self) -> bool:
-        """Whether a column has the role of the score."""
+        """Whether a column has the role `score`."""
         return "score" in self.mapping
 
     @property
@@ -103,15 +104,15 @@ class DataReport:
         return "time" in self.mapping
 
     def describe_mapping(self, names: dict[str, str], source: str) -> None:
-        """Set the mapping."""
+        """Store the mapping of the columns."""
         self.mapping, self.mapping_source = dict(names), source
 
     def describe_columns(self, header: list[str], used: set[int]) -> None:
-        """Set the ignored columns."""
+        """Store the names of the ignored columns."""
         self.ignored_columns = [name.strip() for index, name in enumerate(header) if index not in used]
 
     def describe_interactions(self, interactions: Interactions) -> None:
-        """Set the counts of users, items and pairs."""
+        """Store the numbers of users, items and pairs."""
         self.users, self.items = interactions.n_users, interactions.n_items
         self.interactions = len(interactions)
         per_user = np.bincount(interactions.users, minlength=interactions.n_users)
@@ -125,14 +126,14 @@ class DataReport:
             self.listed.append(FieldError(code, detail, line=line, column=column))
 
     def skip(self, rule: str, lines: NDArray[np.int64]) -> None:
-        """Count lines that a rule skipped."""
+        """Count lines that the rule skipped, and list the first 100 of their numbers."""
         if len(lines):
             skipped = self.skipped.setdefault(rule, SkippedLines())
             skipped.count += len(lines)
             skipped.lines += lines[: MAX_LISTED_LINES - len(skipped.lines)].tolist()
 
     def add_times(self, first: int, last: int) -> None:
-        """Extend the range of times."""
+        """Extend the range between the first and the last time."""
         self.first_time = first if self.first_time is None else min(self.first_time, first)
         self.last_time = last if self.last_time is None else max(self.last_time, last)
 
@@ -218,7 +219,7 @@ class DataReport:
 
 
 def _iso(microseconds: int | None) -> str | None:
-    """Format a time; None if there is none or it is outside of the years 1 to 9999."""
+    """Return a time as ISO 8601, or None if it is missing or outside of the years 1 to 9999."""
     if microseconds is None:
         return None
     try:

@@ -23,7 +23,7 @@ _MAX_SCORES: Final = 12
 
 @dataclass(slots=True)
 class ValidRows:
-    """The valid records of a chunk; ids are still bytes, times are microseconds, (n,) int64."""
+    """The valid records of a chunk. Ids are still bytes; times are microseconds, (n,) int64."""
 
     users: Column
     items: Column
@@ -53,7 +53,10 @@ class RowChecker:
         self._score_values: set[float] = set()
 
     def valid_rows(self, chunk: Chunk) -> ValidRows:
-        """Remove blank, skipped and bad records. A bad record is counted once, with the first problem found."""
+        """Return the records that are neither blank nor skipped nor bad.
+
+        A bad record is counted once, with the first problem found.
+        """
         n_records = len(chunk.lines)
         users, items = chunk.columns["user"], chunk.columns["item"]
         user_problems, item_problems = id_problems(users), id_problems(items)
@@ -93,7 +96,11 @@ class RowChecker:
         return rows
 
     def looks_like_ratings(self) -> bool:
-        """Return whether the scores are a rating scale: named so, or all of 1 to 5 and nothing else but halves."""
+        """Return whether the scores look like a rating scale.
+
+        They do if the name of their column contains "rating" or "stars", or if they include all of 1 to 5 and otherwise
+        only half points between 0.5 and 4.5.
+        """
         name = self._mapping.names.get("score", "").casefold()
         scale = {half / 2 for half in range(1, 11)}
         values = self._score_values
@@ -150,7 +157,10 @@ def _isin(column: Column, values: Any) -> NDArray[np.bool_]:
 
 
 def _filtered(column: Column, valid: NDArray[np.bool_]) -> Column:
-    """Select records, and keep in the dictionary only their ids, in order of first appearance."""
+    """Return the selected records as a column.
+
+    Its dictionary contains only the ids of these records, in order of first appearance.
+    """
     if valid.all():
         return column
     codes = column.codes[valid]

@@ -1,7 +1,7 @@
 """Parse timestamps: recognise their format from the file, then read every value in this format.
 
-A number is never read as a Unix time when it is an Excel serial number or a date such as 20200913, and a date whose
-day and month can be exchanged is read only if another value of the file decides the order.
+An Excel serial number, or a date such as 20200913, is never read as a Unix time. A date whose day and month could be
+exchanged is read only if another value of the file shows their order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXPECTED: Final = {
     "day-first": "a date such as 31.12.2026 or 31/12/2026 20:31",
     "month-first": "a date such as 12/31/2026 or 12/31/2026 20:31",
 }
-"""What each format expects, for messages. `iso` accepts Unix times as well."""
+"""Description of each format, for messages. `iso` accepts Unix times as well."""
 
 _MISSING: Final = r"^\s*(|0000-00-00([T ]00:00(:00(\.0+)?)?)?Z?|\\N|NULL|null|NaT|None|N/A|NA|nan|NaN)\s*$"
 _NUMBER: Final = r"^\s*[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*$"
@@ -56,7 +56,10 @@ class TimeParser:
     _n_undecided: int = 0
 
     def recognise(self, column: Column) -> bool:
-        """Look at a chunk, and return whether the format is known; if not, try the next chunk."""
+        """Recognise the time format from a chunk, and return whether it is known.
+
+        If it is not known, the caller tries the next chunk.
+        """
         if self.time_format is None:
             self.time_format = _recognise(column)
             self._n_undecided += len(column.dictionary)
@@ -65,10 +68,11 @@ class TimeParser:
         return self.time_format is not None
 
     def undecided(self, column: Column) -> InvalidData:
-        """Return the error for a file in which no date tells day and month apart."""
+        """Return the error for a file whose dates do not show whether the day or the month comes first."""
         example = next((text for text in column.texts() if text), "")
         return InvalidData(
-            f"Expected dates of which one tells day and month apart. Received only dates such as {example[:40]!r}.",
+            "Expected at least one date whose day is greater than 12, to tell day and month apart. Received only dates "
+            f"such as {example[:40]!r}.",
             code="ambiguous-date",
             hint="Declare time_format=day-first or time_format=month-first, or write dates as 2026-12-31.",
         )
@@ -94,7 +98,7 @@ class TimeParser:
 
 
 def _recognise(column: Column) -> str | None:
-    """Return the format of most values, or None if day and month cannot be told apart."""
+    """Return the format of most values, or None if the values do not show whether day or month comes first."""
     strings = _strings(column)
     strings = strings.filter(pc.invert(pc.match_substring_regex(strings, _MISSING)))
     counts = {name: _count(strings, pattern) for name, pattern in (("number", _NUMBER), ("slash", _SLASH))}
@@ -115,7 +119,10 @@ def _recognise(column: Column) -> str | None:
 
 
 def _majority(strings: Any, n_day: int, n_month: int) -> str:
-    """Accept a few impossible dates; otherwise the file mixes both orders."""
+    """Return the more frequent order of the dates, `day-first` or `month-first`.
+
+    If more than 1% as many dates have the other order, `InvalidData` is raised, because the file mixes both orders.
+    """
     if min(n_day, n_month) * 100 <= max(n_day, n_month):
         return "day-first" if n_day > n_month else "month-first"
     raise InvalidData(
@@ -147,7 +154,7 @@ def _count(strings: Any, pattern: str) -> int:
 
 
 def _quick_iso(column: Column) -> NDArray[np.int64] | None:
-    """Parse whole columns of integers or of ISO 8601 with pyarrow; return None if one value is anything else."""
+    """Parse a column of integers or of ISO 8601 timestamps with pyarrow; return None if any value is something else."""
     strings = column.as_strings()
     if strings is None:
         return None
@@ -165,7 +172,7 @@ def _quick_iso(column: Column) -> NDArray[np.int64] | None:
 
 
 def _from_unix(numbers: NDArray[np.float64], integers: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """Convert Unix times whose unit follows from their magnitude: 1e11 s is the year 5138, 1e11 ms is 1973.
+    """Convert Unix times. Their unit follows from their magnitude: 1e11 s is the year 5138, 1e11 ms is 1973.
 
     A date such as 20200913 among Unix times is invalid, because it would be August 1970.
     """
@@ -206,7 +213,10 @@ def _parse_unix(texts: pd.Series) -> NDArray[np.int64]:
 
 
 def _parse_iso(texts: pd.Series) -> NDArray[np.int64]:
-    """Parse ISO 8601, or Unix times; also the ` UTC` of BigQuery and English month names such as `Sep 13, 2026`."""
+    """Parse ISO 8601 timestamps and Unix times.
+
+    The suffix ` UTC` of BigQuery and English month names, as in `Sep 13, 2026`, are accepted too.
+    """
     times = _parse_unix(texts)
     is_number = np.isfinite(_to_numbers(texts))
     rest = np.flatnonzero(~is_number)
@@ -226,7 +236,7 @@ def _parse_yyyymmdd(texts: pd.Series) -> NDArray[np.int64]:
 
 
 def _parse_excel(texts: pd.Series) -> NDArray[np.int64]:
-    """Convert days since 1899-12-30, the 1900 date system after its leap-year error."""
+    """Convert Excel serial numbers to times: days since 1899-12-30, which accounts for the leap-year error of Excel."""
     numbers = _to_numbers(texts)
     valid = (numbers >= 20_000) & (numbers < 80_000)
     times = np.full(len(texts), MISSING_TIME, dtype=np.int64)
@@ -243,13 +253,13 @@ def _parse_month_first(texts: pd.Series) -> NDArray[np.int64]:
 
 
 def _with_slashes(texts: pd.Series) -> pd.Series:
-    """Normalise the separators of the date, and those between date and time to one space."""
+    """Replace the separators within the date with slashes, and those between date and time with one space."""
     dates = texts.str.replace(r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{2,4})", r"\1/\2/\3", regex=True)
     return dates.str.replace(r"^([\d/]+)[T,\s]+", r"\1 ", regex=True)
 
 
 def _first_match(texts: pd.Series, *dates: str, clocks: tuple[str, ...] = _CLOCKS) -> NDArray[np.int64]:
-    """Parse each text by the first of the formats that fits it."""
+    """Parse each text with the first format that matches it. A text without a matching format yields `MISSING_TIME`."""
     times = np.full(len(texts), MISSING_TIME, dtype=np.int64)
     rest = np.arange(len(texts))
     for time_format in (date + clock for date in dates for clock in clocks):

@@ -1,4 +1,4 @@
-"""Unpack an upload: plain, gzip, zstd, or a zip archive with one file. Size, compression ratio and time are bounded."""
+"""Unpack an upload: plain, gzip, zstd, or a zip archive with one file. Size, compression ratio and time are limited."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _HINT: Final = "Send a CSV or Parquet file, or a CSV in gzip, zstd or zip."
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on the work that one file can cause.
+    """Limits of the work that one file can cause.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Unpacked:
     compression
         `none`, `gzip`, `zstd` or `zip`.
     is_parquet
-        Whether the content is a Parquet file; then `stream` is seekable.
+        Whether the content is a Parquet file. If so, `stream` is seekable.
     stream
         The content. Reading raises `InvalidData` when it is damaged or exceeds the limits.
     """
@@ -77,7 +77,7 @@ class Unpacked:
 
 @contextmanager
 def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
-    """Recognise the compression by the first bytes, and open the content until the context ends.
+    """Detect the compression from the first bytes, and yield the unpacked content, which is readable in the context.
 
     Raises
     ------
@@ -116,9 +116,9 @@ class BoundedReader(io.RawIOBase):
     stream
         The unpacked content.
     compression
-        For messages and the ratio; `none` has no ratio.
+        Compression of the stream. The compression ratio is not limited if it is `none`.
     limits
-        The bounds; time starts now.
+        The limits. The time starts when the reader is created.
     n_packed
         Returns the number of compressed bytes read so far.
     """
@@ -166,7 +166,8 @@ class BoundedReader(io.RawIOBase):
             )
         if time.monotonic() > self._deadline:
             raise InvalidData(
-                f"Reading took more than {self._limits.timeout_s:,.0f} s, after {self._n_unpacked:,} bytes.",
+                f"Reading exceeded the limit of {self._limits.timeout_s:,.0f} s after {self._n_unpacked:,} "
+                "unpacked bytes.",
                 code="reading-timeout",
                 hint="Send fewer rows, or send Parquet, which is read faster.",
             )
@@ -208,7 +209,7 @@ def _check_supported(start: bytes) -> None:
 
 
 def _seekable(stream: BinaryIO, resources: ExitStack) -> BinaryIO:
-    """Copy the rest of a stream to a temporary file: zip and Parquet have their directory at the end."""
+    """Copy the rest of a stream to a temporary file, because zip and Parquet files have their directory at the end."""
     copy = resources.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115  # entered here
     shutil.copyfileobj(stream, copy, _READ_BYTES)
     copy.seek(0)
@@ -236,7 +237,7 @@ def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
         raise InvalidData(
             f"Expected a zip archive with exactly one file. Received {len(names)}: {received}.",
             code="unsupported-archive",
-            hint="Put one CSV into the archive, or send it without one.",
+            hint="Put exactly one CSV into the archive, or send the CSV without an archive.",
         )
     try:
         return cast("BinaryIO", archive.open(names[0]))
@@ -249,5 +250,5 @@ def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
 
 
 def _is_metadata(name: str) -> bool:
-    """Whether a name is one that macOS adds to every archive."""
+    """Return whether a file in an archive is one of those that macOS adds to every archive."""
     return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"

@@ -84,14 +84,14 @@ class Ranks:
 
 
 def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interactions, *, seed: int) -> Ranks:
-    """Rank each user's held-out item.
+    """Return the rank of each user's held-out item, and the coverage of the top 20.
 
     Parameters
     ----------
     score_users
-        Scores the catalogue for a batch of users; called once per user.
+        Scores the whole catalogue for a batch of users. Every user is in exactly one batch.
     train
-        The training histories, whose items do not compete with the held-out item.
+        The training histories. Their items are not ranked.
     held_out
         One pair per user, as returned by `Interactions.split_last`.
     seed
@@ -100,7 +100,8 @@ def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interaction
     Returns
     -------
     Ranks
-        In the order of `held_out`. A tie counts against the model, and so does a score that is not a number.
+        Ranks in the order of `held_out`. Ties, and scores that are not numbers, count against the model: such items
+        rank before the held-out item.
 
     Examples
     --------
@@ -164,7 +165,7 @@ def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, f
 
 
 def _top_items(scores: NDArray[np.floating], eligible: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the items of the top 20, in any order; fewer if fewer are eligible."""
+    """Return the top 20 items in any order, or fewer if fewer are eligible."""
     if len(scores) <= FULL_CUTOFF:
         return np.flatnonzero(eligible)
     top = np.argpartition(-np.where(eligible, scores, -np.inf), FULL_CUTOFF)[:FULL_CUTOFF]
@@ -172,9 +173,9 @@ def _top_items(scores: NDArray[np.floating], eligible: NDArray[np.bool_]) -> NDA
 
 
 def _sample_negatives(eligible: NDArray[np.bool_], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Draw `N_NEGATIVES` distinct eligible items uniformly; all of them if there are fewer.
+    """Draw `N_NEGATIVES` distinct eligible items uniformly, or return all eligible items if there are fewer.
 
-    Rejection sampling comes first, because it does not list a large catalogue.
+    Rejection sampling is tried first, because it does not have to list all items of a large catalogue.
     """
     draws = generator.integers(0, len(eligible), 4 * N_NEGATIVES)
     _, first = np.unique(draws, return_index=True)

@@ -37,7 +37,7 @@ class FitResult:
     lift_interval
         95% interval of the ratio of both NDCG@20, see `evaluation.lift_interval`.
     fit_s
-        Seconds in total.
+        Duration of the whole fit, in seconds.
     """
 
     dims: Dims
@@ -71,8 +71,8 @@ def fit(
     seed
         Seed of every random choice; the same data, recipe and seed give the same weights on the same machine.
     budget_s
-        Time budget in seconds. Selecting the number of epochs may take half of it and keeps the best epoch so far; the
-        rest is for the evaluation and for the refit, which stops when the budget is spent.
+        Time budget in seconds. At most half of it is used to select the number of epochs; then the best epoch so far is
+        kept. The rest is for the evaluation and for the refit, which stops when the budget is spent.
     on_progress
         Called at the start of each phase and after each epoch. An exception that it raises ends the training.
     has_times
@@ -177,7 +177,10 @@ def _validate(training: TrainingRun, hyperparameters: Hyperparameters, split: Sp
 
 
 def _leaves_time_for_another(n_epochs: int, training_started: float, deadline: float) -> bool:
-    """Return whether one more epoch, in this fit and in the refit, ends before the deadline at the mean duration."""
+    """Return whether there is time for another epoch.
+
+    The epoch and its repetition in the refit, both of the mean duration so far, must end before the deadline.
+    """
     now = time.monotonic()
     return now + (now - training_started) * (n_epochs + 2) / (n_epochs + 1) <= deadline
 

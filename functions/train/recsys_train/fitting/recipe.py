@@ -1,4 +1,4 @@
-"""The recipe of a training run, which the caller passes in, and the hyperparameters, which validation selects."""
+"""The recipe of a training run, which the caller passes, and the hyperparameters, which are selected by validation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Recipe:
     learning_rate: float = 0.003
     """Adam's step size."""
     negative_weight: float = 16.0
-    """Weight of the mean loss over negatives against the mean loss over positives."""
+    """Weight of the mean loss over negatives relative to the mean loss over positives."""
     max_epochs: int = 3
     """Largest number of epochs; in each, every history is used once."""
     patience: int = 2
@@ -60,7 +60,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """The values that validation selected.
+    """The hyperparameters that were selected by validation.
 
     Parameters
     ----------

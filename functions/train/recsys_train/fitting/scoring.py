@@ -10,16 +10,17 @@ from recsys_train.fitting.evaluation import ScoreUsers
 
 
 def score_users(dims: Dims, weights: dict[str, Floats], decay: float, train: Interactions) -> ScoreUsers:
-    """Return a function that scores every item for users of `train`, as the published network does."""
+    """Return a function that scores every item for users of `train` in the same way as the published network."""
     network = Network.from_weights(dims, weights, decay=decay)
     starts, items = train.items_by_user()
     return lambda users: score_histories(network, [items[starts[user] : starts[user + 1]] for user in users])
 
 
 def score_histories(network: Network, histories: list[Int32s]) -> Floats:
-    """Return logits of shape (len(histories), n_items).
+    """Return the logits of all items for each history, (n_histories, n_items).
 
-    The result equals `Network.logits` per user up to the last bits; the GMF part is one matrix product.
+    The result equals that of `Network.logits` for each user, except for the last bits, because the GMF part of all
+    users is one matrix product.
     """
     users = [network.user(history) for history in histories]
     logits: Floats = np.stack([user.gmf for user in users]) @ network.item_gmf.T

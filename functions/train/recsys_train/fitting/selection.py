@@ -106,7 +106,7 @@ def closed_form(matrix: Any, ridge: float, recipe: Recipe, generator: np.random.
 
 
 def gmf_dim(recipe: Recipe, n_users: int, n_items: int) -> int:
-    """Return the width of the GMF path: the recipe's, reduced so that the tables stay within the limits above."""
+    """Return the width of the GMF path: `recipe.gmf_dim`, or less if the tables would exceed the module's limits."""
     served = MAX_SERVING_BYTES // (2 * 4 * n_items) - recipe.hidden_dims[0]  # two float32 rows per item
     stored = MAX_TABLE_BYTES // (4 * (n_users + n_items)) - recipe.mlp_dim
     return min(recipe.gmf_dim, n_items, max(MIN_GMF_DIM, min(served, stored)))

@@ -26,7 +26,7 @@ CALIBRATION_BATCHES: Final = 16
 class TrainingRun:
     """A network under training, and everything that its next epoch depends on.
 
-    `n_epochs` counts the epochs so far; the last one may have ended early at its deadline.
+    `n_epochs` is the number of epochs so far. The last one may have ended early at its deadline.
     """
 
     network: NeuMF
@@ -46,7 +46,9 @@ class TrainingRun:
         seed: int,
         warm_start: WarmStart | None = None,
     ) -> Self:
-        """Start from the closed-form model, calibrated so that its scores are logits.
+        """Create a training run that starts from the closed-form model.
+
+        The model is calibrated, so that its scores are logits.
 
         Parameters
         ----------
@@ -94,7 +96,7 @@ class TrainingRun:
             self.network.calibrate(*calibrate(positives, negatives, self.objective.negative_weight))
 
     def _sample_negatives(self) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        """Draw negatives uniformly from the whole catalogue; a user's positives are not masked."""
+        """Draw negatives uniformly from the whole catalogue. They can include a user's positives."""
         return self.generator.integers(0, self.network.dims.n_items, self.batch_sizes.negatives, dtype=np.int32)
 
 
@@ -105,7 +107,7 @@ def _initial_network(
     warm_start: WarmStart | None,
     generator: np.random.Generator,
 ) -> NeuMF:
-    """Return a network that ranks like the closed-form model."""
+    """Return a network that ranks items like the closed-form model."""
     final = final_histories(train, hyperparameters.decay)
     start = warm_start or closed_form(to_matrix(train), hyperparameters.ridge, recipe, generator)
     if isinstance(start, ItemWeights):
@@ -117,7 +119,7 @@ def _initial_network(
 
 
 def _concatenated(parts: Sequence[WeightedLogits]) -> WeightedLogits:
-    """Flatten all logits, each with its own weight."""
+    """Concatenate the logits of all parts as one vector, and repeat the weights so that each logit has its own."""
     logits = np.concatenate([part.logits.ravel() for part in parts])
     weights = [np.repeat(part.weights, part.logits.size // len(part.weights)) for part in parts]
     return WeightedLogits(logits, np.concatenate(weights))

@@ -1,1 +1,1 @@
-"""The network in TensorFlow, its warm start, its batches, its optimiser and its export."""
+"""The network in TensorFlow, with its warm start, batches, optimiser and export."""

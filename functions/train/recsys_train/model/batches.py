@@ -1,4 +1,4 @@
-"""Users as weighted histories, and the batches of users that a training step takes.
+"""Users as weighted histories, and the batches of users for training steps.
 
 A user's embedding is not a free parameter: the network computes it from the user's history, in the same way for every
 user. It therefore needs no training of its own, and users who are not in the training data get one too. The weights of
@@ -58,7 +58,7 @@ def final_histories(interactions: Interactions, decay: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class UserBatch:
-    """Histories of some users, padded to the longest.
+    """Histories of some users, padded to the length of the longest.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Histories:
     starts, items
         As returned by `Interactions.items_by_user`.
     ordered
-        Whether the order of a user's items counts.
+        Whether the order of a user's items influences the weights.
     """
 
     starts: NDArray[np.int64]

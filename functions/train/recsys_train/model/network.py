@@ -4,10 +4,10 @@
 computes them from the items of a history (FISM: Kabbur et al., KDD 2013; asymmetric SVD: Paterek 2007, Koren 2008),
 and it learns the maps that do so. A training step takes a batch of users with their histories:
 
-- Each position of a history is a positive. Where the order counts, it is predicted from the items before it; otherwise
-  from all other items of the history, as in FISM.
-- All users of a batch share the sampled negatives. They are drawn from the whole catalogue, so that a user's own items
-  may be among them; they are not masked, because at most a few of thousands are affected.
+- Each position of a history is a positive. If the order counts, a positive is predicted from the items before it,
+otherwise from all other items of the history, as in FISM. - All users of a batch share the sampled negatives. They are
+drawn from the whole catalogue and may include a user's own items. These are not masked, because they are at most a few
+out of thousands.
 
 Shapes in the comments: n users, `longest` positions (padded), p positives, m scoring user vectors, k negatives,
 h history rows and i item rows that the batch touches.
@@ -39,10 +39,10 @@ Tensor = Any
 
 
 class Objective(NamedTuple):
-    """Weighted binary cross-entropy, see `NeuMF._loss`.
+    """Learning rate and loss of a training step. The loss is weighted binary cross-entropy, see `NeuMF._loss`.
 
-    `negative_weight` is the weight of the mean loss over negatives against the mean loss over positives; it stands for
-    that many sampled negatives per positive.
+    The mean loss over the negatives is multiplied by `negative_weight`, which has the effect of that many sampled
+    negatives per positive.
     """
 
     learning_rate: float
@@ -57,7 +57,7 @@ class WeightedLogits(NamedTuple):
 
 
 class _Positions(NamedTuple):
-    """Where the batch's items lie among the gathered rows of the tables."""
+    """Row numbers of the batch's items among the gathered rows of the tables."""
 
     history: Tensor  # (n, longest) int32, into the h history rows
     items: Tensor  # (n, longest) int32, into the i item rows
@@ -73,7 +73,7 @@ class _UserVectors(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """Intermediate values that positives and negatives share."""
+    """Intermediate values that are used for both positives and negatives."""
 
     output_gmf: Tensor  # (gmf_dim,): the output unit's weights of the GMF path
     output_mlp: Tensor  # (hidden_K,): the output unit's weights of the MLP path
@@ -97,7 +97,7 @@ class NeuMF:
     dims
         Sizes of the network.
     weights
-        Initial values, float32: every array of `dims.weight_shapes()` and `dims.map_shapes()` but the user tables.
+        Initial values, float32: every array of `dims.weight_shapes()` and `dims.map_shapes()` except the user tables.
     decay
         Recency exponent of histories, see `recsys.model.user_encoder`; 0 means that their order does not count.
     """
@@ -122,7 +122,7 @@ class NeuMF:
         Parameters
         ----------
         negatives
-            Items (k,) that all users of the batch share.
+            Indices of the sampled negative items, (k,), which all users of the batch share.
 
         Returns
         -------
@@ -139,7 +139,10 @@ class NeuMF:
         return positives, WeightedLogits(values.negative, values.negative_weights)
 
     def calibrate(self, slope: float, bias: float) -> None:
-        """Multiply the GMF path's logits by `slope`, half of it on each side, and set the output bias."""
+        """Multiply the GMF path's logits by `slope`, and set the output bias.
+
+        Both tables of the path are multiplied by the square root of `slope`.
+        """
         for name in ("gmf_map", "gmf_item"):
             self._weights[name].assign(self._weights[name] * slope**0.5)
         self._weights["output_bias"].assign([bias])
@@ -163,8 +166,9 @@ class NeuMF:
     def _gather(self, items: Tensor, negatives: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], _Positions]:
         """Gather each table row that the batch touches once.
 
-        Returns the values by variable ((h, dim), (i, dim) or the whole variable), the row numbers by table, and the
-        positions of the batch's items among the gathered rows.
+        Returns three results: the values by name of the variable, (h, dim) or (i, dim) for a table and otherwise the
+        whole variable; the gathered row numbers by name of the table; and the positions of the batch's items among the
+        gathered rows.
         """
         flat = tf.reshape(items, [-1])  # (n * longest,)
         history_rows, history_positions = tf.unique(flat)
@@ -222,7 +226,7 @@ class NeuMF:
         mlp: _UserVectors,
         mask: Tensor,
     ) -> Tensor:
-        """Return logits (p,), without the output bias, of each positive and the user vector that predicts it."""
+        """Return the logits, (p,), of each positive for the user vector that predicts it, without the output bias."""
         targets = tf.boolean_mask(positions, mask)  # (p,)
         gmf_items = tf.gather(values["gmf_item"], targets)  # (p, gmf_dim)
         logits = tf.linalg.matvec(tf.boolean_mask(gmf.for_positives, mask) * gmf_items, shared.output_gmf)
@@ -239,7 +243,7 @@ class NeuMF:
         mlp: _UserVectors,
         mask: Tensor,
     ) -> Tensor:
-        """Return logits (m, k), without the output bias, of each scoring user vector and each negative."""
+        """Return the logits, (m, k), of each negative for each scoring user vector, without the output bias."""
         gmf_items = tf.gather(values["gmf_item"], positions)  # (k, gmf_dim)
         logits = tf.matmul(tf.boolean_mask(gmf.for_negatives, mask) * shared.output_gmf, gmf_items, transpose_b=True)
         user_half = self._user_half(values, tf.boolean_mask(mlp.for_negatives, mask))  # (m, hidden_1)
@@ -252,7 +256,7 @@ class NeuMF:
         return users @ values["mlp_kernel_1"][: self.dims.mlp_dim] + values["mlp_bias_1"]
 
     def _user_vectors(self, vectors: Tensor, lengths: Tensor) -> _UserVectors:
-        """Combine the vectors of the history's items, (n, longest, dim), to user embeddings."""
+        """Combine the vectors of the items in each history, (n, longest, dim), into user embeddings."""
         longest = tf.shape(vectors)[1]
         position = tf.range(longest)[None, :]
         inside = position < lengths[:, None]  # (n, longest)
@@ -266,7 +270,7 @@ class NeuMF:
         return _UserVectors(others, total * length**LENGTH_POWER, tf.where(inside, lengths[:, None] - 1, 0))
 
     def _mlp(self, values: dict[str, Tensor], hidden: Tensor, output_mlp: Tensor) -> Tensor:
-        """Return the MLP path's logits, (r,), for the first hidden layer before its ReLU, (r, hidden_1)."""
+        """Return the MLP path's logits, (r,), given the first hidden layer before its ReLU, (r, hidden_1)."""
         hidden = tf.nn.relu(hidden)
         for layer in range(2, len(self.dims.hidden_dims) + 1):
             hidden = tf.nn.relu(hidden @ values[f"mlp_kernel_{layer}"] + values[f"mlp_bias_{layer}"])
@@ -274,7 +278,10 @@ class NeuMF:
 
 
 def _earlier_item_weights(decay: float) -> Floats:
-    """Return the weights of earlier items for each position, (MAX_LENGTH, MAX_LENGTH): row t weighs positions < t."""
+    """Return the weights of earlier items for each position, (MAX_LENGTH, MAX_LENGTH).
+
+    Row t contains the weights of the positions before t; its other entries are 0.
+    """
     positions = np.arange(MAX_LENGTH)
     ago = positions[:, None] - 1 - positions[None, :]
     weights = np.where(ago >= 0, recency_weights(np.maximum(ago, 0), decay), 0.0)
@@ -283,7 +290,10 @@ def _earlier_item_weights(decay: float) -> Floats:
 
 
 def initial_weights(dims: Dims, gmf_map: Floats, gmf_item: Floats, generator: np.random.Generator) -> dict[str, Floats]:
-    """Return weights whose logits are `(history @ gmf_map) @ gmf_item.T`; the MLP path's output weights are 0.
+    """Return the weights before the first training step.
+
+    With these weights, the logits are those of the warm start, `(history @ gmf_map) @ gmf_item.T`, because the MLP
+    path's output weights are 0.
 
     Parameters
     ----------

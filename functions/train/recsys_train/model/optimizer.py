@@ -18,7 +18,7 @@ EPSILON: Final = 1e-8
 
 
 class RowwiseAdam:
-    """Row-wise lazy Adam for a set of variables; holds their moments.
+    """Row-wise lazy Adam for a set of variables. It stores their moments.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ class RowwiseAdam:
     def apply(
         self, values: Mapping[str, Any], gradients: Mapping[str, Any], rows: Mapping[str, Any], learning_rate: Any
     ) -> None:
-        """Apply one optimizer step.
+        """Apply one optimiser step to the variables.
 
         Parameters
         ----------
         values, gradients
-            Tensors by variable: the gathered rows (n, dim) of a table, or the whole variable.
+            Tensors by name of the variable: the gathered rows of a table, (n, dim), or the whole of any other variable.
         rows
             Indices (n,) of the gathered rows by table, each row once.
         learning_rate

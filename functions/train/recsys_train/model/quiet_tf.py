@@ -1,6 +1,6 @@
 """Import TensorFlow and Keras without their start-up messages.
 
-Both write to stderr from C++ before any log level applies, which would break up a progress bar.
+Both libraries write to stderr from C++ before any log level applies, which would interrupt a progress bar.
 """
 
 from __future__ import annotations

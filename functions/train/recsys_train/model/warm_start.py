@@ -79,7 +79,7 @@ WarmStart = LinearModel | ItemWeights
 
 @dataclass(frozen=True, slots=True)
 class Exponents:
-    """Exponents by which `spectral` normalises the interaction matrix X with the number of interactions.
+    """Exponents of the interaction counts by which `spectral` normalises the interaction matrix X.
 
     Parameters
     ----------
@@ -137,7 +137,9 @@ def ease(matrix: Any, ridge: float) -> ItemWeights:
 
 
 def _inverse(matrix: Floats) -> Floats:
-    """Invert a symmetric positive definite matrix by Cholesky in float32, four times as fast as `scipy.linalg.inv`.
+    """Invert a symmetric positive definite matrix by Cholesky in float32.
+
+    This is four times as fast as `scipy.linalg.inv`.
 
     The ridge keeps the condition number in the thousands, which leaves at least three correct digits. If Cholesky fails
     because of rounding, the inverse is computed in float64.
@@ -162,7 +164,7 @@ def reduce_rank(linear: ItemWeights, histories: Any, dim: int, generator: np.ran
     linear
         The model to approximate.
     histories
-        Sparse matrix (n_users, n_items) of histories whose scores count.
+        Sparse matrix (n_users, n_items) of the histories for which the error is minimised.
     dim
         Width of the factors; at most n_items.
     generator
@@ -199,8 +201,8 @@ def spectral(
     """Fit a low-pass filter on the item graph, a variant of GF-CF.
 
     Let V be the `dim` leading right singular vectors of the normalised matrix and S their singular values. The factors
-    are `D_i^-item V S^½` and `D_i^score V`. GF-CF's ideal filter has no S and its linear filter has S²; between them,
-    the square root ranks best.
+    are `D_i^-item V S^½` and `D_i^score V`. GF-CF's ideal filter does not contain S, and its linear filter contains S².
+    Of the powers between them, the square root gives the best ranking.
 
     Parameters
     ----------
@@ -244,9 +246,9 @@ def spectral(
 
 
 def _orthonormal(vectors: Floats) -> Floats:
-    """Return an orthonormal basis of the columns' span, (n, rank), without directions that are rounding noise.
+    """Return an orthonormal basis of the columns' span, (n, rank), without directions that consist of rounding errors.
 
-    It uses the eigenvectors of the Gram matrix, whose matrix products are 15 times as fast as QR here.
+    It is computed from the eigenvectors of the Gram matrix, because these matrix products are 15 times as fast as QR.
     """
     squares, rotation = np.linalg.eigh(vectors.T @ vectors)
     kept = squares > MIN_SQUARED_LENGTH * squares[-1]
@@ -284,20 +286,21 @@ def balance(model: LinearModel, vectors: Floats) -> LinearModel:
 def calibrate(
     positives: tuple[Floats, Floats], negatives: tuple[Floats, Floats], negative_weight: float
 ) -> tuple[float, float]:
-    """Find the slope and bias for which `slope * score + bias` is the best logit (logistic regression).
+    """Find the slope and bias that minimise the loss of the logits `slope * score + bias` (logistic regression).
 
     Parameters
     ----------
     positives, negatives
         Scores and their weights in the loss, both (n,). Each side's loss is a weighted mean.
     negative_weight
-        Weight of the negatives' mean against the positives' mean.
+        Weight of the negatives' mean loss relative to the positives' mean loss.
 
     Returns
     -------
     slope : float
-        At least `MIN_SLOPE` over the standard deviation of the scores.
+        At least `MIN_SLOPE` divided by the standard deviation of the scores.
     bias : float
+        The best bias for this slope.
 
     Examples
     --------

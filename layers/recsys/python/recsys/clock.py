@@ -1,4 +1,4 @@
-"""Timestamps as sortable text: ISO 8601 in UTC with microseconds, fixed width."""
+"""Timestamps as sortable text: ISO 8601 in UTC with microseconds, always of the same length."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def after(timestamp: Timestamp, seconds: float) -> Timestamp:
 
 
 def to_epoch_s(timestamp: Timestamp) -> int:
-    """Return the whole seconds since 1970-01-01 UTC, rounded down."""
+    """Return the seconds from 1970-01-01 UTC to the timestamp, rounded down."""
     return int(to_datetime(timestamp).timestamp())

@@ -7,7 +7,7 @@
     │   └── IdempotencyMismatch    an Idempotency-Key was reused with a different body
     ├── PayloadTooLarge            the body exceeds the limit of the route
     ├── InvalidData                the CSV cannot be used for training
-    │   └── UntrainableData         the CSV was read, but too little of it is usable
+    │   └── UntrainableData        the CSV was read, but too little of it is usable
     ├── InvalidApiKey              the key is missing, malformed, unknown or revoked
     │   └── ApiKeyRequired         the service does not accept training without a key
     ├── Forbidden
@@ -32,7 +32,7 @@
     ├── LeaseLost                  another worker took over the job; this worker must stop
     ├── ArtifactDamaged            a model file does not match its manifest
     ├── Unavailable                a store did not respond; a retry may succeed
-    │   └── NotReady               the machine lacks something, such as disk space; the reason may be shown
+    │   └── NotReady               the machine lacks a resource, such as disk space; the response tells the reason
     ├── InvalidSetting             an environment variable has an invalid value
     ├── RegistryTooNew             a newer release wrote the registry file
     ├── DataDirInUse               another service uses the data directory
@@ -44,8 +44,8 @@
     ├── OutputNotWritable          the result of a command cannot be written
     └── CannotListen               the port cannot be opened
 
-The classes that several packages raise are defined here. The others are defined next to the code that raises them.
-An error does not know its HTTP status: `recsys.http.problems` maps each class to one.
+The classes that several packages raise are defined here. The others are defined next to the code that raises them. An
+error does not contain its HTTP status, because `recsys.http.problems` maps each class to one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class FieldError:
     code
         The kind of error, for programs: `missing-user-id`.
     detail
-        What is wrong, for readers.
+        Explanation of the error, for readers.
     line
         Line of the CSV, 1-based; the header is line 1.
     pointer
@@ -86,7 +86,7 @@ class FieldError:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An RFC 9457 problem without its HTTP members, so that it can also be stored with a failed job."""
+    """An RFC 9457 problem without its HTTP members. It can therefore also be stored with a failed job."""
 
     code: str
     title: str
@@ -121,11 +121,11 @@ class RecsysError(Exception):
     Parameters
     ----------
     detail
-        What was expected and what was received, in one or two sentences.
+        The expected and the received input, in one or two sentences.
     code
         Machine-readable code of this error. Defaults to the code of the class.
     hint
-        What to do about it. Defaults to the hint of the class.
+        A suggestion for fixing the error. Defaults to the hint of the class.
     errors
         Errors at single positions of the input, such as the bad lines of a CSV.
     retry_after_s
@@ -197,7 +197,7 @@ class PayloadTooLarge(RecsysError):
     """Raised when the body exceeds the limit of the route."""
 
     code = "payload-too-large"
-    title = "The upload is too large for this route"
+    title = "The request body is too large for this route"
     default_hint = "Request an upload form with POST /v1/uploads; it accepts larger files."
 
 
@@ -333,7 +333,7 @@ class KeyExists(Conflict):
 
 
 class TooManyScopedKeys(Conflict):
-    """Raised when a key has as many scoped keys as it may have."""
+    """Raised when a key already has the maximum number of scoped keys."""
 
     code = "too-many-scoped-keys"
     title = "The key has too many scoped keys"
@@ -341,7 +341,7 @@ class TooManyScopedKeys(Conflict):
 
 
 class JobNotClaimable(Conflict):
-    """Raised when a worker cannot claim a job: see `JobBusy` and `JobFinished`."""
+    """Raised when a worker cannot claim a job. The subclasses `JobBusy` and `JobFinished` state the reason."""
 
     code = "job-not-claimable"
     title = "The job cannot be claimed"
@@ -393,7 +393,10 @@ class Unavailable(RecsysError):
 
 
 class NotReady(Unavailable):
-    """Raised when the service should not receive requests; unlike other faults, the caller is told the reason."""
+    """Raised when the service should not receive requests.
+
+    Unlike the response to other faults, the response to this one tells the caller the reason.
+    """
 
     code = "not-ready"
     title = "The service is not ready"

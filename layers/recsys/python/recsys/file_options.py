@@ -1,4 +1,4 @@
-"""Options for reading a file of interactions: which columns to use, and how the file is written.
+"""Options for reading a file of interactions: the columns to use, and the format of the file.
 
 The same names are parameters of the HTTP routes, members of a sidecar file and options of the command line.
 """
@@ -21,8 +21,8 @@ MAX_EXCLUDED_ITEMS: Final = 1000
 OPTION_TEXTS: Final = {
     "user": "Column with the user id.",
     "item": "Column with the item id.",
-    "time": "Column with the time; `-` uses none.",
-    "score": "Column with the score; `-` uses none.",
+    "time": "Column with the time. `-` trains without times.",
+    "score": "Column with the score. `-` ignores scores.",
     "delimiter": "`comma`, `semicolon`, `tab` or `pipe`. Default: detected.",
     "charset": "Encoding, such as `windows-1252`. Default: UTF-8, or UTF-16 with a byte order mark.",
     "decimal": "`point` or `comma`. Default: detected.",
@@ -37,7 +37,7 @@ _COLUMN_OPTIONS: Final = ("user", "item", "time", "score")
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """How to read a file. An option that is None is detected, or reported as an error where it cannot be.
+    """Options for reading a file. If an option is None, its value is detected, and an error is raised if that fails.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class FileOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Check options that a caller sent, as text or as JSON values.
+        """Return the options that a caller sent as text or as JSON values, after checking them.
 
         Parameters
         ----------
@@ -90,7 +90,7 @@ class FileOptions:
         names = [field.name for field in fields(cls)]
         unknown = [name for name in values if name not in names]
         if unknown:
-            raise _invalid(f"Expected options among {', '.join(names)}. Received: {unknown[0][:80]!r}.")
+            raise _invalid(f"Unknown option {unknown[0][:80]!r}. Expected one of: {', '.join(names)}.")
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{name: _checked(name, value) for name, value in given.items()})
 
@@ -106,9 +106,7 @@ class FileOptions:
         try:
             values = json.loads(text)
         except ValueError as error:  # bad JSON, or text that is not UTF-8
-            raise _invalid(
-                f"Expected a JSON object in the sidecar file. Received text that is not: {error}."
-            ) from error
+            raise _invalid(f"Expected a JSON object in the sidecar file. Received invalid JSON: {error}.") from error
         if not isinstance(values, dict):
             raise _invalid(f"Expected a JSON object in the sidecar file. Received: {type(values).__name__}.")
         return cls.of(values)
@@ -164,7 +162,10 @@ def _number(name: str, value: Any) -> float:
 def _item_list(value: Any) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) and item for item in items):
-        raise _invalid("Expected exclude_items to be item ids, separated by commas or as a list. One is empty.")
+        raise _invalid(
+            "Expected exclude_items to be non-empty item ids, as a list or separated by commas. "
+            f"Received: {str(value)[:80]!r}."
+        )
     if len(items) > MAX_EXCLUDED_ITEMS:
         raise _invalid(f"Expected at most {MAX_EXCLUDED_ITEMS} exclude_items. Received: {len(items)}.")
     return tuple(items)

@@ -24,7 +24,7 @@ class InvalidSetting(RecsysError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of the service. Field `x` is read from the environment variable `RECSYS_X`."""
+    """All settings of the service. The field `x` is read from the environment variable `RECSYS_X`."""
 
     backend: Literal["local", "aws"] = "local"
     """Storage of objects and registry: files and SQLite (`local`), or S3 and DynamoDB (`aws`)."""

@@ -18,8 +18,8 @@ HEADER: Final = "X-API-Key"
 _scheme: Final = APIKeyHeader(
     name=HEADER,
     scheme_name="ApiKey",
-    description="The API key that `POST /v1/train`, `POST /v1/uploads` or `POST /v1/key/claim` returned, or a scoped "
-    "key of `POST /v1/keys` on the routes that its scope permits.",
+    description="The API key that `POST /v1/train`, `POST /v1/uploads` or `POST /v1/key/claim` returned, or, on the "
+    "routes that its scope permits, a scoped key created with `POST /v1/keys`.",
     auto_error=False,
 )
 # `Security` documents the scheme. The header is read from the request, because the scheme turns an empty one into None.
@@ -38,9 +38,9 @@ def required_key(
     authenticator
         Validates the key.
     scope
-        Scope of the route, which scoped keys need; None if only main keys are accepted.
+        Scope that a scoped key needs for the route. None if the route accepts only main keys.
     require_current
-        Reject a secret that was rotated out, even if its overlap has not ended.
+        Whether to reject the previous secret of a rotated key even during its overlap.
     """
 
     def authenticate(request: Request, _: _Documented) -> KeyRecord:
@@ -56,14 +56,15 @@ def optional_key(
 ) -> Callable[..., KeyRecord | None]:
     """Return a dependency like `required_key` that yields None if the request has no `X-API-Key` header.
 
-    An empty header is an error, not an anonymous request: a client whose variable is unset must not get a new key.
+    An empty header is an error, not an anonymous request: a client whose environment variable is unset must not get a
+    new key.
 
     Parameters
     ----------
     authenticator
         Validates the key.
     allow_anonymous
-        Whether a request without the header is accepted; otherwise it raises `ApiKeyRequired`.
+        Whether a request without the header is accepted. If not, `ApiKeyRequired` is raised.
     """
 
     def authenticate(request: Request, _: _Documented) -> KeyRecord | None:

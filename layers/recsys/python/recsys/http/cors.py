@@ -1,8 +1,9 @@
-"""Cross-origin requests: which web pages may call the API, and read its responses (docs/decisions/0038-scoped-keys.md).
+"""Cross-origin requests: permit web pages to call the API and to read its responses.
 
 Two kinds of origins are permitted: those of the setting `RECSYS_CORS_ORIGINS`, for every route, and those of a
 publishable key, for the requests that carry the key. A browser sends a preflight request without the key, so on the
-routes that a publishable key can call, a preflight is granted to any origin, and the request itself is checked.
+routes that a publishable key can call, a preflight is granted to any origin, and the request itself is checked. The
+decision is explained in docs/decisions/0038-scoped-keys.md.
 """
 
 from __future__ import annotations
@@ -81,11 +82,12 @@ def response_headers(context: RequestContext, origin: str, origins: AbstractSet[
 
 
 class PageWriteMiddleware:
-    """Middleware that rejects what a page of another origin sends without a preflight, such as an anonymous training.
+    """Middleware that rejects requests which pages of other origins send without a preflight.
 
-    Otherwise any page could make its visitors' browsers create keys, or reach a service on their own machine. Browsers
-    state in `Sec-Fetch-Site` how the page relates to the service, which also holds behind a proxy; other clients do not
-    send the header. A request with an API key had a preflight, and its key is checked by the route.
+    An example is an upload without an API key. Otherwise any page could make its visitors' browsers create keys, or
+    reach a service on their own machine. Browsers state in `Sec-Fetch-Site` how the page's origin relates to that of
+    the service, which is correct even behind a proxy. Other clients do not send the header. A request with an API key
+    had a preflight, and its key is checked by the route.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ class PageWriteMiddleware:
         self._reject = reject
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection; anything but HTTP is passed through."""
+        """Handle one ASGI connection. Connections other than HTTP are passed through."""
         app = self._app
         if scope["type"] == "http" and scope["method"] not in _READ_METHODS:
             headers = dict(scope["headers"])

@@ -12,7 +12,7 @@ class HeadMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection; anything but an HTTP request with the method `HEAD` is passed through."""
+        """Handle one ASGI connection. Anything other than an HTTP `HEAD` request is passed through."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return

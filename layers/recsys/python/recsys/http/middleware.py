@@ -1,6 +1,6 @@
-"""Request context: request id, body limit, one log line per request, and a response when the app fails.
+"""Request context: request id, body limit, one log line per request, and a response if the app fails.
 
-The log line has the route, status, latency and key id. It never has a header, a key, a body or the raw path.
+The log line contains the route, status, latency and key id. It never contains a header, a key, a body or the raw path.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RequestContext:
 
     `route` is the path template, such as `/v1/jobs/{job_id}`. `trace_id` is that of the client's trace. `key_origin` is
     the origin of the page that sent the request, if a publishable key permits it. A route that accepts larger bodies
-    raises `max_body_bytes` before it reads the body.
+    increases `max_body_bytes` before it reads the body.
     """
 
     request_id: str
@@ -97,7 +97,7 @@ class RequestContextMiddleware:
         self._on_request_end = on_request_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection; anything but HTTP is passed through."""
+        """Handle one ASGI connection. Connections other than HTTP are passed through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -123,7 +123,7 @@ class RequestContextMiddleware:
 
 
 def _request_id(scope: Scope) -> str:
-    """Return API Gateway's request id, so that its log and this one can be joined, or else a new id."""
+    """Return API Gateway's request id, so that both logs can be joined, or a new id if there is none."""
     context = scope.get("aws.event", {}).get("requestContext", {})
     return str(context.get("requestId") or secrets.token_hex(8))
 
@@ -144,7 +144,7 @@ def _record_status(context: RequestContext, send: Send) -> Send:
 def _limit_body(context: RequestContext, scope: Scope, receive: Receive) -> Receive:
     """Wrap `receive` so that it raises `PayloadTooLarge` for a body above the context's limit.
 
-    The limit is looked up with every message, because a route can raise it before it reads the body. Starlette's own
+    The limit is looked up with every message, because a route can increase it before it reads the body. Starlette's own
     `max_body_size` is not used: docs/decisions/0029-request-limits.md.
     """
     declared_bytes = _content_length(scope)

@@ -1,8 +1,8 @@
 """Errors as HTTP responses: RFC 9457 problem documents, `application/problem+json`.
 
-This module alone maps error classes to HTTP statuses. `type` is `urn:recsys:problem:<code>`: a URN is stable, whereas a
-URL would promise a page that has to be kept. `install(app)` makes an app respond to every error in this format, the
-framework's own errors included.
+This is the only module that maps error classes to HTTP statuses. `type` is `urn:recsys:problem:<code>`, because a URN
+is stable, whereas a URL would promise a page that has to be kept. `install(app)` makes an app respond to every error in
+this format, even to the framework's own errors.
 """
 
 from __future__ import annotations
@@ -84,14 +84,15 @@ _HINTS: Final = {
 _DEFAULT_HINT: Final = "GET /docs describes the fields of this route."
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
     401: "The API key is missing, malformed, unknown, expired or revoked.",
-    403: "The API key is scoped and does not permit this operation, or not from a page of this origin.",
+    403: "The API key is scoped and does not permit this operation, or does not permit requests from pages "
+    "of this origin.",
     404: "The resource does not exist, or it belongs to another API key.",
     409: "The request conflicts with the current state of the key.",
     410: "The claim token was used, has expired or was never issued.",
     413: "The request body exceeds the limit of this route.",
     415: "The media type of the request body is not supported.",
     422: "The request or the uploaded data is not valid. `errors` lists each finding.",
-    503: "A storage backend did not respond. Retry after the seconds in `Retry-After`.",
+    503: "A storage backend did not respond. Retry after the number of seconds in `Retry-After`.",
 }
 
 
@@ -231,7 +232,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
-    """Convert one Pydantic error. The message repeats only short values from a body, never those of headers."""
+    """Convert one Pydantic error. The message can repeat a short value from the body, but never one from a header."""
     source, *path = entry["loc"]
     message = str(entry["msg"])
     if source != "body":
@@ -245,12 +246,12 @@ def _field_error(entry: Mapping[str, Any]) -> FieldError:
 
 
 def _pointer(path: Sequence[str | int]) -> str:
-    """Return the JSON pointer (RFC 6901) of a path."""
+    """Return the JSON pointer (RFC 6901) for the position of an error in the body."""
     return "".join(f"/{str(part)[:_MAX_ECHO].replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Convert an error of the framework."""
+    """Convert an error that the framework raised into a problem document."""
     assert isinstance(error, HTTPException)
     context = request_context(request.scope)
     if isinstance(error.__cause__, RecsysError):
@@ -283,7 +284,7 @@ def _method_not_allowed(request: Request) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """List every method of the path; the framework's own `Allow` header lists those of a single route."""
+    """List every method of the path, because the framework's own `Allow` header lists those of only one route."""
     scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
     routes = cast("FastAPI", request.app).router.routes
     methods = {
@@ -296,7 +297,7 @@ def _allowed_methods(request: Request) -> str:
 
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:
-    """Finish the request of a client that disconnected, so that it is not logged as a failure of the service."""
+    """Handle the request of a client that disconnected, so that it is not logged as a failure of the service."""
     disconnected = InvalidRequest("The client disconnected before its request body was complete.", code="client-gone")
     return respond(request_context(request.scope), disconnected.to_problem(), status_of(disconnected))
 
@@ -304,7 +305,7 @@ async def _on_disconnect(request: Request, _: Exception) -> Response:
 def documented(*statuses: int, descriptions: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI `responses` that declare problem documents with these statuses.
 
-    `descriptions` overrides the general description of a status, where a route can say more.
+    `descriptions` overrides the general description of a status if a route has a more specific one.
 
     >>> documented(404)[404]["description"]
     'The resource does not exist, or it belongs to another API key.'

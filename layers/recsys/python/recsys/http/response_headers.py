@@ -1,4 +1,4 @@
-"""Headers that every response has: those that protect browsers, and those that permit pages of other origins."""
+"""Headers of every response: those that protect browsers, and those that permit pages of other origins."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VARY: Final = (b"vary", b"Origin")
 
 
 class ResponseHeadersMiddleware:
-    """Middleware around `RequestContextMiddleware` that adds headers to every response, also to that of a crash.
+    """Middleware around `RequestContextMiddleware` that adds headers to every response, even to that of a crash.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class ResponseHeadersMiddleware:
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection; anything but HTTP is passed through."""
+        """Handle one ASGI connection. Connections other than HTTP are passed through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,7 +1,7 @@
 """Logs and metrics of a Lambda function, one JSON line each, written by Powertools for AWS Lambda.
 
-The project's modules log through the standard library, to loggers below `recsys`; this module gives their lines the
-JSON format. Powertools itself reads the log level, the service and the namespace from `LOG_LEVEL` and `POWERTOOLS_*`.
+The project's modules log with the standard library, to loggers below `recsys`. This module configures these loggers to
+write JSON. Powertools itself reads the log level, the service and the namespace from `LOG_LEVEL` and `POWERTOOLS_*`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class LambdaTelemetry:
     service
         Name of the function in log lines and metric dimensions, such as `api`.
     per_route_metrics
-        Record latency and errors per route too; each route adds a metric, which AWS charges for.
+        Whether to record latency and errors per route, too. AWS charges for one more metric per route.
     detailed_metrics
-        Record the metrics passed to `record_detail`, each of which AWS charges for.
+        Whether to record the metrics passed to `record_detail`. AWS charges for each of them.
     """
 
     def __init__(self, service: str, *, per_route_metrics: bool = False, detailed_metrics: bool = False) -> None:
@@ -51,7 +51,10 @@ class LambdaTelemetry:
         logging.getLogger("mangum.http").setLevel(logging.ERROR)
 
     def record_request(self, context: RequestContext) -> None:
-        """Record latency and outcome of a finished request; pass it to `recsys.http.problems.install`."""
+        """Record latency and outcome of a finished request.
+
+        Pass this method to `recsys.http.problems.install`.
+        """
         if self._per_route_metrics:
             # A client can send any word as the method, and CloudWatch bills each new value of a dimension as a metric.
             method = context.method if context.method in _METHODS else "OTHER"

@@ -77,7 +77,7 @@ class ApiKey:
 
     @classmethod
     def derive(cls, *parts: str) -> Self:
-        """Derive a key from `parts`, at least one of which must be a secret of the caller."""
+        """Derive a key from `parts`, of which at least one must be secret. Equal parts give equal keys."""
         key_id = derived_base62(KEY_ID_LENGTH, "key-id", *parts)
         return cls(key_id, derived_base62(SECRET_LENGTH, "secret", *parts))
 
@@ -126,7 +126,7 @@ class ApiKey:
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
     def matches(self, stored_sha256: str) -> bool:
-        """Compare the key with a stored digest, in constant time.
+        """Compare the key's secret with a stored digest, in constant time.
 
         Parameters
         ----------

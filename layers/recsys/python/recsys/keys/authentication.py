@@ -1,4 +1,4 @@
-"""Authentication: from the text of an `X-API-Key` header to the record of a valid key."""
+"""Authentication: validate the text of an `X-API-Key` header, and return the record of its key."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ class ModelName(NamedTuple):
 
 
 class Access(NamedTuple):
-    """A valid API key: the record of the main key, and the scoped key that was sent, or None for the main key."""
+    """A valid API key: the record of the main key, and the scoped key, or None if the main key was sent."""
 
     record: KeyRecord
     scoped_key: ScopedKey | None
 
 
 class Authenticator:
-    """Validates API keys against the registry.
+    """Validates API keys with the records of the registry.
 
     Parameters
     ----------
     registry
-        Where key records are read.
+        Source of the key records.
     cache_s
-        How long a key record is served from memory, in seconds. A revoked key remains valid, and a new model version
-        remains unseen, for at most this long. 0 disables the cache. An authenticator with a cache is not thread-safe:
-        use it from one event loop.
+        Longest time for which a key record is served from memory, in seconds. A revoked key remains valid, and a new
+        model version remains unseen, for at most this long. 0 disables the cache. An authenticator with a cache is not
+        thread-safe: use it from one event loop.
     clock
-        Current time, which decides whether a rotated key has expired.
+        Returns the current time, which decides whether a rotated key has expired.
     timer
-        Monotonic seconds, by which cached records expire.
+        Returns monotonic seconds, by which cached records expire.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class Authenticator:
         )
 
     def authenticate(self, header: str | None, *, require_current: bool = False) -> KeyRecord:
-        """Return the record of the main key in an `X-API-Key` header; a scoped key is rejected.
+        """Return the record of the main key in an `X-API-Key` header. A scoped key is rejected.
 
         Parameters
         ----------
         header
             Value of the header; None if it is missing.
         require_current
-            Reject a secret that was rotated out, even if its overlap has not ended. Operations that change the key
-            require this, because the holder of a leaked old secret must not lock the owner out. Use an authenticator
-            without a cache, since a cached record can predate the rotation.
+            Whether to reject the previous secret of a rotated key even during its overlap. Operations that change the
+            key require this, because the holder of a leaked old secret must not lock the owner out. Use an
+            authenticator without a cache, since a cached record can predate the rotation.
 
         Returns
         -------
@@ -89,8 +89,8 @@ class Authenticator:
         Raises
         ------
         InvalidApiKey
-            The key is missing, malformed, unknown, expired or revoked, or it was rotated out and `require_current` is
-            set. Unknown and revoked keys get the same message.
+            The key is missing, malformed, unknown, expired or revoked, or it has the previous secret of a rotated key
+            and `require_current` is set. Unknown and revoked keys get the same message.
         InsufficientScope
             The key is a scoped key.
         Unavailable
@@ -112,20 +112,21 @@ class Authenticator:
         record = self._valid_record(api_key)
         if require_current and not _is_current(record, api_key):
             raise InvalidApiKey(
-                "The API key was rotated out, so it cannot change the key or activate a model version.",
+                "The API key was replaced by a rotation, so it can no longer change the key or activate a "
+                "model version.",
                 hint="Send the new key, which POST /v1/key/rotate returned, in the X-API-Key header.",
             )
         return record
 
     def authorize(self, header: str | None, scope: Scope | None, *, origin: str | None = None) -> Access:
-        """Return the main or scoped key in an `X-API-Key` header, if it permits an operation.
+        """Return the main or scoped key in an `X-API-Key` header after checking that it permits an operation.
 
         Parameters
         ----------
         header
             Value of the header; None if it is missing.
         scope
-            Scope that the operation belongs to; None if only main keys permit it.
+            Scope of the operation. None if only main keys permit it.
         origin
             Value of the `Origin` header, which browsers add; None if it is missing.
 
@@ -137,7 +138,7 @@ class Authenticator:
         Raises
         ------
         InvalidApiKey, Unavailable
-            As `authenticate`.
+            For the same reasons as in `authenticate`.
         InsufficientScope
             The scoped key has another scope.
         OriginNotAllowed
@@ -196,7 +197,7 @@ def _is_current(record: KeyRecord, api_key: ApiKey) -> bool:
 
 
 def _scoped_key(record: KeyRecord, api_key: ScopedApiKey) -> ScopedKey | None:
-    """Return the stored scoped key that `api_key` is, or None."""
+    """Return the stored record of `api_key`, or None if it does not exist or has another secret or scope."""
     stored = find(record.scoped_keys, api_key.scoped_key_id)
     return stored if stored is not None and api_key.matches(stored) else None
 

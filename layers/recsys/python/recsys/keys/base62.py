@@ -1,4 +1,4 @@
-"""Base62 identifiers: random ones, and ones that are derived from their inputs."""
+"""Base62 identifiers, either random or derived from their inputs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def new_job_id() -> str:
 
 
 def job_id_of_object(object_name: str, object_version: str) -> str:
-    """Return the id of the job that one version of an object starts, so that repeated events are the same job."""
+    """Return the id of the job that one version of an object starts, so that repeated events refer to the same job."""
     return derived_base62(JOB_ID_LENGTH, "object", object_name, object_version)
 
 

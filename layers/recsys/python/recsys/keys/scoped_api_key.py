@@ -1,8 +1,8 @@
 """Scoped API keys in clear text: `pk_<key_id>_<scoped_key_id>_<secret><checksum>`, or `tk_…` for the scope `train`.
 
-The prefixes tell the kinds apart: `rk_` is a main key, `pk_` a publishable key, which may be part of a web page, and
-`tk_` a key that only trains. Secret and checksum are those of `recsys.keys.api_key`. The id of the scoped key is part
-of the text, so that the owner of a leaked key can see which one to delete.
+The prefix shows the kind of a key: `rk_` is a main key, `pk_` a publishable key, which may be part of a web page, and
+`tk_` a key that permits only training. Secret and checksum are those of `recsys.keys.api_key`. The id of the scoped key
+is part of the text, so that the owner of a leaked key can see which one to delete.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ScopedApiKey:
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
     def matches(self, stored: ScopedKey) -> bool:
-        """Return whether the key is `stored`: its scope is the same and, compared in constant time, its secret."""
+        """Return whether the key has the scope and the secret of `stored`. Secrets are compared in constant time."""
         return hmac.compare_digest(self.sha256(), stored.secret_sha256) and self.scope is stored.scope
 
     def _text(self) -> str:

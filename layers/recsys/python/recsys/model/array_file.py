@@ -1,4 +1,4 @@
-"""Write and read `.npz` files whose arrays are used in place: reading copies, unpacks and unpickles nothing.
+"""Write and read `.npz` files. The arrays are views of the file's bytes, which are neither copied nor unpacked.
 
 The files are ordinary `.npz` files, that is, uncompressed zip archives of `.npy` members, and `numpy.load` reads them.
 In addition, each member's header is padded with an extra field, as Android's zipalign does, so that the numbers of
@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 ALIGNMENT: Final = 64
-"""Alignment in bytes from the start of the file: a cache line, and what `.npy` headers are padded to."""
+"""Alignment in bytes from the start of the file: the size of a cache line, as in `.npy` headers."""
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
 """Signature, name length and extra field length of a zip member's local header."""
 _LOCAL_SIGNATURE: Final = b"PK\x03\x04"
@@ -98,7 +98,7 @@ def _view_member(content: bytes, member: zipfile.ZipInfo) -> NDArray[Any]:
 
 
 def _read_npy_header(content: bytes, name: str, begin: int) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Return the data type, the shape, and where the numbers begin."""
+    """Return the data type, the shape, and the offset at which the numbers begin."""
     stream = io.BytesIO(content)  # shares the memory of `content`
     stream.seek(begin)
     try:

@@ -108,7 +108,7 @@ def write_serving(
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write `metrics.json`. Raises ValueError if a number is not finite, because JSON cannot express it."""
+    """Write `metrics.json`. Raise ValueError if a number is not finite, because JSON cannot represent it."""
     (folder / METRICS).write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -144,7 +144,7 @@ def write_manifest(folder: Path, version: str) -> str:
 
 
 def describe_file(stream: BinaryIO) -> dict[str, Any]:
-    """Return a file's entry in the manifest: its size, its SHA-256, and the SHA-256 of each `PART_BYTES` of it.
+    """Return a file's entry in the manifest: its size, its SHA-256, and the SHA-256 of each part of `PART_BYTES`.
 
     Examples
     --------
@@ -170,7 +170,7 @@ def read_folder(folder: Path) -> ServingModel:
     Parameters
     ----------
     folder
-        The directory; it holds at least `manifest.json` and `serving.npz`.
+        The directory. It contains at least `manifest.json` and `serving.npz`.
 
     Returns
     -------
@@ -180,7 +180,7 @@ def read_folder(folder: Path) -> ServingModel:
     Raises
     ------
     ArtifactDamaged
-        If a file is missing, differs from the manifest, or holds invalid arrays.
+        If a file is missing, differs from the manifest, or contains invalid arrays.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def read_folder(folder: Path) -> ServingModel:
 
 
 def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> ServingModel:
-    """Load a model version and verify every byte that is used.
+    """Load a model version, and verify all bytes that are used.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> 
     ------
     ArtifactDamaged
         If a file is missing, differs from its digest or has another format, or if its arrays are inconsistent or
-        hold numbers that are not finite.
+        contain numbers that are not finite.
     """
     manifest_bytes = _read(read, MANIFEST)
     if manifest_sha256 is not None and hashlib.sha256(manifest_bytes).hexdigest() != manifest_sha256:
@@ -278,7 +278,7 @@ def _view_arrays(content: bytes) -> Arrays:
 
 
 def _assemble(version: str, arrays: Arrays, size_bytes: int) -> ServingModel:
-    """Build the model out of checked arrays."""
+    """Build the model from checked arrays."""
     check_arrays(arrays)
     layers = range(2, count_mlp_layers(arrays) + 1)
     network = Network(

@@ -1,6 +1,6 @@
-"""Check the arrays of `serving.npz`, so that no request can fail on them later.
+"""Check the arrays of `serving.npz`, so that invalid arrays cannot make a request fail later.
 
-Digests detect a file that changed after it was written. These checks detect a file that was written incorrectly.
+Digests detect a file that was changed after it was written. These checks detect a file that was written incorrectly.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def check_arrays(arrays: Arrays) -> None:
     KeyError
         If an array is missing.
     ValueError
-        If an array has another type or shape than the others imply, holds a number that is not finite, or refers to
-        items, ids or centres that do not exist.
+        If the type or shape of an array does not match the other arrays, or if it contains a number that is not finite
+        or refers to items, ids or centres that do not exist.
     """
     _check_types_and_shapes(arrays)
     _check_finite(arrays)
@@ -51,7 +51,11 @@ def check_arrays(arrays: Arrays) -> None:
 
 
 def count_mlp_layers(arrays: Arrays) -> int:
-    """Return the number of ReLU layers; the kernel of the first one is folded into other arrays."""
+    """Return the number of ReLU layers.
+
+    It is one more than there are `mlp_kernel_*` arrays, because the first kernel is already multiplied into the item
+    and history arrays.
+    """
     return sum(name.startswith("mlp_kernel_") for name in arrays) + 1
 
 
@@ -61,7 +65,10 @@ def vocabulary_of(arrays: Arrays, owner: str) -> Vocabulary:
 
 
 def map_parallel(function: Callable[[_Part], _Result], parts: Sequence[_Part]) -> list[_Result]:
-    """Apply a function that releases the interpreter's lock to each part, on all cores; results keep the order."""
+    """Apply a function to each part, on all cores, and return the results in order.
+
+    The function must release the interpreter's lock, because otherwise the parts do not run at the same time.
+    """
     if len(parts) < 2:
         return [function(part) for part in parts]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

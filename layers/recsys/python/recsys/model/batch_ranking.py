@@ -1,4 +1,4 @@
-"""Recommend items to many users at once: batches of users on several threads, results in the order of the request."""
+"""Recommend items to many users at once, in batches on several threads. Results have the order of the request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 def recommend_all(
     model: ServingModel, user_ids: Sequence[str], *, n: int, n_threads: int | None = None
 ) -> Iterator[Recommendations]:
-    """Yield `recommend(model, user_id, n=n)` for each user, in order, several times as fast as one by one.
+    """Yield `recommend(model, user_id, n=n)` for each user, in order. This is several times as fast as single calls.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def recommend_all(
     n
         Length of each list, at least 0.
     n_threads
-        Threads that compute batches of users. The default is one more than there are cores: while one thread waits for
-        the interpreter's lock, another multiplies matrices.
+        Number of threads that compute batches of users. The default is one more than there are cores, because while one
+        thread waits for the interpreter's lock, another can multiply matrices.
 
     Yields
     ------
@@ -89,7 +89,7 @@ def _rank_for_each(
 
 
 def _map_in_order(function: Callable[[_Part], _Result], parts: Iterable[_Part], n_threads: int) -> Iterator[_Result]:
-    """Yield the result of each part in order; at most `n_threads` + 1 parts are computed ahead of the consumer."""
+    """Yield the result of each part in order. At most `n_threads` + 1 parts are computed ahead of the consumer."""
     with ThreadPoolExecutor(n_threads) as pool:
         pending: deque[Future[_Result]] = deque()
         for part in parts:

@@ -1,12 +1,12 @@
-"""Find the n best items of many users at once; the results are those of `recsys.model.top_n.best_items`.
+"""Find the n best items of many users at once. The results equal those of `recsys.model.top_n.best_items`.
 
-A matrix-vector product waits for memory. The product of the item matrix with the vectors of many users does not, so it
-is several times as fast per user. Every later step also handles the (user, item) pairs of the whole batch at once,
-because a step per user would cost more than the product.
+The speed of a matrix-vector product is limited by memory access. That of the product of the item matrix with the
+vectors of many users is not, so this product is several times as fast per user. Every later step also handles the
+(user, item) pairs of the whole batch at once, because a step per user would cost more than the product.
 
-Items are scanned in chunks, in descending order of the norm of their GMF embeddings. The first chunk yields a floor
-for every user, which the logit of the n-th best item reaches. No later item can reach the floor once the bound
-gmf <= |user| |item| is too small, so the scan of a user can stop before the end of the catalogue. The bounds of
+Items are scanned in chunks, in descending order of the norm of their GMF embeddings. The first chunk yields a floor for
+every user: a lower bound of the logit of the n-th best item. Once the bound gmf <= |user| |item| is too small, no later
+item can reach the floor, so the scan of a user can stop before the end of the catalogue. The bounds of
 `recsys.model.pruned_search` apply within each chunk.
 """
 
@@ -61,7 +61,7 @@ class NormSortedItems:
 
     @classmethod
     def of(cls, network: Network, bounds: Bounds) -> Self:
-        """Sort the items of a network."""
+        """Sort the items of a network by the norm of their GMF embeddings, largest first."""
         norms = _norms(network.item_gmf)
         order = np.argsort(-norms)
         return cls(network, bounds, order, _inverse_permutation(order), norms[order])
@@ -70,7 +70,10 @@ class NormSortedItems:
 def best_items_of_each(
     items: NormSortedItems, users: Sequence[User], n: int, *, excluded: Sequence[ItemIndices]
 ) -> list[tuple[ItemIndices, Floats]]:
-    """Return the `n` best items and their exact logits for each user; `excluded` holds an array per user."""
+    """Return the `n` best items and their exact logits for each user.
+
+    `excluded` contains one array per user, with the indices of the items that must not be returned.
+    """
     if not users or n == 0:
         return [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)) for _ in users]
     network, bounds = items.network, items.bounds
@@ -97,8 +100,8 @@ def best_items_of_each(
 class _BatchUsers:
     """The users of a batch and the items excluded for them.
 
-    `users` holds one user per row. Pair k excludes the item at position `excluded_positions[k]`, which ascend, for the
-    user in row `excluded_users[k]`; both (n_excluded,).
+    `users` holds one user per row. Pair k excludes the item at position `excluded_positions[k]` for the user in row
+    `excluded_users[k]`. Both arrays have the shape (n_excluded,), and the positions ascend.
     """
 
     users: User
@@ -107,7 +110,7 @@ class _BatchUsers:
 
     @classmethod
     def of(cls, users: Sequence[User], items: NormSortedItems, excluded: Sequence[ItemIndices]) -> Self:
-        """Stack single users; `excluded` holds the excluded items of each."""
+        """Return a batch of single users. `excluded` contains the item indices that are excluded for each of them."""
         stacked = User(np.array([user.gmf for user in users]), np.array([user.mlp for user in users]))
         owners = np.repeat(np.arange(len(users)), [len(each) for each in excluded])
         positions = items.positions[np.concatenate(excluded)]
@@ -134,7 +137,7 @@ class _BatchUsers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pairs:
-    """Pairs of a user (row of the batch) and an item, and the GMF parts of their logits; (n_pairs,) each."""
+    """Pairs of a user (row of the batch) and an item, with the GMF parts of their logits, (n_pairs,) each."""
 
     users: NDArray[np.int64]
     items: ItemIndices
@@ -156,9 +159,9 @@ class _Pairs:
 def _prune(
     items: NormSortedItems, batch: _BatchUsers, n: int, margins: NDArray[np.float64]
 ) -> tuple[_Pairs, NDArray[np.bool_]]:
-    """Return the pairs whose item can be among the user's `n` best, sorted by user, and a mask of users given up.
+    """Return the pairs whose item can be among the user's `n` best, sorted by user, and a mask of skipped users.
 
-    A user is given up, and must be searched alone, if the first chunk yields no floor or if too many items remain.
+    A user is skipped, and must be searched alone, if the first chunk yields no floor or if too many items remain.
     """
     network, bounds = items.network, items.bounds
     n_users, n_first = len(margins), min(_FIRST_CHUNK, network.n_items)
@@ -203,7 +206,7 @@ def _floors(
 
 
 def _min_item_norms(lowest_gmf: NDArray[np.float64], users: Floats) -> NDArray[np.float64]:
-    """Return the norm from which an item's embedding can have a GMF part of `lowest_gmf` with each user, (n_users,)."""
+    """Return the smallest norms of an item's embedding whose GMF part can reach `lowest_gmf`, one per user."""
     with np.errstate(divide="ignore", invalid="ignore"):  # a user without history has a zero embedding
         return np.nan_to_num(lowest_gmf / _norms(users), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
 
@@ -241,7 +244,7 @@ def _indices_above(
 def _nth_largest(
     values: Floats, groups: NDArray[np.int64], n: int, n_groups: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the n-th largest value of each group, and a mask of the groups that have one, (n_groups,) both.
+    """Return the n-th largest value of each group, and a mask of the groups that have one, (n_groups,) each.
 
     `groups` (n_values,) holds the group of each value in ascending order. A group of fewer than `n` values has -inf.
     """

@@ -1,8 +1,9 @@
 """Rule out items that cannot be among a user's n best, without computing their MLP.
 
 A logit is the sum of a GMF part, one dot product per item, and an MLP part, which takes some thousand multiplications.
-The GMF parts of all items are one matrix-vector product. For the MLP part f(a + b), where a is the user half and b the
-item half of the first layer, there is an upper bound that holds for every user, so an item is ruled out if
+The GMF parts of all items are one matrix-vector product. For the MLP part f(a + b), where a is the user's and b the
+item's part of the first layer before its ReLU, there is an upper bound that holds for every user, so an item is ruled
+out if
 
     gmf + tops + slack  <  floor        with  tops = f(a + c),  floor = n-th best logit of some items - margin      (1)
 
@@ -28,9 +29,9 @@ active units, of the product of the weights on the path. It is therefore at most
 products, and at least minus `falling_j`, the sum of the negative ones. This bound is the smaller one in narrow
 networks: half of L |b - c| for widths 16-16-8, but three times it for 64-32-16-8.
 
-**Rounding.** Items are ranked by `Network.exact_logits`, which does not depend on what is computed together. Float32
-results do, so they only rule items out, and only by more than their rounding error: margin = 2 `Bounds.error`. The
-result is therefore exactly that of ranking every item by its exact logit.
+**Rounding.** Items are ranked by `Network.exact_logits`, which does not depend on the other items of a call. Float32
+results do depend on it. They are therefore used only to rule items out, with a margin that exceeds their rounding
+error: margin = 2 `Bounds.error`. The result is therefore exactly that of ranking every item by its exact logit.
 """
 
 from __future__ import annotations
@@ -70,14 +71,14 @@ _ROUNDED_UP: Final = 1 + 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
-    """Per-network constants of the bounds; the names are those of the module's formulae.
+    """Constants of a network for the bounds. They have the names of the module's formulae.
 
     Use `Bounds.of` to compute them for a network and `Bounds.from_arrays` to restore stored ones.
 
     Parameters
     ----------
     centres
-        Centres c of the item halves, (n_centres, hidden_1).
+        Centres c of the items' parts of the first layer, (n_centres, hidden_1).
     cluster
         Index of each item's centre, (n_items,) uint16.
     slack
@@ -98,7 +99,7 @@ class Bounds:
     def from_arrays(
         cls, centres: Floats, cluster: NDArray[np.uint16], slack: Floats, rounding: NDArray[np.float64]
     ) -> Self:
-        """Restore bounds from the four arrays that are stored; `reach` follows from them."""
+        """Restore bounds from the four arrays that are stored. `reach` is computed from them."""
         reach = np.zeros(len(centres), dtype=np.float32)
         np.maximum.at(reach, cluster, slack)
         return cls(centres, cluster, slack, rounding, reach)
@@ -114,11 +115,11 @@ class Bounds:
         return cls.from_arrays(centres, cluster.astype(np.uint16), _round_up(slack), _rounding(network))
 
     def error(self, user: User) -> float:
-        """Bound the rounding error of a float32 logit, and of the left side of (1), for one user and any item.
+        """Return a bound of the rounding error of a float32 logit of a user, and of the left side of (1), for any item.
 
-        The bound is `rounding @ [1, |user.gmf|, |user.mlp|]`. A dot product of length m is off by at most
-        gamma(m) |x| |y| in whatever order it is summed (Higham, "Accuracy and Stability of Numerical Algorithms",
-        §3.1), and an MLP layer multiplies the error of its input by at most the norm of its kernel.
+        The bound is `rounding @ [1, |user.gmf|, |user.mlp|]`. The error of a dot product of length m is at most
+        gamma(m) |x| |y|, in any order of summation (Higham, "Accuracy and Stability of Numerical Algorithms", §3.1),
+        and an MLP layer multiplies the error of its input by at most the norm of its kernel.
         """
         base, per_gmf, per_mlp = self.rounding.tolist()
         gmf, mlp = math.sqrt(user.gmf @ user.gmf), math.sqrt(user.mlp @ user.mlp)
@@ -161,9 +162,10 @@ def prune(
 
 
 def mlp_parts(network: Network, user_halves: Floats, items: ItemIndices) -> Floats:
-    """Compute the MLP parts of some items' logits, (n,).
+    """Compute the MLP parts of the logits of some items, (n,).
 
-    `user_halves` is the user half of one user (hidden_1,), or one per item (n, hidden_1).
+    `user_halves` is the user's part of the first MLP layer before its ReLU: (hidden_1,) if all items have the same
+    user, or (n, hidden_1) with one row per item.
     """
     outputs = np.empty(len(items), dtype=np.float32)
     for begin in range(0, len(items), _BLOCK):
@@ -178,14 +180,17 @@ def mlp_parts(network: Network, user_halves: Floats, items: ItemIndices) -> Floa
 
 
 def lipschitz_constant(network: Network) -> float:
-    """Return L such that |f(x) - f(y)| <= L |x - y|, where f is the MLP from before its first ReLU to the output."""
+    """Return L such that |f(x) - f(y)| <= L |x - y|, where f maps the input of the first ReLU to the MLP's output."""
     kernels = [kernel.astype(np.float64) for kernel in (*network.mlp_kernels, network.output_mlp[:, None])]
     choices = itertools.product((False, True), repeat=len(kernels) - 1)
     return _ROUNDED_UP * float(np.mean([_product_of_norms(kernels, cuts) for cuts in choices]))
 
 
 def _product_of_norms(kernels: list[NDArray[np.float64]], cuts: tuple[bool, ...]) -> float:
-    """Multiply the spectral norms of the products of consecutive kernels; `cuts[k]` ends a product after kernel k."""
+    """Return the product of the spectral norms of products of consecutive kernels.
+
+    If `cuts[k]` is true, one product of kernels ends after kernel k.
+    """
     norm, product = 1.0, kernels[0]
     for kernel, is_cut in zip(kernels[1:], cuts, strict=True):
         if is_cut:
@@ -200,7 +205,7 @@ def _spectral_norm(matrix: NDArray[np.float64]) -> float:
 
 
 def slope_bounds(network: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `rising` and `falling`, (hidden_1,) each: the slope along unit j is in [-falling_j, rising_j]."""
+    """Return `rising` and `falling`, (hidden_1,) each: the slope of f along unit j is in [-falling_j, rising_j]."""
     output = network.output_mlp.astype(np.float64)
     rising, falling = np.maximum(output, 0), np.maximum(-output, 0)
     for kernel in reversed(network.mlp_kernels):
@@ -226,15 +231,15 @@ def _round_up(values: NDArray[np.float64]) -> Floats:
 
 
 def round_down(thresholds: NDArray[np.floating]) -> Floats:
-    """Convert thresholds to float32 so that none increases: comparing float32 arrays with float64 is slower."""
+    """Convert thresholds to float32 so that none increases, because comparing float32 arrays with float64 is slower."""
     return np.nextafter(thresholds.astype(np.float32), np.float32(-np.inf))
 
 
 def lowered(threshold: float) -> float:
     """Return a finite threshold that is slightly lower, so that rounding it to float32 cannot raise it.
 
-    NumPy rounds a Python number that is compared with a float32 array. The decrease is twice the largest rounding
-    error; the second term is the smallest positive float32 number.
+    This is needed because NumPy rounds a Python number that is compared with a float32 array. The decrease is twice the
+    largest rounding error, plus the smallest positive float32 number for values near 0.
     """
     return max(threshold - (abs(threshold) * 2 * _UNIT_ROUNDOFF + 2.0**-149), LOWEST)
 
@@ -243,7 +248,10 @@ def lowered(threshold: float) -> float:
 
 
 def _fit_centres(points: Floats, n_centres: int) -> Floats:
-    """Cluster a sample of the points (n, dim) with k-means, a few steps of Lloyd's algorithm; (n_centres, dim)."""
+    """Return the k-means centres of the points (n, dim), as an array (n_centres, dim).
+
+    They are fitted to a sample of the points by a few steps of Lloyd's algorithm.
+    """
     generator = np.random.default_rng(0)
     sample = points[generator.permutation(len(points))[:_SAMPLE]]
     centres = sample[:n_centres].astype(np.float64)
@@ -278,11 +286,11 @@ def _nearest_centres(centres: Floats, points: Floats) -> tuple[NDArray[np.int64]
 
 
 def _rounding(network: Network) -> NDArray[np.float64]:
-    """Compute the coefficients of `Bounds.error`: the error bound is affine in both norms of the user."""
+    """Return the coefficients of `Bounds.error`, (3,), an affine function of the norms of the user's two vectors."""
     largest_gmf, largest_mlp = _largest_norm(network.item_gmf), _largest_norm(network.item_hidden_1)
 
     def error(gmf: float, mlp: float) -> float:
-        """Bound the error for a user whose halves have these norms."""
+        """Return the error bound for a user whose GMF embedding and MLP part have these norms."""
         dot = largest_gmf * gmf
         gmf_error = gamma(network.item_gmf.shape[1]) * dot
         size = mlp + largest_mlp  # largest norm of a layer's units

@@ -57,7 +57,7 @@ from recsys.model.vocabulary import Vocabulary
 
 
 class Strategy(StrEnum):
-    """Source of a list of recommendations."""
+    """The source of a list of recommendations."""
 
     PERSONAL = "personal"
     """The history of a user of the training data, with the request's recent items."""
@@ -78,7 +78,7 @@ class ServingModel:
     version
         Name of the version.
     users, items
-        User ids and item ids; their indices are the rows of the arrays below.
+        User ids and item ids. Their indices are the row indices of the arrays below.
     network
         The NeuMF model.
     bounds
@@ -138,21 +138,21 @@ def recommend(
 ) -> Recommendations:
     """Recommend the `n` best items to a user.
 
-    Item ids that the model does not know are ignored in all parameters.
+    Item ids that the model does not contain are ignored in all parameters.
 
     Parameters
     ----------
     model
         The model.
     user_id
-        The user, known or unknown. None is a request without a user, for example for a shopping basket.
+        The user, known or unknown. None stands for a request without a user, for example for a shopping basket.
     n
         Length of the list, at least 0. It is shorter if fewer items are left.
     recent_items
         Items that the user interacted with after the model was trained, oldest first. They are appended to the history;
         an item that is already in it moves to the end.
     exclude_seen
-        Leave out the items of the history, `recent_items` included.
+        Whether to leave out the items of the history, `recent_items` included.
     exclude_items
         Further items to leave out.
     candidates
@@ -161,9 +161,9 @@ def recommend(
     Returns
     -------
     Recommendations
-        The items, best first; equal scores in the order of the model's item indices. A score is the predicted
-        probability of an interaction for the strategies `PERSONAL` and `SESSION`, and the share of users who interacted
-        with the item for `POPULAR`.
+        The items, best first. Items with equal scores are in the order of the model's item indices. A score is the
+        predicted probability of an interaction for the strategies `PERSONAL` and `SESSION`, and the share of users who
+        interacted with the item for `POPULAR`.
     """
     user_index = None if user_id is None else model.users.find(user_id)
     history = np.zeros(0, dtype=np.int64) if user_index is None else model.seen(user_index).astype(np.int64)
@@ -196,12 +196,12 @@ def similar(model: ServingModel, item_id: str, *, n: int, exclude_items: Collect
     Returns
     -------
     list of RankedItem
-        Best first; scores as for `Strategy.SESSION`.
+        The items, best first. Scores are as for `Strategy.SESSION`.
 
     Raises
     ------
     ItemNotFound
-        If the model does not know `item_id`.
+        If the model does not contain `item_id`.
     """
     item_index = model.items.find(item_id)
     if item_index is None:
@@ -211,7 +211,7 @@ def similar(model: ServingModel, item_id: str, *, n: int, exclude_items: Collect
 
 
 def popular(model: ServingModel, *, n: int, exclude_items: Collection[str] = ()) -> Recommendations:
-    """Return the `n` items with which most users interacted.
+    """Return the `n` items with which the most users interacted.
 
     Parameters
     ----------
@@ -225,18 +225,18 @@ def popular(model: ServingModel, *, n: int, exclude_items: Collection[str] = ())
     Returns
     -------
     Recommendations
-        Most popular first; the scores are shares of users, in [0, 1].
+        The items, most popular first. The scores are shares of users, in [0, 1].
     """
     return _recommend_popular(model, None, n, _indices(model.items, exclude_items), None)
 
 
 def _indices(items: Vocabulary, item_ids: Iterable[str]) -> ItemIndices:
-    """Look up item ids and skip unknown ones."""
+    """Return the indices of item ids. Unknown ids are skipped."""
     return np.array([index for item_id in item_ids if (index := items.find(item_id)) is not None], dtype=np.int64)
 
 
 def _extend_history(history: ItemIndices, recent: ItemIndices) -> ItemIndices:
-    """Append recent items to a history. An item that occurs several times keeps its last position only."""
+    """Append recent items to a history. An item that occurs several times keeps only its last position."""
     indices = [*history.tolist(), *recent.tolist()]
     return np.array(list(dict.fromkeys(reversed(indices)))[::-1], dtype=np.int64)
 
@@ -266,5 +266,5 @@ def _to_ranked_items(items: Vocabulary, best: ItemIndices, scores: Floats) -> li
 
 
 def number_ranks(item_ids: Sequence[str], scores: Sequence[float]) -> list[RankedItem]:
-    """Number items, best first, from 1."""
+    """Return items, given best first, with their ranks, counted from 1."""
     return list(map(RankedItem, item_ids, range(1, len(item_ids) + 1), scores))

@@ -1,4 +1,4 @@
-"""Bound the n-th largest of many values without sorting or partitioning them."""
+"""Compute a lower bound of the n-th largest of many values without sorting or partitioning them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def nth_largest_bound(values: Floats, n: int) -> Floats:
     Returns
     -------
     (...) float32
-        The bound; -inf if the last axis may hold fewer than `n` finite values.
+        The bound. It is -inf if the last axis may contain fewer than `n` finite values.
 
     Examples
     --------

@@ -2,8 +2,8 @@
 
 `best_items` ranks items by `Network.exact_logits`, in float64. Two searches find the few items whose exact logits are
 needed. Brute force computes every float32 logit and keeps the items within the rounding error of the n-th best. Pruned
-search (`recsys.model.pruned_search`) computes every GMF part, but few MLPs. Both return exactly the same list; the size
-of the catalogue decides which one is faster.
+search (`recsys.model.pruned_search`) computes every GMF part, but few MLPs. Both give exactly the same list. Which one
+is faster, and therefore used, depends on the size of the catalogue.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def best_items(
     network, bounds
         The model, and `Bounds.of(network)`.
     user
-        The user's half of every logit, from `network.user`.
+        The user's part of every logit, as returned by `network.user`.
     n
         Length of the list, at least 0. It is shorter if fewer items are left.
     excluded
@@ -111,7 +111,7 @@ def best_items(
 
 
 def _search_all(network: Network, user: User, n: int, excluded: ItemIndices, margin: float) -> ItemIndices:
-    """Find by brute force the items that can be among the `n` best."""
+    """Find the items that can be among the `n` best by brute force."""
     logits = network.logits(user)
     logits[excluded] = -np.inf
     return _near_best(logits, n, margin)
@@ -128,13 +128,13 @@ def _search_pruned(
 
 
 def _search_candidates(network: Network, user: User, n: int, candidates: ItemIndices, margin: float) -> ItemIndices:
-    """Find the items that can be among the `n` best of some items."""
+    """Find the items that can be among the `n` best of the candidates."""
     logits = network.item_gmf[candidates] @ user.gmf + mlp_parts(network, user.mlp, candidates)
     return candidates[_near_best(logits, n, margin)]
 
 
 def _near_best(logits: Floats, n: int, margin: float) -> ItemIndices:
-    """Return the indices of all logits that are at most `margin` below the n-th largest, and a few others, ascending.
+    """Return the indices, ascending, of all logits at most `margin` below the n-th largest, and of a few others.
 
     Logits of -inf are never returned.
     """

@@ -30,7 +30,10 @@ def recency_weights(ago: NDArray[np.integer], decay: float) -> NDArray[np.float6
 
 
 def length_scales(totals: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the factors for histories whose weights sum to `totals`, in the same shape; 1 for an empty history."""
+    """Return the factors for histories whose weights sum to `totals`, in the same shape.
+
+    The factor of an empty history is 1.
+    """
     scales: NDArray[np.float64] = np.where(totals > 0, totals, 1.0).astype(np.float64) ** LENGTH_POWER
     return scales
 

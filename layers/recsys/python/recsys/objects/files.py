@@ -1,7 +1,7 @@
 """Object store in a directory: each object is a file, and its name is the path below the root.
 
 A write goes to a temporary file in `.tmp`, is synced to the disk and then appears under its name in one step. Therefore
-`kill -9` leaves no partial object, and an object that was reported as written survives a power cut.
+a process that is killed leaves no partial object, and an object that was reported as written survives a power cut.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recsys.objects.store import ObjectInfo, UploadForm
 _logger: Final = logging.getLogger("recsys.objects")
 
 _STALE_AFTER_S: Final = 3600.0  # not tuned: far longer than any single write
-_COMMIT_ATTEMPTS: Final = 100  # not tuned: each retry needs another delete at exactly the wrong moment
+_COMMIT_ATTEMPTS: Final = 100  # not tuned: another retry is only needed after another delete at the same moment
 _COPY_BUFFER_BYTES: Final = 1 << 20
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,8 +42,8 @@ class FileObjectStore:
     base_url
         Base URL of the local service, which accepts the forms of `upload_form` at `POST {base_url}/local/uploads`.
     stale_after_s
-        Age in seconds at which a file in `.tmp` is taken for the leftover of a killed process and deleted. Pass 0 if no
-        other process writes to the directory.
+        Age in seconds from which a file in `.tmp` counts as left behind by a killed process and is deleted. Pass 0 if
+        no other process writes to the directory.
 
     Raises
     ------
@@ -131,14 +131,14 @@ class FileObjectStore:
         self._remove_empty(path.parent)
 
     def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:  # noqa: ARG002 - required by ObjectStore
-        """Create an upload form. The local service enforces the limits itself, so the form does not contain them."""
+        """Create an upload form. It does not contain the limits, because the local service enforces them itself."""
         return UploadForm(f"{self._base_url}/local/uploads", {"name": checked_name(name)})
 
     # -- writing
 
     @contextlib.contextmanager
     def _written(self, body: bytes | BinaryIO, *, after_ns: int) -> Iterator[Path]:
-        """Provide a temporary file that contains `body` and is synced to the disk; it is deleted on exit.
+        """Yield a temporary file that contains `body` and is synced to the disk. It is deleted when the context ends.
 
         Its modification time is later than `after_ns`, so that its version differs from that of the file it replaces.
         """
@@ -226,13 +226,13 @@ class FileObjectStore:
                     with self._skipping_unreadable(name):
                         yield from self._walk(name, prefix)
             elif name.startswith(prefix):
-                # Skip a file that was deleted meanwhile, or whose name is not a valid object name.
+                # Skip a file that has been deleted in the meantime, or whose name is not a valid object name.
                 with self._skipping_unreadable(name), contextlib.suppress(ObjectNotFound, InvalidRequest):
                     yield self._info(name)
 
     @contextlib.contextmanager
     def _skipping_unreadable(self, name: str) -> Iterator[None]:
-        """Skip a file or folder without read permission; log each one once."""
+        """Skip a file or folder without read permission, and log a warning once for each of them."""
         try:
             yield
         except PermissionError as error:
@@ -246,7 +246,10 @@ class FileObjectStore:
 
 
 def _describe(name: str, status: os.stat_result) -> ObjectInfo:
-    """Describe a file. Time and size form its version, so that a copy that preserves times preserves versions."""
+    """Return the description of a file.
+
+    Its version consists of its modification time and size, so that a copy that preserves times also preserves versions.
+    """
     return ObjectInfo(
         name=name,
         size_bytes=status.st_size,
@@ -295,6 +298,6 @@ def _translating_errors(verb: str, name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(
-            f"The object directory could not {verb} {name!r}: {error.strerror or error}.",
+            f"Could not {verb} {name!r} in the object directory: {error.strerror or error}.",
             hint="Check that the data directory exists and is writable, has free space, and supports hard links.",
         ) from error

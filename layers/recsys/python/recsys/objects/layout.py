@@ -113,7 +113,7 @@ def parse_source(object_name: str) -> Upload | Drop | None:
 
 
 def _shortened(name: str, max_bytes: int) -> str:
-    """Return `name`, truncated to `max_bytes` with a hash of the full name at its end if it is longer."""
+    """Return `name`. If it is longer than `max_bytes`, it is truncated and ends in a hash of the full name."""
     encoded = name.encode()
     if len(encoded) <= max_bytes:
         return name

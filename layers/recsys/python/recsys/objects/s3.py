@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ABSENT: Final = ("NoSuchKey", "404")
 _EXISTS: Final = "PreconditionFailed"
 _CONFLICT: Final = "ConditionalRequestConflict"
-_CREATE_ATTEMPTS: Final = 5  # not tuned: each conflict needs another write of the same name
+_CREATE_ATTEMPTS: Final = 5  # not tuned: another attempt is only needed after another write of the same name
 _WRITER: Final = "writer"
 """Name of the metadata entry that identifies the call that created an object."""
 _STREAM_BUFFER_BYTES: Final = 1 << 20
@@ -36,7 +36,7 @@ class S3ObjectStore:
     """An `ObjectStore` in an S3 bucket.
 
     Every object is uploaded with a SHA-256 checksum. A stream that is uploaded must be seekable, because it is read
-    twice: once for the checksum.
+    twice: for the checksum, and for the upload.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class S3ObjectStore:
 
 
 class _ObjectStream(io.RawIOBase):
-    """The body of a response, with translated errors. Its end is reached only if length and checksum are correct."""
+    """The body of a response, with translated errors. Reading to its end fails if length or checksum are wrong."""
 
     def __init__(self, body: StreamingBody) -> None:
         self._body = body
@@ -179,7 +179,7 @@ def _describe(name: str, head: HeadObjectOutputTypeDef) -> ObjectInfo:
 
 
 def _whole_seconds(moment: datetime) -> Timestamp:
-    """Truncate a time to whole seconds, the resolution of HTTP headers; a listing can be finer."""
+    """Truncate a time to whole seconds, because HTTP headers have this resolution, whereas listings can be finer."""
     return from_datetime(moment.replace(microsecond=0))
 
 

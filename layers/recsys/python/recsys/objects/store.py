@@ -25,8 +25,8 @@ class ObjectInfo:
     modified_at
         Modification time of the content. A copy of a file preserves it.
     arrived_at
-        Time at which this content was stored under this name, by the clock of the store. It does not take part in
-        comparisons, because the result of a write can report it slightly early.
+        Time at which this content was stored under this name, by the clock of the store. It is ignored in comparisons,
+        because the time in the result of a write can be slightly too early.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """A form that uploads one object without other credentials.
+    """A form with which a client can upload one object without other credentials.
 
     The client sends a multipart POST request to `url` with all `fields`, followed by the part `file`.
     """
@@ -131,7 +131,7 @@ class ObjectStore(ObjectReader, Protocol):
         """
 
     def delete(self, name: str) -> None:
-        """Delete the object. It is not an error if there is none."""
+        """Delete the object. If there is none, nothing happens."""
 
     def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:
         """Create a form with which a client can upload one object directly to the store.

@@ -1,4 +1,4 @@
-"""Registry in a DynamoDB table with the string keys `pk` and `sk` and the time to live in `ttl`."""
+"""Registry in a DynamoDB table. Its keys are the strings `pk` and `sk`, and `ttl` is the time to live."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class DynamoTable:
         """Apply all changes in one transaction, or none of them. Return whether they were applied.
 
         A single change is a transaction as well, because boto3 sends a token with a transaction. If boto3 repeats a
-        request whose response was lost, DynamoDB recognizes the token and reports success instead of a changed row.
+        request whose response was lost, DynamoDB recognises the token and reports success instead of a changed row.
         """
         actions = [_to_action(self._table, change) for change in changes]
         for attempt in range(_WRITE_ATTEMPTS):
@@ -116,7 +116,7 @@ def _to_action(table: str, change: Change) -> TransactWriteItemTypeDef:
 
 
 def _cancellation_reasons(error: ClientError) -> set[str]:
-    """Return the cancellation code of each item (`None` if unaffected), or an empty set for other errors."""
+    """Return the set of the items' cancellation codes (`None` for an unaffected item). It is empty for other errors."""
     if error_code(error) != "TransactionCanceledException":
         return set()
     # The type stubs of botocore declare only the members that all errors have.

@@ -17,7 +17,7 @@ _OWN_ATTRIBUTES: Final = ("pk", "sk", "etag", "ttl")
 def fits(address: Address) -> bool:
     """Return whether the address is short enough for a DynamoDB key.
 
-    DynamoDB rejects a longer key with an error. No row can have such a key, so callers treat it as not found.
+    DynamoDB rejects a longer key with an error. Because no row can have such a key, callers treat it as not found.
     """
     return len(address.partition.encode()) <= _MAX_PARTITION_BYTES and len(address.sort.encode()) <= _MAX_SORT_BYTES
 

@@ -17,7 +17,10 @@ class JobOperations(TableOperations):
     """The part of `Registry` for jobs. Every method raises `Unavailable` if the database does not respond."""
 
     def create_job(self, job: Job) -> Job:
-        """Store a new job, or return the existing job with the same id unchanged, so that a request can be repeated."""
+        """Store a new job and return it.
+
+        If a job with the same id exists, it is returned unchanged, so that a request can be repeated.
+        """
 
         def decide(now: Timestamp) -> tuple[Job, list[Change]]:
             row = self._table.get(job_address(job.job_id))
@@ -49,7 +52,7 @@ class JobOperations(TableOperations):
         job_id, owner
             Id of the job, and name of the worker.
         data_timestamp
-            When the data arrived, see `Job.data_timestamp`. It is ignored if an earlier attempt has set it.
+            Time at which the data arrived, see `Job.data_timestamp`. It is ignored if an earlier attempt has set it.
         lease_s
             Duration of the lease, in seconds.
 
@@ -97,7 +100,7 @@ class JobOperations(TableOperations):
         self._change_leased_job(lease, lambda job, now: rules.renewed(job, lease_s=lease_s, progress=progress, now=now))
 
     def release_job(self, lease: Lease) -> None:
-        """Put the job back into the queue because its worker is being stopped; the attempt is not counted.
+        """Put the job back into the queue because its worker is being stopped. The attempt is not counted.
 
         Raises
         ------

@@ -84,13 +84,14 @@ class KeyOperations(TableOperations):
         self._change_key(key_id, lambda key, now: rules.revoked(key, now=now), "key.revoked")
 
     def add_scoped_key(self, key_id: str, scoped_key: ScopedKey) -> KeyRecord:
-        """Add a scoped key to a key.
+        """Add a scoped key to an API key, and return the changed API key.
 
         Raises
         ------
         KeyNotFound
             The key does not exist, has expired or is revoked.
         TooManyScopedKeys
+            The key already has `MAX_SCOPED_KEYS` scoped keys.
         """
         detail = {"scoped_key_id": scoped_key.scoped_key_id, "name": scoped_key.name, "scope": str(scoped_key.scope)}
         return self._change_scoped_keys(
@@ -98,7 +99,15 @@ class KeyOperations(TableOperations):
         )
 
     def remove_scoped_key(self, key_id: str, scoped_key_id: str) -> KeyRecord:
-        """Remove a scoped key, which makes it invalid. Raises `KeyNotFound` (revoked ones too), `ScopedKeyNotFound`."""
+        """Remove a scoped key, which makes it invalid.
+
+        Raises
+        ------
+        KeyNotFound
+            The key does not exist, has expired or is revoked.
+        ScopedKeyNotFound
+            The key has no scoped key with this id.
+        """
         return self._change_scoped_keys(
             key_id,
             lambda keys: scoped_keys.removed(keys, scoped_key_id),

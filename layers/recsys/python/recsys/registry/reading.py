@@ -1,4 +1,4 @@
-"""Reading of registry rows: the addresses of records, their expiry, and the lookup of keys.
+"""Read rows of the registry: their primary keys, their expiry, and the lookup of API keys.
 
 The function `recommend` needs only this part of the registry.
 """
@@ -17,7 +17,7 @@ VERSION_PREFIX: Final = "VERSION#"
 
 
 class KeyReader(Protocol):
-    """Read access to keys: all that the function `recommend` needs of a registry."""
+    """Read access to API keys, the only access to the registry that the function `recommend` needs."""
 
     def get_key(self, key_id: str) -> KeyRecord:
         """Return a key, even if it is revoked. The read is strongly consistent.
@@ -30,7 +30,7 @@ class KeyReader(Protocol):
 
 
 def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyRecord]:
-    """Return a key and the row that stores it.
+    """Return an API key and the row that stores it.
 
     Raises
     ------
@@ -45,7 +45,10 @@ def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyR
 
 
 def unexpired(row: Row, now: Timestamp) -> Document | None:
-    """Return the document of a row, or None if it has expired: databases may delete expired rows late."""
+    """Return the document of a row, or None if the row does not exist or has expired.
+
+    The check is needed because a database may delete expired rows late.
+    """
     if row.document is None:
         return None
     expires_at = row.document.get("expires_at")
@@ -53,20 +56,20 @@ def unexpired(row: Row, now: Timestamp) -> Document | None:
 
 
 def key_address(key_id: str) -> Address:
-    """Return the address of a key."""
+    """Return the primary key of the row that stores an API key."""
     return Address(f"KEY#{key_id}", "KEY")
 
 
 def version_address(key_id: str, version: str) -> Address:
-    """Return the address of a model version, which is in the partition of its key."""
+    """Return the primary key of a model version's row, which is in the partition of its API key."""
     return Address(f"KEY#{key_id}", f"{VERSION_PREFIX}{version}")
 
 
 def job_address(job_id: str) -> Address:
-    """Return the address of a job."""
+    """Return the primary key of a job's row."""
     return Address(f"JOB#{job_id}", "JOB")
 
 
 def claim_address(token_sha256: str) -> Address:
-    """Return the address of a claim token."""
+    """Return the primary key of a claim token's row."""
     return Address(f"CLAIM#{token_sha256}", "CLAIM")

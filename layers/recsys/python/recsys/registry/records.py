@@ -27,7 +27,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job can no longer change."""
+        """Whether the state is final, so that the job can no longer change."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.SUPERSEDED)
 
 
@@ -111,23 +111,23 @@ class Job:
     fence
         Number of attempts so far. Attempt n may publish only the version `<job_id>.<n>`.
     lease_owner, lease_until
-        The worker that holds the lease, and the time until which it holds it.
+        The worker that holds the lease, and the time at which the lease expires.
     started_at
         Time at which the current attempt began.
     error_fence
-        The last attempt that reported an error.
+        Number of the last attempt that reported an error.
     kills, killed_after_s
-        Number of attempts that ended without reporting an error, and for how many seconds the last of them renewed its
-        lease.
+        Number of attempts that were killed, that is, ended without reporting an error, and the time from the start of
+        the last of them to the last renewal of its lease, in seconds.
     data_timestamp
-        Time at which the data arrived, as `<timestamp>#<tiebreak>`. Comparing it as text orders the jobs of a key. The
-        first claim sets it.
+        Time at which the data arrived, as `<timestamp>#<tiebreak>`. The jobs of a key are ordered by comparing it as
+        text. The first claim sets it.
     fingerprint
         SHA-256 of the request body and its options. It distinguishes a repeated request from a changed one.
     options
-        How to read the file (`FileOptions.to_json`), or None.
+        Options for reading the file (`FileOptions.to_json`), or None.
     object_version
-        The write of the object that is meant (`ObjectInfo.version`), or None for the current one.
+        Version of the object to train on (`ObjectInfo.version`), or None for the current one.
     receipt_name, receipted_at
         Name of the receipt of a drop, and the time at which its final version was written.
     expires_at

@@ -1,6 +1,6 @@
-"""Rules of the registry, as pure functions: which changes are allowed, and what the records become.
+"""Rules of the registry, as pure functions: they check whether a change is allowed, and return the changed records.
 
-Nothing here reads or writes. The operations of `Registry` apply each rule together with a conditional write.
+They neither read nor write rows. The operations of `Registry` apply each rule together with a conditional write.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
 
 
 def with_scoped_keys(key: KeyRecord, scoped_keys: tuple[ScopedKey, ...]) -> KeyRecord:
-    """Return the key with these scoped keys."""
+    """Return the key with the given scoped keys instead of its previous ones."""
     return replace(key, revision=key.revision + 1, scoped_keys=scoped_keys) if scoped_keys != key.scoped_keys else key
 
 
@@ -130,14 +130,14 @@ def claimed(job: Job, *, owner: str, data_timestamp: str, lease_s: float, now: T
 
 
 def _lifetime_s(job: Job) -> int:
-    """Seconds from the start of the job's attempt to its last sign of life."""
+    """Return the seconds from the start of the job's attempt to the last renewal of its lease."""
     if job.started_at is None:
         return 0
     return int((to_datetime(job.updated_at) - to_datetime(job.started_at)).total_seconds())
 
 
 def with_reported_error(job: Job, *, now: Timestamp) -> Job:
-    """Return the job after its attempt reported an error that may be transient, so that it does not count as killed."""
+    """Return the job with the record that its attempt reported an error. The attempt does not count as killed then."""
     return replace(job, error_fence=job.fence, updated_at=now)
 
 
@@ -219,7 +219,7 @@ def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
 
 
 def _data_timestamp(job: Job) -> str:
-    """Return the timestamp that the first claim set; any timestamp is newer than the empty one."""
+    """Return the timestamp that the first claim set, or an empty text, which is older than any timestamp."""
     return job.data_timestamp or ""
 
 

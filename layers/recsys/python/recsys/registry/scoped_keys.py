@@ -37,7 +37,7 @@ class ScopedKey:
     scoped_key_id
         Public id, unique within the main key; it is part of the key's text.
     name
-        What the owner calls the key.
+        Name that the owner gave the key.
     scope
         Operations that the key permits.
     secret_sha256
@@ -63,7 +63,10 @@ class ScopedKey:
     origins: tuple[str, ...] = ()
 
     def is_usable_from(self, origin: str | None) -> bool:
-        """Return whether a request with this `Origin` header may use the key; None if it has no such header."""
+        """Return whether a request with this `Origin` header may use the key.
+
+        None stands for a request without the header. Every such request may use the key.
+        """
         return origin is None or not self.origins or origin in self.origins
 
     @classmethod
@@ -93,12 +96,12 @@ def find(keys: Sequence[ScopedKey], scoped_key_id: str) -> ScopedKey | None:
 
 
 def added(keys: tuple[ScopedKey, ...], new: ScopedKey) -> tuple[ScopedKey, ...]:
-    """Return `keys` and `new`, unless `new` is one of them already, as after a repeated write.
+    """Return `keys` with `new` appended. If a repeated write has already added `new`, return `keys` unchanged.
 
     Raises
     ------
     TooManyScopedKeys
-        There are `MAX_SCOPED_KEYS` already.
+        `keys` already contains `MAX_SCOPED_KEYS` keys.
     """
     if new in keys:
         return keys

@@ -74,7 +74,7 @@ class SqliteRegistry(Registry):
         super().__init__(self._sqlite_table, clock, audit_days=audit_days)
 
     def remove_expired(self) -> None:
-        """Delete expired records from the file. Readers already treat them as deleted."""
+        """Delete expired records from the file. Readers treat them as deleted even before."""
         self._sqlite_table.remove_expired(self._clock())
 
     def list_keys(self) -> list[KeyRecord]:
@@ -96,7 +96,7 @@ class SqliteRegistry(Registry):
         return self._sqlite_table.is_empty()
 
     def copy_to(self, target: Path) -> None:
-        """Write a consistent copy of the registry to the new file `target`; other processes may be writing."""
+        """Write a consistent copy of the registry to the new file `target`. Other processes may be writing."""
         self._sqlite_table.copy_to(target)
 
     def checkpoint(self) -> None:
@@ -183,7 +183,7 @@ class SqliteTable:
             connection.execute("DELETE FROM registry WHERE expires_at <= ?", (now,))
 
     def scan(self, sort: str, now: Timestamp) -> Sequence[Document]:
-        """Return the documents of all partitions with this sort key that have not expired."""
+        """Return the unexpired documents that have this sort key, from all partitions."""
         with self._translating_errors():
             found = self._connection().execute(
                 "SELECT document FROM registry WHERE sort = ? AND (expires_at IS NULL OR expires_at > ?)", (sort, now)
@@ -196,7 +196,7 @@ class SqliteTable:
             return self._connection().execute(statement, parameters).fetchall()
 
     def is_empty(self) -> bool:
-        """Return whether there is no row at all."""
+        """Return whether the table contains no rows."""
         with self._translating_errors():
             return self._connection().execute("SELECT 1 FROM registry LIMIT 1").fetchone() is None
 
@@ -208,7 +208,7 @@ class SqliteTable:
                 self._connection().backup(copy)
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file; what other connections are reading stays in the log."""
+        """Move the write-ahead log into the file, except for the part that other connections are reading."""
         with self._translating_errors():
             self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -267,7 +267,7 @@ class SqliteTable:
 
 
 class _RowChanged(Exception):
-    """Raised when a row differs from what a change requires; it rolls the transaction back."""
+    """Raised when a row does not meet the condition of a change, so that the transaction is rolled back."""
 
 
 class _Session:
@@ -296,7 +296,8 @@ class _Session:
 def _enable_write_ahead_log(connection: sqlite3.Connection) -> None:
     """Switch the file to a write-ahead log, which is a persistent property of the file.
 
-    If two connections do this at the same moment, SQLite detects a deadlock and rejects one of them without waiting.
+    This is retried, because SQLite detects a deadlock if two connections do it at the same moment, and rejects one of
+    them without waiting.
     """
     deadline = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
@@ -311,7 +312,7 @@ def _enable_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 def _apply(connection: sqlite3.Connection, change: Change) -> bool:
-    """Apply one change if the row is as the change requires; return whether it was."""
+    """Apply one change if the row meets its condition, and return whether it was applied."""
     if change.document is None:
         cursor = connection.execute(
             "DELETE FROM registry WHERE partition = ? AND sort = ? AND etag = ?", (*change.address, change.etag)

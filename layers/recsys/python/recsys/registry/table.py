@@ -1,6 +1,6 @@
 """Interface between the registry and a database: documents by address, with transactions and optimistic locking.
 
-Every change states which version of the row it is based on (an etag, or that the row does not exist). Therefore a
+Every change contains the version of the row that it is based on (an etag, or that the row does not exist). Therefore a
 decision that is based on an outdated row is never stored.
 """
 
@@ -25,9 +25,9 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Compare-and-set: write `document` (None deletes the row) if the stored etag equals `etag`.
+    """A conditional change of a row (compare-and-set): it is applied only if the stored etag equals `etag`.
 
-    An `etag` of None requires that the row does not exist.
+    `document` replaces the row, or deletes it if it is None. An `etag` of None requires that the row does not exist.
     """
 
     address: Address
@@ -39,7 +39,7 @@ class Change:
 class Row:
     """A row as it was read. `document` and `etag` are None if the row does not exist.
 
-    Every write gives the row a new, unique `etag`, also after a deletion.
+    Every write gives the row a new, unique `etag`, even after a deletion.
     """
 
     address: Address
@@ -83,5 +83,6 @@ class Table(TableReader, Protocol):
         Returns
         -------
         bool
-            True if the changes are durable. False if a row differs from what its change requires; then nothing changed.
+            True if the changes are durable. False if a row does not meet the condition of its change; in this case
+            nothing was written.
         """

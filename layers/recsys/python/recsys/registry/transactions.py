@@ -1,7 +1,7 @@
 """Optimistic transactions over a `Table`.
 
-An operation reads rows, decides by `recsys.registry.rules` what they become, and writes the result on the condition
-that no row has changed. If a row has changed, it starts over.
+An operation reads rows, applies `recsys.registry.rules` to them, and writes the result on the condition that no row has
+changed. If a row has changed, the operation starts over.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
 
 
 class TableOperations:
-    """What the operations on keys, jobs and versions share: a table, a clock and transactions on one record.
+    """Base class of the operations on keys, jobs and versions: a table, a clock and transactions on one record.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from recsys.registry.transactions import TableOperations
 
 
 class Published(StrEnum):
-    """Outcome of a publication."""
+    """Outcome of publishing a model version."""
 
     CURRENT = "current"
     """The version is now the one that is served."""
