@@ -52,7 +52,7 @@ class QueueFile:
         return self.positions().get(job_id)
 
     def positions(self) -> Mapping[str, QueuePosition]:
-        """Return the positions of all waiting jobs by job id; none if the worker has not written them yet."""
+        """Return the positions of all waiting jobs by job id. The mapping is empty until the worker has written it."""
         try:
             status = self._path.stat()
             version = (status.st_mtime_ns, status.st_ino)

@@ -44,7 +44,7 @@ def run_service(
         URL at which clients reach the service. Upload forms contain it. Default: the address that the service listens
         on.
     metrics_address
-        Where the metrics are exposed.
+        Address at which the metrics are exposed.
     sample
         Whether to train on the bundled sample at the first start.
 
