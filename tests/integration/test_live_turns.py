@@ -18,21 +18,19 @@ N_FLOOD = 100
 N_ANONYMOUS = N_FLOOD + 2  # with the tenant's first training and the large file
 SIX_LINES = b"user_id,item_id\nu1,A\nu1,B\nu2,B\nu2,C\nu3,A\nu3,C\n"
 N_UPLOADS = 200
+WITHIN_S = 15
 
 
 def test_known_key_is_not_delayed_by_a_flood_and_everyone_sees_a_position(tmp_path: Path) -> None:
     limit = {"RECSYS_ANONYMOUS_TRAININGS_PER_HOUR": str(N_ANONYMOUS)}
     with running_service(tmp_path / "data", tmp_path / "log", environment=limit) as service:
         key = service.trained(SIX_LINES)["api_key"]
+        alone_s = _seconds_to_train(service, key)
         flood = [service.train(orders(seed=10 + number), wait_s=0).json() for number in range(N_FLOOD)]
         large = service.train(orders(n_users=2000, n_items=200, per_user=50), wait_s=0).json()
 
-        sent = time.monotonic()
-        trained = service.train(SIX_LINES, key=key)
-        waited_s = time.monotonic() - sent
-
-        assert trained.status_code == 201, trained.text
-        assert waited_s < 15
+        # It waits for at most one other training. On a machine that is busy otherwise, both take longer.
+        assert _seconds_to_train(service, key) < max(WITHIN_S, 4 * alone_s)
         jobs = [_job(service, accepted) for accepted in [*flood, large]]
         assert sum(job["status"] == "succeeded" for job in jobs) <= N_FLOOD / 2
         positions = [job["queue_position"] for job in jobs if job["status"] == "queued"]
@@ -50,6 +48,13 @@ def test_flood_of_anonymous_upload_forms_ends_at_the_limit(tmp_path: Path) -> No
         _assert_refused(responses[accepted:], quota)
         key = responses[0].json()["api_key"]
         assert service.client.post("/v1/uploads", headers={"X-API-Key": key}).status_code == 201
+
+
+def _seconds_to_train(service: LiveService, key: str) -> float:
+    sent = time.monotonic()
+    response = service.train(SIX_LINES, key=key)
+    assert response.status_code == 201, response.text
+    return time.monotonic() - sent
 
 
 def _assert_refused(responses: list[httpx.Response], quota: int) -> None:

@@ -89,6 +89,13 @@ def test_busy_key_takes_units_in_chunks(now: Now, shared: Counted) -> None:
     assert shared.calls == 9
 
 
+def test_remaining_units_are_counted_across_chunks(now: Now, shared: Counted) -> None:
+    buckets = ChunkedBuckets(shared, now.timer)
+    states = [buckets.take(LARGE, "key") for _ in range(200)]
+    assert [state.remaining for state in states] == list(range(199, -1, -1))
+    assert [states[index].reset_s for index in (0, 1, 198, 199)] == [5, 10, 995, 5]
+
+
 def test_one_process_grants_the_quota_exactly(now: Now, shared: Counted) -> None:
     assert n_granted(ChunkedBuckets(shared, now.timer), LARGE, 1000) == 200
 

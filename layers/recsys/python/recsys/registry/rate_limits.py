@@ -239,10 +239,11 @@ class ChunkedBuckets:
         now = self._timer()
         if account.credit < units and now >= account.refused_until_s:
             self._refill(limit, subject, account)
-        granted = units if account.credit >= units else 0
-        account.credit -= granted
-        reset_s = max(math.ceil(account.refused_until_s - now), 1) if not granted else math.ceil(limit.interval_s)
-        return Quota(granted, account.credit + account.elsewhere if granted else 0, reset_s)
+        if account.credit < units:
+            return Quota(0, 0, max(math.ceil(account.refused_until_s - now), 1))
+        account.credit -= units
+        remaining = account.credit + account.elsewhere
+        return Quota(units, remaining, math.ceil((limit.quota - remaining if remaining else 1) * limit.interval_s))
 
     def _account(self, limit: RateLimit, subject: str) -> _Account:
         accounts = self._accounts.get(limit)
