@@ -203,7 +203,7 @@ def _deployed_function(properties: dict[str, Any]) -> Function:
         storage_mb=properties.get("EphemeralStorage", {}).get("Size"),
         layers=properties.get("Layers", []),
         role=properties["Role"],
-        environment=_as_text(properties["Environment"]["Variables"]),
+        environment=properties["Environment"]["Variables"],
     )
 
 
@@ -225,7 +225,7 @@ def _written_function(function: dict[str, Any], provider: dict[str, Any]) -> Fun
 
 
 def _as_text(variables: dict[str, Any]) -> dict[str, str]:
-    """Return environment variables as CloudFormation sets them, which converts numbers to text."""
+    """Return environment variables as osls writes them, which converts numbers to text."""
     return {name: str(value) for name, value in variables.items()}
 
 

@@ -78,7 +78,12 @@ def test_recommend_only_reads_models_and_single_items(stack: Stack) -> None:
 
 def test_recommend_writes_only_rows_of_its_rate_limit(stack: Stack) -> None:
     assert conditional(stack, "RecommendRole") == [("<Table.Arn>", "dynamodb:PutItem", ONLY_RATE_LIMITS)]
-    assert conditional(stack, "ApiRole") == conditional(stack, "TrainRole") == []
+
+
+def test_api_lists_only_models(stack: Stack) -> None:
+    only_models = {"StringLike": {"s3:prefix": ["models/*"]}}
+    assert conditional(stack, "ApiRole") == [(BUCKET, "s3:ListBucketVersions", only_models)]
+    assert conditional(stack, "TrainRole") == []
 
 
 def test_train_reads_sources_and_writes_models_and_receipts(stack: Stack) -> None:
