@@ -20,6 +20,7 @@ from recsys.http.origins import parse_origins
 from recsys.objects import layout
 from recsys.objects.layout import Upload
 from recsys.objects.store import ObjectStore
+from recsys.registry.rate_limits import MemoryBuckets
 from recsys.registry.records import JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
@@ -72,12 +73,18 @@ def create_app(
         on_request_end=process.record_request,
         origins=parse_origins(settings.cors_origins),
     )
+    buckets = MemoryBuckets()
     api_router = recsys_api.app.create_router(
-        registry, store, settings, readiness_checks=readiness_checks, find_position=find_position
+        registry,
+        store,
+        settings,
+        readiness_checks=readiness_checks,
+        find_position=find_position,
+        recommendation_buckets=buckets,
     )
     app.include_router(api_router, dependencies=guarded)
     recommend_router = recsys_recommend.app.create_router(
-        registry, store, settings, count_metric=process.count, record_detail=process.record_detail
+        registry, store, settings, count_metric=process.count, record_detail=process.record_detail, buckets=buckets
     )
     app.include_router(recommend_router)
     if metrics and metrics.is_route:

@@ -8,6 +8,7 @@ hold a connection forever.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import math
 import resource
@@ -23,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from recsys.errors import RecsysError
+from recsys.settings import InvalidSetting
 
 _logger: Final = logging.getLogger("recsys.service")
 
@@ -202,8 +204,17 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def create_server(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Server:
-    """Return the HTTP server of the local service, which `serve` runs."""
+def create_server(app: ASGIApp, limits: ConnectionLimits, *, trusted_proxies: str = "") -> uvicorn.Server:
+    """Return the HTTP server of the local service, which `serve` runs.
+
+    `trusted_proxies` lists the addresses and networks whose `X-Forwarded-For` states the address of the client.
+
+    Raises
+    ------
+    InvalidSetting
+        `trusted_proxies` is not such a list.
+    """
+    _check_networks(trusted_proxies)
     config = uvicorn.Config(
         app,
         http=http_protocol(limits),
@@ -213,11 +224,25 @@ def create_server(app: ASGIApp, limits: ConnectionLimits) -> uvicorn.Server:
         lifespan="off",
         backlog=limits.backlog,
         timeout_keep_alive=math.ceil(limits.keep_alive_timeout_s),
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
     )
     logging.getLogger("uvicorn.error").addFilter(_drop_cancel_notice)
     return uvicorn.Server(config)
+
+
+def _check_networks(text: str) -> None:
+    """Raise `InvalidSetting` for what is neither an address nor a network, because uvicorn would ignore it."""
+    for network in text.split(",") if text else ():
+        try:
+            ipaddress.ip_network(network.strip())
+        except ValueError as error:
+            raise InvalidSetting(
+                "RECSYS_TRUSTED_PROXIES must list IP addresses or networks, separated by commas. "
+                f"Received: {network!r}."
+            ) from error
 
 
 async def serve(server: uvicorn.Server, listener: socket.socket) -> None:

@@ -18,6 +18,7 @@ import recsys_api.app
 import recsys_recommend.app
 from recsys.objects.store import ObjectStore
 from recsys.registry.registry import Registry
+from recsys.registry.table import Table
 from recsys.settings import Settings
 from recsys_recommend.response_schemas import RESPONSE_MODELS
 
@@ -83,7 +84,7 @@ def document() -> dict[str, Any]:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     # The routes are described and never called, so they need no storage.
-    no_registry, no_store = cast("Registry", None), cast("ObjectStore", None)
+    no_registry, no_store = Registry(cast("Table", None)), cast("ObjectStore", None)
     for create_router in (recsys_api.app.create_router, recsys_recommend.app.create_router):
         app.include_router(create_router(no_registry, no_store, Settings()))
     generated: dict[str, Any] = app.openapi()

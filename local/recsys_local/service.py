@@ -81,7 +81,7 @@ def run_service(
             find_position=queue_file.position_of,
             metrics=metrics,
         )
-        server = create_server(answer_on_shutdown(app), limits)
+        server = create_server(answer_on_shutdown(app), limits, trusted_proxies=settings.trusted_proxies)
         _print_addresses(base_url, data_dir)
         # The worker ends first: from then on, registry.sqlite3 without its write-ahead log is a complete copy.
         with _checkpointing(registry), worker, metrics.listening():

@@ -220,8 +220,13 @@ def _written_function(function: dict[str, Any], provider: dict[str, Any]) -> Fun
         storage_mb=function.get("ephemeralStorageSize"),
         layers=_evaluate(function.get("layers", []), {}),
         role=f"<{function['role']}.Arn>",
-        environment=_evaluate(provider["environment"] | function["environment"], {}),
+        environment=_as_text(_evaluate(provider["environment"] | function["environment"], {})),
     )
+
+
+def _as_text(variables: dict[str, Any]) -> dict[str, str]:
+    """Return environment variables as osls writes them, which converts numbers to text."""
+    return {name: str(value) for name, value in variables.items()}
 
 
 def _deployed_trigger(properties: dict[str, Any]) -> Trigger:

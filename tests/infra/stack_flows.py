@@ -189,6 +189,7 @@ def cases(shop: Mapping[str, Any], claim_token: str) -> Iterator[Case]:
     activate = f"/v1/models/{shop['model_version']}/activate"
     yield Case("POST /v1/models/{version}/activate", "POST", activate, {"headers": key})
     yield Case("GET /v1/key", "GET", "/v1/key", {"headers": key})
+    yield Case("GET /v1/usage", "GET", "/v1/usage", {"headers": key})
     yield Case("POST /v1/key/claim", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
     yield Case("[a used claim token]", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
     yield from body_cases(key)
@@ -252,6 +253,7 @@ EXPECTED: Final = {
     "GET /v1/models": "200",
     "POST /v1/models/{version}/activate": "200",
     "GET /v1/key": "200",
+    "GET /v1/usage": "200",
     "POST /v1/key/claim": "201",
     "[a used claim token]": "410 claim-gone",
     "POST /v1/train": "202",

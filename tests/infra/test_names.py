@@ -35,6 +35,7 @@ def test_functions_match_names_yaml(stack: Stack, function: str) -> None:
         "RECSYS_BUCKET": "<Bucket>",
         "RECSYS_TABLE": "<Table>",
         "RECSYS_ALLOW_ANONYMOUS_TRAINING": "true",
+        **{f"RECSYS_{name.upper()}": str(value) for name, value in names()["limits"].items()},
         "RECSYS_PER_ROUTE_METRICS": "false",
         "RECSYS_DETAILED_METRICS": "false",
         "POWERTOOLS_SERVICE_NAME": expected["name"],
@@ -98,6 +99,7 @@ def test_settings_fit_the_stack() -> None:
     # A killed worker cannot fail its job, so one more delivery after the last attempt must remain to do it.
     assert queue["max_receive_count"] == settings.max_attempts + 1
     assert names()["bucket"]["upload_days"] == settings.upload_days
+    assert {name: getattr(settings, name) for name in names()["limits"]} == names()["limits"]
     # Otherwise Lambda rejects the event source mapping.
     assert queue["visibility_timeout_s"] >= functions["train"]["timeout_s"]
     assert settings.train_budget_s < functions["train"]["timeout_s"]

@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import yaml
@@ -33,6 +33,7 @@ CALLS: Final = {
 }
 OPENAPI: Final = ROOT / "layers/recsys/python/recsys/openapi.json"
 BUCKET: Final = "arn:<AWS::Partition>:s3:::<Bucket>"
+ONLY_RATE_LIMITS: Final = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["LIMIT#recommendations#*"]}}
 REGISTRY: Final = {("<Table.Arn>", f"dynamodb:{action}") for action in ("GetItem", "PutItem")}
 
 
@@ -42,10 +43,22 @@ def stack() -> Stack:
 
 
 def allowed(stack: Stack, role: str) -> set[tuple[str, str]]:
-    """Return the `(resource, action)` pairs that a role allows, except logging."""
+    """Return the `(resource, action)` pairs that a role allows without a condition, except logging."""
     statements = stack.statements(role)
-    assert {(effect, condition) for effect, _, _, condition in statements} == {("Allow", "{}")}
-    return {(resource, action) for _, action, resource, _ in statements if not action.startswith("logs:")}
+    assert {effect for effect, _, _, _ in statements} == {"Allow"}
+    return {
+        (resource, action)
+        for _, action, resource, condition in statements
+        if not action.startswith("logs:") and condition == "{}"
+    }
+
+
+def conditional(stack: Stack, role: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return the resource, action and condition of what a role allows with a condition."""
+    statements = stack.statements(role)
+    return [
+        (resource, action, json.loads(condition)) for _, action, resource, condition in statements if condition != "{}"
+    ]
 
 
 def test_api_writes_uploads_and_the_registry(stack: Stack) -> None:
@@ -61,6 +74,16 @@ def test_recommend_only_reads_models_and_single_items(stack: Stack) -> None:
         (f"{BUCKET}/models/*", "s3:GetObject"),
         ("<Table.Arn>", "dynamodb:GetItem"),
     }
+
+
+def test_recommend_writes_only_rows_of_its_rate_limit(stack: Stack) -> None:
+    assert conditional(stack, "RecommendRole") == [("<Table.Arn>", "dynamodb:PutItem", ONLY_RATE_LIMITS)]
+
+
+def test_api_lists_only_models(stack: Stack) -> None:
+    only_models = {"StringLike": {"s3:prefix": ["models/*"]}}
+    assert conditional(stack, "ApiRole") == [(BUCKET, "s3:ListBucketVersions", only_models)]
+    assert conditional(stack, "TrainRole") == []
 
 
 def test_train_reads_sources_and_writes_models_and_receipts(stack: Stack) -> None:

@@ -16,6 +16,7 @@ ROUTES: Final = {
     "POST /v1/train",
     "POST /v1/uploads",
     "GET /v1/jobs/{job_id}",
+    "GET /v1/usage",
     "GET /v1/models",
     "POST /v1/models/{version}/activate",
     "GET /v1/key",

@@ -58,7 +58,11 @@ class Live:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("live-bad-input")
-    environment = {"RECSYS_MAX_UNPACKED_BYTES": str(MAX_UNPACKED_BYTES), "RECSYS_MAX_REQUEST_BYTES": str(64 * 1024**2)}
+    environment = {
+        "RECSYS_MAX_UNPACKED_BYTES": str(MAX_UNPACKED_BYTES),
+        "RECSYS_MAX_REQUEST_BYTES": str(64 * 1024**2),
+        "RECSYS_ANONYMOUS_TRAININGS_PER_HOUR": "0",
+    }
     with running_service(folder / "data", folder / "log", environment=environment) as service:
         good, revoked = service.trained(CSV), service.trained(CSV)["api_key"]
         service.client.delete("/v1/key", headers=with_key(revoked))

@@ -27,7 +27,9 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def conforming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running(tmp_path_factory.mktemp("service")) as service:
+    # Unlimited, so that every generated request is handled.
+    limits = {"anonymous_trainings_per_hour": 0, "trainings_per_day": 0}
+    with running(tmp_path_factory.mktemp("service"), **limits) as service:
         yield service
 
 

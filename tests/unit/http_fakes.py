@@ -31,6 +31,7 @@ from recsys.model.neumf import Network
 from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
 from recsys.objects.store import ObjectStore
+from recsys.registry.rate_limits import MemoryBuckets
 from recsys.registry.records import Job, KeyRecord, ModelVersion
 from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteRegistry
@@ -95,6 +96,10 @@ class Client:
     def recommend_for(self, key: str | None, **body: Any) -> httpx.Response:
         return self.post("/v1/recommendations", key, json=body)
 
+    def run(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run a coroutine on the event loop of the app."""
+        return self._portal.call(call)
+
     def all_at_once(self, calls: list[Callable[[httpx.AsyncClient], Coroutine[Any, Any, Any]]]) -> list[Any]:
         async def run() -> list[Any]:
             return await asyncio.gather(*(call(self._http) for call in calls))
@@ -132,6 +137,7 @@ def running(folder: Path, **settings: Any) -> Iterator[Service]:
     now = shared.reset_now()
     shared.counted.clear()
     registry = shared.registry.target = SqliteRegistry(folder / "registry.sqlite3", now.clock)
+    shared.table.target = registry.table
     store = shared.store.target = FileObjectStore(folder / "objects")
     with start_blocking_portal() as portal:
         yield Service(Client(shared.app, portal), registry, store, folder, now, shared.counted)
@@ -152,6 +158,8 @@ class SharedApp:
 
     def __init__(self, settings: Settings) -> None:
         self.registry: Any = Delegate()
+        self.table: Any = Delegate()
+        self.registry.table = self.table
         self.store: Any = Delegate()
         self.counted: list[str] = []
         self._now = Now()
@@ -185,7 +193,10 @@ def serving(app: Any) -> Iterator[str]:
 def combined_app(registry: Registry, store: ObjectStore, settings: Settings, now: Now, counted: list[str]) -> FastAPI:
     app = FastAPI(openapi_url=None)
     problems.install(app)
-    app.include_router(recsys_api.app.create_router(registry, store, settings, clock=now.clock))
+    buckets = MemoryBuckets(now.timer)
+    app.include_router(
+        recsys_api.app.create_router(registry, store, settings, clock=now.clock, recommendation_buckets=buckets)
+    )
     app.include_router(
         recsys_recommend.app.create_router(
             registry,
@@ -194,6 +205,7 @@ def combined_app(registry: Registry, store: ObjectStore, settings: Settings, now
             clock=now.clock,
             timer=now.timer,
             count_metric=counted.append,
+            buckets=buckets,
         )
     )
     return app
@@ -269,8 +281,9 @@ def small_network() -> Network:
 
 
 def registry_is_empty(service: Service) -> bool:
-    """Return whether the registry's table has no row of any kind."""
-    rows = service.registry._sqlite_table._connection().execute("SELECT count(*) FROM registry").fetchone()
+    """Return whether the registry's table has no row of any kind, except for rate limits."""
+    count = "SELECT count(*) FROM registry WHERE partition NOT LIKE 'LIMIT#%'"
+    rows = service.registry._sqlite_table._connection().execute(count).fetchone()
     return bool(rows[0] == 0)
 
 

@@ -16,8 +16,9 @@ from errno import EMFILE
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from recsys.settings import InvalidSetting
 from recsys_local import connections
 from recsys_local.connections import CannotListen, ConnectionLimits, create_server, listen, serve, url_of
 
@@ -33,6 +34,13 @@ LIMITS = ConnectionLimits(
     min_bytes_per_s=100_000,
     rejected_body_timeout_s=0.2,
 )
+
+
+async def client_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Return the address of the client."""
+    body = scope["client"][0].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,9 +77,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(limits: ConnectionLimits = LIMITS) -> Iterator[Running]:
+def running(
+    limits: ConnectionLimits = LIMITS, *, served: ASGIApp = app, trusted_proxies: str = ""
+) -> Iterator[Running]:
     listener = listen("127.0.0.1", 0, backlog=limits.backlog)
-    server = create_server(app, limits)
+    server = create_server(served, limits, trusted_proxies=trusted_proxies)
     thread = threading.Thread(target=lambda: asyncio.run(serve(server, listener)))
     thread.start()
     try:
@@ -120,6 +130,25 @@ def closes_while_sending(connection: socket.socket, part: bytes) -> bool:
     except (BrokenPipeError, ConnectionResetError):
         return True
     return False
+
+
+# -- addresses
+
+
+@pytest.mark.parametrize(
+    ("trusted_proxies", "address"),
+    [("", b"127.0.0.1"), ("10.0.0.0/8", b"127.0.0.1"), ("127.0.0.1,10.0.0.0/8", b"203.0.113.7")],
+)
+def test_forwarded_address_is_used_only_from_a_trusted_proxy(trusted_proxies: str, address: bytes) -> None:
+    with running(served=client_app, trusted_proxies=trusted_proxies) as service, service.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1, 203.0.113.7, 10.0.0.9\r\n\r\n")
+        assert read_response(connection).endswith(b"\r\n\r\n" + address)
+
+
+@pytest.mark.parametrize("text", ["proxy.internal", "10.0.0.1/33", "10.0.0.1,,10.0.0.2"])
+def test_trusted_proxies_must_be_addresses_or_networks(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="RECSYS_TRUSTED_PROXIES"):
+        create_server(app, LIMITS, trusted_proxies=text)
 
 
 # -- socket options

@@ -36,6 +36,10 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_MODEL_CACHE_BYTES": "15",
         "RECSYS_RESPONSE_CACHE_BYTES": "16",
         "RECSYS_ALLOW_ANONYMOUS_TRAINING": "false",
+        "RECSYS_ANONYMOUS_TRAININGS_PER_HOUR": "27",
+        "RECSYS_TRAININGS_PER_DAY": "28",
+        "RECSYS_RECOMMENDATIONS_PER_MINUTE": "29",
+        "RECSYS_TRUSTED_PROXIES": "10.0.0.0/8",
         "RECSYS_PER_ROUTE_METRICS": "true",
         "RECSYS_DETAILED_METRICS": "true",
         "RECSYS_LEASE_S": "17",
@@ -52,7 +56,8 @@ def test_each_setting_is_read_from_its_variable() -> None:
     }
     assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
     expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
-    expected += [15, 16, False, True, True, 17, 18, 19, 20, 26, 21, 23, "https://shop.example", 24.5, 2.5, 22]
+    expected += [15, 16, False, 27, 28, 29, "10.0.0.0/8", True, True, 17, 18, 19, 20, 26, 21, 23]
+    expected += ["https://shop.example", 24.5, 2.5, 22]
     settings = Settings.from_environment(values)
     assert [getattr(settings, field.name) for field in fields(Settings)] == expected
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter, FastAPI
 
@@ -11,8 +11,12 @@ from recsys.http import problems
 from recsys.http.api_key_header import optional_key, required_key
 from recsys.http.middleware import OnRequestEnd
 from recsys.http.origins import parse_origins
+from recsys.http.rate_limits import limited_key, limiter
 from recsys.keys.authentication import Authenticator
 from recsys.objects.store import ObjectStore
+from recsys.registry import rate_limits
+from recsys.registry.rate_limits import Buckets, TableBuckets
+from recsys.registry.records import KeyRecord
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
@@ -24,7 +28,9 @@ from recsys_api.routes.models import create_model_router
 from recsys_api.routes.scoped_keys import create_scoped_key_router
 from recsys_api.routes.service import ReadinessCheck, create_service_router
 from recsys_api.routes.training import create_training_router
+from recsys_api.routes.usage import create_usage_router
 from recsys_api.training import Training
+from recsys_api.usage import KeyLimits
 
 
 def create_app(
@@ -86,36 +92,55 @@ def create_router(
     clock: Clock = utc_now,
     readiness_checks: Sequence[ReadinessCheck] = (),
     find_position: FindPosition = lambda _job_id: None,
+    recommendation_buckets: Buckets | None = None,
 ) -> APIRouter:
     """Create a router with every route of the function.
 
     The app that includes the router must have been set up by `recsys.http.problems.install`. `find_position` returns
-    the position of a job in the queue. The default returns None, because SQS has no positions.
+    the position of a job in the queue. The default returns None, because SQS has no positions. `recommendation_buckets`
+    are the buckets in which the function `recommend` counts requests. By default they are in the registry.
     """
     # Without a cache, because a change to a key must be based on the current record.
     authenticator = Authenticator(registry, clock=clock)
     key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
-    training_key = required_key(authenticator, scope=Scope.TRAIN)
-    optional_training_key = optional_key(
-        authenticator, scope=Scope.TRAIN, allow_anonymous=settings.allow_anonymous_training
-    )
-    training = Training(registry, store, settings, clock)
+    buckets = TableBuckets(registry.table, clock)
+    limits = _limits_of_a_key(settings, buckets, recommendation_buckets or buckets)
     router = APIRouter()
     for part in (
         create_training_router(
             registry,
-            training,
+            Training(registry, store, settings, clock),
             settings,
-            required_key=training_key,
-            optional_key=optional_training_key,
+            required_key=required_key(authenticator, scope=Scope.TRAIN),
+            optional_key=_training_key(authenticator, buckets, settings),
             find_position=find_position,
         ),
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),
         create_scoped_key_router(registry, current_key=current_key, clock=clock),
         create_audit_router(registry, current_key=current_key),
+        create_usage_router(registry, store, limits, required_key=key),
         create_service_router(registry, store, readiness_checks),
         create_docs_router(),
     ):
         router.include_router(part)
     return router
+
+
+def _training_key(
+    authenticator: Authenticator, buckets: Buckets, settings: Settings
+) -> Callable[..., KeyRecord | None]:
+    """Return the dependency of the routes that start a training: an optional key, within the rate limits."""
+    return limited_key(
+        optional_key(authenticator, scope=Scope.TRAIN, allow_anonymous=settings.allow_anonymous_training),
+        by_key=limiter(buckets, rate_limits.trainings, settings.trainings_per_day),
+        by_address=limiter(buckets, rate_limits.anonymous_trainings, settings.anonymous_trainings_per_hour),
+    )
+
+
+def _limits_of_a_key(settings: Settings, buckets: Buckets, recommendation_buckets: Buckets) -> KeyLimits:
+    limits = (
+        (rate_limits.trainings, settings.trainings_per_day, buckets),
+        (rate_limits.recommendations, settings.recommendations_per_minute, recommendation_buckets),
+    )
+    return [(create(quota), buckets_of_limit) for create, quota, buckets_of_limit in limits if quota]

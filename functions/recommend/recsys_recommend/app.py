@@ -16,11 +16,13 @@ from recsys.http.api_key_header import cached_key
 from recsys.http.middleware import OnRequestEnd
 from recsys.http.origins import parse_origins
 from recsys.http.problems import documented
+from recsys.http.rate_limits import limited_cached_key, limiter
 from recsys.keys.authentication import Authenticator, ModelName, current_model
 from recsys.model.artifact import SERVING, read_model
 from recsys.model.recommender import ServingModel
 from recsys.objects import layout
 from recsys.objects.store import ObjectReader
+from recsys.registry.rate_limits import Buckets, MemoryBuckets, recommendations
 from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
 from recsys.registry.scoped_keys import Scope
@@ -47,6 +49,7 @@ def create_app(
     count_metric: Callable[[str], None] = lambda _: None,
     record_detail: RecordDetail = lambda _name, _value: None,
     stale_while_loading_s: float = math.inf,
+    buckets: Buckets | None = None,
 ) -> FastAPI:
     """Create the complete app of the function `recommend`.
 
@@ -66,6 +69,8 @@ def create_app(
         Called with the name and the value of each metric of the caches; see `ModelCache` and `ResponseCache`.
     stale_while_loading_s
         Longest time for which the previous version of a model serves requests while the current one loads, in seconds.
+    buckets
+        Where the requests of each key are counted. By default in memory.
 
     Returns
     -------
@@ -93,12 +98,13 @@ def create_app(
             count_metric=count_metric,
             record_detail=record_detail,
             stale_while_loading_s=stale_while_loading_s,
+            buckets=buckets,
         )
     )
     return app
 
 
-def create_router(
+def create_router(  # noqa: PLR0913  # one parameter per dependency
     registry: KeyReader,
     store: ObjectReader,
     settings: Settings,
@@ -108,6 +114,7 @@ def create_router(
     count_metric: Callable[[str], None] = lambda _: None,
     record_detail: RecordDetail = lambda _name, _value: None,
     stale_while_loading_s: float = math.inf,
+    buckets: Buckets | None = None,
 ) -> APIRouter:
     """Create a router with every route of the function.
 
@@ -126,14 +133,16 @@ def create_router(
         ResponseCache(max_bytes=settings.response_cache_bytes, record_detail=record_detail),
     )
     authenticator = Authenticator(registry, cache_s=settings.key_cache_s, clock=clock, timer=timer)
-    Key = Annotated[KeyRecord, Depends(cached_key(authenticator, scope=Scope.RECOMMEND))]  # noqa: N806  # it names a type
+    by_key = limiter(buckets or MemoryBuckets(timer), recommendations, settings.recommendations_per_minute)
+    authenticate = limited_cached_key(cached_key(authenticator, scope=Scope.RECOMMEND), by_key)
+    Key = Annotated[KeyRecord, Depends(authenticate)]  # noqa: N806  # it names a type
     router = APIRouter(tags=["Recommendations"])
 
     @router.post(
         "/v1/recommendations",
         summary="Recommend items",
         response_description="The items, best first.",
-        responses=documented(401, 403, 409, 413, 422, 503, descriptions=_DESCRIPTIONS),
+        responses=documented(401, 403, 409, 413, 422, 429, 503, descriptions=_DESCRIPTIONS),
     )
     async def recommend_items(key: Key, body: RecommendationRequest) -> Response:
         """Rank items for a user, for a basket, or for a user with recent interactions.
@@ -148,7 +157,7 @@ def create_router(
         "/v1/recommendations/batch",
         summary="Recommend items to many users",
         response_description="One result per request, in the same order.",
-        responses=documented(401, 403, 409, 413, 422, 503, descriptions=_DESCRIPTIONS),
+        responses=documented(401, 403, 409, 413, 422, 429, 503, descriptions=_DESCRIPTIONS),
     )
     async def recommend_items_batch(key: Key, body: BatchRequest) -> Response:
         """Answer up to 1,000 recommendation requests in one call, all from the same version of the model.
@@ -163,7 +172,7 @@ def create_router(
         "/v1/items/{item_id:path}/similar",
         summary="List similar items",
         response_description="The items, best first.",
-        responses=documented(401, 403, 404, 409, 422, 503, descriptions=_DESCRIPTIONS),
+        responses=documented(401, 403, 404, 409, 422, 429, 503, descriptions=_DESCRIPTIONS),
     )
     async def list_similar_items(
         key: Key,
@@ -180,7 +189,7 @@ def create_router(
         "/v1/popular",
         summary="List popular items",
         response_description="The items, most popular first.",
-        responses=documented(401, 403, 409, 422, 503, descriptions=_DESCRIPTIONS),
+        responses=documented(401, 403, 409, 422, 429, 503, descriptions=_DESCRIPTIONS),
     )
     async def list_popular_items(key: Key, parameters: Annotated[ListParameters, Query()]) -> Response:
         """Rank the items by the share of users who interacted with them."""

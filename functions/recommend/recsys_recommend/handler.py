@@ -9,20 +9,23 @@ from typing import Final
 from recsys.http.lambda_app import lambda_handler
 from recsys.http.telemetry import LambdaHandler, LambdaTelemetry
 from recsys.objects.store import ObjectReader
+from recsys.registry.rate_limits import Buckets, ChunkedBuckets, TableBuckets
 from recsys.registry.reading import KeyReader
 from recsys.settings import Settings, process_environment
 from recsys_recommend.app import create_app
 from recsys_recommend.lean_aws.config import AwsConfig
 from recsys_recommend.lean_aws.credentials import CredentialProvider
-from recsys_recommend.lean_aws.dynamodb_reader import DynamoKeyReader
+from recsys_recommend.lean_aws.dynamodb_limits import DynamoLimitTable
 from recsys_recommend.lean_aws.s3_reader import S3Reader
 
 _STALE_WHILE_LOADING_S: Final = 2.0
 """Lambda freezes a background load between two requests, so after this time a request waits until it is complete."""
 
 
-def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) -> LambdaHandler:
-    """Return the Lambda handler for the given registry and object store."""
+def build_handler(
+    registry: KeyReader, store: ObjectReader, settings: Settings, buckets: Buckets | None = None
+) -> LambdaHandler:
+    """Return the Lambda handler for the given registry and object store; `buckets` count the requests of each key."""
     telemetry = LambdaTelemetry(
         "recommend", per_route_metrics=settings.per_route_metrics, detailed_metrics=settings.detailed_metrics
     )
@@ -34,6 +37,7 @@ def build_handler(registry: KeyReader, store: ObjectReader, settings: Settings) 
         count_metric=telemetry.count,
         record_detail=telemetry.record_detail,
         stale_while_loading_s=_STALE_WHILE_LOADING_S,
+        buckets=buckets,
     )
     return lambda_handler(app, telemetry)
 
@@ -42,9 +46,11 @@ _environment: Final = process_environment()
 _settings: Final = Settings.from_environment(backend="aws")
 _config: Final = AwsConfig.from_environment(_environment)
 _credentials: Final = CredentialProvider(_environment)
+_registry: Final = DynamoLimitTable(_config, _credentials, _settings.table)
 handle: Final = build_handler(
-    DynamoKeyReader(_config, _credentials, _settings.table),
+    _registry,
     S3Reader(_config, _credentials, _settings.bucket),
     _settings,
+    ChunkedBuckets(TableBuckets(_registry)),
 )
 cold_start.finish()

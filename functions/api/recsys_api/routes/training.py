@@ -108,7 +108,7 @@ def create_training_router(
             200: {"model": JobAccepted, "description": "Newer data superseded the training during the wait."},
             201: {"model": ModelTrained, "description": "The training succeeded during the wait."},
             **documented(
-                *(401, 403, 409, 413, 415, 422, 503),
+                *(401, 403, 409, 413, 415, 422, 429, 503),
                 descriptions={
                     409: "The key that this `Idempotency-Key` created has been rotated or revoked.",
                     413: "The file exceeds the limit of this route. Use `POST /v1/uploads` instead.",
@@ -151,7 +151,7 @@ def create_training_router(
         status_code=201,
         response_model=UploadOffered,
         response_description="The form. `Location` is the address of its job.",
-        responses=documented(401, 403, 413, 422, 503),
+        responses=documented(401, 403, 413, 422, 429, 503),
         openapi_extra=_KEY_IS_OPTIONAL,
     )
     def create_upload_form(

@@ -16,7 +16,8 @@ from recsys_recommend.lean_aws.credentials import CredentialProvider
 from recsys_recommend.lean_aws.signed_requests import SignedService
 
 _READ_TIMEOUT_S: Final = 10.0  # as in recsys.aws
-_HEADERS: Final = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "DynamoDB_20120810.GetItem"}
+_CONTENT_TYPE: Final = "application/x-amz-json-1.0"
+_TARGET: Final = "DynamoDB_20120810"
 
 
 class DynamoKeyReader:
@@ -63,18 +64,23 @@ class DynamoKeyReader:
         if not fits(address):
             return Row(address)
         request = {"TableName": self._table, "Key": to_key(address), "ConsistentRead": True}
-        response = self._service.send("POST", "/", headers=_HEADERS, body=json.dumps(request).encode())
-        document = _parse(response.body)
-        if response.status != 200:
-            code = str(document.get("__type", response.status)).rpartition("#")[2]
-            raise Unavailable(f"AWS rejected GetItem: {code}.")
+        status, document = self._send("GetItem", request)
+        if status != 200:
+            raise rejected("GetItem", status, document)
         item = document.get("Item")
         return to_row(item) if item else Row(address)
 
+    def _send(self, operation: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Send a request, and return the status and the document of the response."""
+        headers = {"content-type": _CONTENT_TYPE, "x-amz-target": f"{_TARGET}.{operation}"}
+        response = self._service.send("POST", "/", headers=headers, body=json.dumps(request).encode())
+        try:
+            document: dict[str, Any] = json.loads(response.body)
+        except ValueError as error:
+            raise Unavailable(f"AWS responded to {operation} with invalid JSON.") from error
+        return response.status, document
 
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = json.loads(body)
-    except ValueError as error:
-        raise Unavailable("AWS responded to GetItem with invalid JSON.") from error
-    return document
+
+def rejected(operation: str, status: int, document: dict[str, Any]) -> Unavailable:
+    """Return the error for a response with another status than 200."""
+    return Unavailable(f"AWS rejected {operation}: {str(document.get('__type', status)).rpartition('#')[2]}.")

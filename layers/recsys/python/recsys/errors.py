@@ -13,6 +13,7 @@
     ├── Forbidden
     │   ├── InsufficientScope      a scoped key does not permit the operation
     │   └── OriginNotAllowed       a web page of this origin may not make the request
+    ├── RateLimited                the key or the client address has made too many requests
     ├── NotFound
     │   ├── JobNotFound
     │   ├── KeyNotFound
@@ -353,6 +354,14 @@ class JobBusy(JobNotClaimable):
 
 class JobFinished(JobNotClaimable):
     """Raised when the job is already in a final state."""
+
+
+class RateLimited(RecsysError):
+    """Raised when a key or a client address has used up a rate limit."""
+
+    code = "rate-limited"
+    title = "Too many requests"
+    default_hint = "Retry after the seconds in Retry-After."
 
 
 class Gone(RecsysError):

@@ -52,6 +52,15 @@ class Settings:
     """Size of the cache of responses, in bytes. The least recently used response is evicted first."""
     allow_anonymous_training: bool = True
     """Whether `POST /v1/train` and `POST /v1/uploads` without a key create one; otherwise they answer 401."""
+    anonymous_trainings_per_hour: int = 60
+    """Trainings and upload forms without a key, per client address and hour; 0 for no limit."""
+    trainings_per_day: int = 300
+    """Trainings and upload forms per key and day; 0 for no limit."""
+    recommendations_per_minute: int = 0
+    """Requests for recommendations per key and minute; a batch is one. 0 for no limit. Default on `aws`: 3,000."""
+    trusted_proxies: str = ""
+    """`local`: addresses or networks of reverse proxies whose `X-Forwarded-For` states the client address, separated by
+    commas. On AWS, API Gateway states the address."""
     per_route_metrics: bool = False
     """`aws`: whether latency and errors are measured per route too; each route adds a metric, which AWS charges for."""
     detailed_metrics: bool = False
@@ -120,7 +129,12 @@ class Settings:
         return cls(**(_AWS_DEFAULTS if values.get("backend") == "aws" else {}) | values)
 
 
-_AWS_DEFAULTS: Final[dict[str, Any]] = {"max_request_bytes": 4 * MIB, "max_wait_s": 25, "max_attempts": 4}
+_AWS_DEFAULTS: Final[dict[str, Any]] = {
+    "max_request_bytes": 4 * MIB,
+    "max_wait_s": 25,
+    "max_attempts": 4,
+    "recommendations_per_minute": 3000,
+}
 
 
 def process_environment() -> Mapping[str, str]:

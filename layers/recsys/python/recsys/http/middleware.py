@@ -39,7 +39,8 @@ class RequestContext:
 
     `route` is the path template, such as `/v1/jobs/{job_id}`. `trace_id` is that of the client's trace. `key_origin` is
     the origin of the page that sent the request, if a publishable key permits it. A route that accepts larger bodies
-    increases `max_body_bytes` before it reads the body.
+    increases `max_body_bytes` before it reads the body. The response gets `response_headers`, even if it reports a
+    problem.
     """
 
     request_id: str
@@ -53,6 +54,7 @@ class RequestContext:
     job_id: str | None = None
     problem: str | None = None
     max_body_bytes: int = _DEFAULT_BODY_BYTES
+    response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     _started_s: float = field(default_factory=time.perf_counter, init=False)
 
     @property
@@ -134,7 +136,8 @@ def _record_status(context: RequestContext, send: Send) -> Send:
     async def send_recorded(message: Message) -> None:
         if message["type"] == "http.response.start":
             context.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", context.request_id.encode())]
+            request_id = (b"x-request-id", context.request_id.encode())
+            headers = [*message.get("headers", ()), *context.response_headers, request_id]
             message = {**message, "headers": headers}
         await send(message)
 

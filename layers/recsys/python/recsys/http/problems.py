@@ -34,6 +34,7 @@ from recsys.errors import (
     NotReady,
     PayloadTooLarge,
     Problem,
+    RateLimited,
     RecsysError,
     Unavailable,
     UnsupportedMediaType,
@@ -57,6 +58,7 @@ STATUS_OF: Final[Mapping[type[RecsysError], int]] = {
     NotFound: 404,
     Conflict: 409,
     Gone: 410,
+    RateLimited: 429,
     ArtifactDamaged: 503,
     Unavailable: 503,
 }
@@ -92,6 +94,8 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     413: "The request body exceeds the limit of this route.",
     415: "The media type of the request body is not supported.",
     422: "The request or the uploaded data is not valid. `errors` lists each finding.",
+    429: "A rate limit of the key or of the client address is used up. Retry after the number of seconds in "
+    "`Retry-After`.",
     503: "A storage backend did not respond. Retry after the number of seconds in `Retry-After`.",
 }
 

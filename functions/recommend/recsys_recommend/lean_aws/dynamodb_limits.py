@@ -1,0 +1,46 @@
+"""Rows of rate limits in the registry's DynamoDB table without boto3; see also `recsys.registry.dynamodb`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from recsys.registry.dynamodb_items import to_item
+from recsys.registry.table import Change
+from recsys_recommend.lean_aws.dynamodb_reader import DynamoKeyReader, rejected
+
+_CONDITION_FAILED: Final = "ConditionalCheckFailedException"
+
+
+class DynamoLimitTable(DynamoKeyReader):
+    """A `DynamoKeyReader` that can also write single rows. The function's role permits only those of rate limits."""
+
+    def write(self, changes: Sequence[Change]) -> bool:
+        """Apply one change, which must not be a deletion, and return whether it was applied.
+
+        A change whose response was lost is sent again and then reported as not applied. The caller then takes its units
+        twice, which makes the limit slightly lower for once.
+
+        Raises
+        ------
+        Unavailable
+            DynamoDB does not respond or rejects the request.
+        """
+        (change,) = changes
+        assert change.document is not None
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "Item": to_item(change.address, change.document),
+            "ConditionExpression": "attribute_not_exists(pk)",
+        }
+        if change.etag is not None:
+            request |= {
+                "ConditionExpression": "etag = :etag",
+                "ExpressionAttributeValues": {":etag": {"S": change.etag}},
+            }
+        status, document = self._send("PutItem", request)
+        if status == 200:
+            return True
+        if str(document.get("__type")).endswith(_CONDITION_FAILED):
+            return False
+        raise rejected("PutItem", status, document)

@@ -1,0 +1,136 @@
+"""Rate limits of routes: 429 with `Retry-After`, and the header fields `RateLimit` and `RateLimit-Policy`.
+
+The header fields are those of draft-ietf-httpapi-ratelimit-headers-10.
+"""
+
+# No `from __future__ import annotations`: FastAPI evaluates the annotations of dependencies.
+import ipaddress
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+
+from recsys.errors import RateLimited
+from recsys.http.middleware import RequestContext, request_context
+from recsys.registry.rate_limits import Buckets, Quota, RateLimit
+from recsys.registry.records import KeyRecord
+
+_IPV6_PREFIX: Final = 64
+"""Length of the part of an IPv6 address that a provider assigns to one customer; the rest is the customer's choice."""
+_ANONYMOUS_HINT: Final = "Send your API key in X-API-Key, or retry after the seconds in Retry-After."
+
+
+class RateLimiter:
+    """Applies one limit to requests.
+
+    Parameters
+    ----------
+    buckets
+        Where the requests are counted.
+    limit
+        The limit.
+    """
+
+    def __init__(self, buckets: Buckets, limit: RateLimit) -> None:
+        self._buckets = buckets
+        self._limit = limit
+
+    def check(self, context: RequestContext, subject: str, *, hint: str | None = None) -> None:
+        """Count a request of `subject`, and note the state of its limit for the headers of the response.
+
+        Raises
+        ------
+        RateLimited
+            The limit is used up.
+        Unavailable
+            The registry did not respond.
+        """
+        quota = self._buckets.take(self._limit, subject)
+        context.response_headers += header_fields(self._limit, quota)
+        if not quota.granted:
+            raise RateLimited(
+                f"Expected at most {self._limit.quota:,} {self._limit.unit}. "
+                f"The next request is accepted in {quota.reset_s} s.",
+                hint=hint,
+                retry_after_s=quota.reset_s,
+            )
+
+
+def limiter(buckets: Buckets, create: Callable[[int], RateLimit], quota: int) -> RateLimiter | None:
+    """Return the limiter of a setting, or None if the setting is 0."""
+    return RateLimiter(buckets, create(quota)) if quota else None
+
+
+def limited_key(
+    authenticate: Callable[..., KeyRecord | None], *, by_key: RateLimiter | None, by_address: RateLimiter | None
+) -> Callable[..., KeyRecord | None]:
+    """Return a dependency that yields the key of `authenticate`, or raises `RateLimited`.
+
+    FastAPI runs it in a thread, because counting waits for the registry.
+
+    Parameters
+    ----------
+    authenticate
+        A dependency that yields the request's key, or None without one.
+    by_key
+        Limits the requests of each key.
+    by_address
+        Limits the requests without a key of each client address.
+    """
+
+    def count(request: Request, key: Annotated[KeyRecord | None, Depends(authenticate)]) -> KeyRecord | None:
+        context = request_context(request.scope)
+        if key is not None and by_key is not None:
+            by_key.check(context, key.key_id)
+        elif key is None and by_address is not None:
+            by_address.check(context, client_network(request), hint=_ANONYMOUS_HINT)
+        return key
+
+    return count
+
+
+def limited_cached_key(
+    authenticate: Callable[..., Awaitable[KeyRecord]], by_key: RateLimiter | None
+) -> Callable[..., Awaitable[KeyRecord]]:
+    """Return a dependency like `limited_key` that runs on the event loop, for buckets in memory."""
+    if by_key is None:
+        return authenticate
+
+    async def count(request: Request, key: Annotated[KeyRecord, Depends(authenticate)]) -> KeyRecord:
+        by_key.check(request_context(request.scope), key.key_id)
+        return key
+
+    return count
+
+
+def header_fields(limit: RateLimit, quota: Quota) -> list[tuple[bytes, bytes]]:
+    """Return the header fields that state a limit and what is left of it.
+
+    >>> limit = RateLimit("trainings", 300, 86400, "trainings per key and day")
+    >>> for name, value in header_fields(limit, Quota(granted=1, remaining=299, reset_s=288)):
+    ...     print(name.decode(), value.decode())
+    ratelimit-policy "trainings";q=300;w=86400
+    ratelimit "trainings";r=299;t=288
+    """
+    return [
+        (b"ratelimit-policy", f'"{limit.name}";q={limit.quota};w={limit.window_s}'.encode()),
+        (b"ratelimit", f'"{limit.name}";r={quota.remaining};t={quota.reset_s}'.encode()),
+    ]
+
+
+def client_network(request: Request) -> str:
+    """Return the address of the client, of IPv6 only the network that one customer of a provider has.
+
+    The server sets the address: uvicorn from the socket, or from `X-Forwarded-For` of a trusted proxy; Mangum from API
+    Gateway's `requestContext.http.sourceIp`.
+    """
+    host = request.client.host if request.client else "unknown"
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))

@@ -1,0 +1,280 @@
+"""Rate limits: how many requests a key or a client address may make, as token buckets.
+
+A bucket holds up to `quota` units and regains them evenly over `window_s`, so that a burst of `quota` is possible and
+the average rate is bounded. Its whole state is the time at which it is full again (the generic cell rate algorithm,
+ITU-T I.371). A full bucket therefore needs no row, and a row expires when its bucket is full.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from cachetools import LRUCache, TTLCache
+
+from recsys.clock import DAY_S, Clock, Timestamp, after, to_datetime, utc_now
+from recsys.errors import Unavailable
+from recsys.registry.reading import unexpired
+from recsys.registry.table import Address, Change, TableReader
+
+_HOUR_S: Final = 3600
+_MINUTE_S: Final = 60
+_TOLERANCE: Final = 1e-4
+"""Part of a unit by which a bucket may fall short, because timestamps are rounded to microseconds."""
+_COMMIT_ATTEMPTS: Final = 50  # as in recsys.registry.registry
+_MAX_SUBJECTS: Final = 10_000  # not tuned
+_CHUNKS_PER_QUOTA: Final = 20
+"""A chunk is this part of the quota: it bounds both the writes and what a process can allow too much."""
+
+_logger: Final = logging.getLogger("recsys.registry")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A limit that applies to each subject, such as each key.
+
+    Parameters
+    ----------
+    name
+        Name of the policy in headers and in `GET /v1/usage`.
+    quota
+        Requests per window, and the largest burst; at least 1.
+    window_s
+        Length of the window in seconds.
+    unit
+        What is counted, for error messages.
+    """
+
+    name: str
+    quota: int
+    window_s: int
+    unit: str
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds in which one unit is regained."""
+        return self.window_s / self.quota
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """State of a bucket after a request.
+
+    Parameters
+    ----------
+    granted
+        Units that the request received.
+    remaining
+        Units that are left.
+    reset_s
+        Seconds until the bucket is full, or until it has a unit if none is left.
+    """
+
+    granted: int
+    remaining: int
+    reset_s: int
+
+
+def anonymous_trainings(quota: int) -> RateLimit:
+    """Return the limit of trainings without an API key, per client address."""
+    return RateLimit("anonymous-trainings", quota, _HOUR_S, "trainings without an API key per client address and hour")
+
+
+def trainings(quota: int) -> RateLimit:
+    """Return the limit of trainings per key."""
+    return RateLimit("trainings", quota, DAY_S, "trainings per key and day")
+
+
+def recommendations(quota: int) -> RateLimit:
+    """Return the limit of requests for recommendations per key."""
+    return RateLimit("recommendations", quota, _MINUTE_S, "requests for recommendations per key and minute")
+
+
+def spend(limit: RateLimit, missing_s: float, units: int) -> tuple[Quota, float]:
+    """Take up to `units` units from a bucket.
+
+    Parameters
+    ----------
+    limit
+        Size of the bucket.
+    missing_s
+        Seconds until the bucket is full; 0 or negative for a full one.
+    units
+        Units to take; 0 only looks.
+
+    Returns
+    -------
+    tuple[Quota, float]
+        The state after the request, and the seconds until the bucket is full.
+
+    Examples
+    --------
+    >>> hourly = RateLimit("trainings", 60, 3600, "trainings per hour")
+    >>> spend(hourly, 0, 1)
+    (Quota(granted=1, remaining=59, reset_s=60), 60.0)
+    >>> spend(hourly, 3590, 1)
+    (Quota(granted=0, remaining=0, reset_s=50), 3590.0)
+    """
+    missing_s = max(missing_s, 0)
+    available = max(math.floor((limit.window_s - missing_s) / limit.interval_s + _TOLERANCE), 0)
+    granted = min(units, available)
+    missing_s += granted * limit.interval_s
+    remaining = available - granted
+    wait_s = missing_s if remaining else missing_s + limit.interval_s - limit.window_s
+    return Quota(granted, remaining, math.ceil(wait_s) if remaining else max(math.ceil(wait_s), 1)), missing_s
+
+
+class Buckets(Protocol):
+    """The buckets of all limits and subjects."""
+
+    def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
+        """Take up to `units` units from the bucket of `subject`; 0 only looks.
+
+        Raises
+        ------
+        Unavailable
+            The buckets are stored in a database that does not respond.
+        """
+
+
+class BucketTable(TableReader, Protocol):
+    """What the buckets need of a `Table`."""
+
+    def write(self, changes: Sequence[Change]) -> bool:
+        """Apply all changes or none of them, as `Table.write` does."""
+
+
+class TableBuckets:
+    """Buckets in the registry's table, shared by all processes. Every request that is granted is a write.
+
+    Parameters
+    ----------
+    table
+        The database.
+    clock
+        Returns the current time.
+    """
+
+    def __init__(self, table: BucketTable, clock: Clock = utc_now) -> None:
+        self._table = table
+        self._clock = clock
+
+    def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
+        """Take up to `units` units from the bucket of `subject`; 0 only looks."""
+        for _ in range(_COMMIT_ATTEMPTS):
+            now = self._clock()
+            row = self._table.get(_address(limit, subject))
+            document = unexpired(row, now)
+            full_at = Timestamp(str(document["expires_at"])) if document else now
+            quota, missing_s = spend(limit, (to_datetime(full_at) - to_datetime(now)).total_seconds(), units)
+            if not quota.granted or self._table.write([row.changed_to({"expires_at": after(now, missing_s)})]):
+                return quota
+        raise Unavailable(f"A rate limit conflicted with other writers {_COMMIT_ATTEMPTS} times.")
+
+
+class MemoryBuckets:
+    """Buckets of one process. They are full again after a restart, and so are those of the least recent subjects.
+
+    Parameters
+    ----------
+    timer
+        Monotonic seconds.
+    """
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
+        self._lock = threading.Lock()  # `GET /v1/usage` looks from another thread
+        self._full_at: LRUCache[tuple[str, str], float] = LRUCache(maxsize=_MAX_SUBJECTS)
+
+    def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
+        """Take up to `units` units from the bucket of `subject`; 0 only looks."""
+        with self._lock:
+            now = self._timer()
+            quota, missing_s = spend(limit, self._full_at.get((limit.name, subject), now) - now, units)
+            if quota.granted:
+                self._full_at[limit.name, subject] = now + missing_s
+        return quota
+
+
+@dataclass(slots=True)
+class _Account:
+    """Units of one subject that this process may still grant."""
+
+    credit: int
+    unbooked: int
+    """Units that were granted, or may be granted, without having been taken from the shared bucket."""
+    elsewhere: int
+    """Units that were left in the shared bucket."""
+    refused_until_s: float = -math.inf
+
+
+class ChunkedBuckets:
+    """Buckets that take units from shared ones in chunks, so that the hot path does not write with every request.
+
+    The first chunk of a window is granted at once and taken with the next one, so that neither a cold start nor a key
+    with few requests waits for the table. A process therefore grants at most one chunk per window too much. If the
+    table does not respond, requests are granted: a limit must not make recommendations less available.
+
+    Parameters
+    ----------
+    shared
+        The buckets that all processes share.
+    timer
+        Monotonic seconds.
+    """
+
+    def __init__(self, shared: Buckets, timer: Callable[[], float] = time.monotonic) -> None:
+        self._shared = shared
+        self._timer = timer
+        self._accounts: dict[RateLimit, TTLCache[str, _Account]] = {}
+
+    def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
+        """Take `units` units, or none if fewer are left; `units` is at most a chunk."""
+        account = self._account(limit, subject)
+        now = self._timer()
+        if account.credit < units and now >= account.refused_until_s:
+            self._refill(limit, subject, account)
+        if account.credit < units:
+            return Quota(0, 0, max(math.ceil(account.refused_until_s - now), 1))
+        account.credit -= units
+        remaining = account.credit + account.elsewhere
+        return Quota(units, remaining, math.ceil((limit.quota - remaining if remaining else 1) * limit.interval_s))
+
+    def _account(self, limit: RateLimit, subject: str) -> _Account:
+        accounts = self._accounts.get(limit)
+        if accounts is None:
+            accounts = TTLCache(maxsize=_MAX_SUBJECTS, ttl=limit.window_s, timer=self._timer)
+            self._accounts[limit] = accounts
+        account = accounts.get(subject)
+        if account is None:
+            chunk = _chunk(limit)
+            account = accounts[subject] = _Account(credit=chunk, unbooked=chunk, elsewhere=limit.quota - chunk)
+        return account
+
+    def _refill(self, limit: RateLimit, subject: str, account: _Account) -> None:
+        chunk = _chunk(limit)
+        try:
+            quota = self._shared.take(limit, subject, account.unbooked + chunk)
+        except Unavailable:
+            _logger.warning("A rate limit could not be read, so requests are not limited.", exc_info=True)
+            account.credit += chunk
+            account.unbooked += chunk
+            return
+        account.credit += max(quota.granted - account.unbooked, 0)
+        account.unbooked = max(account.unbooked - quota.granted, 0)
+        account.elsewhere = quota.remaining
+        if not account.credit:
+            account.refused_until_s = self._timer() + quota.reset_s
+
+
+def _chunk(limit: RateLimit) -> int:
+    return max(limit.quota // _CHUNKS_PER_QUOTA, 1)
+
+
+def _address(limit: RateLimit, subject: str) -> Address:
+    return Address(f"LIMIT#{limit.name}#{subject}", "LIMIT")
