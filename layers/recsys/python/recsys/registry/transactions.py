@@ -71,6 +71,11 @@ class TableOperations:
         self._clock = clock
         self._audit_days = audit_days
 
+    @property
+    def table(self) -> Table:
+        """The database, for operations that other modules define."""
+        return self._table
+
     def _commit_with_retry(self, decide: Decision[T]) -> T:
         return commit_with_retry(self._table, self._clock, decide)
 
