@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 POLICY: Final = RetentionPolicy(versions_kept=1, grace_s=3604.0, upload_days=30)
 MEMORY: Final = Path("/dev/shm")
 """File system in memory, if there is one: a sync to the disk takes most of a step's time."""
-RUNS: Final = int(os.environ.get("LIFECYCLE_RUNS", "100"))
+RUNS: Final = int(os.environ.get("LIFECYCLE_RUNS", "50"))
 """`docs/benchmarks.md` has the command for 500."""
 
 PICK: Final = st.integers(0, 1000)
@@ -171,12 +171,13 @@ TestLifecycle.settings = settings(
 
 @pytest.fixture
 def busy_world() -> Iterator[World]:
-    world, folder = new_world(RetentionPolicy(versions_kept=5, grace_s=3604.0, upload_days=30))
+    world, folder = new_world(RetentionPolicy(versions_kept=5, grace_s=3604.0, upload_days=1))
     yield world
     world.close()
     shutil.rmtree(folder)
 
 
+@pytest.mark.timeout(900)
 def test_two_thousand_publications_of_fifty_keys_stay_within_the_bound(busy_world: World) -> None:
     world, random = busy_world, Random(7)
     for _ in range(50):
