@@ -54,7 +54,11 @@ A function with 8,192 MB has between four and five cores, so the table overestim
 """
 WRITES_PER_TRAINING: Final = 200
 """Conditional writes of one job: progress (once per second), lease renewals and the commit."""
-ALARMS: Final = 8
+GC_S: Final = 3.0
+"""Billed duration of one run of gc, which runs every hour. Assumed, not measured: a cold start and a few listings."""
+GC_LISTINGS: Final = 3
+"""Listings of one run: up to 1,000 model files and 1,000 uploads, and the rows of a few keys."""
+ALARMS: Final = 9
 METRICS: Final = 12
 IDLE_STORED_GB: Final = 1.0
 IMAGE_GB: Final = 0.7
@@ -69,8 +73,15 @@ class Cost:
     dollars: float
 
 
-def idle_month() -> list[Cost]:
-    """Return the costs of a month without requests and trainings."""
+def idle_month(functions: dict[str, Any]) -> list[Cost]:
+    """Return the costs of a month without requests and trainings.
+
+    Parameters
+    ----------
+    functions
+        The section `functions` of infra/names.yaml.
+    """
+    gc_gb, gc_runs = functions["gc"]["memory_mb"] / 1024, 24 * 30
     return [
         Cost(f"S3, {IDLE_STORED_GB:g} GB of models", IDLE_STORED_GB * S3_GB_MONTH),
         Cost("ECR, the image of train", IMAGE_GB * ECR_GB_MONTH),
@@ -79,6 +90,11 @@ def idle_month() -> list[Cost]:
             # An event source mapping keeps five long polls of 20 s open, so it sends 15 requests per minute.
             "SQS, polling by Lambda",
             5 * 3 * 60 * 24 * 30 * SQS_REQUEST,
+        ),
+        Cost(
+            f"gc, {gc_runs} runs of {GC_S:g} s",
+            gc_runs
+            * (GC_S * gc_gb * LAMBDA_GB_S + LAMBDA_REQUEST + GC_LISTINGS * S3_PUT),  # a listing costs like a PUT
         ),
     ]
 
@@ -131,7 +147,7 @@ def table() -> Iterator[str]:
     yield ""
     yield "| what | cost item | US dollars | Amazon Personalize |"
     yield "|---|---|---:|---:|"
-    yield from _rows("a month without a request", idle_month(), None)
+    yield from _rows("a month without a request", idle_month(functions), None)
     yield from _rows(
         "a million recommendations", million_recommendations(functions), 1_000_000 * PERSONALIZE_RECOMMENDATION
     )

@@ -17,8 +17,10 @@ from local_aws.templates import ROOT, Template
 
 CODE_BUCKET: Final = "recsys-local-code"
 _SHARED: Final = ROOT / "layers" / "recsys" / "python" / "recsys"
+_API: Final = ROOT / "functions" / "api" / "recsys_api"
 _PACKAGES: Final = {
-    "api": {"recsys_api": ROOT / "functions" / "api" / "recsys_api"},
+    "api": {"recsys_api": _API},
+    "gc": {"recsys_api": _API},
     "recommend": {"recsys_recommend": ROOT / "functions" / "recommend" / "recsys_recommend"},
     # The image of train contains the shared package; the other functions get it from the layer.
     "train": {"recsys_train": ROOT / "functions" / "train" / "recsys_train", "recsys": _SHARED},

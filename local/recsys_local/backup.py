@@ -25,6 +25,7 @@ from recsys.model import artifact
 from recsys.objects import layout
 from recsys.registry.sqlite import SqliteRegistry
 from recsys_local.adapters import REGISTRY_FILE, SAMPLE_FILE, lock_data_dir, open_existing_registry
+from recsys_local.garbage import preventing_collection
 
 CATALOGUE: Final = "backup.json"
 """File in a backup that lists the others with their digests. It is written last: without it, a backup is incomplete."""
@@ -105,14 +106,15 @@ def create_backup(data_dir: Path, target: Path) -> BackupSummary:
     """
     registry = open_existing_registry(data_dir)
     _create_empty_directory(target)
+    files = []
     try:
-        registry.copy_to(target / REGISTRY_FILE)
+        with preventing_collection(data_dir):  # otherwise a long backup could miss files that its registry refers to
+            registry.copy_to(target / REGISTRY_FILE)
+            for path in _object_paths(data_dir):
+                with contextlib.suppress(FileNotFoundError):  # deleted since it was listed; models are checked below
+                    files.append(_copy(data_dir, path, target))
     finally:
         registry.close()
-    files = []
-    for path in _object_paths(data_dir):
-        with contextlib.suppress(FileNotFoundError):  # deleted since it was listed; models are checked below
-            files.append(_copy(data_dir, path, target))
     _check_models(target)
     files.append(_describe(target, REGISTRY_FILE))
     summary = BackupSummary(utc_now(), tuple(files))

@@ -18,7 +18,7 @@ from recsys.keys.api_key import ApiKey
 from recsys.model import artifact
 from recsys.model.batch_ranking import recommend_all
 from recsys.settings import Settings
-from recsys_local import admin
+from recsys_local import admin, garbage
 from recsys_local.backup import create_backup, restore_backup
 from recsys_local.offline import (
     read_options,
@@ -255,6 +255,22 @@ def jobs(
     with exit_on_error():
         rows = admin.job_rows(data_dir, key_id)
     admin.print_table(rows, as_json=as_json)
+
+
+@app.command("gc")
+def collect(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be deleted, without deleting it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete old model versions and leftovers. The service does this once an hour."""
+    with exit_on_error():
+        collection = garbage.collect_in(data_dir, Settings.from_environment(data_dir=data_dir), dry_run=dry_run)
+    admin.print_table(garbage.rows_of(collection), as_json=as_json)
+    if not as_json:
+        print(garbage.summary_of(collection, dry_run=dry_run))
 
 
 @app.command()

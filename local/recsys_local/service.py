@@ -63,7 +63,6 @@ def run_service(
         base_url = url_of(listener)
         store = open_locked_store(data_dir, base_url=public_url or base_url)
         registry = open_registry(data_dir, audit_days=settings.audit_days)
-        registry.remove_expired()
         worker = WorkerProcess(data_dir, hung_after_s=max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S))
         check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)
         checks = (DataDirCheck.of(data_dir), check_space, WorkerCheck(lambda: worker.silent_s))

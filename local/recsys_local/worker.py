@@ -19,14 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from recsys.clock import DAY_S, after, utc_now
+from recsys.clock import utc_now
 from recsys.errors import JobBusy, LeaseLost, RecsysError, Unavailable
-from recsys.objects.layout import RECEIPTS, UPLOADS
-from recsys.objects.store import ObjectStore
 from recsys.registry.records import Job, JobState, Lease, Progress
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_local.adapters import open_registry, open_store
+from recsys_local.garbage import collect_garbage, log_collection
 from recsys_local.progress import TrainingProgress
 from recsys_local.queue_file import QueueFile
 from recsys_local.training_queue import EndJob, TrainingQueue
@@ -40,7 +39,7 @@ _logger: Final = logging.getLogger("recsys.worker")
 LOOK_EVERY_S: Final = 0.5
 MAX_LOOK_SHARE: Final = 0.05
 """Share of the time that an idle worker may spend on listing files, even if the inbox contains many."""
-SWEEP_EVERY_S: Final = 3600.0
+COLLECT_EVERY_S: Final = 3600.0
 RETRY_AFTER_S: Final = 5.0
 _STDIN: Final = 0
 
@@ -64,8 +63,8 @@ def main() -> None:
     trainer = Trainer(store, registry, settings, owner="local-worker", on_progress=current)
     watcher = ObjectWatcher(store, data_dir)
     queue = TrainingQueue(trainer, watcher, QueueFile(data_dir))
-    looking, sweeping = LogOnChange(), LogOnChange()
-    next_sweep_s = 0.0
+    looking, collecting = LogOnChange(), LogOnChange()
+    next_collection_s = 0.0
     while True:
         started_s = time.monotonic()
         look_s, event = 0.0, None
@@ -77,11 +76,10 @@ def main() -> None:
             if (event := queue.start()) is not None:
                 _work(event, trainer, watcher, current)
                 queue.finish()
-        if time.monotonic() >= next_sweep_s:
-            next_sweep_s = time.monotonic() + SWEEP_EVERY_S
-            with sweeping.log_on_change():
-                registry.remove_expired()
-                sweep_expired(store, keep_days=settings.upload_days)
+        if time.monotonic() >= next_collection_s:
+            next_collection_s = time.monotonic() + COLLECT_EVERY_S
+            with collecting.log_on_change():
+                log_collection(collect_garbage(data_dir, store, registry, settings))
         if event is None:
             time.sleep(max(LOOK_EVERY_S, look_s / MAX_LOOK_SHARE))
 
@@ -140,18 +138,6 @@ def _outcome(job: Job) -> str:
     if job.problem is not None:
         return f"{job.state}: {job.problem.detail}"
     return str(job.state)
-
-
-def sweep_expired(store: ObjectStore, *, keep_days: int) -> None:
-    """Delete uploads and receipts older than `keep_days`, as the bucket's lifecycle rule does on AWS.
-
-    Files in the inbox are kept: they belong to the operator, and their modification times may be old from the start.
-    """
-    oldest_kept = after(utc_now(), -keep_days * DAY_S)
-    for prefix in (UPLOADS, RECEIPTS):
-        for info in list(store.list(prefix)):
-            if info.modified_at < oldest_kept:
-                store.delete(info.name)
 
 
 class CurrentJob:

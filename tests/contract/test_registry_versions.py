@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from recsys.clock import DAY_S, Timestamp
-from recsys.errors import KeyNotFound, Unavailable, VersionNotFound
-from recsys.registry.records import JobState
+from recsys.errors import KeyNotFound, LeaseLost, TooManyPinnedVersions, Unavailable, VersionNotFound
+from recsys.registry import rules
+from recsys.registry.reading import version_address
+from recsys.registry.records import JobState, ModelVersion
 from recsys.registry.registry import Published, Registry
 from recsys.registry.table import Address, Change, Row, Table
 from tests.contract.conftest import Bench, FixedClock
@@ -282,3 +284,86 @@ def test_activating_never_decreases_the_data_timestamp(registry: Registry) -> No
     assert activated.current_data_timestamp == f"{HOUR_LATER}#a"
     older = claim_new(registry, "older", f"{MINUTE_LATER}#a")
     assert registry.publish_version(older, a_version(older), REPORT) is Published.SUPERSEDED
+
+
+# -- pinning and deletion
+
+
+def publish_versions(registry: Registry, *job_ids: str) -> None:
+    registry.create_key(a_key())
+    for number, job_id in enumerate(job_ids):
+        lease = claim_new(registry, job_id, f"2026-02-{number + 1:02d}#a")
+        registry.publish_version(lease, a_version(lease), REPORT)
+
+
+def retirement(bench: Bench, version: str) -> Change:
+    """Return the change that retires a version, based on its row as it is now."""
+    row = bench.table.get(version_address("key1", version))
+    assert row.document is not None
+    retired = rules.retired(ModelVersion.from_document(row.document), now=bench.clock.now, kept_s=DAY_S)
+    return row.changed_to(retired.to_document())
+
+
+def test_a_version_is_pinned_until_it_is_unpinned(registry: Registry, clock: FixedClock) -> None:
+    publish_versions(registry, "old", "new")
+    before = registry.get_key("key1")
+    clock.advance(60)
+    assert registry.pin_version("key1", "old.1").pinned_at == MINUTE_LATER
+    clock.advance(60)
+    assert registry.pin_version("key1", "old.1").pinned_at == MINUTE_LATER
+    assert {v.version: v.pinned_at for v in registry.list_versions("key1")} == {"old.1": MINUTE_LATER, "new.1": None}
+    assert registry.unpin_version("key1", "old.1").pinned_at is None
+    assert registry.unpin_version("key1", "old.1").pinned_at is None
+    assert registry.get_key("key1") == before
+
+
+def test_a_key_has_at_most_ten_pinned_versions(registry: Registry) -> None:
+    publish_versions(registry, *(f"job{number}" for number in range(rules.MAX_PINNED_VERSIONS + 1)))
+    for number in range(rules.MAX_PINNED_VERSIONS):
+        registry.pin_version("key1", f"job{number}.1")
+    with pytest.raises(TooManyPinnedVersions):
+        registry.pin_version("key1", f"job{rules.MAX_PINNED_VERSIONS}.1")
+    registry.pin_version("key1", "job0.1")
+    registry.unpin_version("key1", "job0.1")
+    registry.pin_version("key1", f"job{rules.MAX_PINNED_VERSIONS}.1")
+
+
+@pytest.mark.parametrize("version", ["unknown.1", "old.1"])
+def test_an_unknown_or_deleted_version_is_neither_listed_nor_activated_nor_pinned(bench: Bench, version: str) -> None:
+    publish_versions(bench.registry, "old", "new")
+    assert bench.table.write([retirement(bench, "old.1")])
+    assert [listed.version for listed in bench.registry.list_versions("key1")] == ["new.1"]
+    for change in (bench.registry.activate_version, bench.registry.pin_version, bench.registry.unpin_version):
+        with pytest.raises(VersionNotFound):
+            change("key1", version)
+    assert bench.registry.get_key("key1").current_version == "new.1"
+
+
+@pytest.mark.parametrize("change", ["activate_version", "pin_version"])
+def test_a_version_that_is_activated_or_pinned_meanwhile_is_not_deleted(bench: Bench, change: str) -> None:
+    publish_versions(bench.registry, "old", "new")
+    planned = retirement(bench, "old.1")
+    getattr(bench.registry, change)("key1", "old.1")
+    assert not bench.table.write([planned])
+    assert {version.version for version in bench.registry.list_versions("key1")} == {"old.1", "new.1"}
+
+
+@pytest.mark.parametrize("change", ["activate_version", "pin_version"])
+def test_a_version_that_is_deleted_meanwhile_is_neither_activated_nor_pinned(bench: Bench, change: str) -> None:
+    publish_versions(bench.registry, "old", "new")
+    table = InterruptedTable(bench.table, lambda: bench.table.write([retirement(bench, "old.1")]))
+    with pytest.raises(VersionNotFound):
+        getattr(bench.over(table), change)("key1", "old.1")
+    assert bench.registry.get_key("key1").current_version == "new.1"
+
+
+def test_an_attempt_whose_files_are_being_deleted_is_not_published(bench: Bench) -> None:
+    bench.registry.create_key(a_key())
+    lease = claim_new(bench.registry, "slow", "2026-03-01#a")
+    leftover = rules.retired(a_version(lease), now=NOW, kept_s=DAY_S)
+    mark = Change(version_address("key1", lease.version), None, leftover.to_document())
+    table = InterruptedTable(bench.table, lambda: bench.table.write([mark]))
+    with pytest.raises(LeaseLost):
+        bench.over(table).publish_version(lease, a_version(lease), REPORT)
+    assert bench.registry.get_key("key1").current_version is None
+    assert bench.registry.get_job("slow").state is JobState.RUNNING

@@ -24,6 +24,7 @@ _SERVERLESS_IDS: Final = {
     "ApiLambdaFunction": "ApiFunction",
     "RecommendLambdaFunction": "RecommendFunction",
     "TrainLambdaFunction": "TrainFunction",
+    "GcLambdaFunction": "GcFunction",
     "SharedLambdaLayer": "SharedLayer",
     "HttpApiIntegrationApi": "ApiIntegration",
     "HttpApiIntegrationRecommend": "RecommendIntegration",

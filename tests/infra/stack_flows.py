@@ -188,6 +188,9 @@ def cases(shop: Mapping[str, Any], claim_token: str) -> Iterator[Case]:
     yield Case("GET /v1/models", "GET", "/v1/models", {"headers": key})
     activate = f"/v1/models/{shop['model_version']}/activate"
     yield Case("POST /v1/models/{version}/activate", "POST", activate, {"headers": key})
+    pin = f"/v1/models/{shop['model_version']}/pin"
+    yield Case("POST /v1/models/{version}/pin", "POST", pin, {"headers": key})
+    yield Case("DELETE /v1/models/{version}/pin", "DELETE", pin, {"headers": key})
     yield Case("GET /v1/key", "GET", "/v1/key", {"headers": key})
     yield Case("GET /v1/usage", "GET", "/v1/usage", {"headers": key})
     yield Case("POST /v1/key/claim", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
@@ -252,6 +255,8 @@ EXPECTED: Final = {
     "GET /v1/popular": "200",
     "GET /v1/models": "200",
     "POST /v1/models/{version}/activate": "200",
+    "POST /v1/models/{version}/pin": "200",
+    "DELETE /v1/models/{version}/pin": "200",
     "GET /v1/key": "200",
     "GET /v1/usage": "200",
     "POST /v1/key/claim": "201",

@@ -42,7 +42,10 @@ def test_functions_match_names_yaml(stack: Stack, function: str) -> None:
         "POWERTOOLS_METRICS_NAMESPACE": "recsys-prod",
         "LOG_LEVEL": "INFO",
         "AWS_ENDPOINT_URL": "",
-    } | ({"OPENBLAS_NUM_THREADS": "1"} if function == "recommend" else {})
+    } | {
+        "gc": {"RECSYS_VERSIONS_KEPT": names()["functions"]["gc"]["versions_kept"]},
+        "recommend": {"OPENBLAS_NUM_THREADS": "1"},
+    }.get(function, {})
 
 
 def test_log_groups_belong_to_the_functions_and_expire(stack: Stack) -> None:
@@ -55,10 +58,17 @@ def test_log_groups_belong_to_the_functions_and_expire(stack: Stack) -> None:
 def test_bucket_matches_names_yaml(stack: Stack) -> None:
     wanted, found = names()["bucket"], properties(stack, "Bucket")
     assert found["BucketName"] == f"recsys-prod-{wanted['name']}-<AWS::AccountId>-<AWS::Region>"
-    rules = {rule.get("Prefix", rule["Id"]): rule for rule in found["LifecycleConfiguration"]["Rules"]}
+    rules = {
+        rule["Prefix"] if "ExpirationInDays" in rule else rule["Id"]: rule
+        for rule in found["LifecycleConfiguration"]["Rules"]
+    }
     assert rules["uploads/"]["ExpirationInDays"] == wanted["upload_days"]
     assert rules["inbox/"]["ExpirationInDays"] == wanted["upload_days"]
     assert rules["receipts/"]["ExpirationInDays"] == wanted["receipt_days"]
+    for folder in ("models", "uploads"):
+        rule = rules[f"deleted-{folder}-expire"]
+        assert rule["Prefix"] == f"{folder}/"
+        assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": wanted["deleted_data_days"]}
     assert rules["old-versions-expire"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": wanted["noncurrent_days"]}
     assert rules["unfinished-uploads-expire"]["AbortIncompleteMultipartUpload"] == {
         "DaysAfterInitiation": wanted["abort_multipart_days"]
@@ -100,6 +110,7 @@ def test_settings_fit_the_stack() -> None:
     assert queue["max_receive_count"] == settings.max_attempts + 1
     assert names()["bucket"]["upload_days"] == settings.upload_days
     assert {name: getattr(settings, name) for name in names()["limits"]} == names()["limits"]
+    assert functions["gc"]["versions_kept"] == str(settings.versions_kept)
     # Otherwise Lambda rejects the event source mapping.
     assert queue["visibility_timeout_s"] >= functions["train"]["timeout_s"]
     assert settings.train_budget_s < functions["train"]["timeout_s"]

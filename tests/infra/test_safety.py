@@ -99,7 +99,22 @@ def test_train_reads_sources_and_writes_models_and_receipts(stack: Stack) -> Non
     )
 
 
-@pytest.mark.parametrize("function", ["Api", "Recommend", "Train"])
+def test_gc_lists_and_deletes_models_and_uploads_and_marks_versions(stack: Stack) -> None:
+    assert allowed(stack, "GcRole") == (
+        {(f"{BUCKET}/{folder}/*", "s3:DeleteObject") for folder in ("models", "uploads")}
+        | {(BUCKET, "s3:ListBucketVersions"), ("<Table.Arn>", "dynamodb:Query")}
+        | REGISTRY
+    )
+
+
+def test_only_its_schedule_starts_gc(stack: Stack) -> None:
+    rule = stack.resources["GcSchedule"]["Properties"]
+    assert rule["Targets"] == [{"Id": "gc", "Arn": "<GcFunction.Arn>"}]
+    permission = stack.resources["GcPermission"]["Properties"]
+    assert (permission["Principal"], permission["SourceArn"]) == ("events.amazonaws.com", "<GcSchedule.Arn>")
+
+
+@pytest.mark.parametrize("function", ["Api", "Gc", "Recommend", "Train"])
 def test_each_function_writes_only_its_own_log(stack: Stack, function: str) -> None:
     logs = {(action, resource) for _, action, resource, _ in stack.statements(f"{function}Role") if "logs:" in action}
     assert logs == {
@@ -169,6 +184,7 @@ def test_data_outlives_the_stack(file: str, logical_id: str) -> None:
 TOPIC: Final = "arn:aws:sns:eu-central-1:123456789012:operations"
 WATCHED: Final = {
     "ApiErrorsAlarm": ("Errors", {"FunctionName": "<ApiFunction>"}),
+    "GcErrorsAlarm": ("Errors", {"FunctionName": "<GcFunction>"}),
     "FailedTrainingAlarm": ("ApproximateNumberOfMessagesVisible", {"QueueName": "<FailedQueue.QueueName>"}),
     "ModelFailedAlarm": ("ModelFailed", {"service": "recommend"}),
     "QueueAgeAlarm": ("ApproximateAgeOfOldestMessage", {"QueueName": "<Queue.QueueName>"}),

@@ -37,7 +37,7 @@ def serverless_stack(request: pytest.FixtureRequest) -> Stack:
 
 
 def test_functions_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
-    assert set(sam_stack.functions) == {"ApiFunction", "RecommendFunction", "TrainFunction"}
+    assert set(sam_stack.functions) == {"ApiFunction", "GcFunction", "RecommendFunction", "TrainFunction"}
     assert serverless_stack.functions == sam_stack.functions
 
 
@@ -50,7 +50,7 @@ def test_triggers_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> Non
     assert serverless_stack.triggers == sam_stack.triggers
 
 
-@pytest.mark.parametrize("role", ["ApiRole", "RecommendRole", "TrainRole"])
+@pytest.mark.parametrize("role", ["ApiRole", "GcRole", "RecommendRole", "TrainRole"])
 def test_permissions_are_the_same(sam_stack: Stack, serverless_stack: Stack, role: str) -> None:
     assert serverless_stack.statements(role) == sam_stack.statements(role)
 
@@ -60,6 +60,7 @@ def test_permissions_are_the_same(sam_stack: Stack, serverless_stack: Stack, rol
     [
         "AWS::CloudWatch::Alarm",
         "AWS::DynamoDB::Table",
+        "AWS::Events::Rule",
         "AWS::IAM::Role",
         "AWS::S3::Bucket",
         "AWS::S3::BucketPolicy",

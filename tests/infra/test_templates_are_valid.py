@@ -19,6 +19,8 @@ ROUTES: Final = {
     "GET /v1/usage",
     "GET /v1/models",
     "POST /v1/models/{version}/activate",
+    "POST /v1/models/{version}/pin",
+    "DELETE /v1/models/{version}/pin",
     "GET /v1/key",
     "DELETE /v1/key",
     "POST /v1/key/rotate",

@@ -44,7 +44,7 @@ def unconfigured_logging() -> Iterator[None]:
 
 
 def _forget_logging() -> None:
-    for powertools_logger in ("api", "recommend"):
+    for powertools_logger in ("api", "gc", "recommend"):
         logging.root.manager.loggerDict.pop(powertools_logger, None)
     ours = logging.getLogger("recsys")
     ours.handlers.clear()

@@ -104,7 +104,13 @@ def test_rotation_without_overlap_invalidates_the_previous_key(service: Service)
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/v1/key/rotate"), ("DELETE", "/v1/key"), ("POST", "/v1/models/{version}/activate")],
+    [
+        ("POST", "/v1/key/rotate"),
+        ("DELETE", "/v1/key"),
+        ("POST", "/v1/models/{version}/activate"),
+        ("POST", "/v1/models/{version}/pin"),
+        ("DELETE", "/v1/models/{version}/pin"),
+    ],
 )
 def test_previous_key_cannot_change_the_key_or_its_version(service: Service, method: str, path: str) -> None:
     api_key = service.new_key()
@@ -225,6 +231,7 @@ def test_models_are_listed_newest_first_with_the_current_one_marked(service: Ser
         "job_id": second.job_id,
         "created_at": second.created_at,
         "current": True,
+        "pinned": False,
         "metrics": METRICS,
     }
 
@@ -242,6 +249,25 @@ def test_older_version_can_be_activated(service: Service) -> None:
 
     assert (response.status_code, response.json()["current_version"]) == (200, first.version)
     assert service.client.get("/v1/models", str(api_key)).json()["current_version"] == first.version
+
+
+def test_version_is_pinned_and_unpinned(service: Service) -> None:
+    api_key = service.new_key()
+    version = publish(service.registry, service.store, api_key.key_id, service.folder / "1", service.now).version
+
+    for method, pinned in [("POST", True), ("DELETE", False)]:
+        response = service.client.request(method, f"/v1/models/{version}/pin", headers={"x-api-key": str(api_key)})
+        assert (response.status_code, response.json()) == (200, {"version": version, "pinned": pinned})
+        (listed,) = service.client.get("/v1/models", str(api_key)).json()["models"]
+        assert listed["pinned"] is pinned
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_unknown_version_cannot_be_pinned(service: Service, method: str) -> None:
+    headers = {"x-api-key": str(service.published_key())}
+    for version in ("nothing", "0" * 22 + ".1"):
+        response = service.client.request(method, f"/v1/models/{version}/pin", headers=headers)
+        assert_problem(response, 404, "version-not-found")
 
 
 @pytest.mark.parametrize("version", ["nothing", "0" * 22 + ".1", "x" * 3000, "%00.1"])

@@ -73,6 +73,8 @@ EVERYTHING = {
     ("GET", "/v1/popular"),
     ("GET", "/v1/models"),
     ("POST", "/v1/models/x/activate"),
+    ("POST", "/v1/models/x/pin"),
+    ("DELETE", "/v1/models/x/pin"),
     ("GET", "/v1/key"),
     ("POST", "/v1/key/rotate"),
     ("DELETE", "/v1/key"),

@@ -12,7 +12,7 @@ from recsys.errors import VersionNotFound
 from recsys.keys.api_key import ApiKey, claim_token_sha256
 from recsys.keys.base62 import JOB_ID_LENGTH
 from recsys.keys.scoped_api_key import ScopedApiKey
-from recsys.registry.records import KeyRecord
+from recsys.registry.records import KeyRecord, ModelVersion
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope, ScopedKey
 
@@ -50,9 +50,27 @@ def activate(registry: Registry, key: KeyRecord, version: str) -> KeyRecord:
     VersionNotFound
         The key has no such version, or `version` does not have the format of a version name.
     """
+    return registry.activate_version(key.key_id, _checked_version(version))
+
+
+def pin(registry: Registry, key: KeyRecord, version: str, *, pinned: bool) -> ModelVersion:
+    """Pin one of the key's published versions, or unpin it, and return it.
+
+    Raises
+    ------
+    VersionNotFound
+        The key has no such version, or the text does not have the format of a version.
+    TooManyPinnedVersions
+        The key has as many pinned versions as it may have.
+    """
+    change = registry.pin_version if pinned else registry.unpin_version
+    return change(key.key_id, _checked_version(version))
+
+
+def _checked_version(version: str) -> str:
     if not _VERSION.fullmatch(version):
         raise VersionNotFound("This key has no such model version.")
-    return registry.activate_version(key.key_id, version)
+    return version
 
 
 def create_scoped(

@@ -265,6 +265,7 @@ class ModelBody(BaseModel):
     job_id: Annotated[str, Field(description="Id of the job that trained the version.")]
     created_at: _CreatedAt
     current: Annotated[bool, Field(description="Whether the version serves requests.")]
+    pinned: Annotated[bool, Field(description="Whether the version is kept until it is unpinned.")]
     metrics: _Metrics
 
 
@@ -283,6 +284,7 @@ class ModelsBody(BaseModel):
                 job_id=version.job_id,
                 created_at=version.created_at,
                 current=version.version == key.current_version,
+                pinned=version.pinned_at is not None,
                 metrics=version.metrics,
             )
             for version in versions
@@ -295,6 +297,13 @@ class ActivatedBody(BaseModel):
 
     key_id: _KeyId
     current_version: _CurrentVersion
+
+
+class PinnedBody(BaseModel):
+    """Whether a version is pinned."""
+
+    version: Annotated[str, Field(description="Name of the version.")]
+    pinned: Annotated[bool, Field(description="Whether the version is kept until it is unpinned.")]
 
 
 class KeyBody(BaseModel):

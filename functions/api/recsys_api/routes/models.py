@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path
 
@@ -10,7 +10,10 @@ from recsys.http.problems import documented
 from recsys.registry.records import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
-from recsys_api.schemas import ActivatedBody, ModelsBody
+from recsys_api.schemas import ActivatedBody, ModelsBody, PinnedBody
+
+Version = Annotated[str, Path(description="Version as listed by `GET /v1/models`.")]
+_NO_VERSION: Final = {404: "The key has no such version."}
 
 
 def create_model_router(
@@ -18,7 +21,7 @@ def create_model_router(
 ) -> APIRouter:
     """Create the router for `/v1/models…`.
 
-    Activation uses `current_key`, which rejects the previous secret of a rotated key.
+    Changes use `current_key`, which rejects the previous secret of a rotated key.
     """
     router = APIRouter(tags=["Models"])
 
@@ -36,10 +39,10 @@ def create_model_router(
         "/v1/models/{version}/activate",
         summary="Activate a model version",
         response_description="The version is current.",
-        responses=documented(401, 403, 404, 503, descriptions={404: "The key has no such version."}),
+        responses=documented(401, 403, 404, 503, descriptions=_NO_VERSION),
     )
     def activate_model(
-        version: Annotated[str, Path(description="Version as listed by `GET /v1/models`.")],
+        version: Version,
         key: Annotated[KeyRecord, Depends(current_key)],
     ) -> ActivatedBody:
         """Make a published version the current one, to roll the model back or forward.
@@ -49,5 +52,33 @@ def create_model_router(
         """
         activated = keys.activate(registry, key, version)
         return ActivatedBody(key_id=activated.key_id, current_version=activated.current_version)
+
+    @router.post(
+        "/v1/models/{version}/pin",
+        summary="Pin a model version",
+        response_description="The version is pinned.",
+        responses=documented(
+            401, 403, 404, 409, 503, descriptions=_NO_VERSION | {409: "Ten versions are pinned already."}
+        ),
+    )
+    def pin_model(version: Version, key: Annotated[KeyRecord, Depends(current_key)]) -> PinnedBody:
+        """Keep a published version however many newer ones there are, until it is unpinned.
+
+        Without a pin, the service keeps the current version and the last few others. A key has at most ten pinned
+        versions.
+        """
+        pinned = keys.pin(registry, key, version, pinned=True)
+        return PinnedBody(version=pinned.version, pinned=pinned.pinned_at is not None)
+
+    @router.delete(
+        "/v1/models/{version}/pin",
+        summary="Unpin a model version",
+        response_description="The version is not pinned.",
+        responses=documented(401, 403, 404, 503, descriptions=_NO_VERSION),
+    )
+    def unpin_model(version: Version, key: Annotated[KeyRecord, Depends(current_key)]) -> PinnedBody:
+        """Unpin a version, which may then be deleted if there are enough newer ones."""
+        unpinned = keys.pin(registry, key, version, pinned=False)
+        return PinnedBody(version=unpinned.version, pinned=unpinned.pinned_at is not None)
 
     return router

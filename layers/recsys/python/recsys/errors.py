@@ -26,6 +26,7 @@
     │   ├── ObjectExists           a create-only write found an existing object
     │   ├── KeyExists
     │   ├── TooManyScopedKeys
+    │   ├── TooManyPinnedVersions
     │   └── JobNotClaimable
     │       ├── JobBusy            another worker holds the job's lease
     │       └── JobFinished        the job is in a final state
@@ -339,6 +340,14 @@ class TooManyScopedKeys(Conflict):
     code = "too-many-scoped-keys"
     title = "The key has too many scoped keys"
     default_hint = "Delete a scoped key that is no longer used with DELETE /v1/keys/{scoped_key_id}."
+
+
+class TooManyPinnedVersions(Conflict):
+    """Raised when a key has as many pinned versions as it may have."""
+
+    code = "too-many-pinned-versions"
+    title = "The key has too many pinned versions"
+    default_hint = "Unpin a version that is no longer needed with DELETE /v1/models/{version}/pin."
 
 
 class JobNotClaimable(Conflict):

@@ -78,6 +78,8 @@ class Settings:
     """Days for which the events of a key's audit log are kept."""
     upload_days: int = 30
     """`local`: days after which uploads and receipts are deleted. On AWS the lifecycle of the bucket deletes them."""
+    versions_kept: int = 5
+    """Versions per key that are kept besides the current and the pinned ones. Older ones are deleted."""
     min_free_bytes: int = 256 * MIB
     """`local`: with less free disk space than this, uploads are rejected and `/health/ready` returns 503."""
     cors_origins: str = ""

@@ -219,7 +219,25 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A published version of the model of a key."""
+    """A published version of the model of a key.
+
+    Parameters
+    ----------
+    key_id, version, job_id
+        Its key, its name, and the job that trained it.
+    created_at
+        Time of publication.
+    manifest_sha256
+        Digest of the manifest, which lists the digests of the other files.
+    metrics
+        Its quality.
+    pinned_at
+        Time from which the version is kept until it is unpinned.
+    deleted_at
+        Time at which the version was retired: it counts as deleted, and its files follow after the grace period.
+    expires_at
+        Time from which the database may delete the record of a retired version.
+    """
 
     key_id: str
     version: str
@@ -227,6 +245,9 @@ class ModelVersion:
     created_at: Timestamp
     manifest_sha256: str
     metrics: dict[str, Any]
+    pinned_at: Timestamp | None = None
+    deleted_at: Timestamp | None = None
+    expires_at: Timestamp | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `metrics` becomes JSON text."""

@@ -5,13 +5,17 @@ They neither read nor write rows. The operations of `Registry` apply each rule t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from recsys.clock import Timestamp, after, to_datetime
-from recsys.errors import Gone, JobBusy, JobFinished, KeyNotFound, LeaseLost, Problem
+from recsys.errors import Gone, JobBusy, JobFinished, KeyNotFound, LeaseLost, Problem, TooManyPinnedVersions
 from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion, Progress
 from recsys.registry.scoped_keys import ScopedKey
+
+MAX_PINNED_VERSIONS: Final = 10
+"""Pinned versions per key, so that a key cannot fill the store."""
 
 
 def is_expired(expires_at: Timestamp | None, now: Timestamp) -> bool:
@@ -216,6 +220,32 @@ def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
     """Return the key with `version` as its current one. A key that has a secret no longer expires."""
     expires_at = key.expires_at if key.secret_sha256 is None else None
     return replace(_pointing_to(key, version, data_timestamp=_data_timestamp(job)), expires_at=expires_at)
+
+
+def retired(version: ModelVersion, *, now: Timestamp, kept_s: float) -> ModelVersion:
+    """Return the version as deleted. Its record, without the metrics, is kept for `kept_s` seconds."""
+    return replace(version, metrics={}, pinned_at=None, deleted_at=now, expires_at=after(now, kept_s))
+
+
+def pinned(version: ModelVersion, *, others: Sequence[ModelVersion], now: Timestamp) -> ModelVersion:
+    """Return the version as pinned. A pinned version is returned unchanged.
+
+    Raises
+    ------
+    TooManyPinnedVersions
+        If `MAX_PINNED_VERSIONS` of the `others` are pinned.
+    """
+    if version.pinned_at is not None:
+        return version
+    n_pinned = sum(other.pinned_at is not None for other in others)
+    if n_pinned >= MAX_PINNED_VERSIONS:
+        raise TooManyPinnedVersions(f"The key has {n_pinned} pinned versions, which is the limit.")
+    return replace(version, pinned_at=now)
+
+
+def unpinned(version: ModelVersion) -> ModelVersion:
+    """Return the version as not pinned."""
+    return replace(version, pinned_at=None)
 
 
 def _data_timestamp(job: Job) -> str:

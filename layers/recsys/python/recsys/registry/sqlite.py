@@ -73,9 +73,13 @@ class SqliteRegistry(Registry):
         self._sqlite_table = SqliteTable(path)
         super().__init__(self._sqlite_table, clock, audit_days=audit_days)
 
-    def remove_expired(self) -> None:
-        """Delete expired records from the file. Readers treat them as deleted even before."""
-        self._sqlite_table.remove_expired(self._clock())
+    def remove_expired(self) -> int:
+        """Delete expired records from the file, and return their number. Readers treat them as deleted."""
+        return self._sqlite_table.remove_expired(self._clock())
+
+    def count_expired(self) -> int:
+        """Return the number of records that `remove_expired` would delete."""
+        return self._sqlite_table.count_expired(self._clock())
 
     def list_keys(self) -> list[KeyRecord]:
         """Return every key that has not expired, revoked ones included, oldest first."""
@@ -177,10 +181,16 @@ class SqliteTable:
             return False
         return True
 
-    def remove_expired(self, now: Timestamp) -> None:
-        """Delete the rows that have expired at `now`."""
+    def remove_expired(self, now: Timestamp) -> int:
+        """Delete the rows that have expired at `now`, and return their number."""
         with self._transaction() as connection:
-            connection.execute("DELETE FROM registry WHERE expires_at <= ?", (now,))
+            return connection.execute("DELETE FROM registry WHERE expires_at <= ?", (now,)).rowcount
+
+    def count_expired(self, now: Timestamp) -> int:
+        """Return the number of rows that have expired at `now`."""
+        with self._translating_errors():
+            found = self._connection().execute("SELECT count(*) FROM registry WHERE expires_at <= ?", (now,))
+            return int(found.fetchone()[0])
 
     def scan(self, sort: str, now: Timestamp) -> Sequence[Document]:
         """Return the unexpired documents that have this sort key, from all partitions."""

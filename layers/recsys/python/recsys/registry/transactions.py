@@ -73,7 +73,7 @@ class TableOperations:
 
     @property
     def table(self) -> Table:
-        """The database, for operations that are defined in modules of their own."""
+        """The database, for operations that other modules define."""
         return self._table
 
     def _commit_with_retry(self, decide: Decision[T]) -> T:

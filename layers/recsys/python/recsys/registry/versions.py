@@ -1,4 +1,4 @@
-"""Operations on model versions: publishing, listing and activating them."""
+"""Operations on model versions: publishing, listing, activating and pinning them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from recsys.clock import Timestamp
 from recsys.errors import VersionNotFound
 from recsys.registry import audit, rules
-from recsys.registry.reading import VERSION_PREFIX, key_address, unexpired, version_address
+from recsys.registry.reading import VERSION_PREFIX, key_address, read_key, unexpired, version_address
 from recsys.registry.records import KeyRecord, Lease, ModelVersion
-from recsys.registry.table import Change
+from recsys.registry.table import Change, Row
 from recsys.registry.transactions import TableOperations
 
 
@@ -50,7 +50,8 @@ class VersionOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, or another attempt has started. Nothing changed.
+            If the job is not running, another attempt has started, or the files of this attempt are being deleted
+            because it seemed to have ended. Nothing changed.
         """
 
         def decide(now: Timestamp) -> tuple[Published, list[Change]]:
@@ -58,6 +59,9 @@ class VersionOperations(TableOperations):
             if rules.is_published(job, version):
                 return Published.CURRENT, []
             rules.check_lease(job, lease)
+            version_row = self._table.get(version_address(job.key_id, version.version))
+            if version_row.document is not None:  # retired, because the attempt seemed to have ended
+                raise rules.lease_lost(lease)
             key_row = self._table.get(key_address(job.key_id))
             document = unexpired(key_row, now)
             key = KeyRecord.from_document(document) if document is not None else None
@@ -68,7 +72,7 @@ class VersionOperations(TableOperations):
             return Published.CURRENT, [
                 job_row.changed_to(rules.succeeded(job, version, report, now=now).to_document()),
                 key_row.changed_to(published.to_document()),
-                Change(version_address(job.key_id, version.version), None, version.to_document()),
+                version_row.changed_to(version.to_document()),
                 self._event_change(job.key_id, "version.published", detail, now=now),
                 *audit.kept_creation_change(self._table, key, published, keep_days=self._audit_days),
             ]
@@ -76,15 +80,15 @@ class VersionOperations(TableOperations):
         return self._commit_with_retry(decide)
 
     def list_versions(self, key_id: str) -> list[ModelVersion]:
-        """Return the published versions of a key, newest first."""
-        rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
-        versions = [ModelVersion.from_document(row.document) for row in rows if row.document is not None]
+        """Return the published versions of a key, newest first, without those that were deleted."""
+        versions = [version for _, version in self._read_versions(key_id)]
         return sorted(versions, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def activate_version(self, key_id: str, version: str) -> KeyRecord:
         """Make a published version the current one.
 
-        A training job whose data arrived before the activation can no longer replace it.
+        A training job whose data arrived before the activation can no longer replace it. The version's row is written
+        as well, so that of an activation and a concurrent deletion of the version only one succeeds.
 
         Parameters
         ----------
@@ -104,16 +108,84 @@ class VersionOperations(TableOperations):
             If the key has no published version of this name.
         """
 
-        def activated(key: KeyRecord, now: Timestamp) -> KeyRecord:
+        def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
+            key_row, key = read_key(self._table, key_id, now)
             rules.check_not_revoked(key)
-            document = self._table.get(version_address(key_id, version)).document
-            if document is None:
-                raise VersionNotFound(f"The key has no model version {version!r}.")
-            return rules.activated(key, ModelVersion.from_document(document), now=now)
+            row, found = self._read_version(key_id, version)
+            changed = rules.activated(key, found, now=now)
+            detail = {"version": version, "previous_version": key.current_version}
+            return changed, [
+                key_row.changed_to(changed.to_document()),
+                row.changed_to(found.to_document()),
+                self._event_change(key_id, "version.activated", detail, now=now),
+            ]
 
-        return self._change_key(
-            key_id,
-            activated,
-            "version.activated",
-            lambda key, _: {"version": version, "previous_version": key.current_version},
-        )
+        return self._commit_with_retry(decide)
+
+    def pin_version(self, key_id: str, version: str) -> ModelVersion:
+        """Pin a published version, so that it is kept however many newer versions there are.
+
+        The key's row is written as well, so that concurrent calls cannot exceed the limit.
+
+        Returns
+        -------
+        ModelVersion
+            The pinned version.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist, has expired or is revoked.
+        VersionNotFound
+            If the key has no published version of this name.
+        TooManyPinnedVersions
+            If `rules.MAX_PINNED_VERSIONS` other versions of the key are pinned.
+        """
+
+        def decide(now: Timestamp) -> tuple[ModelVersion, list[Change]]:
+            key_row, key = read_key(self._table, key_id, now)
+            rules.check_not_revoked(key)
+            row, found = self._read_version(key_id, version)
+            others = [other for _, other in self._read_versions(key_id) if other.version != version]
+            changed = rules.pinned(found, others=others, now=now)
+            if changed == found:
+                return found, []
+            return changed, [key_row.changed_to(key.to_document()), row.changed_to(changed.to_document())]
+
+        return self._commit_with_retry(decide)
+
+    def unpin_version(self, key_id: str, version: str) -> ModelVersion:
+        """Unpin a published version; it may then be deleted. Unpinning it again has no effect.
+
+        Returns
+        -------
+        ModelVersion
+            The version, not pinned.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist, has expired or is revoked.
+        VersionNotFound
+            If the key has no published version of this name.
+        """
+
+        def decide(now: Timestamp) -> tuple[ModelVersion, list[Change]]:
+            rules.check_not_revoked(read_key(self._table, key_id, now)[1])
+            row, found = self._read_version(key_id, version)
+            changed = rules.unpinned(found)
+            return changed, [row.changed_to(changed.to_document())] if changed != found else []
+
+        return self._commit_with_retry(decide)
+
+    def _read_version(self, key_id: str, version: str) -> tuple[Row, ModelVersion]:
+        row = self._table.get(version_address(key_id, version))
+        found = ModelVersion.from_document(row.document) if row.document is not None else None
+        if found is None or found.deleted_at is not None:
+            raise VersionNotFound(f"The key has no model version {version!r}.")
+        return row, found
+
+    def _read_versions(self, key_id: str) -> list[tuple[Row, ModelVersion]]:
+        rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
+        versions = [(row, ModelVersion.from_document(row.document)) for row in rows if row.document is not None]
+        return [(row, version) for row, version in versions if version.deleted_at is None]

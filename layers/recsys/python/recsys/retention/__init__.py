@@ -1,0 +1,1 @@
+"""Retention: which versions, uploads and leftovers are deleted, and when."""

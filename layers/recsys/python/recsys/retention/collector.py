@@ -1,0 +1,169 @@
+"""Find what retention deletes, and delete it."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Final
+
+from recsys.clock import Clock, utc_now
+from recsys.errors import NotReady, Unavailable
+from recsys.objects import layout
+from recsys.objects.layout import Upload
+from recsys.objects.store import ObjectInfo, ObjectStore
+from recsys.registry.reading import VERSION_PREFIX, job_address, key_address
+from recsys.registry.records import Job, KeyRecord
+from recsys.registry.table import Table
+from recsys.retention.plan import (
+    Deletion,
+    KeyContents,
+    RetentionPolicy,
+    job_id_of,
+    plan_aged,
+    plan_upload,
+    plan_versions,
+)
+
+_logger: Final = logging.getLogger("recsys.retention")
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The outcome of a run.
+
+    Parameters
+    ----------
+    deletions
+        What was deleted, or retired to be deleted later.
+    n_failed
+        Deletions that a store refused. The next run repeats them.
+    """
+
+    deletions: tuple[Deletion, ...]
+    n_failed: int = 0
+
+    @property
+    def freed_bytes(self) -> int:
+        """Size of the objects that were deleted."""
+        return sum(deletion.size_bytes for deletion in self.deletions if not deletion.is_mark)
+
+
+class Collector:
+    """Deletes what the policy no longer keeps. Runs may overlap, and a run that is killed is completed by the next one.
+
+    Parameters
+    ----------
+    table, store
+        Database of the registry, and object store.
+    policy
+        How long things are kept.
+    clock
+        Returns the current time.
+    """
+
+    def __init__(self, table: Table, store: ObjectStore, policy: RetentionPolicy, clock: Clock = utc_now) -> None:
+        self._table = table
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+
+    def plan(self) -> Iterator[Deletion]:
+        """Yield what a run would delete now, without deleting anything.
+
+        Raises
+        ------
+        Unavailable
+            If a store does not respond.
+        """
+        now = self._clock()
+        for contents in self._keys():
+            yield from plan_versions(contents, self._policy, now)
+        # Many uploads belong to one key. A cache per run, because the next run must see what changed.
+        key_of = lru_cache(maxsize=1024)(self._key)
+        for info in self._store.list(layout.UPLOADS):
+            source = layout.parse_source(info.name)
+            try:
+                job = self._job(source.job_id) if isinstance(source, Upload) else None
+            except NotReady:
+                continue
+            deletion = plan_upload(info, job, key_of(job.key_id) if job is not None else None, self._policy, now)
+            if deletion is not None:
+                yield deletion
+        if self._policy.upload_days is not None:
+            for info in self._store.list(layout.RECEIPTS):
+                deletion = plan_aged(info, self._policy, now)
+                if deletion is not None:
+                    yield deletion
+
+    def run(self) -> Collection:
+        """Delete what the plan lists.
+
+        Returns
+        -------
+        Collection
+            What was deleted. Versions that were activated, pinned or published meanwhile are not part of it.
+
+        Raises
+        ------
+        Unavailable
+            If a store does not respond to a listing.
+        """
+        done, n_failed = [], 0
+        for deletion in self.plan():
+            try:
+                if self._carry_out(deletion):
+                    done.append(deletion)
+            except Unavailable as error:
+                n_failed += 1
+                _logger.warning("%s was not deleted: %s", deletion.what, error.detail)
+        return Collection(tuple(done), n_failed)
+
+    def _carry_out(self, deletion: Deletion) -> bool:
+        """Carry out one step. Return False if a concurrent writer changed the version, so that it must be kept."""
+        if deletion.mark is not None and not self._table.write([deletion.mark]):
+            return False
+        for name in deletion.object_names:
+            self._store.delete(name)
+        return True
+
+    def _keys(self) -> Iterator[KeyContents]:
+        """Yield the contents of every key that has model files."""
+        # The listing is in the order of the names, so that the objects of a key follow each other.
+        for key_id, infos in groupby(self._store.list(layout.MODELS), key=lambda info: info.name.split("/")[1]):
+            files: dict[str, list[ObjectInfo]] = defaultdict(list)
+            for info in infos:
+                parts = info.name.split("/")
+                if len(parts) > 3:  # models/<key_id>/<version>/<file>
+                    files[parts[2]].append(info)
+            contents = self._contents(key_id, files)
+            if contents is not None:
+                yield contents
+
+    def _contents(self, key_id: str, files: dict[str, list[ObjectInfo]]) -> KeyContents | None:
+        """Read the rows of a key; None if a newer release wrote one of them that this one cannot judge."""
+        rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
+        with_row = {row.address.sort.removeprefix(VERSION_PREFIX) for row in rows}
+        jobs = {}
+        try:
+            for job_id in {job_id_of(version) for version in files.keys() - with_row}:
+                job = self._job(job_id)
+                if job is not None:
+                    jobs[job_id] = job
+        except NotReady as error:
+            _logger.warning("Nothing of the key %s is deleted: %s", key_id, error.detail)
+            return None
+        # The key is read after the rows: an activation before this read shows here, and one after it changes a row, so
+        # that the conditional write fails.
+        return KeyContents(key_id, self._key(key_id), rows, files, jobs)
+
+    def _key(self, key_id: str) -> KeyRecord | None:
+        document = self._table.get(key_address(key_id)).document
+        return KeyRecord.from_document(document) if document is not None else None
+
+    def _job(self, job_id: str) -> Job | None:
+        document = self._table.get(job_address(job_id)).document
+        return Job.from_document(document) if document is not None else None

@@ -1,0 +1,245 @@
+"""Decide what is deleted and why. Nothing here reads or writes.
+
+The files of a version are deleted in two steps. First its row in the registry is marked as deleted, by a conditional
+write, so that the version can neither be activated nor published any more. After a grace period, in which a reader may
+still load it, the files are deleted. If a run ends in between, the mark tells the next run where to continue. The mark
+stays for a month, so that a worker that was suspended cannot publish a version whose files are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Self
+
+from recsys.clock import DAY_S, Timestamp, after
+from recsys.objects import layout
+from recsys.objects.store import ObjectInfo
+from recsys.registry import rules
+from recsys.registry.reading import version_address
+from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion
+from recsys.registry.table import Change, Row
+
+READER_GRACE_S: Final = 3600.0
+"""Time in which a reader may still load a version that is no longer current. Far longer than loading a model takes."""
+UNKNOWN_DAYS: Final = 7
+"""Days after which files are deleted whose job the registry does not know. Only the loss of the registry causes them.
+An operator has this long to restore it."""
+MARK_DAYS: Final = 30
+"""Days after which the database may delete the row of a retired version."""
+
+
+class Reason(StrEnum):
+    """Why something is deleted."""
+
+    REVOKED = "its key was revoked"
+    EXPIRED = "its key expired"
+    REPLACED = "newer versions replaced it"
+    UNPUBLISHED = "its attempt published no version"
+    UNKNOWN = "the registry does not know its job"
+    RETIRED = "its version was retired and the grace period is over"
+    OLD = "it is older than RECSYS_UPLOAD_DAYS"
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """How long things are kept.
+
+    Parameters
+    ----------
+    versions_kept
+        Versions per key that are kept besides the current one and the pinned ones, newest first.
+    grace_s
+        Seconds between the retirement of a version and the deletion of its files. It must exceed the time for which
+        any reader caches the name of a version.
+    upload_days
+        Days after which uploads and receipts are deleted. None if the object store does this by itself, as S3 does.
+    """
+
+    versions_kept: int = 5
+    grace_s: float = READER_GRACE_S
+    upload_days: int | None = None
+
+    @classmethod
+    def of(cls, *, versions_kept: int, key_cache_s: float, upload_days: int | None) -> Self:
+        """Return the policy of a service whose readers cache the record of a key for `key_cache_s` seconds."""
+        return cls(versions_kept, READER_GRACE_S + key_cache_s, upload_days)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A step of the collection: either marks a version as deleted, or deletes objects.
+
+    Parameters
+    ----------
+    what
+        The prefix or object that is deleted.
+    reason
+        Why.
+    size_bytes
+        Size of the objects. If `object_names` is empty, they are deleted after the grace period.
+    mark
+        Marks a version as deleted. If a concurrent writer changed the row, nothing is deleted.
+    object_names
+        Objects to delete.
+    """
+
+    what: str
+    reason: Reason
+    size_bytes: int
+    mark: Change | None = None
+    object_names: tuple[str, ...] = ()
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether this step only retires a version, whose files are deleted after the grace period."""
+        return self.mark is not None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyContents:
+    """Everything that is stored of the versions of one key.
+
+    Parameters
+    ----------
+    key_id
+        The key.
+    key
+        Its record, even if it is expired or revoked; None if there is none.
+    rows
+        The rows of its versions.
+    files
+        The objects of each version's prefix.
+    jobs
+        The jobs of the prefixes without a row, by job id. An unknown job is missing.
+    """
+
+    key_id: str
+    key: KeyRecord | None
+    rows: Sequence[Row] = ()
+    files: Mapping[str, Sequence[ObjectInfo]] = field(default_factory=dict)
+    jobs: Mapping[str, Job] = field(default_factory=dict)
+
+
+def plan_versions(contents: KeyContents, policy: RetentionPolicy, now: Timestamp) -> list[Deletion]:
+    """Return what to delete of one key's versions at `now`."""
+    versions = [(row, ModelVersion.from_document(row.document)) for row in contents.rows if row.document is not None]
+    live = [(row, version) for row, version in versions if version.deleted_at is None]
+    marked = [version for _, version in versions if version.deleted_at is not None]
+    return [
+        *_purges(contents, marked, policy, now),
+        *_retirements(contents, live, policy, now),
+        *_leftovers(contents, {version.version for _, version in versions}, policy, now),
+    ]
+
+
+def plan_upload(
+    upload: ObjectInfo, job: Job | None, key: KeyRecord | None, policy: RetentionPolicy, now: Timestamp
+) -> Deletion | None:
+    """Return the deletion of an upload at `now`, or None if it is kept.
+
+    Parameters
+    ----------
+    upload
+        The object.
+    job, key
+        Its job and that job's key, None if there is none.
+    policy, now
+        What applies, and the current time.
+    """
+    if job is not None and upload.arrived_at <= after(now, -policy.grace_s):
+        reason = reason_of_lost_key(key, policy, now)
+        if reason is not None:
+            return Deletion(upload.name, reason, upload.size_bytes, object_names=(upload.name,))
+    if job is not None and not job.state.is_final:
+        return None
+    return plan_aged(upload, policy, now)
+
+
+def plan_aged(info: ObjectInfo, policy: RetentionPolicy, now: Timestamp) -> Deletion | None:
+    """Return the deletion of an upload or receipt that is older than the policy allows, or None."""
+    if policy.upload_days is None or info.modified_at >= after(now, -policy.upload_days * DAY_S):
+        return None
+    return Deletion(info.name, Reason.OLD, info.size_bytes, object_names=(info.name,))
+
+
+def reason_of_lost_key(key: KeyRecord | None, policy: RetentionPolicy, now: Timestamp) -> Reason | None:
+    """Return why nothing of a key is needed any more, or None if the key is in use.
+
+    A key expires a grace period late, because another process whose clock is behind may be making it permanent.
+    """
+    if key is None or rules.is_expired(key.expires_at, after(now, -policy.grace_s)):
+        return Reason.EXPIRED
+    return Reason.REVOKED if key.revoked_at is not None else None
+
+
+def _purges(
+    contents: KeyContents, marked: Sequence[ModelVersion], policy: RetentionPolicy, now: Timestamp
+) -> Iterator[Deletion]:
+    """Yield the deletion of the files of versions that were retired at least a grace period ago."""
+    for version in marked:
+        infos = contents.files.get(version.version, ())
+        if infos and version.deleted_at is not None and version.deleted_at <= after(now, -policy.grace_s):
+            yield Deletion(
+                layout.model_prefix(contents.key_id, version.version),
+                Reason.RETIRED,
+                _size_bytes(infos),
+                object_names=tuple(info.name for info in infos),
+            )
+
+
+def _retirements(
+    contents: KeyContents, live: Sequence[tuple[Row, ModelVersion]], policy: RetentionPolicy, now: Timestamp
+) -> Iterator[Deletion]:
+    """Yield the retirement of every version of a lost key, or of those that newer versions replaced."""
+    reason = reason_of_lost_key(contents.key, policy, now)
+    excess = live
+    if reason is None and contents.key is not None:
+        current = contents.key.current_version
+        others = [entry for entry in live if entry[1].version != current and entry[1].pinned_at is None]
+        newest_first = sorted(others, key=lambda entry: (entry[1].created_at, entry[1].version), reverse=True)
+        reason, excess = Reason.REPLACED, newest_first[policy.versions_kept :]
+    for row, version in excess:
+        yield _retirement(contents, row, version, reason or Reason.EXPIRED, now)
+
+
+def _leftovers(contents: KeyContents, known: set[str], policy: RetentionPolicy, now: Timestamp) -> Iterator[Deletion]:
+    """Yield the retirement of prefixes without a row: what attempts left that were killed or lost their lease."""
+    for name, infos in contents.files.items():
+        if name in known:
+            continue
+        job = contents.jobs.get(job_id_of(name))
+        grace_s = policy.grace_s if job is not None else UNKNOWN_DAYS * DAY_S
+        is_recent = max(info.arrived_at for info in infos) > after(now, -grace_s)
+        if is_recent or (job is not None and _may_publish(job, name, policy, now)):
+            continue
+        row = Row(version_address(contents.key_id, name))
+        version = ModelVersion(contents.key_id, name, job_id_of(name), now, manifest_sha256="", metrics={})
+        reason = Reason.UNPUBLISHED if job is not None else Reason.UNKNOWN
+        yield _retirement(contents, row, version, reason, now)
+
+
+def _may_publish(job: Job, version: str, policy: RetentionPolicy, now: Timestamp) -> bool:
+    """Return whether the attempt that wrote the version is running; its lease may be overdue by the grace period."""
+    is_leased = job.lease_until is None or job.lease_until > after(now, -policy.grace_s)
+    return job.state is JobState.RUNNING and version == f"{job.job_id}.{job.fence}" and is_leased
+
+
+def _retirement(contents: KeyContents, row: Row, version: ModelVersion, reason: Reason, now: Timestamp) -> Deletion:
+    retired = rules.retired(version, now=now, kept_s=MARK_DAYS * DAY_S)
+    return Deletion(
+        layout.model_prefix(contents.key_id, version.version),
+        reason,
+        _size_bytes(contents.files.get(version.version, ())),
+        mark=row.changed_to(retired.to_document()),
+    )
+
+
+def job_id_of(version: str) -> str:
+    """Return the id of the job that a version is named after."""
+    return version.rpartition(".")[0]
+
+
+def _size_bytes(infos: Sequence[ObjectInfo]) -> int:
+    return sum(info.size_bytes for info in infos)
