@@ -225,6 +225,8 @@ def test_models_are_listed_newest_first_with_the_current_one_marked(service: Ser
         "job_id": second.job_id,
         "created_at": second.created_at,
         "current": True,
+        "held": False,
+        "held_reasons": [],
         "metrics": METRICS,
     }
 

@@ -48,11 +48,12 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_CORS_ORIGINS": "https://shop.example",
         "RECSYS_READ_BUDGET_S": "24.5",
         "RECSYS_TRAIN_BUDGET_S": "2.5",
+        "RECSYS_HOLD_VERSIONS": "false",
         "RECSYS_SEED": "22",
     }
     assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
     expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
-    expected += [15, 16, False, True, True, 17, 18, 19, 20, 26, 21, 23, "https://shop.example", 24.5, 2.5, 22]
+    expected += [15, 16, False, True, True, 17, 18, 19, 20, 26, 21, 23, "https://shop.example", 24.5, 2.5, False, 22]
     settings = Settings.from_environment(values)
     assert [getattr(settings, field.name) for field in fields(Settings)] == expected
 

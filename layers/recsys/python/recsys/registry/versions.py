@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 from recsys.clock import Timestamp
 from recsys.errors import VersionNotFound
 from recsys.registry import audit, rules
-from recsys.registry.reading import VERSION_PREFIX, key_address, unexpired, version_address
-from recsys.registry.records import KeyRecord, Lease, ModelVersion
+from recsys.registry.reading import VERSION_PREFIX, key_address, read_key, unexpired, version_address
+from recsys.registry.records import Assessment, JobState, KeyRecord, Lease, ModelVersion
 from recsys.registry.table import Change
 from recsys.registry.transactions import TableOperations
 
@@ -19,6 +20,10 @@ class Published(StrEnum):
 
     CURRENT = "current"
     """The version is now the one that is served."""
+    HELD = "held"
+    """The version is stored, but another one stays current until the version is activated."""
+    OUTDATED = "outdated"
+    """The current version is not the one of the assessment. Nothing changed: compare again."""
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
 
@@ -26,8 +31,12 @@ class Published(StrEnum):
 class VersionOperations(TableOperations):
     """The part of `Registry` for versions. Every method raises `Unavailable` if the database does not respond."""
 
-    def publish_version(self, lease: Lease, version: ModelVersion, report: dict[str, Any]) -> Published:
+    def publish_version(
+        self, lease: Lease, version: ModelVersion, report: dict[str, Any], assessment: Assessment | None = None
+    ) -> Published:
         """Make `version` the current version of its key and end the job as succeeded, in one transaction.
+
+        If `assessment` has reasons to hold the version, it is stored without becoming current, and the job is held.
 
         The key must exist, must not be revoked, and its `current_data_timestamp` must be absent or older than the
         `data_timestamp` of the job. Otherwise the job ends as superseded and nothing else changes. A key that has a
@@ -41,6 +50,8 @@ class VersionOperations(TableOperations):
             The new version. Its files must already be in the object store.
         report
             Data report to store with the job.
+        assessment
+            Comparison with the current version; None publishes without a comparison.
 
         Returns
         -------
@@ -55,34 +66,39 @@ class VersionOperations(TableOperations):
 
         def decide(now: Timestamp) -> tuple[Published, list[Change]]:
             job_row, job = self._read_leased_job(lease, now)
-            if rules.is_published(job, version):
-                return Published.CURRENT, []
+            if rules.is_stored(job, version):
+                return Published.HELD if job.state is JobState.HELD else Published.CURRENT, []
             rules.check_lease(job, lease)
             key_row = self._table.get(key_address(job.key_id))
             document = unexpired(key_row, now)
             key = KeyRecord.from_document(document) if document is not None else None
             if key is None or not rules.may_publish(key, job):
                 return Published.SUPERSEDED, [job_row.changed_to(rules.superseded(job, now=now).to_document())]
-            published = rules.published(key, version, job)
+            if assessment is not None and assessment.current_version != key.current_version:
+                return Published.OUTDATED, []
+            stored, changed_key = rules.outcome(key, version, job, assessment)
+            outcome, event = Published.CURRENT, "version.published"
+            if stored.held_reasons:
+                outcome, event = Published.HELD, "version.held"
             detail = {"version": version.version, "job_id": job.job_id}
-            return Published.CURRENT, [
-                job_row.changed_to(rules.succeeded(job, version, report, now=now).to_document()),
-                key_row.changed_to(published.to_document()),
-                Change(version_address(job.key_id, version.version), None, version.to_document()),
-                self._event_change(job.key_id, "version.published", detail, now=now),
-                *audit.kept_creation_change(self._table, key, published, keep_days=self._audit_days),
+            return outcome, [
+                job_row.changed_to(rules.succeeded(job, version, report, assessment, now=now).to_document()),
+                key_row.changed_to(changed_key.to_document()),
+                Change(version_address(job.key_id, version.version), None, stored.to_document()),
+                self._event_change(job.key_id, event, detail, now=now),
+                *audit.kept_creation_change(self._table, key, changed_key, keep_days=self._audit_days),
             ]
 
         return self._commit_with_retry(decide)
 
     def list_versions(self, key_id: str) -> list[ModelVersion]:
-        """Return the published versions of a key, newest first."""
+        """Return the published and held versions of a key, newest first."""
         rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
         versions = [ModelVersion.from_document(row.document) for row in rows if row.document is not None]
         return sorted(versions, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def activate_version(self, key_id: str, version: str) -> KeyRecord:
-        """Make a published version the current one.
+        """Make a published or held version the current one; it is no longer held then.
 
         A training job whose data arrived before the activation can no longer replace it.
 
@@ -104,16 +120,20 @@ class VersionOperations(TableOperations):
             If the key has no published version of this name.
         """
 
-        def activated(key: KeyRecord, now: Timestamp) -> KeyRecord:
+        def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
+            key_row, key = read_key(self._table, key_id, now)
             rules.check_not_revoked(key)
-            document = self._table.get(version_address(key_id, version)).document
-            if document is None:
+            version_row = self._table.get(version_address(key_id, version))
+            if version_row.document is None:
                 raise VersionNotFound(f"The key has no model version {version!r}.")
-            return rules.activated(key, ModelVersion.from_document(document), now=now)
+            found = ModelVersion.from_document(version_row.document)
+            changed = rules.activated(key, found, now=now)
+            released = version_row.changed_to(replace(found, held_reasons=None).to_document())
+            detail = {"version": version, "previous_version": key.current_version}
+            return changed, [
+                key_row.changed_to(changed.to_document()),
+                *([released] if found.held_reasons else []),
+                self._event_change(key_id, "version.activated", detail, now=now),
+            ]
 
-        return self._change_key(
-            key_id,
-            activated,
-            "version.activated",
-            lambda key, _: {"version": version, "previous_version": key.current_version},
-        )
+        return self._commit_with_retry(decide)
