@@ -27,7 +27,7 @@ TOLERATED_DROP: Final = 0.1
 """Relative drop of NDCG@20 that never holds a version. The current network was also trained on the last interactions of
 users whom it is not compared on. The measured network has not seen them; the margin makes up for that. Not tuned."""
 SIGNIFICANCE: Final = 0.005
-"""Probability of holding an equally good version by chance; half a version in 100 daily retrainings."""
+"""Probability of holding an equally good version because of noise: half a version in 100 daily retrainings."""
 
 Reason = dict[str, str]
 """Why a version is held: `code` and `text`."""
