@@ -170,4 +170,6 @@ def _detail_of(job: Job) -> str | None:
         return f"{job.problem.code}: {job.problem.detail}"
     if job.progress is not None and not job.state.is_final:
         return job.progress.phase
+    if job.held_reasons:
+        return f"{job.version}: {', '.join(reason['code'] for reason in job.held_reasons)}"
     return job.version

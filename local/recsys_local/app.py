@@ -30,7 +30,7 @@ from recsys_local.metrics.exposition import create_metrics_router
 from recsys_local.metrics.process_metrics import ProcessMetrics
 from recsys_local.metrics.service_metrics import ServiceMetrics
 
-_UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/uploads", "/local/uploads"})
+_UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/validate", "/v1/uploads", "/local/uploads"})
 
 
 def create_app(

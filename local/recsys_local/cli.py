@@ -62,7 +62,7 @@ OtherOptions = Annotated[
     list[str] | None,
     typer.Option(
         help="Option for reading the file; repeatable. Names: delimiter, charset, decimal, time_format, min_score, "
-        "exclude_items.",
+        "exclude_items, force.",
         metavar="NAME=VALUE",
     ),
 ]
@@ -160,7 +160,8 @@ def train(
     quality, popularity = metrics["quality"], metrics["popularity_baseline"]
     for name, value in quality.items():
         print(f"{name:<14} {value:.4f}   popularity {popularity[name]:.4f}")
-    for line in (*metrics["data"]["warnings"], metrics["verdict"], f"The model was written to {out}."):
+    warnings = [finding["text"] for finding in metrics["data"]["warnings"]]
+    for line in (*warnings, metrics["verdict"], f"The model was written to {out}."):
         print(line)
 
 

@@ -97,15 +97,9 @@ def validate_file(source: Path, settings: Settings, options: FileOptions) -> dic
     InvalidData
         The file cannot be used for training.
     """
-    from recsys_train.data.reader import read_interactions  # noqa: PLC0415  # importing pandas takes half a second
+    from recsys_train.data.upload import read_upload  # noqa: PLC0415  # importing pandas takes half a second
 
-    with source.open("rb") as stream:
-        _interactions, report = read_interactions(
-            stream,
-            max_unpacked_bytes=settings.max_unpacked_bytes,
-            options=options,
-            timeout_s=settings.read_budget_s,
-        )
+    _, report = read_upload(lambda: source.open("rb"), settings, options=options)
     return report.to_json()
 
 
@@ -123,8 +117,10 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"items          {report['items']:,}"
     if report["first_time"]:
         yield f"time           {report['first_time']} to {report['last_time']}"
-    yield from report["warnings"]
-    yield from report["hints"]
+    if report["density"]:
+        yield f"density        {100 * report['density']:.3g}% of all pairs of a user and an item"
+    for finding in (*report["warnings"], *report["advice"]):
+        yield finding["text"]
 
 
 def read_users(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from recsys.clock import Timestamp, to_datetime
 from recsys.errors import KeyNotFound, ObjectNotFound
-from recsys.registry.records import Job
+from recsys.registry.records import Job, JobPurpose
 from recsys_local.queue_file import QueueFile, QueuePosition
 from recsys_local.scheduler import FairQueue, QueuedJob
 from recsys_local.watcher import ObjectWatcher
@@ -96,7 +96,9 @@ class TrainingQueue:
             return None
         if job.state.is_final:
             return event, process
-        queued = QueuedJob(job.job_id, job.key_id, _arrived_s(event), self._cost(event), self._is_known(job.key_id))
+        # A validation takes turns of its own, because it must not supersede a training of its key, or the reverse.
+        turn = job.key_id if job.purpose is JobPurpose.TRAIN else f"{job.key_id}/{job.purpose}"
+        queued = QueuedJob(job.job_id, turn, _arrived_s(event), self._cost(event), self._is_known(job.key_id))
         superseded = self._queue.add(queued)
         self._events[queued.job_id] = event
         return (self._events.pop(superseded.job_id), supersede) if superseded else None

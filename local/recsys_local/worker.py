@@ -133,8 +133,13 @@ def _work(
 
 
 def _outcome(job: Job) -> str:
+    if job.state is JobState.SUCCEEDED and job.version is None:
+        return "the file is valid"
     if job.state is JobState.SUCCEEDED:
         return f"version {job.version} is live"
+    if job.state is JobState.HELD:
+        reasons = " ".join(reason["text"] for reason in job.held_reasons or ())
+        return f"version {job.version} is held. {reasons} Activate it, or send the file again with force=true."
     if job.problem is not None:
         return f"{job.state}: {job.problem.detail}"
     return str(job.state)

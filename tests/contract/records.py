@@ -31,6 +31,8 @@ PROBLEM = Problem(
     "Give each line an item_id.",
     (FieldError("missing", "item_id is empty", line=7), FieldError("bad", "no such column", pointer="/columns/0")),
 )
+HELD_REASONS = [{"code": "loses-users", "text": "größe"}]
+COMPARISON = {"current": {"users": 300}, "new": {"users": 6}}
 PROGRESS = Progress("fitting", epoch=2, epochs=10, loss=0.3125, validation_ndcg=0.0625)
 
 FULL_KEY = KeyRecord(
@@ -76,6 +78,8 @@ FULL_JOB = Job(
     report=REPORT,
     metrics=METRICS,
     problem=PROBLEM,
+    held_reasons=HELD_REASONS,
+    comparison=COMPARISON,
 )
 
 

@@ -130,7 +130,8 @@ def test_throttling_matches_names_yaml(stack: Stack) -> None:
         "ThrottlingRateLimit": wanted["trainings_per_s"],
         "ThrottlingBurstLimit": wanted["training_burst"],
     }
-    assert stage["RouteSettings"] == {"POST /v1/train": training, "POST /v1/uploads": training}
+    routes = ("POST /v1/train", "POST /v1/validate", "POST /v1/uploads")
+    assert stage["RouteSettings"] == dict.fromkeys(routes, training)
 
 
 def test_alarm_thresholds_match_names_yaml(stack: Stack) -> None:

@@ -227,7 +227,7 @@ def test_every_anonymous_post_route_is_throttled(stack: Stack) -> None:
         for method, operation in operations.items()
         if {} in operation.get("security", [])
     }
-    assert {"POST /v1/train", "POST /v1/uploads"} <= anonymous
+    assert {"POST /v1/train", "POST /v1/validate", "POST /v1/uploads"} <= anonymous
     assert set(settings) == {route for route in anonymous if route.startswith("POST")}
 
 

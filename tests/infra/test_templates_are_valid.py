@@ -14,6 +14,7 @@ from tests.infra.stack import ROOT, read_sam
 
 ROUTES: Final = {
     "POST /v1/train",
+    "POST /v1/validate",
     "POST /v1/uploads",
     "GET /v1/jobs/{job_id}",
     "GET /v1/usage",

@@ -162,7 +162,7 @@ class LiveService:
 
         def look() -> dict[str, Any] | None:
             job = self.job(key, job_id)
-            return job if job["status"] in ("succeeded", "failed", "superseded") else None
+            return job if job["status"] in ("succeeded", "failed", "superseded", "held") else None
 
         return eventually(look, f"the job {job_id} is not final", timeout_s=TRAIN_TIMEOUT_S, every_s=0.2)
 

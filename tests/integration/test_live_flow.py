@@ -231,7 +231,7 @@ def test_file_that_is_not_a_csv_is_ignored(service: LiveService) -> None:
 
 def test_training_with_a_key_publishes_its_next_version(service: LiveService) -> None:
     first = service.trained(CSV)
-    second = service.trained(orders(shops="-new"), key=first["api_key"])
+    second = service.trained(orders(seed=1), key=first["api_key"])
     assert (second["key_id"], second["api_key"]) == (first["key_id"], None)
     assert service.models(first["api_key"])["current_version"] == second["model_version"]
 
@@ -240,17 +240,48 @@ def test_older_version_can_be_activated(service: LiveService) -> None:
     first = service.trained(CSV)
     key = first["api_key"]
     before = service.items(key, "u0")
-    second = service.trained(orders(shops="-new"), key=key)
-    eventually(
-        lambda: service.items(key, "u0-new") and _version(service, key) == second["model_version"],
-        "the version did not change",
-    )
+    second = service.trained(orders(seed=1), key=key)
+    eventually(lambda: _version(service, key) == second["model_version"], "the version did not change")
 
     response = service.client.post(f"/v1/models/{first['model_version']}/activate", headers=with_key(key))
     assert (response.status_code, response.json()["current_version"]) == (200, first["model_version"])
     took_s = _seconds_until(lambda: _version(service, key) == first["model_version"])
     assert took_s < REVOKED_WITHIN_S + SLACK_S
     assert service.items(key, "u0") == before
+
+
+def test_bad_file_is_held_until_its_version_is_activated(service: LiveService) -> None:
+    first = service.trained(CSV)
+    key = first["api_key"]
+    before = service.items(key, "u0")
+    six_lines = b"".join(CSV.splitlines(keepends=True)[:6]) + b"u1,i39,1,1700000000\n"
+
+    response = service.train(six_lines, key=key)
+
+    body = response.json()
+    assert (response.status_code, body["status"]) == (200, "held")
+    assert {"loses-users", "loses-items"} <= {reason["code"] for reason in body["held_reasons"]}
+    assert service.items(key, "u0") == before
+    listed = {model["version"]: (model["current"], model["held"]) for model in service.models(key)["models"]}
+    assert listed == {first["model_version"]: (True, False), body["model_version"]: (False, True)}
+    promoted = service.client.post(f"/v1/models/{body['model_version']}/activate", headers=with_key(key))
+    assert promoted.status_code == 200
+    eventually(lambda: _version(service, key) == body["model_version"], "the held version was not promoted")
+
+    forced = service.client.post(
+        "/v1/train?force=true", files=multipart(CSV), headers={**with_key(key), "Prefer": "wait=100"}, timeout=120
+    )
+    assert (forced.status_code, forced.json()["status"]) == (201, "succeeded")
+
+
+def test_file_is_validated_without_training(service: LiveService) -> None:
+    headers = {"Prefer": "wait=100"}
+    response = service.client.post("/v1/validate", files=multipart(CSV), headers=headers, timeout=120)
+    body = response.json()
+    assert (response.status_code, body["status"], body["purpose"]) == (200, "succeeded", "validate")
+    assert (body["report"]["users"], body["report"]["items"]) == (60, 40)
+    assert service.models(body["api_key"])["models"] == []
+    assert service.stored_versions(body["key_id"]) == []
 
 
 def test_rotated_key_stays_valid_for_the_overlap(service: LiveService) -> None:

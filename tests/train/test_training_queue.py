@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recsys.clock import utc_now
-from recsys.registry.records import Job, JobState, KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
 from recsys_local.queue_file import QueueFile, QueuePosition
 from recsys_local.training_queue import OVERHEAD_BYTES, TrainingQueue
 from recsys_local.watcher import ObjectWatcher
@@ -34,10 +34,12 @@ class Machine:
     def add_known_key(self, key_id: str) -> None:
         self.backend.registry.create_key(KeyRecord(key_id, utc_now(), secret_sha256="5" * 64))
 
-    def upload(self, job_id: str, key_id: str, content: bytes = GOOD_CSV) -> None:
+    def upload(
+        self, job_id: str, key_id: str, content: bytes = GOOD_CSV, purpose: JobPurpose = JobPurpose.TRAIN
+    ) -> None:
         name = f"uploads/{job_id}.csv"
         now = self.backend.now
-        self.backend.registry.create_job(Job(job_id, key_id, name, created_at=now, updated_at=now))
+        self.backend.registry.create_job(Job(job_id, key_id, name, created_at=now, updated_at=now, purpose=purpose))
         self.backend.store.create(name, content)
         time.sleep(0.02)
 
@@ -86,6 +88,18 @@ def test_newer_file_of_a_key_supersedes_the_waiting_one_without_training(machine
     assert machine.train_next() == "uploads/newer.csv"
     assert machine.look() == []
     assert machine.queue.start() is None
+
+
+def test_validation_and_training_of_a_key_do_not_supersede_each_other(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    machine.upload("check", "shop", purpose=JobPurpose.VALIDATE)
+    machine.look()
+    machine.upload("train", "shop")
+    assert machine.look() == []
+    machine.upload("check-again", "shop", purpose=JobPurpose.VALIDATE)
+    assert machine.look() == ["uploads/check.csv"]
+    assert {machine.train_next(), machine.train_next()} == {"uploads/train.csv", "uploads/check-again.csv"}
+    assert (machine.state("train"), machine.backend.fits) == (JobState.SUCCEEDED, 1)
 
 
 def test_superseded_drop_gets_its_receipt(machine: Machine) -> None:

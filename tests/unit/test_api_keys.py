@@ -232,6 +232,8 @@ def test_models_are_listed_newest_first_with_the_current_one_marked(service: Ser
         "created_at": second.created_at,
         "current": True,
         "pinned": False,
+        "held": False,
+        "held_reasons": [],
         "metrics": METRICS,
     }
 

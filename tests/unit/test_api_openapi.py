@@ -65,5 +65,5 @@ def test_api_key_is_optional_only_where_the_response_contains_one() -> None:
     optional = {name for name, operation in described.items() if {} in operation.get("security", [])}
     open_to_all = {name for name, operation in described.items() if "security" not in operation}
 
-    assert optional == {("post", "/v1/train"), ("post", "/v1/uploads")}
+    assert optional == {("post", "/v1/train"), ("post", "/v1/validate"), ("post", "/v1/uploads")}
     assert open_to_all == {("post", "/v1/key/claim"), ("get", "/health/live"), ("get", "/health/ready")}

@@ -196,11 +196,11 @@ def test_gzip_that_was_damaged_as_text_is_rejected_with_the_way_to_send_it(servi
     assert registry_is_empty(service)
 
 
-@pytest.mark.parametrize("path", ["/v1/train", "/v1/uploads"])
+@pytest.mark.parametrize("path", ["/v1/train", "/v1/validate", "/v1/uploads"])
 def test_without_anonymous_training_a_key_is_required(tmp_path: Path, path: str) -> None:
     with running(tmp_path, allow_anonymous_training=False) as service:
-        headers = {"content-type": "text/csv"} if path == "/v1/train" else {}
-        content = CSV if path == "/v1/train" else b""
+        headers = {"content-type": "text/csv"} if path != "/v1/uploads" else {}
+        content = CSV if path != "/v1/uploads" else b""
         rejected = service.client.request("POST", path, content=content, headers=headers)
 
         document = assert_problem(rejected, 401, "api-key-required")

@@ -59,6 +59,7 @@ def test_queued_job_has_a_retry_after_header(service: Service) -> None:
     assert response.headers["retry-after"] == "2"
     assert response.json() == {
         "job_id": body["job_id"],
+        "purpose": "train",
         "key_id": body["key_id"],
         "status": "queued",
         "progress": None,
@@ -66,6 +67,8 @@ def test_queued_job_has_a_retry_after_header(service: Service) -> None:
         "metrics": None,
         "problem": None,
         "model_version": None,
+        "held_reasons": [],
+        "comparison": None,
         "queue_position": None,
         "estimated_wait_s": None,
         "created_at": service.now.timestamp,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 
 import pyarrow as pa
 import pyarrow.csv
 import pytest
 
 from recsys.errors import FieldError, InvalidData
+from recsys.file_options import FileOptions
 from recsys_train.data import collector, csv_chunks
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.reader import UntrainableData, read_interactions
@@ -153,7 +155,7 @@ def test_ids_of_bad_lines_are_not_in_the_vocabulary() -> None:
 def test_one_percent_of_bad_lines_is_accepted_with_a_warning() -> None:
     good = b"".join(GOOD_LINES.splitlines(keepends=True)[:990])
     _interactions, report = read(HEADER + b"bad\n" * 10 + good)
-    assert "10 of 1,000 lines are bad (10 ragged-line)" in report.warnings()[0]
+    assert "10 of 1,000 lines are bad (10 ragged-line)" in report.warnings()[0].text
 
 
 def test_more_than_one_percent_of_bad_lines_is_rejected_and_the_first_hundred_are_listed() -> None:
@@ -173,7 +175,7 @@ def test_rows_with_a_score_of_zero_or_less_are_ignored_with_a_warning() -> None:
     interactions, report = read(b"user_id,item_id,interaction_score\na,x,1\nb,y,2\na,y,0\nb,x,-3\n")
     assert pairs(interactions) == [("a", "x"), ("b", "y")]
     assert report.bad_lines == 0
-    assert "2 lines have an interaction_score of 0 or less" in report.warnings()[0]
+    assert "2 lines have an interaction_score of 0 or less" in report.warnings()[0].text
 
 
 @pytest.mark.parametrize(
@@ -248,3 +250,26 @@ def test_pyarrow_words_its_errors_as_the_reader_expects(content: bytes, message:
 def test_a_ragged_line_that_is_not_utf8_costs_only_that_line() -> None:
     _interactions, report = read(HEADER + GOOD_LINES + b"caf\xe9,x,y\n")
     assert lines_and_codes(report.listed) == [(1002, "ragged-line")]
+
+
+def test_advice_is_based_on_the_users_with_two_or_more_interactions() -> None:
+    _interactions, report = read(HEADER + b"a,x\na,y\nb,x\nc,x\n")
+    document = report.to_json()
+    codes = [finding["code"] for finding in document["advice"]]
+    assert codes == ["expect-popularity", "longer-period", "add-times", "single-items"]
+    assert "two or more interactions: 1;" in document["advice"][0]["text"]
+    many = b"".join(b"u%d,i%d\n" % (user, item) for user in range(400) for item in range(3))
+    assert read(HEADER + many)[1].to_json()["advice"][0]["code"] == "expect-measured"
+
+
+def test_report_and_problem_of_a_monstrous_header_fit_into_a_row_of_dynamodb() -> None:
+    column = "ß" * 500
+    header = ",".join([column, "item_id", *(f"{'é' * 1000}{n}" for n in range(2000))]).encode()
+    bad = b"b,x" + b"," * 1000 + b"\n"
+    with pytest.raises(UntrainableData) as caught:
+        read_interactions(
+            io.BytesIO(header + b"\n" + bad * 1000), max_unpacked_bytes=10**8, options=FileOptions(user=column)
+        )
+    document = {"report": caught.value.report.to_json(), "problem": caught.value.to_problem().to_json()}
+    assert len(json.dumps(document["report"]["errors"])) > 1000
+    assert len(json.dumps(document)) < 300_000

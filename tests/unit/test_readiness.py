@@ -82,7 +82,7 @@ def test_failed_check_makes_the_service_unready_with_the_reason(full_service: Fa
     assert request(full_service, "GET", "/health/live").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/train", "/v1/uploads", "/local/uploads"])
+@pytest.mark.parametrize("path", ["/v1/train", "/v1/validate", "/v1/uploads", "/local/uploads"])
 def test_uploads_are_rejected_before_anything_is_written(full_service: FastAPI, data_dir: Path, path: str) -> None:
     response = request(full_service, "POST", path, files={"file": ("orders.csv", b"user_id,item_id\n")})
     assert response.status_code == 503

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from recsys.clock import DAY_S, Timestamp, after, from_datetime, to_datetime, to_epoch_s, utc_now
 from recsys.errors import FieldError, NotReady, Problem
-from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion
-from tests.contract.records import FULL_JOB, FULL_KEY, METRICS, NOW, PROBLEM
+from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord, Lease, ModelVersion
+from tests.contract.records import FULL_JOB, FULL_KEY, HELD_REASONS, METRICS, NOW, PROBLEM
 
-VERSION = ModelVersion("key1", "job1.1", "job1", NOW, "d" * 64, METRICS)
+VERSION = ModelVersion("key1", "job1.1", "job1", NOW, "d" * 64, METRICS, held_reasons=HELD_REASONS)
 MOMENTS = st.datetimes(datetime(1000, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))
 
 
@@ -57,7 +57,7 @@ def test_utc_now_returns_the_current_time() -> None:
 @pytest.mark.parametrize("record", [FULL_KEY, FULL_JOB, VERSION], ids=["key", "job", "version"])
 def test_a_full_record_reads_back_from_a_flat_document(record: KeyRecord | Job | ModelVersion) -> None:
     document = record.to_document()
-    assert {type(value) for value in document.values()} <= {str, int, JobState}
+    assert {type(value) for value in document.values()} <= {str, int, JobState, JobPurpose}
     assert type(record).from_document(document) == record
     assert type(record).from_document(document | {"member_of_a_newer_release": "x"}) == record
 
@@ -68,9 +68,16 @@ def test_fields_that_are_none_are_omitted() -> None:
 
 @pytest.mark.parametrize(
     ("state", "final"),
-    [("queued", False), ("running", False), ("succeeded", True), ("failed", True), ("superseded", True)],
+    [
+        ("queued", False),
+        ("running", False),
+        ("succeeded", True),
+        ("failed", True),
+        ("superseded", True),
+        ("held", True),
+    ],
 )
-def test_three_states_are_final(state: str, final: bool) -> None:
+def test_four_states_are_final(state: str, final: bool) -> None:
     assert JobState(state).is_final is final
 
 
@@ -98,3 +105,14 @@ def test_job_of_a_newer_release_is_not_ready() -> None:
 
     with pytest.raises(NotReady, match="paused"):
         Job.from_document(document)
+
+
+def test_job_with_a_purpose_of_a_newer_release_is_not_ready() -> None:
+    with pytest.raises(NotReady, match="dream"):
+        Job.from_document(FULL_JOB.to_document() | {"purpose": "dream"})
+
+
+def test_job_of_an_earlier_release_trains() -> None:
+    document = FULL_JOB.to_document()
+    del document["purpose"]
+    assert Job.from_document(document).purpose is JobPurpose.TRAIN

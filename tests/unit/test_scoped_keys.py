@@ -65,6 +65,7 @@ def test_train_key_trains_uploads_and_reads_jobs(service: Service) -> None:
 
 EVERYTHING = {
     ("POST", "/v1/train"),
+    ("POST", "/v1/validate"),
     ("POST", "/v1/uploads"),
     ("GET", "/v1/jobs/x"),
     ("POST", "/v1/recommendations"),
@@ -85,7 +86,7 @@ EVERYTHING = {
 }
 PERMITTED = {
     "recommend": {call for call in EVERYTHING if call[1].startswith(("/v1/rec", "/v1/items", "/v1/popular"))},
-    "train": {("POST", "/v1/train"), ("POST", "/v1/uploads"), ("GET", "/v1/jobs/x")},
+    "train": {("POST", "/v1/train"), ("POST", "/v1/validate"), ("POST", "/v1/uploads"), ("GET", "/v1/jobs/x")},
 }
 
 

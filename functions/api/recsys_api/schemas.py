@@ -12,7 +12,7 @@ from recsys.http.json_numbers import whole_number
 from recsys.http.origins import MAX_ORIGIN_LENGTH, ORIGIN_PATTERN, is_origin
 from recsys.http.problems import to_document
 from recsys.registry.audit import AuditPage
-from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion, Progress
+from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord, ModelVersion, Progress
 from recsys.registry.scoped_keys import MAX_SCOPED_KEYS, Scope, ScopedKey
 
 _MAX_OVERLAP_S: Final = 7 * DAY_S
@@ -48,6 +48,26 @@ _Report = Annotated[
 ]
 
 
+_HeldReasons = Annotated[
+    list[dict[str, str]],
+    Field(
+        description="Why the version did not become current, as `code` and `text`; empty unless it is held. "
+        "`POST /v1/models/{version}/activate` makes it current."
+    ),
+]
+_Comparison = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description="Counts and metrics of the `current` and the `new` version; null unless there was a version to "
+        "compare with."
+    ),
+]
+_Purpose = Annotated[
+    JobPurpose,
+    Field(description="`train`, or `validate` if the file is only read and reported on."),
+]
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -56,6 +76,11 @@ class UploadRequest(_Request):
     """Options of an upload form, and options for reading its file, as for `POST /v1/train`."""
 
     gzip: Annotated[bool, Field(description="Whether the file is compressed with gzip.")] = False
+    # Not strict, because JSON has no enumerations.
+    purpose: Annotated[
+        JobPurpose,
+        Field(strict=False, description="`validate` only reads the file and reports, as `POST /v1/validate` does."),
+    ] = JobPurpose.TRAIN
     user: Annotated[str | None, Field(description=OPTION_TEXTS["user"])] = None
     item: Annotated[str | None, Field(description=OPTION_TEXTS["item"])] = None
     time: Annotated[str | None, Field(description=OPTION_TEXTS["time"])] = None
@@ -66,6 +91,7 @@ class UploadRequest(_Request):
     time_format: Annotated[str | None, Field(description=OPTION_TEXTS["time_format"])] = None
     min_score: Annotated[float | None, Field(description=OPTION_TEXTS["min_score"])] = None
     exclude_items: Annotated[list[str] | None, Field(description="Item ids whose rows are skipped.")] = None
+    force: Annotated[bool | None, Field(description=OPTION_TEXTS["force"])] = None
 
 
 class RotateRequest(_Request):
@@ -144,9 +170,10 @@ class ScopedKeyRequest(_Request):
 
 
 class JobAccepted(BaseModel):
-    """An accepted training request."""
+    """An accepted training or validation request."""
 
     job_id: _JobId
+    purpose: _Purpose
     key_id: Annotated[str, Field(description="Public id of the API key whose model is trained.")]
     api_key: Annotated[
         str | None,
@@ -163,6 +190,24 @@ class ModelTrained(JobAccepted):
 
     model_version: Annotated[str | None, Field(description="The published version of the model.")]
     metrics: _FinalMetrics
+    report: _Report
+
+
+class TrainingEnded(JobAccepted):
+    """A training job that ended during the wait without a new current version."""
+
+    model_version: Annotated[
+        str | None, Field(description="The version that is held; null if the training was superseded.")
+    ]
+    metrics: _FinalMetrics
+    report: _Report
+    held_reasons: _HeldReasons
+    comparison: _Comparison
+
+
+class FileValidated(JobAccepted):
+    """A validation that ended during the wait."""
+
     report: _Report
 
 
@@ -200,16 +245,17 @@ class ProgressBody(BaseModel):
 
 
 class JobBody(BaseModel):
-    """A training job."""
+    """A training or validation job."""
 
     job_id: _JobId
+    purpose: _Purpose
     key_id: Annotated[str, Field(description="Public id of the API key whose model is trained.")]
     status: Annotated[
         JobState,
         Field(
-            description="`queued`, `running`, or one of the final statuses: `succeeded`, `failed`, or `superseded` if "
-            "a version trained on newer data was published first, or a newer file of the key replaced this one in the "
-            "queue."
+            description="`queued`, `running`, or one of the final statuses: `succeeded`, `failed`, `held` if the new "
+            "version compares badly with the current one, which stays, or `superseded` if a version trained on newer "
+            "data was published first, or a newer file of the key replaced this one in the queue."
         ),
     ]
     progress: Annotated[
@@ -221,7 +267,11 @@ class JobBody(BaseModel):
         dict[str, Any] | None,
         Field(description="Why the training failed: `type`, `title`, `detail`, `hint` and `errors`; null otherwise."),
     ]
-    model_version: Annotated[str | None, Field(description="Version that the job published; null unless it succeeded.")]
+    model_version: Annotated[
+        str | None, Field(description="Version that the job published or holds; null if there is none.")
+    ]
+    held_reasons: _HeldReasons
+    comparison: _Comparison
     queue_position: Annotated[
         int | None,
         Field(
@@ -244,6 +294,7 @@ class JobBody(BaseModel):
         """
         return cls(
             job_id=job.job_id,
+            purpose=job.purpose,
             key_id=job.key_id,
             status=job.state,
             progress=ProgressBody.of(job.progress) if job.progress else None,
@@ -251,6 +302,8 @@ class JobBody(BaseModel):
             metrics=job.metrics,
             problem=to_document(job.problem) if job.problem else None,
             model_version=job.version,
+            held_reasons=job.held_reasons or [],
+            comparison=job.comparison,
             queue_position=position,
             estimated_wait_s=wait_s,
             created_at=job.created_at,
@@ -259,18 +312,20 @@ class JobBody(BaseModel):
 
 
 class ModelBody(BaseModel):
-    """A published version of a model."""
+    """A version of a model."""
 
     version: Annotated[str, Field(description="Name of the version.")]
     job_id: Annotated[str, Field(description="Id of the job that trained the version.")]
     created_at: _CreatedAt
     current: Annotated[bool, Field(description="Whether the version serves requests.")]
     pinned: Annotated[bool, Field(description="Whether the version is kept until it is unpinned.")]
+    held: Annotated[bool, Field(description="Whether the version waits for `POST /v1/models/{version}/activate`.")]
+    held_reasons: _HeldReasons
     metrics: _Metrics
 
 
 class ModelsBody(BaseModel):
-    """All published versions of a key's model."""
+    """All versions of a key's model, held ones too."""
 
     current_version: _CurrentVersion
     models: Annotated[list[ModelBody], Field(description="The versions, newest first.")]
@@ -285,6 +340,8 @@ class ModelsBody(BaseModel):
                 created_at=version.created_at,
                 current=version.version == key.current_version,
                 pinned=version.pinned_at is not None,
+                held=bool(version.held_reasons),
+                held_reasons=version.held_reasons or [],
                 metrics=version.metrics,
             )
             for version in versions

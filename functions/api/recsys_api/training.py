@@ -1,4 +1,6 @@
-"""Accept training requests: register a key, create a job, and store the file, whose arrival starts the training.
+"""Accept requests to train on a file or to validate it: register a key, create a job, and store the file.
+
+The arrival of the file starts the job.
 
 Each step can fail on its own. This does no harm, because a key or a job without a file expires, and because a file is
 stored only after the job that assigns it to a key.
@@ -19,7 +21,7 @@ from recsys.keys.api_key import ApiKey
 from recsys.keys.base62 import job_id_of_request, new_job_id
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore, UploadForm
-from recsys.registry.records import Job, JobState, KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 
@@ -94,8 +96,15 @@ class Training:
         self._settings = settings
         self._clock = clock
 
-    def accept(self, file: NewFile, *, key: KeyRecord | None, idempotency_key: str | None) -> Accepted:
-        """Store a file, and queue the job that trains a model on it.
+    def accept(
+        self,
+        file: NewFile,
+        *,
+        key: KeyRecord | None,
+        idempotency_key: str | None,
+        purpose: JobPurpose = JobPurpose.TRAIN,
+    ) -> Accepted:
+        """Store a file and queue the job that trains on it or validates it.
 
         A repeated request with the same idempotency key and file returns the first request's job and key. If the first
         request failed before the file was stored, the repeated one completes it.
@@ -109,6 +118,8 @@ class Training:
             the file, so that a repeated request returns the same key although only its digest is stored.
         idempotency_key
             Value of the `Idempotency-Key` header, 1 to 255 visible ASCII characters, at least 16 if `key` is None.
+        purpose
+            What the job does. Jobs of different purposes do not share idempotency keys.
 
         Returns
         -------
@@ -143,23 +154,40 @@ class Training:
             job_id, api_key = new_job_id(), None if key else ApiKey.mint()
         else:
             check_idempotency_key(idempotency_key, anonymous=key is None)
-            job_id = job_id_of_request(key.key_id if key else _ANONYMOUS, idempotency_key)
+            owner = key.key_id if key else _ANONYMOUS
+            if purpose is not JobPurpose.TRAIN:
+                owner = f"{owner}/{purpose}"
+            job_id = job_id_of_request(owner, idempotency_key)
             self._check_same_file(job_id, file)
             api_key = None if key else ApiKey.derive(_ANONYMOUS, idempotency_key, file.sha256)
         key_id = self._register_key(key, api_key, may_exist=idempotency_key is not None)
-        job = self._create_job(job_id, key_id, gzipped=file.gzipped, fingerprint=file.fingerprint, options=file.options)
+        job = self._create_job(
+            job_id,
+            key_id,
+            gzipped=file.gzipped,
+            fingerprint=file.fingerprint,
+            options=file.options,
+            purpose=purpose,
+        )
         _check_fingerprint(job, file)
         if job.state is JobState.QUEUED:
             self._store_file(job, file)
         return Accepted(job, api_key)
 
     def offer_upload(
-        self, *, key: KeyRecord | None, gzipped: bool, options: FileOptions = NO_OPTIONS
+        self,
+        *,
+        key: KeyRecord | None,
+        gzipped: bool,
+        options: FileOptions = NO_OPTIONS,
+        purpose: JobPurpose = JobPurpose.TRAIN,
     ) -> tuple[Accepted, UploadForm]:
         """Queue a job, and return it with the form for uploading its file directly to the object store."""
         api_key = None if key else ApiKey.mint()
         key_id = self._register_key(key, api_key, may_exist=False)
-        job = self._create_job(new_job_id(), key_id, gzipped=gzipped, fingerprint=None, options=options)
+        job = self._create_job(
+            new_job_id(), key_id, gzipped=gzipped, fingerprint=None, options=options, purpose=purpose
+        )
         max_bytes = self._settings.max_upload_bytes
         form = self._store.upload_form(job.object_name, max_bytes=max_bytes, valid_s=UPLOAD_VALID_S)
         return Accepted(job, api_key), form
@@ -191,7 +219,14 @@ class Training:
         return api_key.key_id
 
     def _create_job(
-        self, job_id: str, key_id: str, *, gzipped: bool, fingerprint: str | None, options: FileOptions
+        self,
+        job_id: str,
+        key_id: str,
+        *,
+        gzipped: bool,
+        fingerprint: str | None,
+        options: FileOptions,
+        purpose: JobPurpose,
     ) -> Job:
         now = self._clock()
         return self._registry.create_job(
@@ -201,6 +236,7 @@ class Training:
                 layout.upload(job_id, gzipped=gzipped),
                 created_at=now,
                 updated_at=now,
+                purpose=purpose,
                 fingerprint=fingerprint,
                 options=options.to_json() or None,
                 expires_at=after(now, self._settings.job_days * DAY_S),

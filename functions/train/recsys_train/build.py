@@ -16,8 +16,9 @@ from recsys.model.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
 from recsys_train.data.interactions import Interactions
-from recsys_train.data.reader import read_interactions
 from recsys_train.data.report import DataReport
+from recsys_train.data.upload import read_upload
+from recsys_train.fitting.evaluation import HeldOutTest
 from recsys_train.fitting.fit import FitResult, OnProgress, fit
 from recsys_train.fitting.recipe import Recipe
 from recsys_train.model.batches import final_histories
@@ -28,6 +29,10 @@ _FITTING_SHARE: Final = 2 / 3
 
 _BETTER: Final = "The model ranks better than plain popularity."
 _NOT_BETTER: Final = "The model does not rank better than plain popularity on this data: more interactions are needed."
+_WORSE: Final = (
+    "The model ranks worse than plain popularity. Check that each row has the user and the item of one interaction, "
+    "and send more interactions per user."
+)
 _LAST_HELD_OUT: Final = "each user's last interaction held out, for users with two or more; ties in time in file order"
 _RANDOM_HELD_OUT: Final = (
     "an interaction of each user with two or more held out at random, since the data has no timestamps"
@@ -48,11 +53,15 @@ class BuiltVersion:
         The contents of `metrics.json`.
     report
         The data report.
+    interactions, test
+        The data, and how the quality was measured, for a comparison with another version.
     """
 
     manifest_sha256: str
     metrics: dict[str, Any]
     report: DataReport
+    interactions: Interactions
+    test: HeldOutTest
 
 
 def build_version(
@@ -95,13 +104,7 @@ def build_version(
         The file cannot be used for training. Nothing was written.
     """
     on_progress(Progress("reading"))
-    with open_source() as stream:
-        interactions, report = read_interactions(
-            stream,
-            max_unpacked_bytes=settings.max_unpacked_bytes,
-            options=options,
-            timeout_s=min(settings.read_budget_s, time_left_s()),
-        )
+    interactions, report = read_upload(open_source, settings, options=options, time_left_s=time_left_s)
     recipe = Recipe()
     result = fit(
         interactions,
@@ -112,9 +115,12 @@ def build_version(
         has_times=report.has_timestamps,
     )
     on_progress(Progress("publishing"))
+    if result.lift_interval is not None and result.lift_interval[1] < 1:
+        report.add_warning("worse-than-popularity", _WORSE)
     metrics = describe_metrics(result, report, recipe=recipe, seed=settings.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return BuiltVersion(write_version(folder, version, interactions, result, metrics), metrics, report)
+    manifest_sha256 = write_version(folder, version, interactions, result, metrics)
+    return BuiltVersion(manifest_sha256, metrics, report, interactions, result.test)
 
 
 def write_version(

@@ -1,4 +1,4 @@
-"""Run a training job: claim it, train on its file, upload the version, publish it.
+"""Run a training job: claim it, train on its file, upload the version, publish it or hold it. Or only read the file.
 
 The job fails if the data is invalid. Any other error is raised, so that the queue delivers the message again; after the
 last attempt, such an error fails the job too.
@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import tempfile
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,19 +24,20 @@ from recsys.errors import (
     KeyNotFound,
     LeaseLost,
     ObjectNotFound,
-    Problem,
     RecsysError,
 )
 from recsys.file_options import FileOptions
 from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.store import ObjectInfo, ObjectStore
-from recsys.redaction import redacted
-from recsys.registry.records import Job, KeyRecord, Lease, ModelVersion, Progress
-from recsys.registry.registry import Registry
+from recsys.registry.records import Job, JobPurpose, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.registry import Published, Registry
 from recsys.settings import Settings
+from recsys_train.assessment import assess
 from recsys_train.build import BuiltVersion, build_version
 from recsys_train.data.reader import UntrainableData
+from recsys_train.data.upload import read_upload
+from recsys_train.failures import kill_reason, log_last_failure, reason_of, training_failed
 from recsys_train.lease import LeaseKeeper
 
 _logger: Final = logging.getLogger("recsys.train")
@@ -47,8 +47,6 @@ OnJobProgress = Callable[[Job, Progress], None]
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
 """Parts of `metrics.json` that the registry does not store; `data` is the report, which the job already contains."""
-_RENEWAL_GAP_S: Final = 60.0
-"""Longest time between the last renewal of a lease and the end of a killed worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ class Trainer:
         Returns
         -------
         Job
-            The final job: succeeded, failed or superseded. Objects of its unpublished attempts have been deleted.
+            The final job: succeeded, held, failed or superseded. Objects of its unpublished attempts have been deleted.
 
         Raises
         ------
@@ -135,8 +133,8 @@ class Trainer:
             if lease.job.counted_attempts < self.settings.max_attempts:
                 self._record_error(lease)
                 raise
-            _log_last_failure(lease, error)
-            self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts, _reason(error)), None)
+            log_last_failure(lease, error)
+            self.registry.fail_job(lease, training_failed(lease.job.counted_attempts, reason_of(error)), None)
         return self._finished(job_id)
 
     def supersede(self, job_id: str, *, data_timestamp: str) -> Job:
@@ -187,23 +185,28 @@ class Trainer:
 
     def _attempt(self, lease: Lease) -> None:
         if self._is_given_up(lease):
-            reason = _kill_reason(lease.job, time_limit_s=self.time_left_s())
-            self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts - 1, reason), None)
+            reason = kill_reason(lease.job, time_limit_s=self.time_left_s())
+            self.registry.fail_job(lease, training_failed(lease.job.counted_attempts - 1, reason), None)
             return
-        if _is_outdated(lease.job, self._check_key(lease.job.key_id)):
+        validates = lease.job.purpose is JobPurpose.VALIDATE
+        if _is_outdated(lease.job, self._check_key(lease.job.key_id)) and not validates:
             self.registry.supersede_job(lease)
             return
+        options = self._options(lease.job)
         with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s, on_renewal=self.on_renewal) as keeper:
 
             def on_progress(progress: Progress) -> None:
                 keeper.report(progress)
                 self.on_progress(lease.job, progress)
 
+            if validates:
+                self._validate(lease, options, on_progress)
+                return
             with tempfile.TemporaryDirectory(prefix="recsys-train-") as folder:
-                built = self._train(lease, Path(folder), on_progress)
+                built = self._train(lease, Path(folder), options, on_progress)
                 self._upload(lease, Path(folder), built.manifest_sha256)
             keeper.check()
-            self._publish(lease, built)
+            self._publish(lease, built, may_hold=self.settings.hold_versions and not options.force)
 
     def _is_given_up(self, lease: Lease) -> bool:
         """Return whether the job must fail without another attempt.
@@ -230,14 +233,22 @@ class Trainer:
             )
         return key
 
-    def _train(self, lease: Lease, folder: Path, on_progress: Callable[[Progress], None]) -> BuiltVersion:
+    def _validate(self, lease: Lease, options: FileOptions, on_progress: Callable[[Progress], None]) -> None:
+        on_progress(Progress("reading"))
+        source = partial(self._open, lease.job)
+        _, report = read_upload(source, self.settings, options=options, time_left_s=self.time_left_s)
+        self.registry.finish_validation(lease, report.to_json())
+
+    def _train(
+        self, lease: Lease, folder: Path, options: FileOptions, on_progress: Callable[[Progress], None]
+    ) -> BuiltVersion:
         return build_version(
             partial(self._open, lease.job),
             folder,
             lease.version,
             self.settings,
             on_progress,
-            options=self._options(lease.job),
+            options=options,
             time_left_s=self.time_left_s,
         )
 
@@ -293,12 +304,16 @@ class Trainer:
                 self.store.create(prefix + name, content)
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
 
-    def _publish(self, lease: Lease, built: BuiltVersion) -> None:
+    def _publish(self, lease: Lease, built: BuiltVersion, *, may_hold: bool) -> None:
+        """Publish the version or hold it; compare again if another version becomes current meanwhile."""
         job = lease.job
         version = ModelVersion(
             job.key_id, lease.version, job.job_id, self.clock(), built.manifest_sha256, _summary(built.metrics)
         )
-        self.registry.publish_version(lease, version, built.report.to_json())
+        published = Published.OUTDATED
+        while published is Published.OUTDATED:
+            assessment = assess(built, job.key_id, self.store, self.registry, may_hold=may_hold)
+            published = self.registry.publish_version(lease, version, built.report.to_json(), assessment)
 
     def _remove_version(self, key_id: str, version: str) -> None:
         for info in list(self.store.list(layout.model_prefix(key_id, version))):
@@ -314,37 +329,3 @@ def _is_outdated(job: Job, key: KeyRecord) -> bool:
 def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the metrics that the registry stores."""
     return {name: value for name, value in metrics.items() if name not in _METRICS_OF_VERSION_ONLY}
-
-
-def _log_last_failure(lease: Lease, error: Exception) -> None:
-    # As text, because a message can quote a secret, and a formatter that prints exc_info would not redact it.
-    text = redacted("".join(traceback.format_exception(error)))
-    job = {"job_id": lease.job.job_id, "key_id": lease.job.key_id, "attempt": lease.fence}
-    _logger.error("Training failed in its last attempt\n%s", text, extra=job)
-
-
-def _reason(error: Exception) -> str:
-    """Describe an error for the tenant.
-
-    Of an unexpected error, only the type is named, because the text may be confidential.
-    """
-    return error.detail.rstrip(".") if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
-
-
-def _kill_reason(job: Job, *, time_limit_s: float) -> str:
-    """Describe why an attempt ended without reporting an error."""
-    after_s = job.killed_after_s
-    if after_s is None:
-        return "the worker was terminated from outside"
-    if after_s + _RENEWAL_GAP_S >= time_limit_s:
-        return f"the worker ran out of time after {after_s} s"
-    return f"the worker was terminated from outside after about {after_s} s, most likely because memory ran out"
-
-
-def _training_failed(n_attempts: int, reason: str) -> Problem:
-    return Problem(
-        "training-failed",
-        "The training failed",
-        f"Training failed {n_attempts} time{'' if n_attempts == 1 else 's'}. Reason for the last failure: {reason}.",
-        "Send the file again. If it fails again, send fewer rows or give the training more memory and time.",
-    )

@@ -53,6 +53,8 @@ def describe_outcome(job: Job) -> dict[str, Any]:
         "key_id": job.key_id,
         "model_version": job.version,
         "metrics": job.metrics,
+        "held_reasons": job.held_reasons,
+        "comparison": job.comparison,
         "report": job.report,
         "problem": job.problem.to_json() if job.problem else None,
         "finished_at": job.updated_at,

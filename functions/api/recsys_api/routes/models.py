@@ -32,7 +32,7 @@ def create_model_router(
         responses=documented(401, 403, 503),
     )
     def list_models(key: Annotated[KeyRecord, Depends(required_key)]) -> ModelsBody:
-        """Return all published versions of the key's model with their metrics, newest first."""
+        """Return all published and held versions of the key's model with their metrics, newest first."""
         return ModelsBody.of(key, registry.list_versions(key.key_id))
 
     @router.post(
@@ -45,7 +45,7 @@ def create_model_router(
         version: Version,
         key: Annotated[KeyRecord, Depends(current_key)],
     ) -> ActivatedBody:
-        """Make a published version the current one, to roll the model back or forward.
+        """Make a published or held version the current one, to roll the model back or forward.
 
         Only a model trained on data that arrives after the activation can replace the activated version. A training job
         that was already running cannot. Recommendations switch to the version within seconds.

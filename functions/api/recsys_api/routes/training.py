@@ -11,11 +11,19 @@ from fastapi.responses import JSONResponse
 from recsys.file_options import OPTION_TEXTS, FileOptions
 from recsys.http.middleware import request_context
 from recsys.http.problems import documented, respond
-from recsys.registry.records import Job, JobState, KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api import jobs, prefer
-from recsys_api.schemas import JobAccepted, JobBody, ModelTrained, UploadOffered, UploadRequest
+from recsys_api.schemas import (
+    FileValidated,
+    JobAccepted,
+    JobBody,
+    ModelTrained,
+    TrainingEnded,
+    UploadOffered,
+    UploadRequest,
+)
 from recsys_api.training import UPLOAD_VALID_S, Accepted, Training
 from recsys_api.uploads import RAW_TYPES, received
 
@@ -81,6 +89,7 @@ def file_options(  # noqa: PLR0913, PLR0917  # one parameter per option, as in F
     time_format: Annotated[str | None, Query(description=OPTION_TEXTS["time_format"])] = None,
     min_score: Annotated[str | None, Query(description=OPTION_TEXTS["min_score"])] = None,
     exclude_items: Annotated[str | None, Query(description=OPTION_TEXTS["exclude_items"])] = None,
+    force: Annotated[str | None, Query(description=OPTION_TEXTS["force"])] = None,
 ) -> dict[str, str]:
     """Return the file options that the query string contains. They are not yet checked; `FileOptions.of` does this."""
     return {name: value for name, value in locals().items() if value is not None}
@@ -95,8 +104,30 @@ def create_training_router(
     optional_key: Callable[..., KeyRecord | None],
     find_position: jobs.FindPosition,
 ) -> APIRouter:
-    """Create the router for `POST /v1/train`, `POST /v1/uploads` and `GET /v1/jobs/{job_id}`."""
+    """Create the router for `POST /v1/train`, `/v1/validate`, `/v1/uploads` and `GET /v1/jobs/{job_id}`."""
     router = APIRouter(tags=["Training"])
+
+    async def accept_file(
+        request: Request,
+        key: KeyRecord | None,
+        query_options: dict[str, str],
+        idempotency_key: str | None,
+        purpose: JobPurpose,
+    ) -> Response:
+        """Queue a job for the file in the body, and wait for it if the request prefers to."""
+        async with received(request, max_bytes=settings.max_request_bytes, query_options=query_options) as file:
+            accepted = await run_in_threadpool(
+                training.accept, file, key=key, idempotency_key=idempotency_key, purpose=purpose
+            )
+        context = request_context(request.scope)
+        context.key_id, context.job_id = accepted.job.key_id, accepted.job.job_id
+        wait_s = prefer.wait_s(request.headers.getlist("prefer"))
+        if not wait_s:
+            return _accepted(accepted, {})
+        wait_s = min(wait_s, settings.max_wait_s)
+        # The time spent on storing the file counts, because API Gateway's limit starts with the request.
+        job = await jobs.wait_until_final(registry, accepted.job, timeout_s=wait_s - context.elapsed_s)
+        return _outcome(request, Accepted(job, accepted.api_key), {"Preference-Applied": f"wait={wait_s}"})
 
     @router.post(
         "/v1/train",
@@ -105,7 +136,11 @@ def create_training_router(
         response_model=JobAccepted,
         response_description="The training was queued. `Location` is the address of its job.",
         responses={
-            200: {"model": JobAccepted, "description": "Newer data superseded the training during the wait."},
+            200: {
+                "model": TrainingEnded,
+                "description": "The training ended during the wait, but its version is held, or newer data superseded "
+                "it.",
+            },
             201: {"model": ModelTrained, "description": "The training succeeded during the wait."},
             **documented(
                 *(401, 403, 409, 413, 415, 422, 429, 503),
@@ -131,19 +166,45 @@ def create_training_router(
         model is published. With an API key, that key's model is retrained, and the current version serves requests
         until the new one is published.
 
+        A version that compares badly with the current one is held: it does not serve requests until it is activated.
+        `force=true` publishes it anyway.
+
         Training takes seconds to minutes. Poll the job at `Location`, or send `Prefer: wait=N`.
         """
-        async with received(request, max_bytes=settings.max_request_bytes, query_options=query_options) as file:
-            accepted = await run_in_threadpool(training.accept, file, key=key, idempotency_key=idempotency_key)
-        context = request_context(request.scope)
-        context.key_id, context.job_id = accepted.job.key_id, accepted.job.job_id
-        wait_s = prefer.wait_s(request.headers.getlist("prefer"))
-        if not wait_s:
-            return _accepted(accepted, {})
-        wait_s = min(wait_s, settings.max_wait_s)
-        # The time spent on storing the file counts, because API Gateway's limit starts with the request.
-        job = await jobs.wait_until_final(registry, accepted.job, timeout_s=wait_s - context.elapsed_s)
-        return _outcome(request, Accepted(job, accepted.api_key), {"Preference-Applied": f"wait={wait_s}"})
+        return await accept_file(request, key, query_options, idempotency_key, JobPurpose.TRAIN)
+
+    @router.post(
+        "/v1/validate",
+        summary="Validate a file",
+        status_code=202,
+        response_model=JobAccepted,
+        response_description="The validation was queued. `Location` is the address of its job.",
+        responses={
+            200: {"model": FileValidated, "description": "The validation ended during the wait."},
+            **documented(
+                *(401, 403, 409, 413, 415, 422, 503),
+                descriptions={
+                    409: "The key that this `Idempotency-Key` created has been rotated or revoked.",
+                    413: "The file exceeds the limit of this route. Use `POST /v1/uploads` instead.",
+                    422: "The request is not valid, or the file cannot be trained on. See `errors`.",
+                },
+            ),
+        },
+        openapi_extra=_TRAIN_BODY | _KEY_IS_OPTIONAL,
+    )
+    async def validate_file(
+        request: Request,
+        key: Annotated[KeyRecord | None, Depends(optional_key)],
+        query_options: Annotated[dict[str, str], Depends(file_options)],
+        idempotency_key: _IdempotencyKey = None,
+        _prefer: _Prefer = None,
+    ) -> Response:
+        """Read a file as a training does, and report, without training.
+
+        Body, options and keys are those of `POST /v1/train`. The report of the job tells how the file was understood,
+        which lines were skipped or bad, what quality to expect and what would improve it. No version is published.
+        """
+        return await accept_file(request, key, query_options, idempotency_key, JobPurpose.VALIDATE)
 
     @router.post(
         "/v1/uploads",
@@ -163,8 +224,8 @@ def create_training_router(
         the upload is complete. As with `POST /v1/train`, a request without an API key creates a new key.
         """
         body = body or UploadRequest()
-        options = FileOptions.of(body.model_dump(exclude={"gzip"}))
-        accepted, form = training.offer_upload(key=key, gzipped=body.gzip, options=options)
+        options = FileOptions.of(body.model_dump(exclude={"gzip", "purpose"}))
+        accepted, form = training.offer_upload(key=key, gzipped=body.gzip, options=options, purpose=body.purpose)
         offered = UploadOffered(
             **_members(accepted),
             url=form.url,
@@ -188,7 +249,7 @@ def create_training_router(
         job_id: Annotated[str, Path(description="`job_id` as returned by `POST /v1/train` or `POST /v1/uploads`.")],
         key: Annotated[KeyRecord, Depends(required_key)],
     ) -> Response:
-        """Return the status and progress of a training job.
+        """Return the status and progress of a training or validation job.
 
         Once the job has finished, the response also contains its metrics or its problem.
         """
@@ -205,6 +266,8 @@ def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> R
     job = accepted.job
     headers |= {"Location": _location(job), **_NO_STORE}
     match job.state:
+        case JobState.SUCCEEDED if job.purpose is JobPurpose.VALIDATE:
+            return JSONResponse(FileValidated(**_members(accepted), report=job.report).model_dump(), 200, headers)
         case JobState.SUCCEEDED:
             trained = ModelTrained(
                 **_members(accepted), model_version=job.version, metrics=job.metrics, report=job.report
@@ -216,8 +279,16 @@ def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> R
             members = _members(accepted)
             del members["status"]  # the job's; in a problem document `status` is the HTTP status
             return respond(request_context(request.scope), job.problem, status, headers=headers, members=members)
-        case JobState.SUPERSEDED:
-            return JSONResponse(_members(accepted), 200, headers)
+        case JobState.SUPERSEDED | JobState.HELD:
+            ended = TrainingEnded(
+                **_members(accepted),
+                model_version=job.version,
+                metrics=job.metrics,
+                report=job.report,
+                held_reasons=job.held_reasons or [],
+                comparison=job.comparison,
+            )
+            return JSONResponse(ended.model_dump(), 200, headers)
         case _:
             return _accepted(accepted, headers)
 
@@ -231,6 +302,7 @@ def _members(accepted: Accepted) -> dict[str, Any]:
     job = accepted.job
     return JobAccepted(
         job_id=job.job_id,
+        purpose=job.purpose,
         key_id=job.key_id,
         api_key=str(accepted.api_key) if accepted.api_key else None,
         status=job.state,

@@ -11,11 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import FieldError
+from recsys_train.data.expectation import Remark, expected_quality
 from recsys_train.data.interactions import Interactions
 
 MAX_LISTED_LINES: Final = 100
 MAX_BAD_SHARE: Final = 0.01
 """Share of bad lines above which a file is rejected: more indicate a mistake in the export. Not tuned."""
+MAX_LISTED_COLUMNS: Final = 100
+MAX_NAME: Final = 60
+MAX_DETAIL: Final = 160
+"""Longest name of a column and longest detail of a bad line in a report, in characters. A row of DynamoDB, which holds
+the report and the problem with the same bad lines, has at most 400 KB."""
 SKIP_RULES: Final = {
     "guest": "have no user (guest checkouts)",
     "not-positive-score": "have an interaction_score of 0 or less",
@@ -24,7 +30,6 @@ SKIP_RULES: Final = {
 }
 """Rules by which valid lines are skipped, with the text that follows `n lines`."""
 _MANY_GUESTS: Final = 0.5
-_FEW_INTERACTIONS: Final = 5_000
 _MANY_SINGLE_USERS: Final = 0.5
 
 
@@ -71,6 +76,8 @@ class DataReport:
         First and last time, in microseconds since 1970.
     needs_min_score
         Whether the scores look like ratings and no `min_score` was set.
+    added_warnings
+        Warnings of the training.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -92,6 +99,7 @@ class DataReport:
     first_time: int | None = None
     last_time: int | None = None
     needs_min_score: bool = False
+    added_warnings: list[Remark] = field(default_factory=list)
 
     @property
     def has_scores(self) -> bool:
@@ -123,7 +131,8 @@ class DataReport:
         self.bad_lines += spans
         self.bad_by_code[code] += spans
         if len(self.listed) < MAX_LISTED_LINES:
-            self.listed.append(FieldError(code, detail, line=line, column=column))
+            column = _shortened(column) if column is not None else None
+            self.listed.append(FieldError(code, _shortened(detail, MAX_DETAIL), line=line, column=column))
 
     def skip(self, rule: str, lines: NDArray[np.int64]) -> None:
         """Count lines that the rule skipped, and list the first 100 of their numbers."""
@@ -151,52 +160,63 @@ class DataReport:
         """Return a summary such as `12 lines have no user (guest checkouts)`."""
         return ", ".join(f"{skipped.count:,} lines {SKIP_RULES[rule]}" for rule, skipped in self.skipped.items())
 
-    def warnings(self) -> list[str]:
-        """Return one sentence for each finding that did not prevent training but that the tenant should check."""
+    def add_warning(self, code: str, text: str) -> None:
+        """Add a remark of the training to those of the reading."""
+        self.added_warnings.append(Remark(code, text))
+
+    def warnings(self) -> list[Remark]:
+        """Return what did not prevent training but what the tenant should check."""
         warnings = []
         if self.bad_lines:
-            warnings.append(f"{self.bad_lines_text()}; they were ignored.")
+            warnings.append(Remark("bad-lines", f"{self.bad_lines_text()}; they were ignored."))
         warnings += [
-            f"{skipped.count:,} lines {SKIP_RULES[rule]}; they were ignored." for rule, skipped in self.skipped.items()
+            Remark(f"skipped-{rule}", f"{skipped.count:,} lines {SKIP_RULES[rule]}; they were ignored.")
+            for rule, skipped in self.skipped.items()
         ]
         if self.padded_ids:
-            warnings.append(
+            text = (
                 f"{self.padded_ids:,} ids begin or end with white space, which is part of the id: send the same "
                 "white space when you request recommendations, or remove it from the file."
             )
+            warnings.append(Remark("padded-ids", text))
         if self.needs_min_score:
-            warnings.append(
-                f"The scores in {self.mapping['score']} look like ratings, and every rating counts as interest. Set "
-                "min_score, for example min_score=4, if low ratings mean dislike."
+            text = (
+                f"The scores in {_shortened(self.mapping['score'])} look like ratings, and every rating counts as "
+                "interest. Set min_score, for example min_score=4, if low ratings mean dislike."
             )
+            warnings.append(Remark("no-min-score", text))
         if self.lines_inside_quotes:
-            warnings.append(
+            text = (
                 f"{self.lines_inside_quotes:,} line breaks are inside quotes, and from there on line numbers count "
                 "records. If that is not intended, look for a quote that is not closed."
             )
-        return warnings
+            warnings.append(Remark("lines-inside-quotes", text))
+        return warnings + self.added_warnings
 
-    def hints(self) -> list[str]:
-        """Return one sentence for each change of the data that would improve the model."""
-        hints = []
+    def advice(self) -> list[Remark]:
+        """Return what quality to expect, and what would improve it."""
+        if self.interactions == 0:
+            return []
+        n_measured = self.users - self.users_with_one_interaction
+        advice = expected_quality(n_measured, self.interactions / self.users)
         if not self.has_timestamps:
-            hints.append("Add a column with the time: recent items can then weigh more.")
-        if 0 < self.interactions < _FEW_INTERACTIONS:
-            hints.append(f"Send a longer period: {self.interactions:,} interactions are few to learn from.")
+            advice.append(Remark("add-times", "Add a column with the time: recent items can then weigh more."))
         if self.users_with_one_interaction > _MANY_SINGLE_USERS * self.users:
-            hints.append("Most users have a single item, so little can be learned about them. A longer period helps.")
+            text = "Most users have a single item, so little can be learned about them. A longer period helps."
+            advice.append(Remark("single-items", text))
         if self.lines and self.skipped.get("guest", SkippedLines()).count > _MANY_GUESTS * self.lines:
-            hints.append("Most lines have no user. Another column, such as the email address, may identify customers.")
-        return hints
+            text = "Most lines have no user. Another column, such as the email address, may identify customers."
+            advice.append(Remark("identify-guests", text))
+        return advice
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as it appears in `metrics.json` and in the job."""
         cells = self.users * self.items
         return {
-            "mapping": self.mapping,
+            "mapping": {role: _shortened(name) for role, name in self.mapping.items()},
             "mapping_source": self.mapping_source,
             "format": self.format,
-            "ignored_columns": self.ignored_columns,
+            "ignored_columns": [_shortened(name) for name in self.ignored_columns[:MAX_LISTED_COLUMNS]],
             "lines": self.lines,
             "rows_used": self.rows_used,
             "bad_lines": self.bad_lines,
@@ -213,8 +233,8 @@ class DataReport:
             "last_time": _iso(self.last_time),
             "has_scores": self.has_scores,
             "has_timestamps": self.has_timestamps,
-            "warnings": self.warnings(),
-            "hints": self.hints(),
+            "warnings": [remark.to_json() for remark in self.warnings()],
+            "advice": [remark.to_json() for remark in self.advice()],
         }
 
 
@@ -226,3 +246,7 @@ def _iso(microseconds: int | None) -> str | None:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()
     except OverflowError:
         return None
+
+
+def _shortened(text: str, length: int = MAX_NAME) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

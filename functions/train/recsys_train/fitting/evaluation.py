@@ -30,6 +30,25 @@ ScoreUsers = Callable[[NDArray[np.integer]], Floats]
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutTest:
+    """What the quality was measured on, so that another model can be measured in the same way.
+
+    Parameters
+    ----------
+    train
+        The histories that the measured network was trained on.
+    held_out
+        One pair per user, which it was not trained on.
+    score_users
+        Scores the catalogue with the measured network.
+    """
+
+    train: Interactions
+    held_out: Interactions
+    score_users: ScoreUsers
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """Means over all users with a held-out item; each value is between 0 and 1.
 
@@ -72,13 +91,17 @@ class Ranks:
     sampled: NDArray[np.int64]
     coverage: float
 
+    def gains(self) -> NDArray[np.float64]:
+        """Return NDCG@20 per user, (n_users,)."""
+        return _ndcg(self.full, FULL_CUTOFF)
+
     def quality(self) -> Quality:
         """Return the metrics averaged over the users; without users, they are zero."""
         return Quality(
             hr_at_10=_mean(self.sampled <= SAMPLED_CUTOFF),
             ndcg_at_10=_mean(_ndcg(self.sampled, SAMPLED_CUTOFF)),
             recall_at_20=_mean(self.full <= FULL_CUTOFF),
-            ndcg_at_20=_mean(_ndcg(self.full, FULL_CUTOFF)),
+            ndcg_at_20=_mean(self.gains()),
             coverage_at_20=self.coverage,
         )
 
@@ -156,7 +179,7 @@ def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, f
     n_users = len(model.full)
     if n_users == 0:
         return None
-    gains = np.stack([_ndcg(model.full, FULL_CUTOFF), _ndcg(baseline.full, FULL_CUTOFF)])
+    gains = np.stack([model.gains(), baseline.gains()])
     means = np.array([gains[:, generator.integers(0, n_users, n_users)].mean(axis=1) for _ in range(BOOTSTRAP_SAMPLES)])
     if (means[:, 1] == 0).any():
         return None

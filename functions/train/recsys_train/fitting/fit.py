@@ -12,7 +12,7 @@ import numpy as np
 from recsys.model.neumf import Dims, Floats
 from recsys.registry.records import Progress
 from recsys_train.data.interactions import Interactions
-from recsys_train.fitting.evaluation import Quality, ScoreUsers, evaluate, lift_interval
+from recsys_train.fitting.evaluation import HeldOutTest, Quality, ScoreUsers, evaluate, lift_interval
 from recsys_train.fitting.recipe import Hyperparameters, Recipe
 from recsys_train.fitting.scoring import score_users
 from recsys_train.fitting.selection import select_hyperparameters
@@ -38,6 +38,8 @@ class FitResult:
         95% interval of the ratio of both NDCG@20, see `evaluation.lift_interval`.
     fit_s
         Duration of the whole fit, in seconds.
+    test
+        The histories and held-out pairs behind `quality`, with the network that was measured.
     """
 
     dims: Dims
@@ -49,6 +51,7 @@ class FitResult:
     measured_interactions: int
     hyperparameters: Hyperparameters
     fit_s: float
+    test: HeldOutTest
 
 
 def fit(
@@ -99,7 +102,8 @@ def fit(
     best = _select_and_train(split, recipe, started, budget_s, on_progress, has_times=has_times, seed=seed)
 
     on_progress(Progress("evaluating"))
-    model = evaluate(best.score_users(split.train), split.train, split.test, seed=seed)
+    test = HeldOutTest(split.train, split.test, best.score_users(split.train))
+    model = evaluate(test.score_users, split.train, split.test, seed=seed)
     popularity = evaluate(_popularity_scores(split.train), split.train, split.test, seed=seed)
 
     on_progress(Progress("refitting"))
@@ -114,6 +118,7 @@ def fit(
         measured_interactions=len(split.train),
         hyperparameters=replace(best.hyperparameters, epochs=final.n_epochs),
         fit_s=round(time.monotonic() - started, 3),
+        test=test,
     )
 
 

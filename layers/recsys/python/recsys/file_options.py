@@ -1,4 +1,4 @@
-"""Options for reading a file of interactions: the columns to use, and the format of the file.
+"""Options of a file of interactions: the columns to use, its format, and whether its version may be held.
 
 The same names are parameters of the HTTP routes, members of a sidecar file and options of the command line.
 """
@@ -29,15 +29,18 @@ OPTION_TEXTS: Final = {
     "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
     "min_score": "Rows with a smaller score are skipped.",
     "exclude_items": "Item ids whose rows are skipped, separated by commas.",
+    "force": "`true` publishes the version even if the comparison with the current one would hold it.",
 }
-"""Descriptions of the options for reading a file, by name."""
+"""Descriptions of the options of a file, by name."""
 _MAX_TEXT: Final = 512
 _COLUMN_OPTIONS: Final = ("user", "item", "time", "score")
 
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """Options for reading a file. If an option is None, its value is detected, and an error is raised if that fails.
+    """Options for reading a file, and for publishing its version.
+
+    If an option is None, its value is detected, and an error is raised if that fails.
 
     Parameters
     ----------
@@ -55,6 +58,8 @@ class FileOptions:
         Rows with a smaller score are skipped.
     exclude_items
         Rows with one of these item ids are skipped, such as `POSTAGE`.
+    force
+        Whether the version is published even if the comparison with the current one would hold it.
 
     Examples
     --------
@@ -72,6 +77,7 @@ class FileOptions:
     time_format: str | None = None
     min_score: float | None = None
     exclude_items: tuple[str, ...] = ()
+    force: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -117,7 +123,7 @@ class FileOptions:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if value not in (None, ())
+            if value not in (None, ()) and value is not False
         }
 
 
@@ -126,6 +132,8 @@ def _checked(name: str, value: Any) -> Any:
         return _item_list(value)
     if name == "min_score":
         return _number(name, value)
+    if name == "force":
+        return _flag(name, value)
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT:
         raise _invalid(f"Expected {name} as text of 1 to {_MAX_TEXT} characters. Received: {str(value)[:80]!r}.")
     if name in _COLUMN_OPTIONS:
@@ -157,6 +165,13 @@ def _number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise _invalid(f"Expected {name} to be a finite number. Received: {str(value)[:80]!r}.")
     return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    flags = {"true": True, "false": False, True: True, False: False}
+    if not isinstance(value, str | bool) or value not in flags:
+        raise _invalid(f"Expected {name} to be true or false. Received: {str(value)[:80]!r}.")
+    return flags[value]
 
 
 def _item_list(value: Any) -> tuple[str, ...]:

@@ -51,7 +51,8 @@ class Settings:
     response_cache_bytes: int = 16 * MIB
     """Size of the cache of responses, in bytes. The least recently used response is evicted first."""
     allow_anonymous_training: bool = True
-    """Whether `POST /v1/train` and `POST /v1/uploads` without a key create one; otherwise they answer 401."""
+    """Whether `POST /v1/train`, `/v1/validate` and `/v1/uploads` create a key if none is sent; otherwise they answer
+    401."""
     anonymous_trainings_per_hour: int = 60
     """Trainings and upload forms without a key, per client address and hour; 0 for no limit."""
     trainings_per_day: int = 300
@@ -89,6 +90,8 @@ class Settings:
     """Time limit for reading a file, in seconds. A file that takes longer fails its job."""
     train_budget_s: float = 600.0
     """Time budget of a training job, in seconds. When it is used up, the best model so far is published."""
+    hold_versions: bool = True
+    """Whether a new version that compares badly with the current one is held until it is activated."""
     seed: int = 0
     """Seed of every random choice in training."""
 

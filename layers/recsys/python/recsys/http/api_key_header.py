@@ -18,8 +18,8 @@ HEADER: Final = "X-API-Key"
 _scheme: Final = APIKeyHeader(
     name=HEADER,
     scheme_name="ApiKey",
-    description="The API key that `POST /v1/train`, `POST /v1/uploads` or `POST /v1/key/claim` returned, or, on the "
-    "routes that its scope permits, a scoped key created with `POST /v1/keys`.",
+    description="The API key that `POST /v1/train`, `POST /v1/validate`, `POST /v1/uploads` or `POST /v1/key/claim` "
+    "returned, or, on the routes that its scope permits, a scoped key created with `POST /v1/keys`.",
     auto_error=False,
 )
 # `Security` documents the scheme. The header is read from the request, because the scheme turns an empty one into None.

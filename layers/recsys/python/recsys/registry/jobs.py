@@ -134,6 +134,16 @@ class JobOperations(TableOperations):
             {"job_id": lease.job.job_id, "code": problem.code},
         )
 
+    def finish_validation(self, lease: Lease, report: dict[str, Any]) -> None:
+        """End a job of purpose `validate` as succeeded, with its data report.
+
+        Raises
+        ------
+        LeaseLost
+            If the job is not running, or another attempt has started.
+        """
+        self._change_leased_job(lease, lambda job, now: rules.validated(job, report, now=now))
+
     def supersede_job(self, lease: Lease) -> None:
         """End a job as superseded.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from recsys.clock import Timestamp
 from recsys.errors import NotReady, Problem
@@ -17,18 +17,28 @@ Document = dict[str, str | int]
 
 
 class JobState(StrEnum):
-    """State of a job. `succeeded`, `failed` and `superseded` are final."""
+    """State of a job. All but `queued` and `running` are final; `held` has a version that did not become current."""
 
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     SUPERSEDED = "superseded"
+    HELD = "held"
 
     @property
     def is_final(self) -> bool:
         """Whether the state is final, so that the job can no longer change."""
-        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.SUPERSEDED)
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class JobPurpose(StrEnum):
+    """What a job does with its file."""
+
+    TRAIN = "train"
+    """Train on it and publish a version."""
+    VALIDATE = "validate"
+    """Read it as a training does, and report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request to train the model of `key_id` on the object `object_name`.
+    """A request to train the model of `key_id` on the object `object_name`, or to validate that object.
 
     Parameters
     ----------
@@ -108,6 +118,8 @@ class Job:
         Times of creation and of the last change.
     state
         State of the job.
+    purpose
+        Whether the job trains or only validates its file.
     fence
         Number of attempts so far. Attempt n may publish only the version `<job_id>.<n>`.
     lease_owner, lease_until
@@ -136,6 +148,10 @@ class Job:
         The published version and its metrics.
     progress, report, problem
         Progress of the training, data report and cause of failure.
+    held_reasons
+        Why the version did not become current, as dicts of `code` and `text`.
+    comparison
+        Counts and metrics of the `current` and the `new` version.
     """
 
     job_id: str
@@ -144,6 +160,7 @@ class Job:
     created_at: Timestamp
     updated_at: Timestamp
     state: JobState = JobState.QUEUED
+    purpose: JobPurpose = JobPurpose.TRAIN
     fence: int = 0
     lease_owner: str | None = None
     lease_until: Timestamp | None = None
@@ -165,6 +182,8 @@ class Job:
     report: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     problem: Problem | None = None
+    held_reasons: list[dict[str, str]] | None = None
+    comparison: dict[str, Any] | None = None
 
     @property
     def counted_attempts(self) -> int:
@@ -179,8 +198,9 @@ class Job:
     def from_document(cls, document: Document) -> Self:
         """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
         values = _known_fields(cls, document)
-        values["state"] = _known_state(values["state"])
-        for name in ("options", "progress", "report", "metrics", "problem"):
+        values["state"] = _known(JobState, "state", values["state"])
+        values["purpose"] = _known(JobPurpose, "purpose", values.get("purpose", JobPurpose.TRAIN))
+        for name in ("options", "progress", "report", "metrics", "problem", "held_reasons", "comparison"):
             if name in values:
                 values[name] = json.loads(values[name])
         if "progress" in values:
@@ -190,12 +210,15 @@ class Job:
         return cls(**values)
 
 
-def _known_state(text: str) -> JobState:
+_Choice = TypeVar("_Choice", JobState, JobPurpose)
+
+
+def _known(choices: type[_Choice], name: str, text: str) -> _Choice:
     try:
-        return JobState(text)
+        return choices(text)
     except ValueError:
         raise NotReady(
-            f"The job has the state {text!r}, which a newer release of the service wrote.",
+            f"The job has the {name} {text!r}, which a newer release of the service wrote.",
             hint="Retry when the update of the service is complete.",
         ) from None
 
@@ -226,11 +249,13 @@ class ModelVersion:
     key_id, version, job_id
         Its key, its name, and the job that trained it.
     created_at
-        Time of publication.
+        Time of publication, or of the comparison if the version is held.
     manifest_sha256
         Digest of the manifest, which lists the digests of the other files.
     metrics
         Its quality.
+    held_reasons
+        Why it did not become current, as dicts of `code` and `text`; None if it did, or as soon as it is activated.
     pinned_at
         Time from which the version is kept until it is unpinned.
     deleted_at
@@ -245,23 +270,45 @@ class ModelVersion:
     created_at: Timestamp
     manifest_sha256: str
     metrics: dict[str, Any]
+    held_reasons: list[dict[str, str]] | None = None
     pinned_at: Timestamp | None = None
     deleted_at: Timestamp | None = None
     expires_at: Timestamp | None = None
 
     def to_document(self) -> Document:
-        """Return the record as a flat document. `metrics` becomes JSON text."""
+        """Return the record as a flat document. `metrics` and `held_reasons` become JSON text."""
         return _to_document(self)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
         """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
         values = _known_fields(cls, document)
-        values["metrics"] = json.loads(values["metrics"])
+        for name in ("metrics", "held_reasons"):
+            if name in values:
+                values[name] = json.loads(values[name])
         return cls(**values)
 
 
-def to_json_text(value: Progress | Problem | dict[str, Any]) -> str:
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """The comparison of a new version with the current version of its key.
+
+    Parameters
+    ----------
+    current_version
+        The version that it was compared with; None if the key has none.
+    comparison
+        Counts and metrics of both; None if there is nothing to compare with.
+    held_reasons
+        Why the new version must not become current, as dicts of `code` and `text`; empty if it may.
+    """
+
+    current_version: str | None
+    comparison: dict[str, Any] | None = None
+    held_reasons: list[dict[str, str]] = field(default_factory=list)
+
+
+def to_json_text(value: Progress | Problem | dict[str, Any] | list[Any]) -> str:
     """Return a nested member as the JSON text that a document stores."""
     if isinstance(value, Problem):
         value = value.to_json()
@@ -272,17 +319,17 @@ def to_json_text(value: Progress | Problem | dict[str, Any]) -> str:
 
 def _to_document(record: KeyRecord | Job | ModelVersion) -> Document:
     document: Document = {}
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, Progress | Problem | dict):
+    for member in fields(record):
+        value = getattr(record, member.name)
+        if isinstance(value, Progress | Problem | dict | list):
             value = to_json_text(value)
         elif isinstance(value, tuple):
             value = scoped_keys.to_json_text(value) if value else None
         if value is not None:
-            document[field.name] = value
+            document[member.name] = value
     return document
 
 
 def _known_fields(cls: type[KeyRecord | Job | ModelVersion], document: Document) -> dict[str, Any]:
-    names = {field.name for field in fields(cls)}
+    names = {member.name for member in fields(cls)}
     return {name: value for name, value in document.items() if name in names}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from recsys.clock import Timestamp, after, to_datetime
 from recsys.errors import Gone, JobBusy, JobFinished, KeyNotFound, LeaseLost, Problem, TooManyPinnedVersions
-from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.records import Assessment, Job, JobState, KeyRecord, Lease, ModelVersion, Progress
 from recsys.registry.scoped_keys import ScopedKey
 
 MAX_PINNED_VERSIONS: Final = 10
@@ -197,9 +197,9 @@ def _ended(job: Job, state: JobState, now: Timestamp) -> Job:
 # -- publishing
 
 
-def is_published(job: Job, version: ModelVersion) -> bool:
-    """Return whether the job has already succeeded with this version, so that publishing it again has no effect."""
-    return job.state is JobState.SUCCEEDED and job.version == version.version
+def is_stored(job: Job, version: ModelVersion) -> bool:
+    """Return whether the job already ended with this version, so that publishing it again has no effect."""
+    return job.state in (JobState.SUCCEEDED, JobState.HELD) and job.version == version.version
 
 
 def may_publish(key: KeyRecord, job: Job) -> bool:
@@ -209,17 +209,39 @@ def may_publish(key: KeyRecord, job: Job) -> bool:
     return key.current_data_timestamp is None or key.current_data_timestamp < _data_timestamp(job)
 
 
-def succeeded(job: Job, version: ModelVersion, report: dict[str, Any], *, now: Timestamp) -> Job:
-    """Return the job as succeeded with `version`."""
+def succeeded(
+    job: Job, version: ModelVersion, report: dict[str, Any], assessment: Assessment | None, *, now: Timestamp
+) -> Job:
+    """Return the job as succeeded with `version`, or as held if the assessment has reasons to."""
+    is_held = assessment is not None and bool(assessment.held_reasons)
     return replace(
-        _ended(job, JobState.SUCCEEDED, now), version=version.version, metrics=version.metrics, report=report
+        _ended(job, JobState.HELD if is_held else JobState.SUCCEEDED, now),
+        version=version.version,
+        metrics=version.metrics,
+        report=report,
+        comparison=assessment.comparison if assessment is not None else None,
+        held_reasons=assessment.held_reasons if assessment is not None and is_held else None,
     )
+
+
+def validated(job: Job, report: dict[str, Any], *, now: Timestamp) -> Job:
+    """Return the job as succeeded with a data report and without a version."""
+    return replace(_ended(job, JobState.SUCCEEDED, now), report=report)
 
 
 def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
     """Return the key with `version` as its current one. A key that has a secret no longer expires."""
     expires_at = key.expires_at if key.secret_sha256 is None else None
     return replace(_pointing_to(key, version, data_timestamp=_data_timestamp(job)), expires_at=expires_at)
+
+
+def outcome(
+    key: KeyRecord, version: ModelVersion, job: Job, assessment: Assessment | None
+) -> tuple[ModelVersion, KeyRecord]:
+    """Return the version to store and the key: unchanged if the assessment holds the version, else pointing to it."""
+    if assessment is not None and assessment.held_reasons:
+        return replace(version, held_reasons=assessment.held_reasons), key
+    return version, published(key, version, job)
 
 
 def retired(version: ModelVersion, *, now: Timestamp, kept_s: float) -> ModelVersion:

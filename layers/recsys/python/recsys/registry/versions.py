@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -9,7 +10,7 @@ from recsys.clock import Timestamp
 from recsys.errors import VersionNotFound
 from recsys.registry import audit, rules
 from recsys.registry.reading import VERSION_PREFIX, key_address, read_key, unexpired, version_address
-from recsys.registry.records import KeyRecord, Lease, ModelVersion
+from recsys.registry.records import Assessment, JobState, KeyRecord, Lease, ModelVersion
 from recsys.registry.table import Change, Row
 from recsys.registry.transactions import TableOperations
 
@@ -19,6 +20,10 @@ class Published(StrEnum):
 
     CURRENT = "current"
     """The version is now the one that is served."""
+    HELD = "held"
+    """The version is stored, but another one stays current until the version is activated."""
+    OUTDATED = "outdated"
+    """The current version is not the one of the assessment. Nothing changed: compare again."""
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
 
@@ -26,8 +31,12 @@ class Published(StrEnum):
 class VersionOperations(TableOperations):
     """The part of `Registry` for versions. Every method raises `Unavailable` if the database does not respond."""
 
-    def publish_version(self, lease: Lease, version: ModelVersion, report: dict[str, Any]) -> Published:
+    def publish_version(
+        self, lease: Lease, version: ModelVersion, report: dict[str, Any], assessment: Assessment | None = None
+    ) -> Published:
         """Make `version` the current version of its key and end the job as succeeded, in one transaction.
+
+        If `assessment` has reasons to hold the version, it is stored without becoming current, and the job is held.
 
         The key must exist, must not be revoked, and its `current_data_timestamp` must be absent or older than the
         `data_timestamp` of the job. Otherwise the job ends as superseded and nothing else changes. A key that has a
@@ -41,6 +50,8 @@ class VersionOperations(TableOperations):
             The new version. Its files must already be in the object store.
         report
             Data report to store with the job.
+        assessment
+            Comparison with the current version; None publishes without a comparison.
 
         Returns
         -------
@@ -56,8 +67,8 @@ class VersionOperations(TableOperations):
 
         def decide(now: Timestamp) -> tuple[Published, list[Change]]:
             job_row, job = self._read_leased_job(lease, now)
-            if rules.is_published(job, version):
-                return Published.CURRENT, []
+            if rules.is_stored(job, version):
+                return Published.HELD if job.state is JobState.HELD else Published.CURRENT, []
             rules.check_lease(job, lease)
             version_row = self._table.get(version_address(job.key_id, version.version))
             if version_row.document is not None:  # retired, because the attempt seemed to have ended
@@ -67,25 +78,30 @@ class VersionOperations(TableOperations):
             key = KeyRecord.from_document(document) if document is not None else None
             if key is None or not rules.may_publish(key, job):
                 return Published.SUPERSEDED, [job_row.changed_to(rules.superseded(job, now=now).to_document())]
-            published = rules.published(key, version, job)
+            if assessment is not None and assessment.current_version != key.current_version:
+                return Published.OUTDATED, []
+            stored, changed_key = rules.outcome(key, version, job, assessment)
+            outcome, event = Published.CURRENT, "version.published"
+            if stored.held_reasons:
+                outcome, event = Published.HELD, "version.held"
             detail = {"version": version.version, "job_id": job.job_id}
-            return Published.CURRENT, [
-                job_row.changed_to(rules.succeeded(job, version, report, now=now).to_document()),
-                key_row.changed_to(published.to_document()),
-                version_row.changed_to(version.to_document()),
-                self._event_change(job.key_id, "version.published", detail, now=now),
-                *audit.kept_creation_change(self._table, key, published, keep_days=self._audit_days),
+            return outcome, [
+                job_row.changed_to(rules.succeeded(job, version, report, assessment, now=now).to_document()),
+                key_row.changed_to(changed_key.to_document()),
+                version_row.changed_to(stored.to_document()),
+                self._event_change(job.key_id, event, detail, now=now),
+                *audit.kept_creation_change(self._table, key, changed_key, keep_days=self._audit_days),
             ]
 
         return self._commit_with_retry(decide)
 
     def list_versions(self, key_id: str) -> list[ModelVersion]:
-        """Return the published versions of a key, newest first, without those that were deleted."""
+        """Return the published and held versions of a key, newest first, without those that were deleted."""
         versions = [version for _, version in self._read_versions(key_id)]
         return sorted(versions, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def activate_version(self, key_id: str, version: str) -> KeyRecord:
-        """Make a published version the current one.
+        """Make a published or held version the current one; it is no longer held then.
 
         A training job whose data arrived before the activation can no longer replace it. The version's row is written
         as well, so that of an activation and a concurrent deletion of the version only one succeeds.
@@ -116,7 +132,7 @@ class VersionOperations(TableOperations):
             detail = {"version": version, "previous_version": key.current_version}
             return changed, [
                 key_row.changed_to(changed.to_document()),
-                row.changed_to(found.to_document()),
+                row.changed_to(replace(found, held_reasons=None).to_document()),
                 self._event_change(key_id, "version.activated", detail, now=now),
             ]
 

@@ -1,0 +1,57 @@
+"""Assess a new version before it is published: read the current version of its key, and compare."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from recsys.errors import ArtifactDamaged, KeyNotFound
+from recsys.model import artifact
+from recsys.objects import layout
+from recsys.objects.store import ObjectStore
+from recsys.registry.records import Assessment
+from recsys.registry.registry import Registry
+from recsys_train.build import BuiltVersion
+from recsys_train.comparison import compare
+
+_logger: Final = logging.getLogger("recsys.train")
+
+
+def assess(built: BuiltVersion, key_id: str, store: ObjectStore, registry: Registry, *, may_hold: bool) -> Assessment:
+    """Compare a new version with the current version of its key.
+
+    Parameters
+    ----------
+    built
+        The new version.
+    key_id
+        Id of its key.
+    store, registry
+        Where the current version is kept.
+    may_hold
+        Whether the result may hold the new version. If not, it has the comparison only.
+
+    Returns
+    -------
+    Assessment
+        Without a comparison if the key has no version yet or does not exist, or if the current version cannot be read:
+        then any version is an improvement.
+    """
+    try:
+        key = registry.get_key(key_id)
+    except KeyNotFound:
+        return Assessment(None)
+    name = key.current_version
+    if name is None:
+        return Assessment(None)
+    metrics = next((each.metrics for each in registry.list_versions(key_id) if each.version == name), {})
+    prefix = layout.model_prefix(key_id, name)
+    try:
+        current = artifact.read_model(
+            lambda file: store.read(prefix + file), manifest_sha256=key.current_manifest_sha256
+        )
+    except ArtifactDamaged as error:
+        _logger.warning("Version %s cannot be compared with: %s", name, error.detail)
+        return Assessment(name)
+    figures, reasons = compare(built.interactions, built.test, built.metrics, current, metrics)
+    return Assessment(name, figures, reasons if may_hold else [])

@@ -1,0 +1,227 @@
+"""Compare a new version with the current one, to keep a bad file from replacing a good model.
+
+Every rule is one-sided and leaves room for noise: an honest retraining on newer data must not be held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import scipy.special
+from numpy.typing import NDArray
+
+from recsys.model.neumf import Floats
+from recsys.model.recommender import ServingModel
+from recsys_train.data.interactions import Interactions
+from recsys_train.fitting.evaluation import HeldOutTest, ScoreUsers, evaluate
+from recsys_train.fitting.scoring import score_histories
+
+MAX_LOST_SHARE: Final = 0.5
+"""Share of the current version's users, or items, that a new version may lose."""
+MIN_COMPARED_USERS: Final = 20
+"""With fewer users, the rankings of two versions are not compared."""
+TOLERATED_DROP: Final = 0.1
+"""Relative drop of NDCG@20 that never holds a version. The current network was also trained on the last interactions of
+users whom it is not compared on. The measured network has not seen them; the margin makes up for that. Not tuned."""
+SIGNIFICANCE: Final = 0.005
+"""Probability of holding an equally good version because of noise: half a version in 100 daily retrainings."""
+
+Reason = dict[str, str]
+"""Why a version is held: `code` and `text`."""
+
+
+class SameUsers(NamedTuple):
+    """NDCG@20 per user of both versions on the same held-out pairs, (n_users,) each."""
+
+    new: NDArray[np.float64]
+    current: NDArray[np.float64]
+
+
+def compare(
+    interactions: Interactions,
+    test: HeldOutTest,
+    metrics: dict[str, Any],
+    current: ServingModel,
+    current_metrics: dict[str, Any],
+) -> tuple[dict[str, Any], list[Reason]]:
+    """Compare a new version with the current one of its key.
+
+    Parameters
+    ----------
+    interactions
+        The data of the new version.
+    test, metrics
+        How the new version was measured, and its `metrics.json`.
+    current, current_metrics
+        The current version, and its metrics in the registry.
+
+    Returns
+    -------
+    figures : dict
+        `current` and `new`, each with counts and metrics, for the job.
+    reasons : list of Reason
+        Why the new version should not become current; empty if it may.
+    """
+    same_users = rank_same_users(interactions, test, current)
+    figures = {
+        "current": _figures(current.users, current.items, current_metrics) | {"version": current.version},
+        "new": _figures(interactions.user_ids, interactions.item_ids, metrics)
+        | {
+            "users_kept": _n_kept(current.users, interactions.user_ids),
+            "items_kept": _n_kept(current.items, interactions.item_ids),
+        },
+    }
+    for name, gains in (("current", same_users.current), ("new", same_users.new)):
+        mean = round(float(gains.mean()), 6) if len(gains) else None
+        figures[name] |= {"compared_users": len(gains), "compared_ndcg_at_20": mean}
+    return figures, [*_losses(figures), *_quality(metrics, current_metrics), *_ranking(same_users)]
+
+
+def rank_same_users(interactions: Interactions, test: HeldOutTest, current: ServingModel) -> SameUsers:
+    """Rank the same held-out items with the new and the current network, among the items that both know.
+
+    Both networks get the same history, that of the new data. A user is left out if the current version was trained on
+    the held-out pair, does not know the item, or knows nothing of the history: a comparison would favour one side.
+    """
+    current_index = {item_id: index for index, item_id in enumerate(current.items)}
+    index = np.array([current_index.get(item_id, -1) for item_id in interactions.item_ids], dtype=np.int64)
+    starts, items = test.train.items_by_user()
+    histories = [index[items[begin:end]] for begin, end in pairwise(starts.tolist())]
+    held_out = test.held_out
+    is_compared = np.array(
+        [
+            index[item] >= 0
+            and bool((histories[user] >= 0).any())
+            and not _was_seen(current, interactions.user_ids[user], int(index[item]))
+            for user, item in zip(held_out.users.tolist(), held_out.items.tolist(), strict=True)
+        ],
+        dtype=np.bool_,
+    )
+    compared = held_out[is_compared]
+    new = evaluate(_among_common(test.score_users, index), test.train, compared, seed=0)
+    old = evaluate(_current_scores(current, histories, index), test.train, compared, seed=0)
+    return SameUsers(new.gains(), old.gains())
+
+
+def ranks_significantly_worse(same_users: SameUsers) -> bool:
+    """Return whether the new version ranks more than `TOLERATED_DROP` worse, by a one-sided paired t-test.
+
+    Examples
+    --------
+    >>> good, bad = np.tile([1.0, 0.5, 0.0, 0.6], 10), np.tile([0.3, 0.0, 0.0, 0.1], 10)
+    >>> ranks_significantly_worse(SameUsers(new=bad, current=good))
+    True
+    >>> ranks_significantly_worse(SameUsers(new=0.95 * good, current=good))
+    False
+    """
+    n_users = len(same_users.new)
+    if n_users < MIN_COMPARED_USERS:
+        return False
+    differences = same_users.new - (1 - TOLERATED_DROP) * same_users.current
+    error = differences.std(ddof=1) / np.sqrt(n_users)
+    if error == 0:
+        return bool(differences.mean() < 0)
+    return bool(scipy.special.stdtr(n_users - 1, differences.mean() / error) < SIGNIFICANCE)
+
+
+def _losses(figures: dict[str, Any]) -> list[Reason]:
+    reasons = []
+    for noun in ("users", "items"):
+        before, kept = figures["current"][noun], figures["new"][f"{noun}_kept"]
+        if kept < (1 - MAX_LOST_SHARE) * before:
+            reasons.append(
+                _reason(
+                    f"loses-{noun}",
+                    f"The file has {kept:,} of the {before:,} {noun} of the current version. Send the complete "
+                    f"history, and check that the {noun[:-1]} ids are written as before.",
+                )
+            )
+    return reasons
+
+
+def _quality(metrics: dict[str, Any], current_metrics: dict[str, Any]) -> list[Reason]:
+    new, current = _lift(metrics), _lift(current_metrics)
+    if new is None:
+        return []
+    if new[1] < 1 and not (current and current[1] < 1):
+        return [
+            _reason(
+                "worse-than-popularity",
+                f"The version ranks worse than plain popularity: its lift is between {new[0]} and {new[1]}. "
+                "Check that each row has the user and the item of one interaction.",
+            )
+        ]
+    if current and current[0] > 1 and new[0] <= 1 and new[1] < current[0]:
+        return [
+            _reason(
+                "no-better-than-popularity",
+                f"The version ranks no better than plain popularity: its lift is between {new[0]} and {new[1]}, that "
+                f"of the current version between {current[0]} and {current[1]}. Check that each row has the user and "
+                "the item of one interaction.",
+            )
+        ]
+    return []
+
+
+def _lift(metrics: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the 95% interval of the lift over popularity; None if it is not known."""
+    interval = metrics.get("lift_interval_95")
+    return (interval[0], interval[1]) if interval else None
+
+
+def _ranking(same_users: SameUsers) -> list[Reason]:
+    if not ranks_significantly_worse(same_users):
+        return []
+    new, current = same_users.new.mean(), same_users.current.mean()
+    return [
+        _reason(
+            "worse-than-current",
+            f"On the same {len(same_users.new):,} held-out interactions, the version reaches an NDCG@20 of {new:.4f}, "
+            f"the current version {current:.4f}. Check that the file is complete.",
+        )
+    ]
+
+
+def _reason(code: str, text: str) -> Reason:
+    return {"code": code, "text": text}
+
+
+def _figures(users: Sequence[str], items: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "users": len(users),
+        "items": len(items),
+        "ndcg_at_20": metrics.get("quality", {}).get("ndcg_at_20"),
+        "lift_over_popularity": metrics.get("lift_over_popularity"),
+        "lift_interval_95": metrics.get("lift_interval_95"),
+    }
+
+
+def _n_kept(current: Sequence[str], new: Sequence[str]) -> int:
+    known = set(new)
+    return sum(each in known for each in current)
+
+
+def _was_seen(current: ServingModel, user_id: str, item_index: int) -> bool:
+    row = current.users.find(user_id)
+    return row is not None and bool((current.seen(row) == item_index).any())
+
+
+def _among_common(score_users: ScoreUsers, index: NDArray[np.int64]) -> ScoreUsers:
+    """Rank the items that the current version does not know last."""
+    return lambda users: np.where(index >= 0, score_users(users), np.float32(-np.inf))
+
+
+def _current_scores(current: ServingModel, histories: list[NDArray[np.int64]], index: NDArray[np.int64]) -> ScoreUsers:
+    """Return the current network's scoring function over the new items, of which it ranks unknown ones last."""
+
+    def score_users(users: NDArray[np.integer]) -> Floats:
+        known = [histories[user][histories[user] >= 0].astype(np.int32) for user in users.tolist()]
+        logits = score_histories(current.network, known)
+        scores = np.full((len(users), len(index)), -np.inf, dtype=np.float32)
+        scores[:, index >= 0] = logits[:, index[index >= 0]]
+        return scores
+
+    return score_users

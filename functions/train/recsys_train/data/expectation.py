@@ -1,0 +1,77 @@
+"""What quality to expect of a model, from the number of users whose held-out items can be ranked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+NDCG_DEVIATION: Final = 0.33
+"""Standard deviation of NDCG@20 over users, as `python -m tests.benchmarks.retraining` prints it for Online Retail."""
+TEST_SHARE: Final = 0.5
+"""Share of the users with two or more interactions who measure the quality; the others choose the recipe."""
+IMPRECISE: Final = 0.05
+"""Half-width of an interval that leaves open whether the model is better than popularity. On Online Retail, popularity
+reaches an NDCG@20 of 0.05 and the model 0.2."""
+_NORMAL_95: Final = 1.96
+_FEW_PER_USER: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about a file that its owner should know: a stable code, and a sentence."""
+
+    code: str
+    text: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the remark as a dict of `code` and `text`."""
+        return {"code": self.code, "text": self.text}
+
+
+def expected_precision(n_users: int) -> float:
+    """Return the half-width of the 95% interval of NDCG@20, if `n_users` users have two or more interactions.
+
+    Examples
+    --------
+    >>> round(expected_precision(2000), 3), expected_precision(0)
+    (0.02, 1.0)
+    """
+    return min(1.0, _NORMAL_95 * NDCG_DEVIATION / math.sqrt(TEST_SHARE * n_users)) if n_users else 1.0
+
+
+def expected_quality(n_users: int, per_user: float) -> list[Remark]:
+    """Return what quality to expect, and what would improve it.
+
+    Parameters
+    ----------
+    n_users
+        Users with two or more interactions.
+    per_user
+        Interactions per user, the mean over all users.
+
+    Examples
+    --------
+    >>> [remark.code for remark in expected_quality(1000, per_user=8.0)]
+    ['expect-measured']
+    >>> [remark.code for remark in expected_quality(20, per_user=1.5)]
+    ['expect-popularity', 'longer-period']
+    """
+    half_width = expected_precision(n_users)
+    basis = f"Users with two or more interactions: {n_users:,}; interactions per user: {per_user:.1f}."
+    if half_width <= IMPRECISE:
+        found = Remark("expect-measured", f"{basis} The NDCG@20 of the model will be known to ±{half_width:.2f}.")
+    else:
+        text = (
+            f"{basis} That is too few to tell the model from popularity: expect recommendations close to the most "
+            f"popular items, and an NDCG@20 that is uncertain by ±{half_width:.2f}."
+        )
+        found = Remark("expect-popularity", text)
+    if half_width <= IMPRECISE and per_user >= _FEW_PER_USER:
+        return [found]
+    needed = math.ceil((_NORMAL_95 * NDCG_DEVIATION / IMPRECISE) ** 2 / TEST_SHARE)
+    text = (
+        f"Send a longer period: from about {needed:,} users with two or more interactions, and {_FEW_PER_USER} per "
+        "user, personal recommendations can be expected to differ from popularity measurably."
+    )
+    return [found, Remark("longer-period", text)]

@@ -1,0 +1,53 @@
+"""Read an uploaded file within the limits of the settings: for a training, and for a validation, which ends there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import BinaryIO
+
+from recsys.file_options import FileOptions
+from recsys.settings import Settings
+from recsys_train.data.interactions import Interactions
+from recsys_train.data.reader import read_interactions
+from recsys_train.data.report import DataReport
+
+
+def read_upload(
+    open_source: Callable[[], BinaryIO],
+    settings: Settings,
+    *,
+    options: FileOptions | None = None,
+    time_left_s: Callable[[], float] = lambda: math.inf,
+) -> tuple[Interactions, DataReport]:
+    """Open a file and read its interactions.
+
+    Parameters
+    ----------
+    open_source
+        Opens the CSV or Parquet file, which is closed again.
+    settings
+        The limits of the decompressed size and of the time for reading.
+    options
+        How to read the file. What is not declared is detected.
+    time_left_s
+        Returns the seconds until the process is terminated from outside.
+
+    Returns
+    -------
+    interactions : Interactions
+    report : DataReport
+        See `read_interactions`.
+
+    Raises
+    ------
+    InvalidData
+        The file cannot be trained on.
+    """
+    with open_source() as stream:
+        return read_interactions(
+            stream,
+            max_unpacked_bytes=settings.max_unpacked_bytes,
+            options=options,
+            timeout_s=min(settings.read_budget_s, time_left_s()),
+        )
