@@ -68,11 +68,8 @@ def create_app(
     guarded = [Depends(reject_upload_without_space)]
     app = FastAPI(title="recsys", openapi_url=None, docs_url=None, redoc_url=None)
     process = metrics.process if metrics else ProcessMetrics(CollectorRegistry())
-    problems.install(
-        app,
-        on_request_end=process.record_request,
-        origins=parse_origins(settings.cors_origins),
-    )
+    origins = parse_origins(settings.cors_origins)
+    problems.install(app, on_request_end=process.record_request, origins=origins)
     buckets = MemoryBuckets()
     api_router = recsys_api.app.create_router(
         registry,
