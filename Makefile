@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: setup run test test-fast coverage check format bench bench-train bench-serve locks sizes openapi docs-assets clean
+.PHONY: setup run test test-fast coverage check format bench bench-train bench-serve locks sizes openapi docs-assets console-assets clean
 
 setup: $(VENV)/.installed
 
@@ -78,6 +78,10 @@ $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed
 # Needs npm. The script pins the versions, and the copied files are committed.
 docs-assets: setup
 	$(BIN)/python infra/deployment/docs_assets.py
+
+# Needs npm. Run it after each change in functions/api/console, and commit what it writes.
+console-assets: setup
+	$(BIN)/python infra/deployment/console_assets.py
 
 openapi: setup
 	$(BIN)/python -m recsys_local.openapi

@@ -22,6 +22,8 @@ _logger: Final = logging.getLogger("recsys.service")
 REGISTRY_FILE: Final = "registry.sqlite3"
 SAMPLE_FILE: Final = "sample.json"
 """The bundled sample's job id and API key, readable by its owner only."""
+SIGN_IN_FILE: Final = "sign-in.json"
+"""The unused sign-in link to the console, readable by its owner only."""
 _LOCK_FILE: Final = "service.lock"
 
 
@@ -175,3 +177,13 @@ def _write_owner(lock: IO[str], data_dir: Path) -> None:
         raise DataDirUnusable(
             f"{data_dir} cannot be written: {error.strerror}.", hint="Free some disk space, then start again."
         ) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file by one that only its owner can read."""
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)

@@ -26,6 +26,7 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.jobs import FindPosition
 from recsys_api.routes.service import ReadinessCheck
+from recsys_local.console import SignInLinks, create_sign_in_router
 from recsys_local.metrics.exposition import create_metrics_router
 from recsys_local.metrics.process_metrics import ProcessMetrics
 from recsys_local.metrics.service_metrics import ServiceMetrics
@@ -42,6 +43,7 @@ def create_app(
     check_space: ReadinessCheck = lambda: None,
     find_position: FindPosition = lambda _job_id: None,
     metrics: ServiceMetrics | None = None,
+    sign_in_links: SignInLinks | None = None,
 ) -> FastAPI:
     """Return the app that serves every route of the local service.
 
@@ -59,6 +61,8 @@ def create_app(
         Returns the position of a job in the queue.
     metrics
         Metrics that requests change, and that `GET /metrics` returns if they are a route.
+    sign_in_links
+        Links that sign in to the console. Default: there is no route for them.
     """
 
     async def reject_upload_without_space(request: Request) -> None:
@@ -87,6 +91,7 @@ def create_app(
     if metrics and metrics.is_route:
         app.include_router(create_metrics_router(metrics.registry))
     app.include_router(_create_upload_router(registry, store, settings), dependencies=guarded)
+    app.include_router(create_sign_in_router(sign_in_links))
     return app
 
 

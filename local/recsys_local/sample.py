@@ -8,7 +8,6 @@ import hashlib
 import importlib.resources
 import io
 import json
-import os
 import threading
 import time
 from dataclasses import dataclass
@@ -29,11 +28,13 @@ from recsys.registry.records import Job, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.training import NewFile, Training
-from recsys_local.adapters import SAMPLE_FILE
+from recsys_local.adapters import SAMPLE_FILE, SIGN_IN_FILE, write_private
+from recsys_local.console import SignIn, SignInLinks
 
 SAMPLE: Final = importlib.resources.files("recsys_local") / "sample"
 POLL_S: Final = 0.5
 SHOWN_ITEMS: Final = 8
+EXAMPLE_USER: Final = "17850"  # the first customer of the file, also in the examples of the documentation
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class SampleRun:
     store, registry, settings
         Those of the running service. The sample is submitted in the same way as an upload with `POST /v1/train`.
     base_url
-        Address of the service, for the printed commands.
+        Address of the service, for the printed commands and the link to the console.
     """
 
     store: ObjectStore
@@ -65,6 +66,7 @@ class SampleRun:
         if submitted is None:
             submitted = self._submit()
         try:
+            self._print_link(submitted)
             job = self._wait(submitted.job_id)
             if job.state is JobState.SUCCEEDED:
                 self._show(job, submitted.api_key)
@@ -88,12 +90,7 @@ class SampleRun:
         return None if job.state.is_final and job.state is not JobState.SUCCEEDED else submitted
 
     def _write_marker(self, submitted: _Submitted) -> None:
-        temporary = self._marker.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"job_id": submitted.job_id, "api_key": submitted.api_key}, file)
-        temporary.replace(self._marker)
+        write_private(self._marker, json.dumps({"job_id": submitted.job_id, "api_key": submitted.api_key}))
 
     def _submit(self) -> _Submitted:
         content = (SAMPLE / "online_retail.csv.gz").read_bytes()
@@ -104,6 +101,13 @@ class SampleRun:
         print("Training on the bundled sample, Online Retail (397,924 purchases). This takes about a minute.")
         print(f"API key of the sample: {submitted.api_key} (also in {self._marker})", flush=True)
         return submitted
+
+    def _print_link(self, submitted: _Submitted) -> None:
+        """Print a link that opens the console with the sample's key, unless the key is no longer valid."""
+        if self._is_valid(self.registry.get_job(submitted.job_id).key_id, submitted.api_key):
+            links = SignInLinks(self.settings.data_dir / SIGN_IN_FILE, self.base_url)
+            link = links.create(SignIn(api_key=submitted.api_key, job_id=submitted.job_id, user_id=EXAMPLE_USER))
+            print(f"Open the sample in the console (the link works once): {link}", flush=True)
 
     def _wait(self, job_id: str) -> Job:
         """Wait until the job is in a final state, and return it. The worker shows the progress in the meantime."""

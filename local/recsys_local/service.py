@@ -12,9 +12,10 @@ from recsys.errors import Unavailable
 from recsys.objects.layout import INBOX
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import InvalidSetting, Settings
-from recsys_local.adapters import lock_data_dir, open_locked_store, open_registry
+from recsys_local.adapters import SIGN_IN_FILE, lock_data_dir, open_locked_store, open_registry
 from recsys_local.app import answer_on_shutdown, create_app
 from recsys_local.connections import ConnectionLimits, create_server, listen, serve, url_of
+from recsys_local.console import SignInLinks
 from recsys_local.metrics.service_metrics import MetricsAddress, ServiceMetrics
 from recsys_local.metrics.state_metrics import ServiceState
 from recsys_local.queue_file import QueueFile
@@ -65,7 +66,6 @@ def run_service(
         registry = open_registry(data_dir, audit_days=settings.audit_days)
         worker = WorkerProcess(data_dir, hung_after_s=max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S))
         check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)
-        checks = (DataDirCheck.of(data_dir), check_space, WorkerCheck(lambda: worker.silent_s))
         queue_file = QueueFile(data_dir)
         state = ServiceState(
             registry, queue_file, data_dir, lambda: worker.silent_s, lambda: len(server.server_state.connections)
@@ -75,10 +75,11 @@ def run_service(
             registry,
             store,
             settings,
-            readiness_checks=checks,
+            readiness_checks=(DataDirCheck.of(data_dir), check_space, WorkerCheck(lambda: worker.silent_s)),
             check_space=check_space,
             find_position=queue_file.position_of,
             metrics=metrics,
+            sign_in_links=SignInLinks(data_dir / SIGN_IN_FILE, base_url),
         )
         server = create_server(answer_on_shutdown(app), limits, trusted_proxies=settings.trusted_proxies)
         _print_addresses(base_url, data_dir)
@@ -105,6 +106,7 @@ def _print_addresses(base_url: str, data_dir: Path) -> None:
         "Press Ctrl-C to stop it.",
         flush=True,
     )
+    print(f"Open {base_url}/console in a browser to train and to try recommendations.")
     print(f"Copy a CSV into {data_dir / INBOX}/ to train on it.", flush=True)
 
 

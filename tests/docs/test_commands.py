@@ -201,7 +201,13 @@ def lines_not_printed(shown: str, printed: str) -> list[str]:
 
 
 def _without_values(line: str) -> str:
-    for pattern, name in ((r"rk_\w+", "KEY"), (r"job \w+…", "JOB"), (r"\d[\d.,]*", "N"), (r"\s+", " ")):
+    for pattern, name in (
+        (r"rk_\w+", "KEY"),
+        (r"ct_[\w-]+", "TOKEN"),
+        (r"job \w+…", "JOB"),
+        (r"\d[\d.,]*", "N"),
+        (r"\s+", " "),
+    ):
         line = re.sub(pattern, name, line)
     return line.strip()
 

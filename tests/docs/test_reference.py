@@ -25,9 +25,17 @@ from recsys_train.data.report import DataReport
 from recsys_train.fitting.evaluation import Quality
 from tests.docs.pages import DOCS, PAGES, REFERENCE, ROOT, SHELL_BLOCKS, code_spans, name_of, prose, table_rows
 
-OUTSIDE_OPENAPI = {"GET /docs", "GET /metrics", "GET /openapi.json", "GET /redoc"}
-EXAMPLES = {"RECSYS_API_KEY", "RECSYS_URL", "RECSYS_QUEUE_URL"}
-"""Variables that examples set for themselves."""
+OUTSIDE_OPENAPI = {
+    "GET /",
+    "GET /console",
+    "GET /docs",
+    "GET /metrics",
+    "GET /openapi.json",
+    "GET /redoc",
+    "POST /local/sign-in",
+}
+EXAMPLES = {"RECSYS_API_KEY", "RECSYS_URL", "RECSYS_QUEUE_URL", "RECSYS_SCREENSHOTS"}
+"""Variables that examples and tests set for themselves."""
 SOURCES = [path for folder in ("functions", "layers", "local") for path in (ROOT / folder).rglob("*.py")]
 UNITS = {"": 1, " MiB": 2**20, " GiB": 2**30}
 

@@ -175,6 +175,8 @@ def cases(shop: Mapping[str, Any], claim_token: str) -> Iterator[Case]:
     yield Case("GET /health/ready", "GET", "/health/ready")
     yield Case("GET /openapi.json", "GET", "/openapi.json")
     yield Case("GET /docs", "GET", "/docs")
+    yield Case("GET /console", "GET", "/console")
+    yield Case("[a browser at /]", "GET", "/", {"headers": {"accept": "text/html"}})
     yield Case("GET /v1/jobs/{job_id}", "GET", f"/v1/jobs/{shop['job_id']}", {"headers": key})
     query = {"json": {"user_id": "u1", "n": 3}, "headers": key}
     yield Case("POST /v1/recommendations", "POST", "/v1/recommendations", query)
@@ -245,6 +247,8 @@ EXPECTED: Final = {
     "GET /health/ready": "200",
     "GET /openapi.json": "200",
     "GET /docs": "200",
+    "GET /console": "200",
+    "[a browser at /]": "303",
     "GET /v1/jobs/{job_id}": "200",
     "POST /v1/recommendations": "200",
     "POST /v1/recommendations/batch": "200",

@@ -15,6 +15,7 @@ from deployment.requirements import requirements
 from tests.infra.stack import ROOT
 
 LOCKS: Final = sorted((ROOT / "locks").glob("*.txt"))
+NPM_FOLDERS: Final = (ROOT / "locks", ROOT / "functions" / "api" / "console")
 DEPLOYED: Final = {"api": ["api"], "recommend": ["recommend"], "train": ["train"]}
 ON_LAMBDA: Final = {"python_version": "3.13", "python_full_version": "3.13.0", "sys_platform": "linux", "extra": ""} | {
     "platform_system": "Linux",
@@ -33,7 +34,9 @@ def test_every_requirement_is_pinned_and_hashed(lock: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "lock", [*LOCKS, ROOT / "locks/package.json", ROOT / "locks/package-lock.json"], ids=lambda lock: lock.name
+    "lock",
+    [*LOCKS, *(folder / name for folder in NPM_FOLDERS for name in ("package.json", "package-lock.json"))],
+    ids=lambda lock: lock.relative_to(ROOT).as_posix(),
 )
 def test_no_lock_contains_a_registry_or_a_local_path(lock: Path) -> None:
     text = lock.read_text("utf-8")
@@ -42,10 +45,13 @@ def test_no_lock_contains_a_registry_or_a_local_path(lock: Path) -> None:
     assert not re.search(r"registry\.|pypi\.|pythonhosted|\"resolved\"", text)
 
 
-def test_every_npm_package_has_a_digest() -> None:
-    lock = json.loads((ROOT / "locks/package-lock.json").read_text("utf-8"))
+@pytest.mark.parametrize("folder", NPM_FOLDERS, ids=lambda folder: folder.name)
+def test_every_npm_package_has_a_digest(folder: Path) -> None:
+    lock = json.loads((folder / "package-lock.json").read_text("utf-8"))
     packages = {name: entry for name, entry in lock["packages"].items() if name}
-    assert "node_modules/osls" in packages
+    described = json.loads((folder / "package.json").read_text("utf-8"))
+    direct = described.get("dependencies", {}) | described["devDependencies"]
+    assert {name: packages[f"node_modules/{name}"]["version"] for name in direct} == direct  # exact versions
     assert [name for name, entry in packages.items() if not entry["integrity"].startswith("sha512-")] == []
 
 

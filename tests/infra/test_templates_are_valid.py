@@ -30,6 +30,7 @@ ROUTES: Final = {
     "GET /health/ready",
     "GET /openapi.json",
     "GET /docs",
+    "GET /console",
     "$default",
 }
 

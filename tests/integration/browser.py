@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 _EXECUTABLES = ("chromium", "chromium-headless-shell")
+_AXE = Path(__file__).with_name("axe") / "axe.min.js.gz"
 _OPTIONS = [
     # No name is resolved, so nothing but this machine's addresses can be reached.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -89,3 +92,12 @@ def served_page(html: bytes | bytearray) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def accessibility_findings(page: Page) -> list[str]:
+    """Return the serious and critical findings of axe on the page as it is shown now."""
+    page.evaluate(gzip.decompress(_AXE.read_bytes()).decode())
+    findings = page.evaluate(
+        "async () => (await axe.run()).violations.map(({impact, id, nodes}) => ({impact, id, html: nodes[0].html}))"
+    )
+    return [f"{each['id']}: {each['html']}" for each in findings if each["impact"] in ("serious", "critical")]

@@ -36,6 +36,8 @@ def test_a_finished_job_has_its_report_and_metrics(backend: Backend) -> None:
     assert (job.report["lines"], job.report["bad_lines"], job.report["users"], job.report["items"]) == (433, 1, 8, 6)
     assert job.metrics is not None
     assert {"quality", "popularity_baseline", "training"} <= set(job.metrics)
+    curve = job.metrics["training"]["curve"]
+    assert [point["epoch"] for point in curve] == list(range(1, len(curve) + 1)) != []
     assert [version.metrics for version in backend.registry.list_versions(key_id)] == [job.metrics]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deployment.docs_assets import PACKAGES
-from recsys_api.static_files import ASSET_NAMES
+from recsys_api.static_files import DOCS_ASSETS
 from tests.unit.http_fakes import Service, assert_problem
 
 STATIC = files("recsys_api").joinpath("static")
@@ -86,7 +86,7 @@ def test_committed_assets_are_those_that_were_recorded() -> None:
     recorded = json.loads(STATIC.joinpath("assets.json").read_text("utf-8"))
 
     assert {entry["package"] for entry in recorded.values()} == set(PACKAGES)
-    assert set(recorded) == {name for name in ASSET_NAMES if STATIC.joinpath(f"{name}.gz").is_file()}
+    assert set(recorded) == {name for name in DOCS_ASSETS if STATIC.joinpath(f"{name}.gz").is_file()}
     for name, entry in recorded.items():
         stored = STATIC.joinpath(f"{name}.gz").read_bytes()
         assert len(stored) < 2_000_000

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import stat
 from dataclasses import replace
 from importlib import metadata
@@ -28,6 +29,7 @@ from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_local.adapters import SAMPLE_FILE, lock_data_dir
 from recsys_local.cli import app, exit_on_error
+from recsys_local.console import SignInLinks
 from recsys_local.offline import OutputNotWritable, check_writable, read_user_ids, write_recommendations
 from recsys_local.progress import TrainingProgress
 from recsys_local.sample import SampleRun
@@ -346,7 +348,8 @@ def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SampleRun:
     """Return a sample run that does not wait for its training, because no worker is running."""
     monkeypatch.setattr(SampleRun, "_wait", lambda self, job_id: self.registry.get_job(job_id))
     settings = Settings(data_dir=tmp_path)
-    return SampleRun(FileObjectStore(tmp_path), SqliteRegistry(tmp_path / "registry.sqlite3"), settings, "http://here")
+    registry = SqliteRegistry(tmp_path / "registry.sqlite3")
+    return SampleRun(FileObjectStore(tmp_path), registry, settings, "http://here")
 
 
 def uploads(sample: SampleRun) -> list[str]:
@@ -410,6 +413,18 @@ def test_every_start_prints_recommendations_and_commands_with_the_key(
         assert f"-H 'X-API-Key: {api_key}'" in printed
 
 
+def test_every_start_prints_a_link_that_signs_in_to_the_console(
+    trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marker = json.loads((trained_sample.settings.data_dir / SAMPLE_FILE).read_text())
+    trained_sample.run()
+    token = re.findall(r"http://here/console#sign-in=(\S+)", capsys.readouterr().out)[-1]
+
+    signed_in = SignInLinks(trained_sample.settings.data_dir / "sign-in.json", "http://here").redeem(token)
+
+    assert (signed_in.api_key, signed_in.job_id) == (marker["api_key"], marker["job_id"])
+
+
 def test_key_that_was_rotated_is_not_printed(trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]) -> None:
     api_key = ApiKey.parse(json.loads((trained_sample.settings.data_dir / SAMPLE_FILE).read_text())["api_key"])
     trained_sample.registry.rotate_key(api_key.key_id, ApiKey.mint(api_key.key_id).sha256(), overlap_s=0)
@@ -418,6 +433,7 @@ def test_key_that_was_rotated_is_not_printed(trained_sample: SampleRun, capsys: 
     printed = capsys.readouterr().out
     assert str(api_key) not in printed
     assert "rotated or revoked" in printed
+    assert "#sign-in=" not in printed
 
 
 def test_deleted_sample_model_prints_a_message(trained_sample: SampleRun, capsys: pytest.CaptureFixture[str]) -> None:

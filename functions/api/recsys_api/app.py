@@ -22,6 +22,7 @@ from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
 from recsys_api.jobs import FindPosition
 from recsys_api.routes.audit import create_audit_router
+from recsys_api.routes.console import create_console_router
 from recsys_api.routes.docs import create_docs_router
 from recsys_api.routes.keys import create_key_router
 from recsys_api.routes.models import create_model_router
@@ -122,6 +123,7 @@ def create_router(
         create_usage_router(registry, store, limits, required_key=key),
         create_service_router(registry, store, readiness_checks),
         create_docs_router(),
+        create_console_router(store),
     ):
         router.include_router(part)
     return router

@@ -1,14 +1,14 @@
-"""The files of the API documentation: pages, and the assets of Swagger UI and ReDoc, stored in `static/`.
+"""The files that browsers load, stored in `static/`: the console, and the API documentation with its assets.
 
-The assets are stored compressed, and `infra/deployment/docs_assets.py` writes them. Serving them from the package makes
-the documentation work without access to the internet.
+Large assets are stored compressed. `infra/deployment/docs_assets.py` writes those of Swagger UI and ReDoc, and
+`infra/deployment/console_assets.py` those of the console. Serving them from the package makes both work without access
+to the internet.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,14 +18,26 @@ from typing import Final
 
 SWAGGER_UI: Final = "swagger-ui.html"
 REDOC: Final = "redoc.html"
-ASSET_NAMES: Final = (
+CONSOLE: Final = "console.html"
+DOCS_ASSETS: Final = (
     "swagger-ui-bundle.js",
     "swagger-ui.css",
     "redoc.standalone.js",
     "start-swagger-ui.js",
     "page.css",
 )
-_MEDIA_TYPES: Final[Mapping[str, str]] = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
+CONSOLE_ASSETS: Final = ("console.js", "console.css", "console.svg")
+_FOLDERS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(DOCS_ASSETS, "docs/assets"),
+    **dict.fromkeys(CONSOLE_ASSETS, "console/assets"),
+}
+"""Path below which each asset is served."""
+_MEDIA_TYPES: Final[Mapping[str, str]] = {
+    "js": "text/javascript",
+    "css": "text/css",
+    "html": "text/html",
+    "svg": "image/svg+xml",
+}
 _VERSION_LENGTH: Final = 12
 
 
@@ -55,7 +67,7 @@ class StaticFile:
 
 @cache
 def asset(name: str) -> StaticFile:
-    """Return the static file with this name, which must be in `ASSET_NAMES`."""
+    """Return the static file with this name, which must be in `DOCS_ASSETS` or `CONSOLE_ASSETS`."""
     stored = _folder().joinpath(f"{name}.gz")
     media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
     if stored.is_file():
@@ -66,13 +78,14 @@ def asset(name: str) -> StaticFile:
 
 @cache
 def page(name: str) -> StaticFile:
-    """Return the HTML page `SWAGGER_UI` or `REDOC`. The URLs of its assets contain their versions.
+    """Return the HTML page `SWAGGER_UI`, `REDOC` or `CONSOLE`. The URLs of its assets contain their versions.
 
     The URLs are relative, so that they work behind any path prefix.
     """
     text = _folder().joinpath(name).read_text("utf-8")
-    for asset_name in ASSET_NAMES:
-        text = text.replace(f'"{asset_name}"', json.dumps(f"docs/assets/{asset(asset_name).version}/{asset_name}"))
+    for asset_name, folder in _FOLDERS.items():
+        if f'"{asset_name}"' in text:
+            text = text.replace(f'"{asset_name}"', f'"{folder}/{asset(asset_name).version}/{asset_name}"')
     return StaticFile(text.encode(), _MEDIA_TYPES["html"])
 
 

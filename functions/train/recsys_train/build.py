@@ -20,6 +20,7 @@ from recsys_train.data.report import DataReport
 from recsys_train.data.upload import read_upload
 from recsys_train.fitting.evaluation import HeldOutTest
 from recsys_train.fitting.fit import FitResult, OnProgress, fit
+from recsys_train.fitting.learning_curve import LearningCurve
 from recsys_train.fitting.recipe import Recipe
 from recsys_train.model.batches import final_histories
 from recsys_train.model.keras_export import save_keras, user_tables
@@ -105,19 +106,20 @@ def build_version(
     """
     on_progress(Progress("reading"))
     interactions, report = read_upload(open_source, settings, options=options, time_left_s=time_left_s)
-    recipe = Recipe()
+    recipe, curve = Recipe(), LearningCurve(on_progress)
     result = fit(
         interactions,
         recipe,
         seed=settings.seed,
         budget_s=min(settings.train_budget_s, _FITTING_SHARE * time_left_s()),
-        on_progress=on_progress,
+        on_progress=curve.report,
         has_times=report.has_timestamps,
     )
     on_progress(Progress("publishing"))
     if result.lift_interval is not None and result.lift_interval[1] < 1:
         report.add_warning("worse-than-popularity", _WORSE)
     metrics = describe_metrics(result, report, recipe=recipe, seed=settings.seed)
+    metrics["training"]["curve"] = curve.points
     folder.mkdir(parents=True, exist_ok=True)
     manifest_sha256 = write_version(folder, version, interactions, result, metrics)
     return BuiltVersion(manifest_sha256, metrics, report, interactions, result.test)

@@ -1,0 +1,54 @@
+"""Routes for the console, the web page that uses this API: the page, its assets, and the way there from `/`."""
+
+# No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
+from functools import cache
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+
+from recsys.objects.store import ObjectStore
+from recsys_api import static_files
+from recsys_api.routes.file_response import FOREVER, REVALIDATE, file_response
+from recsys_api.static_files import CONSOLE, CONSOLE_ASSETS
+
+# Neither inline scripts nor inline styles. Pictures of items are on the hosts of the shops, and large files are sent to
+# the object store. The key is in the page's memory, so scripts may not write HTML (Trusted Types).
+_POLICY: Final = (
+    "default-src 'self'; img-src 'self' https:; connect-src 'self'{upload_origin}; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+_PROBED_NAME: Final = "uploads/console"
+"""Name of an object that never exists; the form for it shows where files are uploaded to."""
+
+
+def create_console_router(store: ObjectStore) -> APIRouter:
+    """Create the router for `/console` and its assets, and for `/`, which sends browsers to the console."""
+    router = APIRouter(include_in_schema=False)
+
+    @cache
+    def policy() -> str:
+        url = urlsplit(store.upload_form(_PROBED_NAME, max_bytes=1, valid_s=1).url)
+        return _POLICY.format(upload_origin=f" {url.scheme}://{url.netloc}" if url.netloc else "")
+
+    @router.get("/")
+    async def root(request: Request) -> Response:
+        # Other clients get the same answer as on every other path without a route.
+        if "text/html" not in request.headers.get("accept", ""):
+            raise HTTPException(404)
+        # The target is relative, so that it works behind any path prefix.
+        return RedirectResponse("console", 303, headers={"Vary": "Accept"})
+
+    @router.get("/console")
+    def console(request: Request) -> Response:
+        return file_response(request, static_files.page(CONSOLE), cache_control=REVALIDATE, policy=policy())
+
+    @router.get("/console/assets/{version}/{name}")
+    async def asset(request: Request, version: str, name: str) -> Response:
+        if name not in CONSOLE_ASSETS or version != static_files.asset(name).version:
+            raise HTTPException(404)
+        return file_response(request, static_files.asset(name), cache_control=FOREVER)
+
+    return router

@@ -1,0 +1,50 @@
+"""The learning curve of a training run: loss and validation NDCG@20 of each epoch."""
+
+from __future__ import annotations
+
+import math
+
+from recsys.registry.records import Progress
+from recsys_train.fitting.fit import OnProgress
+
+
+class LearningCurve:
+    """Collects the learning curve from the progress of a training run, and passes the progress on.
+
+    The progress that is written to the registry is a sample, because epochs can be shorter than the interval between
+    two writes. The curve is complete.
+
+    Parameters
+    ----------
+    on_progress
+        Called with every progress report.
+
+    Examples
+    --------
+    >>> curve = LearningCurve(lambda progress: None)
+    >>> curve.report(Progress("fitting", 1, 3, 0.5, 0.25))
+    >>> curve.report(Progress("refitting", 1, 3, 0.4))
+    >>> curve.points
+    [{'epoch': 1, 'loss': 0.5, 'validation_ndcg': 0.25}]
+    """
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self.points: list[dict[str, float | None]] = []
+
+    def report(self, progress: Progress) -> None:
+        """Add the epoch that `progress` reports, if it is one of the phase `fitting`, and pass `progress` on."""
+        if progress.phase == "fitting" and progress.epoch is not None:
+            self.points.append(
+                {
+                    "epoch": progress.epoch,
+                    "loss": _rounded(progress.loss),
+                    "validation_ndcg": _rounded(progress.validation_ndcg),
+                }
+            )
+        self._on_progress(progress)
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return the value with six digits after the point, or None for one that JSON cannot contain."""
+    return round(value, 6) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,109 @@
+"""Sign-in links to the console: `recsys serve --sample` prints one, so that the browser shows the sample at once.
+
+A link contains a one-time token in its fragment, which browsers do not send to any server. The console exchanges it for
+the API key, which is therefore never part of an address.
+"""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of routes.
+import hmac
+import json
+from pathlib import Path
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from recsys.errors import Gone
+from recsys.keys.api_key import claim_token_sha256, new_claim_token
+from recsys_local.adapters import write_private
+
+_DIGEST: Final = "token_sha256"
+
+
+class SignInRequest(BaseModel):
+    """The token of a sign-in link."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    token: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class SignIn(BaseModel):
+    """An API key, the job that trains its model, and a user to try it with."""
+
+    api_key: str
+    job_id: str
+    user_id: str
+
+
+class SignInLinks:
+    """Creates and redeems sign-in links. A new link replaces the previous one.
+
+    The link is kept in a file, so that any process of the service can redeem it. The file contains a digest of the
+    token instead of the token.
+
+    Parameters
+    ----------
+    file
+        File of the unused link, which only its owner can read.
+    base_url
+        Address of the service.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> links = SignInLinks(Path(tempfile.mkdtemp()) / "sign-in.json", "http://127.0.0.1:8000")
+    >>> link = links.create(SignIn(api_key="rk_…", job_id="…", user_id="anna"))
+    >>> links.redeem(link.rpartition("=")[2]).user_id
+    'anna'
+    """
+
+    def __init__(self, file: Path, base_url: str) -> None:
+        self._file = file
+        self._base_url = base_url
+
+    def create(self, sign_in: SignIn) -> str:
+        """Return a new link, which signs in once."""
+        token = new_claim_token()
+        document = sign_in.model_dump() | {_DIGEST: claim_token_sha256(token)}
+        write_private(self._file, json.dumps(document))
+        return f"{self._base_url}/console#sign-in={token}"
+
+    def redeem(self, token: str) -> SignIn:
+        """Return what the link with this token signs in to, and make the link invalid.
+
+        Raises
+        ------
+        Gone
+            The link was used or replaced.
+        """
+        try:
+            document = json.loads(self._file.read_bytes())
+            is_valid = hmac.compare_digest(document.pop(_DIGEST), claim_token_sha256(token))
+            if is_valid:
+                self._file.unlink()  # fails for all but one of several requests at once
+        except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
+            is_valid = False  # there is no link, or its file is damaged
+        if not is_valid:
+            raise Gone(
+                "The sign-in link was used, or a newer one was printed.",
+                hint="Sign in with an API key. The key of the sample is printed at every start.",
+            )
+        return SignIn(**document)
+
+
+def create_sign_in_router(links: SignInLinks | None) -> APIRouter:
+    """Return the route `POST /local/sign-in`, which exchanges the token of a link for an API key.
+
+    Without `links`, the router has no route.
+    """
+    router = APIRouter()
+    if links is None:
+        return router
+
+    @router.post("/local/sign-in", include_in_schema=False)
+    def sign_in(request: SignInRequest, response: Response) -> SignIn:
+        response.headers["Cache-Control"] = "no-store"
+        return links.redeem(request.token)
+
+    return router
