@@ -31,7 +31,7 @@ from recsys_local.metrics.exposition import create_metrics_router
 from recsys_local.metrics.process_metrics import ProcessMetrics
 from recsys_local.metrics.service_metrics import ServiceMetrics
 
-_UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/validate", "/v1/uploads", "/local/uploads"})
+_UPLOAD_PATHS: Final = frozenset({"/v1/train", "/v1/validate", "/v1/uploads", "/v1/items", "/local/uploads"})
 
 
 def create_app(
@@ -66,7 +66,7 @@ def create_app(
     """
 
     async def reject_upload_without_space(request: Request) -> None:
-        if request.method == "POST" and request.url.path in _UPLOAD_PATHS:
+        if request.method in ("POST", "PUT", "PATCH") and request.url.path in _UPLOAD_PATHS:
             check_space()
 
     guarded = [Depends(reject_upload_without_space)]

@@ -238,21 +238,27 @@ def _check_digest(expected: BackupFile, copied: BackupFile) -> None:
 
 
 def _check_models(target: Path) -> None:
-    """Check that the backup contains every file of each version that its registry lists."""
+    """Check that the backup contains every file of each version and catalogue that its registry lists."""
     registry = SqliteRegistry(target / REGISTRY_FILE)
     try:
         for key in registry.list_keys():
             for model in registry.list_versions(key.key_id):
                 prefix = layout.model_prefix(key.key_id, model.version)
                 for name in (*artifact.LISTED_FILES, artifact.MANIFEST):
-                    if not (target / prefix / name).is_file():
-                        raise BackupDamaged(
-                            f"{prefix}{name} is missing, although the registry lists this version.",
-                            hint="Create the backup again. If the error persists, the file is missing from the data "
-                            "directory.",
-                        )
+                    _check_file(target, prefix + name)
+            if key.catalogue_version is not None:
+                prefix = layout.catalogue_prefix(key.key_id, key.catalogue_version)
+                _check_file(target, prefix + layout.CATALOGUE_FILE)
     finally:
         registry.close()
+
+
+def _check_file(target: Path, name: str) -> None:
+    if not (target / name).is_file():
+        raise BackupDamaged(
+            f"{name} is missing, although the registry lists this version.",
+            hint="Create the backup again. If the error persists, the file is missing from the data directory.",
+        )
 
 
 def _write_durably(path: Path, content: bytes) -> None:

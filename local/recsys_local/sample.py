@@ -18,8 +18,10 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.table import Table
 
+from recsys.clock import utc_now
 from recsys.errors import InvalidApiKey, JobNotFound, ObjectNotFound, RecsysError
 from recsys.keys.api_key import ApiKey
+from recsys.keys.base62 import job_id_of_request
 from recsys.model import artifact
 from recsys.model.recommender import ServingModel, recommend
 from recsys.objects import layout
@@ -27,11 +29,13 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.records import Job, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
+from recsys_api.catalogue import CatalogueUpdates, Mode
 from recsys_api.training import NewFile, Training
 from recsys_local.adapters import SAMPLE_FILE, SIGN_IN_FILE, write_private
 from recsys_local.console import SignIn, SignInLinks
 
 SAMPLE: Final = importlib.resources.files("recsys_local") / "sample"
+ITEMS_FILE: Final = "online_retail_items.csv"
 POLL_S: Final = 0.5
 SHOWN_ITEMS: Final = 8
 EXAMPLE_USER: Final = "17850"  # the first customer of the file, also in the examples of the documentation
@@ -67,6 +71,7 @@ class SampleRun:
             submitted = self._submit()
         try:
             self._print_link(submitted)
+            self._send_items(self.registry.get_job(submitted.job_id).key_id)
             job = self._wait(submitted.job_id)
             if job.state is JobState.SUCCEEDED:
                 self._show(job, submitted.api_key)
@@ -108,6 +113,16 @@ class SampleRun:
             links = SignInLinks(self.settings.data_dir / SIGN_IN_FILE, self.base_url)
             link = links.create(SignIn(api_key=submitted.api_key, job_id=submitted.job_id, user_id=EXAMPLE_USER))
             print(f"Open the sample in the console (the link works once): {link}", flush=True)
+
+    def _send_items(self, key_id: str) -> None:
+        """Send the sample's items as the catalogue of its key, unless the key has or had one."""
+        key = self.registry.get_key(key_id)
+        if key.catalogue_version or key.catalogue_data_timestamp or key.revoked_at:
+            return
+        content = (SAMPLE / ITEMS_FILE).read_bytes()
+        file = NewFile(io.BytesIO(content), hashlib.sha256(content).hexdigest(), gzipped=False)
+        updates = CatalogueUpdates(self.registry, self.store, self.settings, utc_now)
+        updates.accept(file, key=key, mode=Mode.REPLACE, job_id=job_id_of_request(key_id, ITEMS_FILE))
 
     def _wait(self, job_id: str) -> Job:
         """Wait until the job is in a final state, and return it. The worker shows the progress in the meantime."""
@@ -181,7 +196,7 @@ def _table(model: ServingModel, user_id: str) -> Table:
 
 @functools.cache
 def _titles() -> dict[str, str]:
-    rows = csv.DictReader((SAMPLE / "online_retail_items.csv").read_text(encoding="utf-8").splitlines())
+    rows = csv.DictReader((SAMPLE / ITEMS_FILE).read_text(encoding="utf-8").splitlines())
     return {row["item_id"]: row["title"].strip() for row in rows}
 
 
@@ -201,7 +216,7 @@ def commands_to_try(base_url: str, api_key: str, user_id: str, item_id: str) -> 
     user_id, item_id
         A user and an item of that model.
     """
-    body = json.dumps({"user_id": user_id, "n": 5})
+    body = json.dumps({"user_id": user_id, "n": 5, "fields": ["title"]})
     basket = json.dumps({"user_id": "new-customer", "recent_items": [item_id], "n": 5})
     json_type = "-H 'Content-Type: application/json'"
     return f"""

@@ -66,7 +66,7 @@ class ObjectWatcher:
         for info in settled:
             self._warn_if_ignored(info.name)
         sources = [info for info in settled if layout.parse_source(info.name) is not None]
-        return [_event(info) for info in sorted(sources, key=lambda info: (info.arrived_at, info.name))]
+        return [to_event(info) for info in sorted(sources, key=lambda info: (info.arrived_at, info.name))]
 
     def _new_uploads(self) -> list[ObjectInfo]:
         """List the new files in `uploads/`. The folder is not read if all its files are done and none was added since.
@@ -86,7 +86,12 @@ class ObjectWatcher:
         return found
 
     def _new_objects(self, prefix: str) -> list[ObjectInfo]:
-        return [info for info in self.store.list(prefix) if (info.name, info.version) not in self._done]
+        """List the objects that are not done; those for catalogues are found by `recsys_local.catalogue_worker`."""
+        return [
+            info
+            for info in self.store.list(prefix)
+            if (info.name, info.version) not in self._done and not info.name.startswith(layout.ITEM_UPLOADS)
+        ]
 
     def mark_done(self, event: ObjectCreated) -> None:
         """Stop reporting this object, unless it is overwritten."""
@@ -124,6 +129,7 @@ def _changed_ns(folder: Path) -> int | None:
         return None
 
 
-def _event(info: ObjectInfo) -> ObjectCreated:
+def to_event(info: ObjectInfo) -> ObjectCreated:
+    """Return the event of an object."""
     # The time of arrival, not of modification: `cp -p` and `mv` keep the latter.
     return ObjectCreated(info.name, info.version, data_timestamp=f"{info.arrived_at}#{info.name}")

@@ -25,6 +25,7 @@ from recsys.registry.records import Job, JobState, Lease, Progress
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_local.adapters import open_registry, open_store
+from recsys_local.catalogue_worker import CatalogueWorker
 from recsys_local.garbage import collect_garbage, log_collection
 from recsys_local.progress import TrainingProgress
 from recsys_local.queue_file import QueueFile
@@ -63,6 +64,8 @@ def main() -> None:
     trainer = Trainer(store, registry, settings, owner="local-worker", on_progress=current)
     watcher = ObjectWatcher(store, data_dir)
     queue = TrainingQueue(trainer, watcher, QueueFile(data_dir))
+    catalogue_trainer = Trainer(store, registry, settings, owner="local-catalogue-worker")
+    CatalogueWorker(catalogue_trainer, LogOnChange().log_on_change).start()
     looking, collecting = LogOnChange(), LogOnChange()
     next_collection_s = 0.0
     while True:

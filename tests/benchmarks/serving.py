@@ -1,6 +1,6 @@
 """Serving compared with plain alternatives in one run: `make bench-serve`; README.md describes every row.
 
-python -m tests.benchmarks.serving [--parts top sizes equality loading all-users keras] [--data FOLDER]
+python -m tests.benchmarks.serving [--parts top filters sizes equality loading all-users keras] [--data FOLDER]
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from recsys.model.recommender import ServingModel, recommend
 from recsys.model.top_n import top_n
 from tests.benchmarks.measured import run
 from tests.benchmarks.protocol import train_file
+from tests.benchmarks.serving_filters import filter_table
 from tests.benchmarks.serving_models import DEEP, resized, trained
 from tests.benchmarks.serving_top import N, add_top_row, keras_table, plain_numpy, size_table, some_users, top_table
 from tests.benchmarks.tables import Table
 from tests.made_models import write_model
 
-PARTS: Final = ("all-users", "top", "sizes", "equality", "loading", "keras")
+PARTS: Final = ("all-users", "top", "filters", "sizes", "equality", "loading", "keras")
 """In the order in which they are measured: Keras comes last, because it stays in the process."""
 SMALL_ITEMS: Final = 4000
 GOWALLA_SIZE: Final = (40_981, 29_858)
@@ -100,19 +101,17 @@ def main() -> None:
 
 
 def _measure(part: str, models: Models, arguments: argparse.Namespace) -> Table:
-    match part:
-        case "all-users":
-            return _all_users(models.gowalla)
-        case "top":
-            return _top(models, arguments.users, arguments.large_users)
-        case "sizes":
-            return size_table({"as shipped": models.shipped, "deep": models.deep}, SIZES, n_users=3000)
-        case "equality":
-            return _equality(models, arguments.users, arguments.large_users)
-        case "loading":
-            return _loading(models.large)
-        case _:
-            return keras_table(trained("deep", **DEEP)[1], n_items=SMALL_ITEMS)
+    n_users, n_large_users = arguments.users, arguments.large_users
+    measure: dict[str, Callable[[], Table]] = {
+        "all-users": lambda: _all_users(models.gowalla),
+        "top": lambda: _top(models, n_users, n_large_users),
+        "filters": lambda: filter_table(models.large, n_users=n_large_users),
+        "sizes": lambda: size_table({"as shipped": models.shipped, "deep": models.deep}, SIZES, n_users=3000),
+        "equality": lambda: _equality(models, n_users, n_large_users),
+        "loading": lambda: _loading(models.large),
+        "keras": lambda: keras_table(trained("deep", **DEEP)[1], n_items=SMALL_ITEMS),
+    }
+    return measure[part]()
 
 
 def _top(models: Models, n_users: int, n_large_users: int) -> Table:

@@ -6,7 +6,7 @@ from typing import Any
 
 from recsys.clock import Timestamp
 from recsys.errors import FieldError, Problem
-from recsys.registry.records import Job, JobState, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord, Lease, ModelVersion, Progress
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope, ScopedKey
 
@@ -47,6 +47,9 @@ FULL_KEY = KeyRecord(
     current_version="job.3",
     current_manifest_sha256="c" * 64,
     current_data_timestamp="2026-02-28T12:00:00.000000Z#tie",
+    catalogue_version="items.1",
+    catalogue_sha256="9" * 64,
+    catalogue_data_timestamp="2026-02-28T11:00:00.000000Z#tie",
     scoped_keys=(
         ScopedKey("shopPage", "größe", Scope.RECOMMEND, "e" * 64, DAY_BEFORE, ("https://shop.example",)),
         ScopedKey("uploader", "nightly", Scope.TRAIN, "f" * 64, NOW),
@@ -69,6 +72,7 @@ FULL_JOB = Job(
     data_timestamp="2026-02-28T12:00:00.000000Z#tie",
     fingerprint="d" * 64,
     object_version="version 1",
+    purpose=JobPurpose.CATALOGUE,
     receipt_name="receipts/fullKey/größe.json",
     receipted_at=NOW,
     interruptions=1,

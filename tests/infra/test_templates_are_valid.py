@@ -67,6 +67,7 @@ def test_every_route_maps_to_its_function() -> None:
     assert {route for route, function in routes.items() if function == "RecommendFunction"} == {
         "ANY /v1/recommendations",
         "ANY /v1/recommendations/batch",
+        "GET /v1/items",
         "ANY /v1/items/{proxy+}",
         "ANY /v1/popular",
     }

@@ -68,6 +68,7 @@ def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("all-users", "50 of 50 users compared got equal lists with equal scores."),
         ("top", "ours / NumPy"),
+        ("filters", "filter leaves 10%"),
         ("sizes", "pruned / brute force"),
         ("equality", "Lists equal to sorting every exact logit"),
         ("loading", "200 items and 200 users, loaded by a fresh process"),

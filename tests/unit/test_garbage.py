@@ -129,6 +129,16 @@ def test_the_service_logs_a_collection_only_if_it_did_something(
     assert line.startswith("Deleted 1 versions and files")
 
 
+def test_catalogues_are_kept_unless_their_key_is_lost(data: DataDir) -> None:
+    data.registry.create_key(KeyRecord("used", LONG_AGO, catalogue_version="items.1", catalogue_sha256="digest"))
+    for key_id in ("used", "key1", "gone"):
+        data.store.create(f"models/{key_id}/catalogue/items.1/items.npz", b"12345")
+
+    data.gc()
+
+    assert [name for name in data.names if "catalogue" in name] == ["models/used/catalogue/items.1/items.npz"]
+
+
 # -- the function gc
 
 

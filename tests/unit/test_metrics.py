@@ -98,6 +98,7 @@ def test_requests_are_counted_by_method_route_and_status_class(machine: Machine)
     }
     assert found['recsys_latency_seconds_sum{method="GET",route="/health/live",status="2xx"}'] > 0
     assert found["recsys_server_error_total"] == 0
+    assert (found["recsys_catalogue_loaded_total"], found["recsys_catalogue_failed_total"]) == (0, 0)
 
 
 def test_caches_are_counted(machine: Machine) -> None:

@@ -24,6 +24,7 @@ from recsys.keys.api_key import ApiKey
 from recsys.model.batch_ranking import recommend_all
 from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
+from recsys.objects.layout import ITEM_UPLOADS
 from recsys.registry.records import ModelVersion, Progress
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
@@ -353,13 +354,15 @@ def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SampleRun:
 
 
 def uploads(sample: SampleRun) -> list[str]:
-    return [info.name for info in sample.store.list("uploads/")]
+    names = [info.name for info in sample.store.list("uploads/")]
+    return [name for name in names if not name.startswith(ITEM_UPLOADS)]
 
 
 def test_sample_is_submitted_once(sample: SampleRun) -> None:
     sample.run()
     sample.run()
     assert len(uploads(sample)) == 1
+    assert len(list(sample.store.list(ITEM_UPLOADS))) == 1
 
 
 def test_failed_sample_is_submitted_again(sample: SampleRun) -> None:

@@ -9,8 +9,12 @@ from typing import Any, cast
 
 import pytest
 
+from recsys.catalogue.bound import BoundCatalogue
+from recsys.catalogue.catalogue import EMPTY
 from recsys.keys.authentication import ModelName
 from recsys.model.recommender import ServingModel
+from recsys.model.vocabulary import Vocabulary
+from recsys_recommend.item_options import ItemOptions
 from recsys_recommend.model_cache import LoadedModel
 from recsys_recommend.queries import PopularQuery, SimilarItemsQuery, UserQuery
 from recsys_recommend.response_cache import ResponseCache
@@ -28,7 +32,7 @@ class CountingQuery:
     value: Any
     size: int = 0
 
-    def run(self, model: ServingModel) -> dict[str, Any]:
+    def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
         RUNS.append(self.value)
         return {"run": len(RUNS), "padding": "x" * self.size}
 
@@ -70,10 +74,14 @@ def test_queries_that_look_alike_are_distinguished() -> None:
                 "exclude_seen": False,
                 "exclude_items": ["A"],
                 "candidates": [],
+                "options": ItemOptions(fields=["title"]),
             },
         ),
-        (SimilarItemsQuery("A", 10, []), {"item_id": "B", "n": 9, "exclude_items": ["A"]}),
-        (PopularQuery(10, []), {"n": 9, "exclude_items": ["A"]}),
+        (
+            SimilarItemsQuery("A", 10, []),
+            {"item_id": "B", "n": 9, "exclude_items": ["A"], "options": ItemOptions(filter="available")},
+        ),
+        (PopularQuery(10, []), {"n": 9, "exclude_items": ["A"], "options": ItemOptions(diversity=0.5)}),
     ],
     ids=["user", "similar", "popular"],
 )
@@ -81,6 +89,27 @@ def test_cache_fields_cover_every_field_of_a_query(query: Any, changes: Mapping[
     assert set(changes) == {field.name for field in fields(query)}
     for name, value in changes.items():
         assert replace(query, **{name: value}).cache_fields() != query.cache_fields(), name
+
+
+def test_cache_fields_cover_every_option() -> None:
+    changes = {
+        "fields": ["title"],
+        "filter": "available",
+        "max_per": {"category": 2},
+        "diversity": 0.5,
+        "include_unavailable": True,
+        "explain": True,
+    }
+    assert set(changes) == {field.name for field in fields(ItemOptions)}
+    changed = [replace(ItemOptions(), **{name: value}).cache_fields() for name, value in changes.items()]
+    assert len({json.dumps(each) for each in [ItemOptions().cache_fields(), *changed]}) == 7
+
+
+def test_responses_are_separate_per_version_of_the_catalogue() -> None:
+    cache = ResponseCache(max_bytes=MIB)
+    loaded = LoadedModel(NAME, cast("ServingModel", None))
+    catalogues = [None, *(BoundCatalogue(version, EMPTY, Vocabulary.of([])) for version in ("items.1", "items.2"))]
+    assert len({cache.get(loaded, CountingQuery("a"), catalogue) for catalogue in catalogues}) == 3
 
 
 def test_least_recently_used_response_is_evicted_first() -> None:

@@ -18,6 +18,7 @@ from recsys.retention.plan import (
     Reason,
     RetentionPolicy,
     plan_aged,
+    plan_catalogue,
     plan_upload,
     plan_versions,
 )
@@ -119,6 +120,16 @@ def test_a_marked_version_without_files_needs_no_work() -> None:
 )
 def test_every_version_of_a_lost_key_is_deleted_pinned_or_not(key: KeyRecord | None, reason: Reason) -> None:
     assert outcome(planned(key, [a_version(5, pinned_at=NOW), a_version(6)])) == [("v5.1", reason), ("v6.1", reason)]
+
+
+@pytest.mark.parametrize(
+    ("key", "is_deleted"),
+    [(None, True), (KeyRecord("key1", LONG_AGO, revoked_at=NOW), True), (KeyRecord("key1", LONG_AGO), False)],
+)
+def test_the_catalogue_is_deleted_with_its_key(key: KeyRecord | None, is_deleted: bool) -> None:
+    name = "models/key1/catalogue/items.1/items.npz"
+    deletion = plan_catalogue(KeyContents("key1", key, catalogue=[an_object(name)]), POLICY, NOW)
+    assert (deletion is not None and deletion.object_names == (name,)) == is_deleted
 
 
 def test_a_key_that_has_just_expired_keeps_its_versions_for_the_grace_period() -> None:

@@ -24,6 +24,7 @@ from recsys_api.jobs import FindPosition
 from recsys_api.routes.audit import create_audit_router
 from recsys_api.routes.console import create_console_router
 from recsys_api.routes.docs import create_docs_router
+from recsys_api.routes.items import create_item_router
 from recsys_api.routes.keys import create_key_router
 from recsys_api.routes.models import create_model_router
 from recsys_api.routes.scoped_keys import create_scoped_key_router
@@ -104,6 +105,7 @@ def create_router(
     # Without a cache, because a change to a key must be based on the current record.
     authenticator = Authenticator(registry, clock=clock)
     key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
+    training_key = required_key(authenticator, scope=Scope.TRAIN)
     buckets = TableBuckets(registry.table, clock)
     limits = _limits_of_a_key(settings, buckets, recommendation_buckets or buckets)
     router = APIRouter()
@@ -112,10 +114,11 @@ def create_router(
             registry,
             Training(registry, store, settings, clock),
             settings,
-            required_key=required_key(authenticator, scope=Scope.TRAIN),
+            required_key=training_key,
             optional_key=_training_key(authenticator, buckets, settings),
             find_position=find_position,
         ),
+        create_item_router(registry, store, settings, training_key=training_key, current_key=current_key, clock=clock),
         create_model_router(registry, required_key=key, current_key=current_key),
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),
         create_scoped_key_router(registry, current_key=current_key, clock=clock),

@@ -268,7 +268,8 @@ class JobBody(BaseModel):
         Field(description="Why the training failed: `type`, `title`, `detail`, `hint` and `errors`; null otherwise."),
     ]
     model_version: Annotated[
-        str | None, Field(description="Version that the job published or holds; null if there is none.")
+        str | None,
+        Field(description="Version that the job published or holds; null if there is none."),
     ]
     held_reasons: _HeldReasons
     comparison: _Comparison
@@ -301,7 +302,7 @@ class JobBody(BaseModel):
             report=job.report,
             metrics=job.metrics,
             problem=to_document(job.problem) if job.problem else None,
-            model_version=job.version,
+            model_version=None if job.purpose is JobPurpose.CATALOGUE else job.version,
             held_reasons=job.held_reasons or [],
             comparison=job.comparison,
             queue_position=position,

@@ -38,7 +38,9 @@ _MAX_ECHO: Final = 80
 
 
 @asynccontextmanager
-async def received(request: Request, *, max_bytes: int, query_options: dict[str, str]) -> AsyncIterator[NewFile]:
+async def received(
+    request: Request, *, max_bytes: int, query_options: dict[str, str], raw_types: tuple[str, ...] = RAW_TYPES
+) -> AsyncIterator[NewFile]:
     """Receive the uploaded file of a request, and yield it. It is deleted when the context ends.
 
     Parameters
@@ -49,6 +51,8 @@ async def received(request: Request, *, max_bytes: int, query_options: dict[str,
         Largest file to accept.
     query_options
         Options from the query, by name; those of the form have precedence.
+    raw_types
+        Content types of a body that is the file itself.
 
     Raises
     ------
@@ -72,7 +76,7 @@ async def received(request: Request, *, max_bytes: int, query_options: dict[str,
             content, form_options = _file_and_options(form)
             options = FileOptions.of(query_options | form_options)
             yield await run_in_threadpool(_describe, content, max_bytes, options)
-    elif content_type in RAW_TYPES and encoding in ("identity", "gzip", "x-gzip"):
+    elif content_type in raw_types and encoding in ("identity", "gzip", "x-gzip"):
         with SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
             async for chunk in request.stream():
                 file.write(chunk)
@@ -80,7 +84,7 @@ async def received(request: Request, *, max_bytes: int, query_options: dict[str,
             yield await run_in_threadpool(_describe, cast("BinaryIO", file), max_bytes, options)
     else:
         raise UnsupportedMediaType(
-            f"Expected multipart/form-data or one of {', '.join(RAW_TYPES)}, without content encoding or with gzip. "
+            f"Expected multipart/form-data or one of {', '.join(raw_types)}, without content encoding or with gzip. "
             f"Received: content type {content_type[:_MAX_ECHO]!a}, content encoding {encoding[:_MAX_ECHO]!a}.",
             hint=_HOW_TO_SEND,
         )

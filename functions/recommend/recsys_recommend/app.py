@@ -27,6 +27,7 @@ from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
 from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings
+from recsys_recommend.catalogue_routes import Catalogues, create_catalogue_router
 from recsys_recommend.model_cache import ModelCache, RecordDetail
 from recsys_recommend.queries import BatchQuery, ModelQuery, PopularQuery, SimilarItemsQuery, UserQuery, to_json
 from recsys_recommend.response_cache import ResponseCache
@@ -35,7 +36,7 @@ from recsys_recommend.schemas import BatchRequest, ListParameters, Recommendatio
 _JSON: Final = "application/json"
 _DESCRIPTIONS: Final = {
     404: "The model does not contain the item.",
-    409: "The key has no published model yet. Retry after the number of seconds in `Retry-After`.",
+    409: "The key has no published model yet (retry after the seconds in `Retry-After`), or no item catalogue.",
     503: "The model's files are damaged, or a storage backend did not respond. See `Retry-After`.",
 }
 
@@ -121,6 +122,7 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
     The app that includes the router must have been set up by `recsys.http.problems.install`. `clock` and `timer` are
     replaced in tests. The other parameters are those of `create_app`.
     """
+    catalogues = Catalogues(store, max_bytes=settings.model_cache_bytes // 4, count_metric=count_metric)
     service = _Recommendations(
         ModelCache(
             lambda name: load_model(store, name),
@@ -131,6 +133,7 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
             timer=timer,
         ),
         ResponseCache(max_bytes=settings.response_cache_bytes, record_detail=record_detail),
+        catalogues,
     )
     authenticator = Authenticator(registry, cache_s=settings.key_cache_s, clock=clock, timer=timer)
     by_key = limiter(buckets or MemoryBuckets(timer), recommendations, settings.recommendations_per_minute)
@@ -195,25 +198,31 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
         """Rank the items by the share of users who interacted with them."""
         return await service.respond(key, PopularQuery.of(parameters))
 
-    return router
+    both = APIRouter()
+    both.include_router(router)  # first, because the path of an item also matches that of its similar items
+    both.include_router(create_catalogue_router(authenticator, catalogues))
+    return both
 
 
 class _Recommendations:
     """Answers queries with the current model of a key."""
 
-    def __init__(self, models: ModelCache, responses: ResponseCache) -> None:
+    def __init__(self, models: ModelCache, responses: ResponseCache, catalogues: Catalogues) -> None:
         self._models = models
         self._responses = responses
+        self._catalogues = catalogues
 
     async def respond(self, key: KeyRecord, query: ModelQuery) -> Response:
         """Answer a query, from the response cache if possible."""
         loaded = await self._models.get(current_model(key))
-        return Response(self._responses.get(loaded, query), media_type=_JSON)
+        catalogue = await self._catalogues.bound(key, loaded)
+        return Response(self._responses.get(loaded, query, catalogue), media_type=_JSON)
 
     async def respond_to_batch(self, key: KeyRecord, batch: BatchQuery) -> Response:
         """Answer a batch in a thread, because it can take seconds and must not block other requests."""
         loaded = await self._models.get(current_model(key))
-        content = await asyncio.to_thread(lambda: to_json(batch.run(loaded.model)))
+        catalogue = await self._catalogues.bound(key, loaded)
+        content = await asyncio.to_thread(lambda: to_json(batch.run(loaded.model, catalogue)))
         return Response(content, media_type=_JSON)
 
 

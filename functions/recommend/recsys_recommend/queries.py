@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from recsys.errors import FieldError, InvalidRequest
 from recsys.model import recommender
-from recsys.model.recommender import RankedItem, Recommendations, ServingModel
+from recsys.model.recommender import Recommendations, ServingModel
+from recsys_recommend.item_options import DEFAULT, ItemOptions, constraints_of, describe_items
 from recsys_recommend.schemas import MAX_BATCH_ITEMS, BatchEntry, BatchRequest, ListParameters, RecommendationRequest
+
+if TYPE_CHECKING:  # a key without a catalogue never imports it
+    from recsys.catalogue.bound import BoundCatalogue
 
 
 class ModelQuery(Protocol):
     """A query whose response can be cached."""
 
-    def run(self, model: ServingModel) -> dict[str, Any]:
-        """Return the body of the response."""
+    def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
+        """Return the body of the response; `catalogue` is that of the key, in the order of the model's items."""
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all values that the response depends on besides the model, in a form that JSON can represent."""
@@ -37,6 +41,7 @@ class UserQuery:
     exclude_seen: bool
     exclude_items: Sequence[str]
     candidates: Sequence[str] | None
+    options: ItemOptions = DEFAULT
 
     @classmethod
     def of(cls, body: RecommendationRequest) -> UserQuery:
@@ -48,7 +53,12 @@ class UserQuery:
             The request has neither a user nor recent items.
         """
         _check_subject(body, at="")
-        return cls(body.user_id, body.recent_items, body.n, body.exclude_seen, body.exclude_items, body.candidates)
+        options = ItemOptions(
+            body.fields, body.filter, body.max_per, body.diversity, body.include_unavailable, body.explain
+        )
+        return cls(
+            body.user_id, body.recent_items, body.n, body.exclude_seen, body.exclude_items, body.candidates, options
+        )
 
     @classmethod
     def of_entry(cls, entry: BatchEntry, defaults: BatchRequest) -> UserQuery:
@@ -60,10 +70,24 @@ class UserQuery:
             defaults.exclude_seen if entry.exclude_seen is None else entry.exclude_seen,
             defaults.exclude_items if entry.exclude_items is None else entry.exclude_items,
             defaults.candidates if entry.candidates is None else entry.candidates,
+            ItemOptions(
+                defaults.fields if entry.fields is None else entry.fields,
+                defaults.filter if entry.filter is None else entry.filter,
+                defaults.max_per if entry.max_per is None else entry.max_per,
+                defaults.diversity if entry.diversity is None else entry.diversity,
+                defaults.include_unavailable if entry.include_unavailable is None else entry.include_unavailable,
+                defaults.explain if entry.explain is None else entry.explain,
+            ),
         )
 
-    def run(self, model: ServingModel) -> dict[str, Any]:
-        """Compute the recommendations, and return a `RecommendationsBody`."""
+    def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
+        """Compute the recommendations, and return a `RecommendationsBody`.
+
+        Raises
+        ------
+        NoCatalogue, InvalidRequest
+            The options need a catalogue that the key does not have, or do not fit it.
+        """
         recommendations = recommender.recommend(
             model,
             self.user_id,
@@ -72,12 +96,16 @@ class UserQuery:
             exclude_seen=self.exclude_seen,
             exclude_items=self.exclude_items,
             candidates=self.candidates,
+            constraints=constraints_of(self.options, catalogue),
         )
-        return _recommendations(recommendations)
+        history = recommender.history_of(model, self.user_id, self.recent_items)[1] if self.options.explain else None
+        items = describe_items(model, recommendations.items, self.options, catalogue, history)
+        return _recommendations(recommendations, items)
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all fields, because the response depends on each of them."""
-        return (self.user_id, self.recent_items, self.n, self.exclude_seen, self.exclude_items, self.candidates)
+        fields = (self.user_id, self.recent_items, self.n, self.exclude_seen, self.exclude_items, self.candidates)
+        return fields if self.options == DEFAULT else (*fields, *self.options.cache_fields())
 
     @property
     def is_default(self) -> bool:
@@ -114,20 +142,24 @@ class BatchQuery:
             )
         return cls(queries)
 
-    def run(self, model: ServingModel) -> dict[str, Any]:
+    def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
         """Compute the recommendations of the batch and return a `BatchBody`.
 
-        If all queries have default options and the same `n`, they are computed together, because that is faster than
-        one at a time.
+        If all queries have default options and the same `n`, and all items are available, they are computed together,
+        because that is faster than one at a time.
         """
         from recsys.model import batch_ranking  # noqa: PLC0415  # 7 ms of a cold start that few requests need
 
         n = self.queries[0].n
-        if all(query.is_default and query.n == n for query in self.queries):
+        has_all_items = catalogue is None or catalogue.unavailable is None
+        if has_all_items and all(query.is_default and query.n == n for query in self.queries):
             user_ids = [query.user_id for query in self.queries if query.user_id is not None]
-            results = [_recommendations(each) for each in batch_ranking.recommend_all(model, user_ids, n=n)]
+            results = [
+                _recommendations(each, describe_items(model, each.items, DEFAULT, None))
+                for each in batch_ranking.recommend_all(model, user_ids, n=n)
+            ]
         else:
-            results = [query.run(model) for query in self.queries]
+            results = [query.run(model, catalogue) for query in self.queries]
         return {"model_version": model.version, "results": results}
 
 
@@ -138,26 +170,33 @@ class SimilarItemsQuery:
     item_id: str
     n: int
     exclude_items: Sequence[str]
+    options: ItemOptions = DEFAULT
 
     @classmethod
     def of(cls, item_id: str, parameters: ListParameters) -> SimilarItemsQuery:
         """Create the query that a request describes."""
-        return cls(item_id, parameters.n, parameters.exclude_items)
+        return cls(item_id, parameters.n, parameters.exclude_items, _options(parameters))
 
-    def run(self, model: ServingModel) -> dict[str, Any]:
+    def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
         """Compute the similar items, and return a `SimilarBody`.
 
         Raises
         ------
         ItemNotFound
             The model does not contain the item.
+        NoCatalogue, InvalidRequest
+            The options need a catalogue that the key does not have, or do not fit it.
         """
-        items = recommender.similar(model, self.item_id, n=self.n, exclude_items=self.exclude_items)
-        return {"item_id": self.item_id, "model_version": model.version, "items": _items(items)}
+        constraints = constraints_of(self.options, catalogue)
+        items = recommender.similar(
+            model, self.item_id, n=self.n, exclude_items=self.exclude_items, constraints=constraints
+        )
+        bodies = describe_items(model, items, self.options, catalogue)
+        return {"item_id": self.item_id, "model_version": model.version, "items": bodies}
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all fields, because the response depends on each of them."""
-        return (self.item_id, self.n, self.exclude_items)
+        return (self.item_id, self.n, self.exclude_items, *self.options.cache_fields())
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +205,36 @@ class PopularQuery:
 
     n: int
     exclude_items: Sequence[str]
+    options: ItemOptions = DEFAULT
 
     @classmethod
     def of(cls, parameters: ListParameters) -> PopularQuery:
         """Create the query that a request describes."""
-        return cls(parameters.n, parameters.exclude_items)
+        return cls(parameters.n, parameters.exclude_items, _options(parameters))
 
-    def run(self, model: ServingModel) -> dict[str, Any]:
-        """Compute the most popular items, and return a `PopularBody`."""
-        recommendations = recommender.popular(model, n=self.n, exclude_items=self.exclude_items)
-        return {"model_version": recommendations.model_version, "items": _items(recommendations.items)}
+    def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
+        """Compute the most popular items, and return a `PopularBody`.
+
+        Raises
+        ------
+        NoCatalogue, InvalidRequest
+            The options need a catalogue that the key does not have, or do not fit it.
+        """
+        constraints = constraints_of(self.options, catalogue)
+        found = recommender.popular(model, n=self.n, exclude_items=self.exclude_items, constraints=constraints)
+        bodies = describe_items(model, found.items, self.options, catalogue)
+        return {"model_version": found.model_version, "items": bodies}
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all fields, because the response depends on each of them."""
-        return (self.n, self.exclude_items)
+        return (self.n, self.exclude_items, *self.options.cache_fields())
+
+
+def _options(parameters: ListParameters) -> ItemOptions:
+    limits = {column: int(most) for column, _, most in (text.rpartition(":") for text in parameters.max_per)}
+    return ItemOptions(
+        parameters.fields, parameters.filter, limits, parameters.diversity, parameters.include_unavailable
+    )
 
 
 def to_json(body: dict[str, Any]) -> bytes:
@@ -201,14 +256,10 @@ def _check_subject(request: RecommendationRequest | BatchEntry, *, at: str) -> N
         )
 
 
-def _recommendations(recommendations: Recommendations) -> dict[str, Any]:
+def _recommendations(recommendations: Recommendations, items: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "user_id": recommendations.user_id,
         "strategy": recommendations.strategy.value,
         "model_version": recommendations.model_version,
-        "items": _items(recommendations.items),
+        "items": items,
     }
-
-
-def _items(items: Sequence[RankedItem]) -> list[dict[str, Any]]:
-    return [{"item_id": item.item_id, "rank": item.rank, "score": item.score} for item in items]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache
 
 from recsys.keys.authentication import ModelName
 from recsys_recommend.model_cache import LoadedModel, RecordDetail
 from recsys_recommend.queries import ModelQuery, to_json
+
+if TYPE_CHECKING:  # a key without a catalogue never imports it
+    from recsys.catalogue.bound import BoundCatalogue
 
 _OVERHEAD_BYTES: Final = 300
 """Memory of an entry besides its content: the digest, two object headers and the cache's links (estimated)."""
@@ -20,7 +23,7 @@ class ResponseCache:
     """Cache of responses. A response is identified by the model version and the query.
 
     The cache key is a digest of everything that a response depends on, including the API key's id and the model
-    version, so a response is never served to another key or from another version.
+    version, so a response is never served to another key or from another version of the model or the catalogue.
 
     Parameters
     ----------
@@ -35,23 +38,23 @@ class ResponseCache:
         self._record_detail = record_detail
         self._responses: LRUCache[bytes, bytes] = LRUCache(max_bytes, getsizeof=_size_bytes)
 
-    def get(self, loaded: LoadedModel, query: ModelQuery) -> bytes:
+    def get(self, loaded: LoadedModel, query: ModelQuery, catalogue: BoundCatalogue | None = None) -> bytes:
         """Return the response to `query` as JSON, computing it if it is not cached."""
-        cache_key = _cache_key(loaded.name, query)
+        cache_key = _cache_key(loaded.name, query, None if catalogue is None else catalogue.version)
         response = self._responses.get(cache_key)
         if response is not None:
             self._record_detail("ResponseCacheHit", 1)
             return response
         self._record_detail("ResponseCacheMiss", 1)
-        response = to_json(query.run(loaded.model))
+        response = to_json(query.run(loaded.model, catalogue))
         if _size_bytes(response) <= self._responses.maxsize:
             self._responses[cache_key] = response
             self._record_detail("ResponseCacheBytes", self._responses.currsize)
         return response
 
 
-def _cache_key(name: ModelName, query: ModelQuery) -> bytes:
-    inputs = [*name, type(query).__name__, *query.cache_fields()]
+def _cache_key(name: ModelName, query: ModelQuery, catalogue_version: str | None) -> bytes:
+    inputs = [*name, catalogue_version, type(query).__name__, *query.cache_fields()]
     return hashlib.sha256(json.dumps(inputs).encode()).digest()
 
 

@@ -7,7 +7,7 @@ Pydantic models takes time during a cold start.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
@@ -16,12 +16,30 @@ from recsys.model.recommender import Strategy
 _ModelVersion = Annotated[str, Field(description="Version of the model that computed the response.")]
 
 
+class ReasonBody(BaseModel):
+    """An item of the history that contributes to a recommendation."""
+
+    item_id: Annotated[str, Field(description="The item of the history.")]
+    contribution: Annotated[
+        float, Field(description="Its part of the linear part of the recommended item's logit; always positive.")
+    ]
+    title: Annotated[str | None, Field(description="Its title; only if the catalogue has titles.")] = None
+
+
 class RecommendedItem(BaseModel):
     """An item of a ranked list."""
 
     item_id: Annotated[str, Field(description="The item's id, exactly as in the training data.")]
     rank: Annotated[int, Field(ge=1, description="Position in the list, counted from 1.")]
     score: Annotated[float, Field(ge=0, le=1, description="The model's score for the item.")]
+    attributes: Annotated[
+        dict[str, Any] | None,
+        Field(description="The attributes that `fields` requests, null where there is no value; only with `fields`."),
+    ] = None
+    reasons: Annotated[
+        list[ReasonBody] | None,
+        Field(description="At most three items of the history that contribute most; only with `explain`."),
+    ] = None
 
 
 class RecommendationsBody(BaseModel):
@@ -67,10 +85,36 @@ class PopularBody(BaseModel):
     ]
 
 
+class CatalogueItem(BaseModel):
+    """An item of the catalogue."""
+
+    item_id: Annotated[str, Field(description="The item's id.")]
+    attributes: Annotated[dict[str, Any], Field(description="Its attributes by column, null where there is no value.")]
+
+
+class CatalogueColumn(BaseModel):
+    """A column of the catalogue."""
+
+    name: Annotated[str, Field(description="Name of the column.")]
+    kind: Annotated[str, Field(description="`number`, `boolean`, `text` or `tags`.")]
+
+
+class CatalogueBody(BaseModel):
+    """A page of the item catalogue."""
+
+    catalogue_version: Annotated[str, Field(description="Version of the catalogue.")]
+    total: Annotated[int, Field(description="Number of items in the catalogue.")]
+    columns: Annotated[list[CatalogueColumn], Field(description="The columns.")]
+    items: Annotated[list[CatalogueItem], Field(description="The items, in the order in which they were first sent.")]
+    next: Annotated[str | None, Field(description="`cursor` of the next page; null on the last one.")]
+
+
 RESPONSE_MODELS: Final[Mapping[tuple[str, str], type[BaseModel]]] = {
     ("post", "/v1/recommendations"): RecommendationsBody,
     ("post", "/v1/recommendations/batch"): BatchBody,
     ("get", "/v1/items/{item_id}/similar"): SimilarBody,
     ("get", "/v1/popular"): PopularBody,
+    ("get", "/v1/items"): CatalogueBody,
+    ("get", "/v1/items/{item_id}"): CatalogueItem,
 }
 """Body of the 200 response by method and path."""

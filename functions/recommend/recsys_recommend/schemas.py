@@ -13,6 +13,10 @@ MAX_RECENT: Final = 200
 MAX_EXCLUDED: Final = 10_000
 MAX_CANDIDATES: Final = 10_000
 MAX_BATCH: Final = 1000
+MAX_PAGE: Final = 1000
+MAX_FIELDS: Final = 50
+MAX_FILTER_LENGTH: Final = 2000
+MAX_LIMITS: Final = 5
 MAX_BATCH_ITEMS: Final = 20_000
 """Items in all results of a batch together, because a Lambda response is limited to 6 MB."""
 
@@ -58,6 +62,47 @@ Candidates = Annotated[
 ]
 
 
+Fields = Annotated[
+    _Ids,
+    Field(
+        max_length=MAX_FIELDS,
+        description="Columns of the item catalogue to return with each item, as its `attributes`.",
+        examples=[["title", "price"]],
+    ),
+]
+Filter = Annotated[
+    Annotated[str, Field(min_length=1, max_length=MAX_FILTER_LENGTH)] | None,
+    Field(
+        description="Expression that each item must fulfil, such as `price < 20 and category in ['tea', 'mugs']`; "
+        "null for all items.",
+    ),
+]
+_Most = Annotated[int, Field(ge=1, le=MAX_N), BeforeValidator(whole_number)]
+MaxPer = Annotated[
+    dict[str, _Most],
+    Field(
+        max_length=MAX_LIMITS,
+        description='Largest number of items with the same value of a column, such as `{"category": 2}`. Items '
+        "without a value are not limited.",
+    ),
+]
+Diversity = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        strict=False,
+        description="Weight of diversity against relevance: 0 ranks by score alone, 1 by difference alone.",
+    ),
+]
+IncludeUnavailable = Annotated[
+    bool, Field(description="Whether items may occur whose attribute `available` is false in the catalogue.")
+]
+Explain = Annotated[
+    bool, Field(description="Whether to return with each item the items of the history that contribute most to it.")
+]
+
+
 class RecommendationRequest(BaseModel):
     """A request for recommendations. At least one of `user_id` and `recent_items` is required."""
 
@@ -69,6 +114,12 @@ class RecommendationRequest(BaseModel):
     exclude_seen: ExcludeSeen = True
     exclude_items: ExcludedItems = []
     candidates: Candidates = None
+    fields: Fields = []
+    filter: Filter = None
+    max_per: MaxPer = {}
+    diversity: Diversity = 0.0
+    include_unavailable: IncludeUnavailable = False
+    explain: Explain = False
 
 
 class BatchEntry(BaseModel):
@@ -82,6 +133,14 @@ class BatchEntry(BaseModel):
     exclude_seen: Annotated[ExcludeSeen | None, Field(description="Overrides the batch's `exclude_seen`.")] = None
     exclude_items: Annotated[ExcludedItems | None, Field(description="Overrides the batch's `exclude_items`.")] = None
     candidates: Annotated[Candidates, Field(description="Overrides the batch's `candidates`.")] = None
+    fields: Annotated[Fields | None, Field(description="Overrides the batch's `fields`.")] = None
+    filter: Annotated[Filter, Field(description="Overrides the batch's `filter`.")] = None
+    max_per: Annotated[MaxPer | None, Field(description="Overrides the batch's `max_per`.")] = None
+    diversity: Annotated[Diversity | None, Field(description="Overrides the batch's `diversity`.")] = None
+    include_unavailable: Annotated[
+        IncludeUnavailable | None, Field(description="Overrides the batch's `include_unavailable`.")
+    ] = None
+    explain: Annotated[Explain | None, Field(description="Overrides the batch's `explain`.")] = None
 
 
 class BatchRequest(BaseModel):
@@ -96,6 +155,12 @@ class BatchRequest(BaseModel):
     exclude_seen: ExcludeSeen = True
     exclude_items: ExcludedItems = []
     candidates: Candidates = None
+    fields: Fields = []
+    filter: Filter = None
+    max_per: MaxPer = {}
+    diversity: Diversity = 0.0
+    include_unavailable: IncludeUnavailable = False
+    explain: Explain = False
 
 
 class ListParameters(BaseModel):
@@ -105,3 +170,27 @@ class ListParameters(BaseModel):
 
     n: Count = 10
     exclude_items: ExcludedItems = []
+    fields: Fields = []
+    filter: Filter = None
+    max_per: Annotated[
+        list[Annotated[str, Field(pattern=r"^.+:[1-9][0-9]{0,3}$")]],
+        Field(
+            max_length=MAX_LIMITS,
+            description="Largest number of items with the same value of a column, as `column:number`, such as "
+            "`category:2`.",
+        ),
+    ] = []
+    diversity: Diversity = 0.0
+    include_unavailable: IncludeUnavailable = False
+
+
+class CatalogueParameters(BaseModel):
+    """Query parameters of a page of the item catalogue."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE, description="Number of items to return.")] = 100
+    cursor: Annotated[
+        Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] | None,
+        Field(description="`next` of the previous page; null for the first page."),
+    ] = None

@@ -35,7 +35,7 @@ from recsys.registry.registry import Published, Registry
 from recsys.settings import Settings
 from recsys_train.assessment import assess
 from recsys_train.build import BuiltVersion, build_version
-from recsys_train.data.reader import UntrainableData
+from recsys_train.catalogue_job import CatalogueUpdater, report_of
 from recsys_train.data.upload import read_upload
 from recsys_train.failures import kill_reason, log_last_failure, reason_of, training_failed
 from recsys_train.lease import LeaseKeeper
@@ -124,10 +124,9 @@ class Trainer:
         try:
             self._attempt(lease)
         except InvalidData as error:
-            report = error.report.to_json() if isinstance(error, UntrainableData) else None
-            self.registry.fail_job(lease, error.to_problem(), report)
+            self.registry.fail_job(lease, error.to_problem(), report_of(error))
         except LeaseLost:
-            self._remove_version(lease.job.key_id, lease.version)
+            self._remove_version(lease.job, lease.version)
             raise
         except Exception as error:
             if lease.job.counted_attempts < self.settings.max_attempts:
@@ -180,7 +179,7 @@ class Trainer:
         for fence in range(1, job.fence + 1):
             version = f"{job_id}.{fence}"
             if version != job.version:
-                self._remove_version(job.key_id, version)
+                self._remove_version(job, version)
         return job
 
     def _attempt(self, lease: Lease) -> None:
@@ -188,8 +187,13 @@ class Trainer:
             reason = kill_reason(lease.job, time_limit_s=self.time_left_s())
             self.registry.fail_job(lease, training_failed(lease.job.counted_attempts - 1, reason), None)
             return
+        key = self._check_key(lease.job.key_id)
+        if lease.job.purpose is JobPurpose.CATALOGUE:
+            updater = CatalogueUpdater(self.store, self.registry, self.settings, self.clock, self.on_renewal)
+            updater.attempt(lease, key, partial(self._open, lease.job))
+            return
         validates = lease.job.purpose is JobPurpose.VALIDATE
-        if _is_outdated(lease.job, self._check_key(lease.job.key_id)) and not validates:
+        if _is_outdated(lease.job, key) and not validates:
             self.registry.supersede_job(lease)
             return
         options = self._options(lease.job)
@@ -315,8 +319,9 @@ class Trainer:
             assessment = assess(built, job.key_id, self.store, self.registry, may_hold=may_hold)
             published = self.registry.publish_version(lease, version, built.report.to_json(), assessment)
 
-    def _remove_version(self, key_id: str, version: str) -> None:
-        for info in list(self.store.list(layout.model_prefix(key_id, version))):
+    def _remove_version(self, job: Job, version: str) -> None:
+        prefix = layout.catalogue_prefix if job.purpose is JobPurpose.CATALOGUE else layout.model_prefix
+        for info in list(self.store.list(prefix(job.key_id, version))):
             self.store.delete(info.name)
 
 

@@ -16,6 +16,8 @@ LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 _COUNTERS: Final = {
     "ServerError": "Responses with status 500 or higher.",
     "ModelLoaded": "Model versions that were loaded into memory.",
+    "CatalogueLoaded": "Item catalogues that were loaded.",
+    "CatalogueFailed": "Item catalogues that could not be loaded: damaged files, or a store that did not respond.",
     "ModelFailed": "Model versions that could not be loaded: damaged files, or a store that did not respond.",
     "ModelCacheHit": "Requests whose current model version was in memory.",
     "ModelCacheMiss": "Requests whose current model version was not in memory.",

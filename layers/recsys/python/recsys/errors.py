@@ -7,7 +7,8 @@
     │   └── IdempotencyMismatch    an Idempotency-Key was reused with a different body
     ├── PayloadTooLarge            the body exceeds the limit of the route
     ├── InvalidData                the CSV cannot be used for training
-    │   └── UntrainableData        the CSV was read, but too little of it is usable
+    │   ├── UntrainableData        the CSV was read, but too little of it is usable
+    │   └── UnusableItems          a file of items was read, but too little of it is usable
     ├── InvalidApiKey              the key is missing, malformed, unknown or revoked
     │   └── ApiKeyRequired         the service does not accept training without a key
     ├── Forbidden
@@ -27,6 +28,7 @@
     │   ├── KeyExists
     │   ├── TooManyScopedKeys
     │   ├── TooManyPinnedVersions
+    │   ├── NoCatalogue            the request needs an item catalogue and the key has none
     │   └── JobNotClaimable
     │       ├── JobBusy            another worker holds the job's lease
     │       └── JobFinished        the job is in a final state
@@ -34,6 +36,7 @@
     ├── LeaseLost                  another worker took over the job; this worker must stop
     ├── ArtifactDamaged            a model file does not match its manifest
     ├── Unavailable                a store did not respond; a retry may succeed
+    │   ├── CatalogueChanged       another update of an item catalogue was published during this one
     │   └── NotReady               the machine lacks a resource, such as disk space; the response tells the reason
     ├── InvalidSetting             an environment variable has an invalid value
     ├── RegistryTooNew             a newer release wrote the registry file
@@ -348,6 +351,14 @@ class TooManyPinnedVersions(Conflict):
     code = "too-many-pinned-versions"
     title = "The key has too many pinned versions"
     default_hint = "Unpin a version that is no longer needed with DELETE /v1/models/{version}/pin."
+
+
+class NoCatalogue(Conflict):
+    """Raised when a request uses attributes of items and the key has no item catalogue."""
+
+    code = "no-catalogue"
+    title = "The key has no item catalogue"
+    default_hint = "Send the items with PUT /v1/items, or leave out the options that need a catalogue."
 
 
 class JobNotClaimable(Conflict):

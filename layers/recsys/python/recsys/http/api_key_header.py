@@ -77,7 +77,7 @@ def optional_key(
     return authenticate
 
 
-def cached_key(authenticator: Authenticator, *, scope: Scope) -> Callable[..., Awaitable[KeyRecord]]:
+def cached_key(authenticator: Authenticator, *, scope: Scope | None) -> Callable[..., Awaitable[KeyRecord]]:
     """Return a dependency like `required_key` that runs on the event loop, for an authenticator with a cache.
 
     Nearly every record comes from the cache, and a thread would cost more than the rest of the request.

@@ -50,6 +50,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import ItemNotFound
+from recsys.model.choosing import UNCONSTRAINED, Constraints, Ranking, choose
 from recsys.model.neumf import Floats, ItemIndices, Network, sigmoid
 from recsys.model.pruned_search import Bounds
 from recsys.model.top_n import best_items, top_n
@@ -135,6 +136,7 @@ def recommend(
     exclude_seen: bool = True,
     exclude_items: Collection[str] = (),
     candidates: Collection[str] | None = None,
+    constraints: Constraints = UNCONSTRAINED,
 ) -> Recommendations:
     """Recommend the `n` best items to a user.
 
@@ -157,6 +159,8 @@ def recommend(
         Further items to leave out.
     candidates
         Rank only these items. None means the whole catalogue.
+    constraints
+        Eligible items, limits per group and diversity.
 
     Returns
     -------
@@ -165,21 +169,35 @@ def recommend(
         predicted probability of an interaction for the strategies `PERSONAL` and `SESSION`, and the share of users who
         interacted with the item for `POPULAR`.
     """
-    user_index = None if user_id is None else model.users.find(user_id)
-    history = np.zeros(0, dtype=np.int64) if user_index is None else model.seen(user_index).astype(np.int64)
-    if recent_items:
-        history = _extend_history(history, _indices(model.items, recent_items))
+    is_known, history = history_of(model, user_id, recent_items)
     excluded = _indices(model.items, exclude_items)
     if exclude_seen:
         excluded = np.concatenate([excluded, history]) if len(excluded) else history
     eligible = None if candidates is None else np.unique(_indices(model.items, candidates))
-    if user_index is None and len(history) == 0:
-        return _recommend_popular(model, user_id, n, excluded, eligible)
-    strategy = Strategy.SESSION if user_index is None else Strategy.PERSONAL
-    return Recommendations(user_id, strategy, model.version, _rank_for_history(model, history, n, excluded, eligible))
+    if not is_known and len(history) == 0:
+        return _recommend_popular(model, user_id, n, excluded, eligible, constraints)
+    strategy = Strategy.PERSONAL if is_known else Strategy.SESSION
+    items = _rank_for_history(model, history, n, excluded, eligible, constraints)
+    return Recommendations(user_id, strategy, model.version, items)
 
 
-def similar(model: ServingModel, item_id: str, *, n: int, exclude_items: Collection[str] = ()) -> list[RankedItem]:
+def history_of(model: ServingModel, user_id: str | None, recent_items: Sequence[str] = ()) -> tuple[bool, ItemIndices]:
+    """Return whether the model knows a user, and the history that `recommend` uses, oldest item first, (n,)."""
+    user_index = None if user_id is None else model.users.find(user_id)
+    history = np.zeros(0, dtype=np.int64) if user_index is None else model.seen(user_index).astype(np.int64)
+    if recent_items:
+        history = _extend_history(history, _indices(model.items, recent_items))
+    return user_index is not None, history
+
+
+def similar(
+    model: ServingModel,
+    item_id: str,
+    *,
+    n: int,
+    exclude_items: Collection[str] = (),
+    constraints: Constraints = UNCONSTRAINED,
+) -> list[RankedItem]:
     """Return the `n` items that are recommended to a user whose history is this single item.
 
     Parameters
@@ -192,6 +210,8 @@ def similar(model: ServingModel, item_id: str, *, n: int, exclude_items: Collect
         Length of the list, at least 0. It is shorter if fewer items are left.
     exclude_items
         Further items to leave out. Unknown ids are ignored.
+    constraints
+        Eligible items, limits per group and diversity.
 
     Returns
     -------
@@ -207,10 +227,13 @@ def similar(model: ServingModel, item_id: str, *, n: int, exclude_items: Collect
     if item_index is None:
         raise ItemNotFound(f"Item {item_id!r} is not in model version {model.version}.")
     history = np.array([item_index])
-    return _rank_for_history(model, history, n, np.concatenate([_indices(model.items, exclude_items), history]), None)
+    excluded = np.concatenate([_indices(model.items, exclude_items), history])
+    return _rank_for_history(model, history, n, excluded, None, constraints)
 
 
-def popular(model: ServingModel, *, n: int, exclude_items: Collection[str] = ()) -> Recommendations:
+def popular(
+    model: ServingModel, *, n: int, exclude_items: Collection[str] = (), constraints: Constraints = UNCONSTRAINED
+) -> Recommendations:
     """Return the `n` items with which the most users interacted.
 
     Parameters
@@ -221,13 +244,15 @@ def popular(model: ServingModel, *, n: int, exclude_items: Collection[str] = ())
         Length of the list, at least 0. It is shorter if fewer items are left.
     exclude_items
         Items to leave out. Unknown ids are ignored.
+    constraints
+        Eligible items, limits per group and diversity.
 
     Returns
     -------
     Recommendations
         The items, most popular first. The scores are shares of users, in [0, 1].
     """
-    return _recommend_popular(model, None, n, _indices(model.items, exclude_items), None)
+    return _recommend_popular(model, None, n, _indices(model.items, exclude_items), None, constraints)
 
 
 def _indices(items: Vocabulary, item_ids: Iterable[str]) -> ItemIndices:
@@ -242,23 +267,53 @@ def _extend_history(history: ItemIndices, recent: ItemIndices) -> ItemIndices:
 
 
 def _rank_for_history(
-    model: ServingModel, history: ItemIndices, n: int, excluded: ItemIndices, eligible: ItemIndices | None
+    model: ServingModel,
+    history: ItemIndices,
+    n: int,
+    excluded: ItemIndices,
+    candidates: ItemIndices | None,
+    constraints: Constraints,
 ) -> list[RankedItem]:
     user = model.network.user(history)
-    best, logits = best_items(model.network, model.bounds, user, n, excluded=excluded, candidates=eligible)
+
+    def rank(n_best: int, eligible: NDArray[np.bool_] | None) -> Ranking:
+        return best_items(
+            model.network, model.bounds, user, n_best, excluded=excluded, candidates=candidates, eligible=eligible
+        )
+
+    best, logits = choose(rank, n, constraints, model.network.item_gmf, to_relevance=sigmoid)
     return _to_ranked_items(model.items, best, sigmoid(logits))
 
 
 def _recommend_popular(
-    model: ServingModel, user_id: str | None, n: int, excluded: ItemIndices, eligible: ItemIndices | None
+    model: ServingModel,
+    user_id: str | None,
+    n: int,
+    excluded: ItemIndices,
+    candidates: ItemIndices | None,
+    constraints: Constraints,
 ) -> Recommendations:
-    if eligible is None:
-        best = top_n(model.popularity, n, excluded=excluded)
-    else:
-        excluded_positions = np.flatnonzero(np.isin(eligible, excluded))
-        best = eligible[top_n(model.popularity[eligible], n, excluded=excluded_positions)]
-    items = _to_ranked_items(model.items, best, model.popularity[best])
-    return Recommendations(user_id, Strategy.POPULAR, model.version, items)
+    def rank(n_best: int, eligible: NDArray[np.bool_] | None) -> Ranking:
+        best = _most_popular(model.popularity, n_best, excluded, candidates, eligible)
+        return best, model.popularity[best]
+
+    best, popularity = choose(rank, n, constraints, model.network.item_gmf, to_relevance=lambda values: values)
+    return Recommendations(user_id, Strategy.POPULAR, model.version, _to_ranked_items(model.items, best, popularity))
+
+
+def _most_popular(
+    popularity: Floats,
+    n: int,
+    excluded: ItemIndices,
+    candidates: ItemIndices | None,
+    eligible: NDArray[np.bool_] | None,
+) -> ItemIndices:
+    if eligible is not None:
+        candidates = np.flatnonzero(eligible) if candidates is None else candidates[eligible[candidates]]
+    if candidates is None:
+        return top_n(popularity, n, excluded=excluded)
+    excluded_positions = np.flatnonzero(np.isin(candidates, excluded))
+    return candidates[top_n(popularity[candidates], n, excluded=excluded_positions)]
 
 
 def _to_ranked_items(items: Vocabulary, best: ItemIndices, scores: Floats) -> list[RankedItem]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.model.neumf import Floats, ItemIndices, Network, User
 from recsys.model.pruned_search import Bounds, lowered, mlp_parts, prune
@@ -18,6 +19,10 @@ from recsys.model.selection import nth_largest_bound
 
 PRUNE_MIN_ITEMS: Final = 8000
 """Catalogue size from which `best_items` uses pruned search; measured in docs/decisions/0036-exact-search.md."""
+
+FEW_ELIGIBLE_FACTOR: Final = 64
+"""If at most one item in 64 is eligible, computing the logits of these alone is faster than the GMF parts of all items;
+measured in docs/decisions/0050-filters.md."""
 
 
 def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
@@ -60,6 +65,7 @@ def best_items(
     *,
     excluded: ItemIndices,
     candidates: ItemIndices | None = None,
+    eligible: NDArray[np.bool_] | None = None,
 ) -> tuple[ItemIndices, Floats]:
     """Return a user's `n` best items and their exact logits.
 
@@ -75,6 +81,8 @@ def best_items(
         Items that are never returned, (n_excluded,); they may repeat.
     candidates
         Return only items out of these, (n_candidates,); they may repeat. None means the whole catalogue.
+    eligible
+        Return only items for which this mask is true, (n_items,). None means all.
 
     Returns
     -------
@@ -99,30 +107,57 @@ def best_items(
     if n == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
     margin = 2 * bounds.error(user)
+    if eligible is not None:
+        candidates = _few_eligible(eligible, candidates)
     if candidates is not None:
         items = _search_candidates(network, user, n, np.setdiff1d(candidates, excluded), margin)
     elif network.n_items >= PRUNE_MIN_ITEMS:
-        items = _search_pruned(network, bounds, user, n, excluded, margin)
+        items = _search_pruned(network, bounds, user, n, excluded, margin, eligible)
     else:
-        items = _search_all(network, user, n, excluded, margin)
+        items = _search_all(network, user, n, excluded, margin, eligible)
     exact = network.exact_logits(user, items)
     order = np.argsort(-exact, kind="stable")[:n]  # `items` ascend, so ties are in order
     return items[order], exact[order]
 
 
-def _search_all(network: Network, user: User, n: int, excluded: ItemIndices, margin: float) -> ItemIndices:
+def _few_eligible(eligible: NDArray[np.bool_], candidates: ItemIndices | None) -> ItemIndices | None:
+    """Return the eligible candidates; without candidates, all eligible items if they are few, otherwise None."""
+    if candidates is not None:
+        return candidates[eligible[candidates]]
+    is_few = np.count_nonzero(eligible) * FEW_ELIGIBLE_FACTOR <= len(eligible)
+    return np.flatnonzero(eligible) if is_few else None
+
+
+def _search_all(
+    network: Network,
+    user: User,
+    n: int,
+    excluded: ItemIndices,
+    margin: float,
+    eligible: NDArray[np.bool_] | None,
+) -> ItemIndices:
     """Find the items that can be among the `n` best by brute force."""
     logits = network.logits(user)
     logits[excluded] = -np.inf
+    if eligible is not None:
+        logits[~eligible] = -np.inf
     return _near_best(logits, n, margin)
 
 
 def _search_pruned(
-    network: Network, bounds: Bounds, user: User, n: int, excluded: ItemIndices, margin: float
+    network: Network,
+    bounds: Bounds,
+    user: User,
+    n: int,
+    excluded: ItemIndices,
+    margin: float,
+    eligible: NDArray[np.bool_] | None,
 ) -> ItemIndices:
     """Find the items that can be among the `n` best by pruned search."""
     gmf = network.item_gmf @ user.gmf
     gmf[excluded] = -np.inf
+    if eligible is not None:
+        np.copyto(gmf, -np.inf, where=~eligible)
     items, logits = prune(network, bounds, user, n, gmf, margin)
     return items[_near_best(logits, n, margin)]
 

@@ -11,6 +11,8 @@ UPLOADS: Final = "uploads/"
 INBOX: Final = "inbox/"
 RECEIPTS: Final = "receipts/"
 MODELS: Final = "models/"
+ITEM_UPLOADS: Final = f"{UPLOADS}items/"
+CATALOGUE_FILE: Final = "items.npz"
 
 EXTENSIONS: Final = "csv, .tsv or .parquet, optionally with .gz, .zst or .zip"
 _EXTENSION: Final = re.compile(r"\.((?:csv|tsv|parquet)(?:\.(?:gz|zst|zip))?)\Z", re.IGNORECASE)
@@ -22,6 +24,13 @@ the file."""
 @dataclass(frozen=True, slots=True)
 class Upload:
     """An object at `uploads/<job_id>.csv[.gz]`, whose job the API has already created."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsUpload:
+    """An object at `uploads/items/<job_id>` with items for a catalogue, whose job the API has already created."""
 
     job_id: str
 
@@ -57,6 +66,11 @@ def upload(job_id: str, *, gzipped: bool) -> str:
     return f"{UPLOADS}{job_id}.csv.gz" if gzipped else f"{UPLOADS}{job_id}.csv"
 
 
+def items_upload(job_id: str) -> str:
+    """Return the name under which the API stores the items that a catalogue job reads; their format is detected."""
+    return f"{ITEM_UPLOADS}{job_id}"
+
+
 def sidecar(object_name: str) -> str:
     """Return the name of the file with the options for a dropped file: `inbox/orders.csv.json`."""
     return f"{object_name}.json"
@@ -72,7 +86,13 @@ def model_prefix(key_id: str, version: str) -> str:
     return f"{MODELS}{key_id}/{version}/"
 
 
-def parse_source(object_name: str) -> Upload | Drop | None:
+def catalogue_prefix(key_id: str, version: str = "") -> str:
+    """Return the prefix of the objects of a catalogue version, or of all those of a key; with the trailing slash."""
+    folder = f"{MODELS}{key_id}/catalogue/"
+    return f"{folder}{version}/" if version else folder
+
+
+def parse_source(object_name: str) -> Upload | ItemsUpload | Drop | None:
     """Parse the name of an object that may start a training job.
 
     Parameters
@@ -82,9 +102,9 @@ def parse_source(object_name: str) -> Upload | Drop | None:
 
     Returns
     -------
-    Upload, Drop or None
-        None if the name is not `uploads/<job_id>.csv[.gz]` or `inbox/[<key_id>/]<name>.<extension>`. The case
-        of the extension is ignored.
+    Upload, ItemsUpload, Drop or None
+        None if the name is not `uploads/<job_id>.csv[.gz]`, `uploads/items/<job_id>` or
+        `inbox/[<key_id>/]<name>.<extension>`. The case of the extension is ignored.
 
     Examples
     --------
@@ -95,21 +115,27 @@ def parse_source(object_name: str) -> Upload | Drop | None:
     >>> parse_source("inbox/orders.xlsx") is None
     True
     """
+    if object_name.startswith(ITEM_UPLOADS):
+        return _parse_items_upload(object_name.removeprefix(ITEM_UPLOADS))
     extension = _EXTENSION.search(object_name)
-    if not extension:
-        return None
     folder, _, rest = object_name.partition("/")
     name = _EXTENSION.sub("", rest)
-    if not name or name.endswith("/"):
+    if not extension or not name or name.endswith("/"):
         return None
     if folder == "uploads":
         return Upload(name) if "/" not in name else None
-    if folder == "inbox":
-        key_id, slash, file_name = name.rpartition("/")
-        if "/" in key_id or (slash and not key_id):
-            return None
-        return Drop(key_id if slash else None, file_name, extension=extension[1].lower())
-    return None
+    return _parse_drop(name, extension[1].lower()) if folder == "inbox" else None
+
+
+def _parse_drop(name: str, extension: str) -> Drop | None:
+    key_id, slash, file_name = name.rpartition("/")
+    if "/" in key_id or (slash and not key_id):
+        return None
+    return Drop(key_id if slash else None, file_name, extension=extension)
+
+
+def _parse_items_upload(job_id: str) -> ItemsUpload | None:
+    return ItemsUpload(job_id) if job_id and "/" not in job_id else None
 
 
 def _shortened(name: str, max_bytes: int) -> str:

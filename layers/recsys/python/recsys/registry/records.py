@@ -39,6 +39,8 @@ class JobPurpose(StrEnum):
     """Train on it and publish a version."""
     VALIDATE = "validate"
     """Read it as a training does, and report."""
+    CATALOGUE = "catalogue"
+    """Update the item catalogue of the key by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ class KeyRecord:
     current_data_timestamp
         `Job.data_timestamp` of the current version. Activating a version sets it to the time of
         the activation, so that a running training job cannot undo the activation.
+    catalogue_version, catalogue_sha256
+        The item catalogue that is served, and the digest of its file; None without a catalogue.
+    catalogue_data_timestamp
+        `Job.data_timestamp` of the file that last replaced the whole catalogue, or the time of its deletion.
     """
 
     key_id: str
@@ -80,6 +86,9 @@ class KeyRecord:
     current_version: str | None = None
     current_manifest_sha256: str | None = None
     current_data_timestamp: str | None = None
+    catalogue_version: str | None = None
+    catalogue_sha256: str | None = None
+    catalogue_data_timestamp: str | None = None
     scoped_keys: tuple[ScopedKey, ...] = ()
 
     def to_document(self) -> Document:
@@ -137,7 +146,7 @@ class Job:
     fingerprint
         SHA-256 of the request body and its options. It distinguishes a repeated request from a changed one.
     options
-        Options for reading the file (`FileOptions.to_json`), or None.
+        Options for reading the file (`FileOptions.to_json`), or None. For a catalogue also `mode`.
     object_version
         Version of the object to train on (`ObjectInfo.version`), or None for the current one.
     receipt_name, receipted_at

@@ -1,7 +1,8 @@
-"""Registry of keys, jobs and model versions, over any database that implements `Table`."""
+"""Registry of keys, jobs, model versions and item catalogues, over any database that implements `Table`."""
 
 from __future__ import annotations
 
+from recsys.registry.catalogues import CatalogueOperations
 from recsys.registry.jobs import JobOperations
 from recsys.registry.keys import KeyOperations
 from recsys.registry.versions import Published, VersionOperations
@@ -9,7 +10,7 @@ from recsys.registry.versions import Published, VersionOperations
 __all__ = ["Published", "Registry"]
 
 
-class Registry(KeyOperations, JobOperations, VersionOperations):
+class Registry(KeyOperations, JobOperations, VersionOperations, CatalogueOperations):
     """Keys, jobs and model versions, stored in a `Table`.
 
     Every method raises `Unavailable` if the database does not respond.

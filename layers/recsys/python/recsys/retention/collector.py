@@ -13,7 +13,7 @@ from typing import Final
 from recsys.clock import Clock, utc_now
 from recsys.errors import NotReady, Unavailable
 from recsys.objects import layout
-from recsys.objects.layout import Upload
+from recsys.objects.layout import ItemsUpload, Upload
 from recsys.objects.store import ObjectInfo, ObjectStore
 from recsys.registry.reading import VERSION_PREFIX, job_address, key_address
 from recsys.registry.records import Job, KeyRecord
@@ -24,6 +24,7 @@ from recsys.retention.plan import (
     RetentionPolicy,
     job_id_of,
     plan_aged,
+    plan_catalogue,
     plan_upload,
     plan_versions,
 )
@@ -82,12 +83,15 @@ class Collector:
         now = self._clock()
         for contents in self._keys():
             yield from plan_versions(contents, self._policy, now)
+            catalogue = plan_catalogue(contents, self._policy, now)
+            if catalogue is not None:
+                yield catalogue
         # Many uploads belong to one key. A cache per run, because the next run must see what changed.
         key_of = lru_cache(maxsize=1024)(self._key)
         for info in self._store.list(layout.UPLOADS):
             source = layout.parse_source(info.name)
             try:
-                job = self._job(source.job_id) if isinstance(source, Upload) else None
+                job = self._job(source.job_id) if isinstance(source, Upload | ItemsUpload) else None
             except NotReady:
                 continue
             deletion = plan_upload(info, job, key_of(job.key_id) if job is not None else None, self._policy, now)
@@ -135,15 +139,20 @@ class Collector:
         # The listing is in the order of the names, so that the objects of a key follow each other.
         for key_id, infos in groupby(self._store.list(layout.MODELS), key=lambda info: info.name.split("/")[1]):
             files: dict[str, list[ObjectInfo]] = defaultdict(list)
+            catalogue = []
             for info in infos:
                 parts = info.name.split("/")
-                if len(parts) > 3:  # models/<key_id>/<version>/<file>
+                if info.name.startswith(layout.catalogue_prefix(key_id)):
+                    catalogue.append(info)
+                elif len(parts) > 3:  # models/<key_id>/<version>/<file>
                     files[parts[2]].append(info)
-            contents = self._contents(key_id, files)
+            contents = self._contents(key_id, files, catalogue)
             if contents is not None:
                 yield contents
 
-    def _contents(self, key_id: str, files: dict[str, list[ObjectInfo]]) -> KeyContents | None:
+    def _contents(
+        self, key_id: str, files: dict[str, list[ObjectInfo]], catalogue: list[ObjectInfo]
+    ) -> KeyContents | None:
         """Read the rows of a key; None if a newer release wrote one of them that this one cannot judge."""
         rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
         with_row = {row.address.sort.removeprefix(VERSION_PREFIX) for row in rows}
@@ -158,7 +167,7 @@ class Collector:
             return None
         # The key is read after the rows: an activation before this read shows here, and one after it changes a row, so
         # that the conditional write fails.
-        return KeyContents(key_id, self._key(key_id), rows, files, jobs)
+        return KeyContents(key_id, self._key(key_id), rows, files, jobs, catalogue)
 
     def _key(self, key_id: str) -> KeyRecord | None:
         document = self._table.get(key_address(key_id)).document

@@ -113,6 +113,8 @@ class KeyContents:
         The objects of each version's prefix.
     jobs
         The jobs of the prefixes without a row, by job id. An unknown job is missing.
+    catalogue
+        The objects of its item catalogue; those that an update replaced are deleted by a later update.
     """
 
     key_id: str
@@ -120,6 +122,7 @@ class KeyContents:
     rows: Sequence[Row] = ()
     files: Mapping[str, Sequence[ObjectInfo]] = field(default_factory=dict)
     jobs: Mapping[str, Job] = field(default_factory=dict)
+    catalogue: Sequence[ObjectInfo] = ()
 
 
 def plan_versions(contents: KeyContents, policy: RetentionPolicy, now: Timestamp) -> list[Deletion]:
@@ -155,6 +158,17 @@ def plan_upload(
     if job is not None and not job.state.is_final:
         return None
     return plan_aged(upload, policy, now)
+
+
+def plan_catalogue(contents: KeyContents, policy: RetentionPolicy, now: Timestamp) -> Deletion | None:
+    """Return the deletion of the item catalogue of a key that is not needed any more, or None."""
+    reason = reason_of_lost_key(contents.key, policy, now)
+    if reason is None or not contents.catalogue:
+        return None
+    names = tuple(info.name for info in contents.catalogue)
+    return Deletion(
+        layout.catalogue_prefix(contents.key_id), reason, _size_bytes(contents.catalogue), object_names=names
+    )
 
 
 def plan_aged(info: ObjectInfo, policy: RetentionPolicy, now: Timestamp) -> Deletion | None:

@@ -1,0 +1,70 @@
+"""Requests that change an item catalogue: create a job, then store the file, whose arrival starts the job."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from recsys.clock import DAY_S, Clock, after
+from recsys.errors import ObjectExists
+from recsys.keys.base62 import new_job_id
+from recsys.objects import layout
+from recsys.objects.store import ObjectStore
+from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
+from recsys.registry.registry import Registry
+from recsys.settings import Settings
+from recsys_api.training import NewFile
+
+
+class Mode(StrEnum):
+    """What happens to items and attributes that a file does not mention."""
+
+    REPLACE = "replace"
+    """They are deleted."""
+    MERGE = "merge"
+    """They are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueUpdates:
+    """Accepts files of items.
+
+    Parameters
+    ----------
+    registry, store
+        Store the jobs and the files.
+    settings
+        When jobs expire.
+    clock
+        Current time.
+    """
+
+    registry: Registry
+    store: ObjectStore
+    settings: Settings
+    clock: Clock
+
+    def accept(self, file: NewFile, *, key: KeyRecord, mode: Mode, job_id: str | None = None) -> Job:
+        """Store a file of items and queue the job that applies it to the catalogue of `key`.
+
+        A job with the id `job_id` that exists already is returned as it is.
+        """
+        job_id, now = job_id or new_job_id(), self.clock()
+        job = self.registry.create_job(
+            Job(
+                job_id,
+                key.key_id,
+                layout.items_upload(job_id),
+                created_at=now,
+                updated_at=now,
+                fingerprint=file.fingerprint,
+                options={"mode": mode.value, **file.options.to_json()},
+                purpose=JobPurpose.CATALOGUE,
+                expires_at=after(now, self.settings.job_days * DAY_S),
+            )
+        )
+        if job.state is JobState.QUEUED:
+            with contextlib.suppress(ObjectExists):
+                self.store.create(job.object_name, file.content)
+        return job

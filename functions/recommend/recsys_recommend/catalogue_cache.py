@@ -1,0 +1,160 @@
+"""Cache of item catalogues, bounded in memory, with least-recently-used eviction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any, Final, NamedTuple, TypeVar
+
+from cachetools import LRUCache, TTLCache
+
+from recsys.catalogue.bound import BoundCatalogue
+from recsys.catalogue.catalogue import CATALOGUE_HINT, Catalogue, read_catalogue
+from recsys.errors import ArtifactDamaged, ObjectNotFound, RecsysError, Unavailable
+from recsys.objects import layout
+from recsys.objects.store import ObjectReader
+from recsys.registry.records import KeyRecord
+from recsys_recommend.model_cache import LoadedModel
+
+T = TypeVar("T")
+_logger: Final = logging.getLogger("recsys.catalogues")
+_RETRY_S: Final = 10.0  # as for models
+_MAX_FAILURES: Final = 1000
+
+
+_PARSER: Final = "parser"
+
+
+class CatalogueName(NamedTuple):
+    """The identity of one version of a key's catalogue, and the digest of its file."""
+
+    key_id: str
+    version: str
+    sha256: str
+
+
+def catalogue_name(key: KeyRecord) -> CatalogueName | None:
+    """Return the name of a key's catalogue, or None if it has none."""
+    if key.catalogue_version is None or key.catalogue_sha256 is None:
+        return None
+    return CatalogueName(key.key_id, key.catalogue_version, key.catalogue_sha256)
+
+
+class _Bound(NamedTuple):
+    name: CatalogueName
+    catalogue: BoundCatalogue
+
+
+class CatalogueCache:
+    """Loads catalogues on demand. Not thread-safe: use it from one event loop.
+
+    While a new version loads, the previous one is used if it is in memory, so that an update of prices does not make
+    any request wait.
+
+    Parameters
+    ----------
+    store
+        Where the files are read, in a thread.
+    max_bytes
+        Memory for all catalogues together. A larger one is loaded for each request and not kept.
+    count_metric
+        Called with `CatalogueLoaded` or `CatalogueFailed` after each attempt to load a catalogue.
+    """
+
+    def __init__(self, store: ObjectReader, *, max_bytes: int, count_metric: Callable[[str], None]) -> None:
+        self._store = store
+        self._count_metric = count_metric
+        self._catalogues: LRUCache[CatalogueName, Catalogue] = LRUCache(
+            max_bytes, getsizeof=lambda catalogue: catalogue.size_bytes
+        )
+        self._bound: LRUCache[Hashable, _Bound] = LRUCache(
+            max_bytes, getsizeof=lambda bound: bound.catalogue.size_bytes
+        )
+        self._tasks: dict[Hashable, asyncio.Task[Any]] = {}
+        self._failures: TTLCache[CatalogueName, RecsysError] = TTLCache(_MAX_FAILURES, _RETRY_S)
+
+    async def get(self, name: CatalogueName) -> Catalogue:
+        """Return a catalogue.
+
+        Raises
+        ------
+        ArtifactDamaged
+            The file is missing or differs from its digest.
+        Unavailable
+            The object store did not respond.
+        """
+        found = self._catalogues.get(name)
+        if found is not None:
+            return found
+        return await self._once(name, lambda: self._load(name))
+
+    async def bound(self, name: CatalogueName, loaded: LoadedModel) -> BoundCatalogue:
+        """Return a catalogue in the order of a model's items, or its previous version while it loads.
+
+        Raises as `get` does, unless the previous version is in memory.
+        """
+        previous = self._bound.get(loaded.name)
+        if previous is not None and previous.name == name:
+            return previous.catalogue
+        task = self._start((loaded.name, name), self._bind(name, loaded))
+        if previous is not None:
+            return previous.catalogue
+        return await asyncio.shield(task)
+
+    async def _bind(self, name: CatalogueName, loaded: LoadedModel) -> BoundCatalogue:
+        catalogue = await self.get(name)
+        bound = await asyncio.to_thread(BoundCatalogue, name.version, catalogue, loaded.model.items)
+        if bound.size_bytes <= self._bound.maxsize:
+            self._bound[loaded.name] = _Bound(name, bound)
+        self._start(_PARSER, asyncio.to_thread(_prepare_parser))
+        return bound
+
+    async def _once(self, name: CatalogueName, load: Callable[[], Catalogue]) -> Catalogue:
+        if name in self._failures:
+            raise self._failures[name]
+
+        async def load_and_keep() -> Catalogue:
+            try:
+                catalogue = await asyncio.to_thread(load)
+            except (ArtifactDamaged, Unavailable) as error:
+                self._failures[name] = error
+                self._count_metric("CatalogueFailed")
+                _logger.error("A catalogue cannot be loaded: %s", error.detail, extra={"key_id": name.key_id})
+                raise
+            self._count_metric("CatalogueLoaded")
+            if catalogue.size_bytes <= self._catalogues.maxsize:
+                self._catalogues[name] = catalogue
+            return catalogue
+
+        return await asyncio.shield(self._start(name, load_and_keep()))
+
+    def _start(self, key: Hashable, work: Any) -> asyncio.Task[Any]:
+        """Start a load, unless that is under way."""
+        task = self._tasks.get(key)
+        if task is not None:
+            work.close()
+            return task
+        task = self._tasks[key] = asyncio.create_task(work)
+        task.add_done_callback(lambda ended: self._end(key, ended))
+        return task
+
+    def _end(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # retrieved, because no request waits for it while the previous version is used
+
+    def _load(self, name: CatalogueName) -> Catalogue:
+        path = layout.catalogue_prefix(name.key_id, name.version) + layout.CATALOGUE_FILE
+        try:
+            content = self._store.read(path)
+        except ObjectNotFound as error:
+            raise ArtifactDamaged("The file of the item catalogue is missing.", hint=CATALOGUE_HINT) from error
+        return read_catalogue(content, sha256=name.sha256)
+
+
+def _prepare_parser() -> None:
+    """Import the parser of filters in the background, because the first filter would otherwise wait 0.1 s for it."""
+    from recsys.catalogue import expression  # noqa: PLC0415  # see above
+
+    expression.parse("available")

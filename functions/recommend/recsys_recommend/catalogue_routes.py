@@ -1,0 +1,134 @@
+"""The catalogues of keys: loading them for recommendations, and the routes that read them."""
+
+# No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from recsys.errors import ItemNotFound, NoCatalogue
+from recsys.http.api_key_header import cached_key
+from recsys.http.problems import documented
+from recsys.keys.authentication import Authenticator
+from recsys.objects.store import ObjectReader
+from recsys.registry.records import KeyRecord
+from recsys.registry.scoped_keys import Scope
+from recsys_recommend.model_cache import LoadedModel
+from recsys_recommend.queries import to_json
+from recsys_recommend.schemas import CatalogueParameters
+
+if TYPE_CHECKING:  # a key without a catalogue never imports it
+    from recsys.catalogue.bound import BoundCatalogue
+    from recsys.catalogue.catalogue import Catalogue
+    from recsys_recommend.catalogue_cache import CatalogueCache
+
+_JSON: Final = "application/json"
+_DESCRIPTIONS: Final = {
+    404: "The catalogue does not contain the item.",
+    409: "The key has no item catalogue.",
+    503: "The catalogue's file is damaged, or a storage backend did not respond. See `Retry-After`.",
+}
+
+
+class Catalogues:
+    """The catalogues of all keys. The modules that read them are imported with the first key that has one.
+
+    Parameters
+    ----------
+    store, max_bytes, count_metric
+        As for `recsys_recommend.catalogue_cache.CatalogueCache`.
+    """
+
+    def __init__(self, store: ObjectReader, *, max_bytes: int, count_metric: Callable[[str], None]) -> None:
+        self._store, self._max_bytes, self._count_metric = store, max_bytes, count_metric
+        self._cache: CatalogueCache | None = None
+
+    async def bound(self, key: KeyRecord, loaded: LoadedModel) -> "BoundCatalogue | None":
+        """Return the catalogue of a key in the order of a model's items; None if it has none."""
+        if key.catalogue_version is None:
+            return None
+        from recsys_recommend.catalogue_cache import catalogue_name  # noqa: PLC0415  # see the docstring of the class
+
+        name = catalogue_name(key)
+        return None if name is None else await self._loaded_cache().bound(name, loaded)
+
+    async def get(self, key: KeyRecord) -> "Catalogue":
+        """Return the catalogue of a key.
+
+        Raises
+        ------
+        NoCatalogue
+            It has none.
+        """
+        from recsys_recommend.catalogue_cache import catalogue_name  # noqa: PLC0415  # see the docstring of the class
+
+        name = catalogue_name(key)
+        if name is None:
+            raise NoCatalogue("This key has no item catalogue.")
+        return await self._loaded_cache().get(name)
+
+    def _loaded_cache(self) -> "CatalogueCache":
+        from recsys_recommend.catalogue_cache import CatalogueCache  # noqa: PLC0415  # see the docstring of the class
+
+        if self._cache is None:
+            self._cache = CatalogueCache(self._store, max_bytes=self._max_bytes, count_metric=self._count_metric)
+        return self._cache
+
+
+def create_catalogue_router(authenticator: Authenticator, catalogues: Catalogues) -> APIRouter:
+    """Create the router for `GET /v1/items` and `GET /v1/items/{item_id}`."""
+    MainKey = Annotated[KeyRecord, Depends(cached_key(authenticator, scope=None))]  # noqa: N806  # it names a type
+    Key = Annotated[KeyRecord, Depends(cached_key(authenticator, scope=Scope.RECOMMEND))]  # noqa: N806  # it names a type
+    router = APIRouter(tags=["Items"])
+
+    @router.get(
+        "/v1/items",
+        summary="List the item catalogue",
+        response_description="A page of the catalogue.",
+        responses=documented(401, 403, 409, 422, 503, descriptions=_DESCRIPTIONS),
+    )
+    async def list_items(key: MainKey, parameters: Annotated[CatalogueParameters, Query()]) -> Response:
+        """Return items of the catalogue with all their attributes, and the columns of the catalogue."""
+        catalogue = await catalogues.get(key)
+        begin = int(parameters.cursor or 0)
+        return _to_response(_page(catalogue, key.catalogue_version or "", begin, begin + parameters.limit))
+
+    @router.get(
+        "/v1/items/{item_id:path}",
+        summary="Retrieve an item of the catalogue",
+        response_description="The item.",
+        responses=documented(401, 403, 404, 409, 422, 503, descriptions=_DESCRIPTIONS),
+    )
+    async def get_item(
+        key: Key,
+        item_id: Annotated[str, Path(description="The item's id, percent-encoded once. It can contain `%2F`.")],
+    ) -> Response:
+        """Return an item of the catalogue with all its attributes."""
+        catalogue = await catalogues.get(key)
+        row = catalogue.items.find(item_id)
+        if row is None:
+            raise ItemNotFound(
+                f"Item {item_id!r} is not in the catalogue.", hint="GET /v1/items lists the items of the catalogue."
+            )
+        return _to_response(_item(catalogue, row))
+
+    return router
+
+
+def _page(catalogue: "Catalogue", version: str, begin: int, end: int) -> dict[str, Any]:
+    total = len(catalogue.items)
+    return {
+        "catalogue_version": version,
+        "total": total,
+        "columns": [{"name": name, "kind": column.kind.value} for name, column in catalogue.columns.items()],
+        "items": [_item(catalogue, row) for row in range(begin, min(end, total))],
+        "next": str(end) if end < total else None,
+    }
+
+
+def _item(catalogue: "Catalogue", row: int) -> dict[str, Any]:
+    return {"item_id": catalogue.items[row], "attributes": catalogue.attributes(row)}
+
+
+def _to_response(body: dict[str, Any]) -> Response:
+    return Response(to_json(body), media_type=_JSON)

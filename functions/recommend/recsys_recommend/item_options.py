@@ -1,0 +1,117 @@
+"""Options of the recommending routes that use the attributes of items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from recsys.errors import NoCatalogue
+from recsys.model.choosing import UNCONSTRAINED, Constraints, GroupLimit
+from recsys.model.recommender import RankedItem, ServingModel
+
+if TYPE_CHECKING:  # a key without a catalogue never imports it
+    from recsys.catalogue.bound import BoundCatalogue
+    from recsys.model.neumf import ItemIndices
+
+_TITLE: Final = "title"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOptions:
+    """Which items a list may contain, and what it says about them.
+
+    Parameters
+    ----------
+    fields
+        Attributes to return with each item.
+    filter
+        Expression that each item must fulfil, or None.
+    max_per
+        Most items of each value of a column.
+    diversity
+        Weight of diversity against relevance, in [0, 1].
+    include_unavailable
+        Whether items whose `available` is false may occur.
+    explain
+        Whether to return reasons.
+    """
+
+    fields: Sequence[str] = field(default_factory=list)
+    filter: str | None = None
+    max_per: Mapping[str, int] = field(default_factory=dict)
+    diversity: float = 0.0
+    include_unavailable: bool = False
+    explain: bool = False
+
+    def cache_fields(self) -> tuple[Any, ...]:
+        """Return all fields, because a response depends on each of them."""
+        limits = sorted(self.max_per.items())
+        return (list(self.fields), self.filter, limits, self.diversity, self.include_unavailable, self.explain)
+
+
+DEFAULT: Final = ItemOptions()
+
+
+def constraints_of(options: ItemOptions, catalogue: BoundCatalogue | None) -> Constraints:
+    """Return the constraints that the options and the availability of items put on a list.
+
+    Raises
+    ------
+    NoCatalogue
+        The options use attributes, and the key has no catalogue.
+    InvalidRequest
+        The filter is not valid, or a column does not exist.
+    """
+    if catalogue is None:
+        if options.fields or options.filter is not None or options.max_per:
+            raise NoCatalogue("The request uses attributes of items, but this key has no item catalogue.")
+        return Constraints(diversity=options.diversity) if options.diversity else UNCONSTRAINED
+    eligible = catalogue.eligible(options.filter, include_unavailable=options.include_unavailable)
+    limits = tuple(
+        GroupLimit(catalogue.groups(name, f"/max_per/{name}"), most) for name, most in options.max_per.items()
+    )
+    return Constraints(eligible, limits, options.diversity)
+
+
+def describe_items(
+    model: ServingModel,
+    items: Sequence[RankedItem],
+    options: ItemOptions,
+    catalogue: BoundCatalogue | None,
+    history: ItemIndices | None = None,
+) -> list[dict[str, Any]]:
+    """Return the items of a response, with the attributes and reasons that the options request.
+
+    `history` is the history that the items were recommended for, or None if reasons do not apply.
+    """
+    bodies: list[dict[str, Any]] = [{"item_id": item.item_id, "rank": item.rank, "score": item.score} for item in items]
+    if not options.fields and not options.explain:
+        return bodies
+    indices = [index for item in items if (index := model.items.find(item.item_id)) is not None]
+    if options.fields and catalogue is not None:
+        for body, attributes in zip(bodies, catalogue.attributes(indices, tuple(options.fields)), strict=True):
+            body["attributes"] = attributes
+    if options.explain and history is not None:
+        for body, reasons in zip(bodies, _reasons(model, history, indices, catalogue), strict=True):
+            body["reasons"] = reasons
+    return bodies
+
+
+def _reasons(
+    model: ServingModel, history: ItemIndices, items: list[int], catalogue: BoundCatalogue | None
+) -> list[list[dict[str, Any]]]:
+    from recsys.model.explanations import explain  # noqa: PLC0415  # few requests need it
+
+    has_titles = catalogue is not None and _TITLE in catalogue.catalogue.columns
+
+    def to_body(item_index: int, contribution: float) -> dict[str, Any]:
+        body: dict[str, Any] = {"item_id": model.items[item_index], "contribution": contribution}
+        if has_titles and catalogue is not None:
+            body["title"] = catalogue.attributes([item_index], (_TITLE,))[0][_TITLE]
+        return body
+
+    explained = explain(model.network, history, np.array(items, dtype=np.int64))
+    return [[to_body(*reason) for reason in reasons] for reasons in explained]

@@ -1,0 +1,86 @@
+"""The report of a catalogue job: how the file was read, and what it changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from recsys.errors import FieldError, InvalidData
+
+MAX_LISTED_LINES: Final = 100
+MAX_BAD_SHARE: Final = 0.01
+"""Share of bad lines above which a file is rejected, as for interactions."""
+
+
+class UnusableItems(InvalidData):
+    """Raised when a file of items was read but cannot be used; `report` lists the bad lines."""
+
+    def __init__(self, detail: str, *, code: str, hint: str, report: CatalogueReport) -> None:
+        super().__init__(detail, code=code, hint=hint, errors=report.listed)
+        self.report = report
+
+
+@dataclass(slots=True)
+class CatalogueReport:
+    """Counts of a file of items, filled while it is read and merged.
+
+    Parameters
+    ----------
+    format
+        `csv`, `jsonl`, `json` or `parquet`.
+    lines, bad_lines, bad_by_code, listed
+        Records in the file; those that cannot be used, in total and by code; and the first 100 of them.
+    repeated_items
+        Records whose item had occurred before in the file; the last one counts.
+    added, updated, items
+        Items that are new in the catalogue, items that it had before, and all items of the result.
+    columns
+        Kind of each column of the result.
+    """
+
+    format: str = ""
+    lines: int = 0
+    bad_lines: int = 0
+    bad_by_code: Counter[str] = field(default_factory=Counter)
+    listed: list[FieldError] = field(default_factory=list)
+    repeated_items: int = 0
+    added: int = 0
+    updated: int = 0
+    items: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+
+    def add_bad_line(self, line: int, code: str, detail: str, column: str | None = None) -> None:
+        """Count a record that cannot be used."""
+        self.lines += 1
+        self.bad_lines += 1
+        self.bad_by_code[code] += 1
+        if len(self.listed) < MAX_LISTED_LINES:
+            self.listed.append(FieldError(code, f"Line {line}: {detail}.", line=line, column=column))
+
+    def check(self) -> None:
+        """Raise `UnusableItems` if the file has no records, or too many that cannot be used."""
+        if self.lines == 0:
+            raise UnusableItems("The file has no items.", code="no-rows", hint="Send one record per item.", report=self)
+        if self.bad_lines > MAX_BAD_SHARE * self.lines:
+            raise UnusableItems(
+                f"{self.bad_lines:,} of {self.lines:,} lines cannot be used; at most {MAX_BAD_SHARE:.0%} may be bad.",
+                code="too-many-bad-lines",
+                hint=f"Fix the lines listed under errors (the first {len(self.listed)}) and send the file again.",
+                report=self,
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON object."""
+        return {
+            "format": self.format,
+            "lines": self.lines,
+            "bad_lines": self.bad_lines,
+            "bad_lines_by_code": dict(self.bad_by_code),
+            "errors": [error.to_json() for error in self.listed],
+            "repeated_items": self.repeated_items,
+            "added": self.added,
+            "updated": self.updated,
+            "items": self.items,
+            "columns": self.columns,
+        }

@@ -1,0 +1,170 @@
+"""A catalogue in the order of a model's items, so that filters yield masks that the search uses as they are."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.catalogue.catalogue import AVAILABLE, Catalogue
+from recsys.catalogue.columns import MISSING, BooleanColumn, Column, NumberColumn, TextColumn
+from recsys.errors import FieldError, InvalidRequest
+from recsys.model.vocabulary import Vocabulary
+
+Mask = NDArray[np.bool_]
+_MASK_BYTES: Final = 64 * 2**20
+_MAX_MASKS: Final = 1024
+"""Masks that are kept: 64 of a million items each. Not tuned."""
+
+
+class BoundCatalogue:
+    """The attributes of a model's items; all values of items that the catalogue does not contain are missing.
+
+    Columns are brought into the order of the model when a filter uses them for the first time, and the masks of the
+    last filters are kept. Safe to use from several threads.
+
+    Parameters
+    ----------
+    version
+        Name of the catalogue's version.
+    catalogue
+        The catalogue.
+    items
+        Items of the model.
+
+    Attributes
+    ----------
+    unavailable
+        Mask of the items that must not be recommended by default, (n_items,); None if there are none.
+    """
+
+    def __init__(self, version: str, catalogue: Catalogue, items: Vocabulary) -> None:
+        self.version = version
+        self.catalogue = catalogue
+        self.n_items = len(items)
+        self._rows = _rows_of(catalogue.items, items)
+        self._columns: dict[str, Column] = {}
+        self._masks: OrderedDict[tuple[str | None, bool], Mask] = OrderedDict()
+        self._lock = threading.Lock()
+        self.unavailable = self._unavailable()
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the catalogue and of what is kept beside it, at most."""
+        return 2 * self.catalogue.size_bytes + self._rows.nbytes + min(_MASK_BYTES, _MAX_MASKS * self.n_items)
+
+    def attributes(self, item_indices: Sequence[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return the requested attributes of items of the model, None where there is no value.
+
+        Raises
+        ------
+        InvalidRequest
+            A column does not exist.
+        """
+        self.check_names(names, "/fields")
+        rows = self._rows[np.asarray(item_indices, dtype=np.int64)].tolist()
+        missing = dict.fromkeys(names)
+        return [dict(missing) if row == MISSING else self.catalogue.attributes(row, names) for row in rows]
+
+    def check_names(self, names: Sequence[str], pointer: str) -> None:
+        """Raise `InvalidRequest` unless all columns exist."""
+        for name in names:
+            if name not in self.catalogue.columns:
+                detail = f"Expected columns of the catalogue: {', '.join(self.catalogue.columns)}. Received: {name!r}."
+                raise InvalidRequest(
+                    detail,
+                    code="unknown-attribute",
+                    hint="GET /v1/items lists the columns of the catalogue.",
+                    errors=[FieldError("unknown-attribute", detail, pointer=pointer)],
+                )
+
+    def column(self, name: str) -> Column:
+        """Return a column in the order of the model's items."""
+        found = self._columns.get(name)
+        if found is None:
+            found = self._columns[name] = self.catalogue.columns[name].take(self._rows)
+        return found
+
+    def groups(self, name: str, pointer: str) -> NDArray[np.int32]:
+        """Return the number of the value of each item, -1 for none, (n_items,): equal values have equal numbers.
+
+        Raises
+        ------
+        InvalidRequest
+            The column does not exist, or holds tags, of which an item can have several.
+        """
+        self.check_names([name], pointer)
+        match self.column(name):
+            case TextColumn(codes):
+                return codes
+            case BooleanColumn(values):
+                return values.astype(np.int32)
+            case NumberColumn(numbers):
+                _, numbered = np.unique(numbers, return_inverse=True)
+                return np.where(np.isnan(numbers), MISSING, numbered).astype(np.int32)
+        detail = f"Expected a column with one value per item. Received: {name!r}, a column of tags."
+        raise InvalidRequest(detail, errors=[FieldError("tags", detail, pointer=pointer)])
+
+    def eligible(self, filter_text: str | None, *, include_unavailable: bool) -> Mask | None:
+        """Return the mask of the items that a filter and availability leave, (n_items,); None if that is all of them.
+
+        The mask is shared, so the caller must not change it.
+
+        Raises
+        ------
+        InvalidRequest
+            The filter is not valid.
+        """
+        leaves_out = self.unavailable is not None and not include_unavailable
+        if filter_text is None and not leaves_out:
+            return None
+        key = (filter_text, leaves_out)
+        with self._lock:
+            mask = self._masks.get(key)
+            if mask is not None:
+                self._masks.move_to_end(key)
+                return mask
+        mask = self._filtered(filter_text)
+        if leaves_out and self.unavailable is not None:
+            mask &= ~self.unavailable
+        mask.flags.writeable = False
+        with self._lock:
+            self._masks[key] = mask
+            while len(self._masks) > min(_MAX_MASKS, max(1, _MASK_BYTES // max(1, self.n_items))):
+                self._masks.popitem(last=False)
+        return mask
+
+    def _filtered(self, filter_text: str | None) -> Mask:
+        if filter_text is None:
+            return np.ones(self.n_items, dtype=np.bool_)
+        from recsys.catalogue import evaluation, expression  # noqa: PLC0415  # the parser takes 0.1 s to import
+
+        def find_column(name: expression.ColumnName) -> Column:
+            if name.name not in self.catalogue.columns:
+                known = ", ".join(self.catalogue.columns)
+                raise expression.invalid_filter(
+                    f"expected a column of the catalogue: {known}. Received: {name.name!r}", name.position
+                )
+            return self.column(name.name)
+
+        return evaluation.evaluate(expression.parse(filter_text), find_column)
+
+    def _unavailable(self) -> Mask | None:
+        column = self.catalogue.columns.get(AVAILABLE)
+        if not isinstance(column, BooleanColumn):
+            return None
+        mask = column.take(self._rows).values == 0
+        return mask if mask.any() else None
+
+
+def _rows_of(wanted: Vocabulary, items: Vocabulary) -> NDArray[np.int64]:
+    """Return the row in `wanted` of each of the items, -1 if it has none, (n_items,).
+
+    A dictionary takes 0.5 µs per item, which is less than the binary search of `Vocabulary.find`.
+    """
+    rows = {item_id: row for row, item_id in enumerate(wanted)}
+    return np.fromiter((rows.get(item_id, MISSING) for item_id in items), dtype=np.int64, count=len(items))

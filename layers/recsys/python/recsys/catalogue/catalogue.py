@@ -1,0 +1,147 @@
+"""The catalogue of a key: items and their columns, and the one file that stores them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.catalogue.columns import Column, Kind, column_of, texts_of
+from recsys.errors import ArtifactDamaged
+from recsys.model.array_file import view_npz, write_npz
+from recsys.model.vocabulary import Vocabulary
+
+FORMAT: Final = 1
+"""Version of the file format; a server reads only this one."""
+AVAILABLE: Final = "available"
+"""Column that leaves an item out of recommendations where it is false."""
+TITLE: Final = "title"
+KNOWN_KINDS: Final[Mapping[str, Kind]] = {
+    TITLE: Kind.TEXT,
+    "url": Kind.TEXT,
+    "image_url": Kind.TEXT,
+    "category": Kind.TEXT,
+    "tags": Kind.TAGS,
+    "price": Kind.NUMBER,
+    AVAILABLE: Kind.BOOLEAN,
+}
+"""Kind of each column whose meaning the service knows."""
+CATALOGUE_HINT: Final = "Send the catalogue again with PUT /v1/items."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Catalogue:
+    """Items and their attributes. The row of an item is its index in `items`.
+
+    Parameters
+    ----------
+    items
+        Item ids.
+    columns
+        Columns by name, in the order in which they were first sent.
+    size_bytes
+        Memory that the arrays take.
+    """
+
+    items: Vocabulary
+    columns: Mapping[str, Column]
+    size_bytes: int = 0
+
+    def attributes(self, row: int, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+        """Return the values of an item as JSON values; None where one is missing, an empty list where tags are.
+
+        Parameters
+        ----------
+        row
+            Row of the item.
+        names
+            Columns to return. None means all.
+        """
+        chosen = self.columns if names is None else names
+        return {name: self.columns[name].value(row) for name in chosen}
+
+
+EMPTY: Final = Catalogue(Vocabulary.of([]), {})
+
+
+def write_catalogue(catalogue: Catalogue) -> bytes:
+    """Return the content of the file of a catalogue: an `.npz` file of numeric arrays; see `recsys.model.array_file`.
+
+    The array `schema` contains JSON in UTF-8: the format, and the name and kind of each column.
+
+    Examples
+    --------
+    >>> content = write_catalogue(EMPTY)
+    >>> len(read_catalogue(content, sha256=hashlib.sha256(content).hexdigest()).items)
+    0
+    """
+    schema = {
+        "format": FORMAT,
+        "columns": [{"name": name, "kind": column.kind} for name, column in catalogue.columns.items()],
+    }
+    items = catalogue.items
+    arrays: dict[str, NDArray[Any]] = {
+        "schema": np.frombuffer(json.dumps(schema, ensure_ascii=False).encode(), dtype=np.uint8),
+        "items_text": items.text,
+        "items_text_starts": items.starts,
+        "items_text_order": items.order,
+    }
+    for position, column in enumerate(catalogue.columns.values()):
+        arrays |= {f"column{position}_{name}": array for name, array in column.arrays().items()}
+    with tempfile.TemporaryDirectory(prefix="recsys-catalogue-") as folder:
+        path = Path(folder) / "items.npz"
+        write_npz(path, arrays)
+        return path.read_bytes()
+
+
+def read_catalogue(content: bytes, *, sha256: str) -> Catalogue:
+    """Load a catalogue and verify it.
+
+    Parameters
+    ----------
+    content
+        The file.
+    sha256
+        Expected digest, from the registry.
+
+    Returns
+    -------
+    Catalogue
+        Its arrays are views of `content`.
+
+    Raises
+    ------
+    ArtifactDamaged
+        The content differs from the digest, or its arrays are inconsistent or of another format.
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ArtifactDamaged(
+            "The SHA-256 of the item catalogue differs from that in the registry.", hint=CATALOGUE_HINT
+        )
+    try:
+        arrays = view_npz(content)
+        schema = json.loads(arrays["schema"].tobytes())
+        if schema["format"] != FORMAT:
+            raise ArtifactDamaged(
+                f"The item catalogue has format {schema['format']!r}; this program reads format {FORMAT}.",
+                hint=CATALOGUE_HINT,
+            )
+        items = texts_of(_with_prefix(arrays, "items_"))
+        columns = {
+            str(column["name"]): column_of(Kind(column["kind"]), _with_prefix(arrays, f"column{position}_"), len(items))
+            for position, column in enumerate(schema["columns"])
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ArtifactDamaged(f"The item catalogue is invalid: {error}.", hint=CATALOGUE_HINT) from error
+    return Catalogue(items, columns, len(content))
+
+
+def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,194 @@
+"""Choose the items of a list out of a ranking, under limits per group and with a preference for diversity.
+
+Without limits and diversity, the list is the beginning of the ranking of the eligible items.
+
+**Limits** are exact and greedy: the ranking is read from its beginning, and an item is left out if its group has enough
+items already. The ranking is computed in parts. Groups that are full are ineligible in the next part, so that a part
+always adds items unless the ranking has ended.
+
+**Diversity** is maximal marginal relevance: Carbonell & Goldstein, "The use of MMR, diversity-based reranking for
+reordering documents and producing summaries", SIGIR 1998. The next item maximizes
+
+    (1 - diversity) * relevance  -  diversity * largest cosine similarity to an item of the list
+
+over the best `_POOL_FACTOR` n items. The relevance is the score, divided by that of the best item. The similarity is
+that of the items' GMF embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.model.neumf import Floats, ItemIndices
+
+_POOL_FACTOR: Final = 5
+_MIN_POOL: Final = 100
+"""Not tuned: items beyond the best 5 n are rarely relevant enough to be chosen for their diversity."""
+_MASKED: Final = -np.inf
+
+Ranking = tuple[ItemIndices, Floats]
+"""Items, best first, and the values by which they are ranked; (n,) each."""
+Rank = Callable[[int, NDArray[np.bool_] | None], Ranking]
+"""Returns the best n of the eligible items; the mask (n_items,) is None if all are eligible."""
+
+
+class GroupLimit(NamedTuple):
+    """At most `most` items of each group; `groups` (n_items,) int32 holds each item's group, -1 for none."""
+
+    groups: NDArray[np.int32]
+    most: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constraints:
+    """What a list must fulfil besides being the best.
+
+    Parameters
+    ----------
+    eligible
+        Mask of the items that may occur, (n_items,). None means all.
+    limits
+        Limits per group.
+    diversity
+        Weight of diversity against relevance, in [0, 1].
+    """
+
+    eligible: NDArray[np.bool_] | None = None
+    limits: tuple[GroupLimit, ...] = ()
+    diversity: float = 0.0
+
+
+UNCONSTRAINED: Final = Constraints()
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """The items chosen so far, and how many each group has."""
+
+    limits: tuple[GroupLimit, ...]
+    items: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    counts: list[dict[int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = [{} for _ in self.limits]
+
+    def fits(self, item: int) -> bool:
+        """Return whether no group of the item is full."""
+        return all(
+            (group := int(limit.groups[item])) < 0 or counts.get(group, 0) < limit.most
+            for limit, counts in zip(self.limits, self.counts, strict=True)
+        )
+
+    def add(self, item: int, value: float) -> None:
+        """Append an item."""
+        self.items.append(item)
+        self.values.append(value)
+        for limit, counts in zip(self.limits, self.counts, strict=True):
+            group = int(limit.groups[item])
+            counts[group] = counts.get(group, 0) + 1
+
+    def remaining(self, eligible: NDArray[np.bool_] | None, n_items: int) -> NDArray[np.bool_]:
+        """Return the mask of the eligible items that are not chosen and fit, (n_items,)."""
+        mask = np.ones(n_items, dtype=np.bool_) if eligible is None else eligible.copy()
+        mask[self.items] = False
+        for limit, counts in zip(self.limits, self.counts, strict=True):
+            full = [group for group, count in counts.items() if group >= 0 and count >= limit.most]
+            if full:
+                is_full = np.zeros(int(limit.groups.max()) + 2, dtype=np.bool_)
+                is_full[full] = True  # the last entry is that of the group -1, which is never full
+                mask &= ~is_full[limit.groups]
+        return mask
+
+
+def choose(
+    rank: Rank,
+    n: int,
+    constraints: Constraints,
+    embeddings: Floats,
+    *,
+    to_relevance: Callable[[Floats], Floats],
+) -> Ranking:
+    """Choose `n` items under constraints.
+
+    Parameters
+    ----------
+    rank
+        Ranks the items.
+    n
+        Length of the list, at least 0. It is shorter if fewer items fulfil the constraints.
+    constraints
+        The constraints.
+    embeddings
+        Embedding of each item, (n_items, dim), for the similarity of two items.
+    to_relevance
+        Converts values of the ranking to scores in [0, 1].
+
+    Returns
+    -------
+    Ranking
+        The chosen items in order, and their values of the ranking.
+    """
+    if n == 0 or (not constraints.limits and not constraints.diversity):
+        return rank(n, constraints.eligible)
+    n_pool = max(_MIN_POOL, _POOL_FACTOR * n)
+    chosen = _Chosen(constraints.limits)
+    eligible, best_score = constraints.eligible, 0.0
+    while len(chosen.items) < n:
+        pool, values = rank(n_pool, eligible)
+        n_before = len(chosen.items)
+        if constraints.diversity and len(pool):
+            scores = to_relevance(values).astype(np.float64)
+            best_score = best_score or float(scores.max()) or 1.0
+            _add_diverse(chosen, n, pool, values, scores / best_score, embeddings, constraints.diversity)
+        else:
+            _add_best(chosen, n, pool, values)
+        if len(pool) < n_pool or len(chosen.items) == n_before:
+            break
+        eligible = chosen.remaining(constraints.eligible, len(embeddings))
+    return np.array(chosen.items, dtype=np.int64), np.array(chosen.values, dtype=np.float32)
+
+
+def _add_best(chosen: _Chosen, n: int, pool: ItemIndices, values: Floats) -> None:
+    for item, value in zip(pool.tolist(), values.tolist(), strict=True):
+        if len(chosen.items) == n:
+            return
+        if chosen.fits(item):
+            chosen.add(item, value)
+
+
+def _add_diverse(
+    chosen: _Chosen,
+    n: int,
+    pool: ItemIndices,
+    values: Floats,
+    relevance: NDArray[np.float64],
+    embeddings: Floats,
+    diversity: float,
+) -> None:
+    """Add items of the pool by maximal marginal relevance, until there are `n` or none fits."""
+    unit = _unit_rows(embeddings[pool])
+    similarity = np.zeros(len(pool))
+    if chosen.items:
+        similarity = np.maximum((unit @ _unit_rows(embeddings[chosen.items]).T).max(axis=1), 0)
+    gain = (1 - diversity) * relevance
+    is_left = np.ones(len(pool), dtype=np.bool_)
+    while len(chosen.items) < n and is_left.any():
+        best = int(np.argmax(np.where(is_left, gain - diversity * similarity, _MASKED)))
+        is_left[best] = False
+        item = int(pool[best])
+        if chosen.fits(item):
+            chosen.add(item, float(values[best]))
+            similarity = np.maximum(similarity, unit @ unit[best])
+
+
+def _unit_rows(rows: Floats) -> NDArray[np.float64]:
+    """Return the rows with norm 1; a row of zeros stays as it is."""
+    exact = rows.astype(np.float64)
+    norms = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
+    return exact / np.where(norms > 0, norms, 1.0)

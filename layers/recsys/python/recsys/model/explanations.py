@@ -1,0 +1,71 @@
+"""Explain a recommendation by the items of the history that contribute most to its logit.
+
+The GMF part of a logit is linear in the history, so it splits into one exact part per item j of the history:
+
+    gmf(u, i) = sum_j  w_j * (gmf_map[j] * gmf_item[i]) @ output_kernel
+
+The MLP part is not linear, and an attribution of it would be an approximation, so it is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.model.neumf import ItemIndices, Network
+from recsys.model.user_encoder import history_weights
+
+MAX_REASONS: Final = 3
+
+
+class Contribution(NamedTuple):
+    """An item of the history, and its part of the recommended item's logit."""
+
+    item_index: int
+    contribution: float
+
+
+def contributions(network: Network, history: ItemIndices, items: ItemIndices) -> NDArray[np.float64]:
+    """Return the part of each history item in the GMF part of each item's logit.
+
+    Parameters
+    ----------
+    network
+        The model.
+    history
+        Item indices, oldest first, (n_history,).
+    items
+        Recommended items, (n_items,).
+
+    Returns
+    -------
+    (n_items, n_history) float64
+        The parts. The sum of a row is the GMF part of the logit.
+    """
+    weights = history_weights(len(history), network.decay)
+    embeddings = network.history_gmf.take(history, axis=0) * weights[:, None]  # (n_history, gmf_dim)
+    parts: NDArray[np.float64] = network.item_gmf.take(items, axis=0).astype(np.float64) @ embeddings.T
+    return parts
+
+
+def explain(network: Network, history: ItemIndices, items: ItemIndices) -> list[list[Contribution]]:
+    """Return the history items that contribute most to each item's logit.
+
+    Parameters
+    ----------
+    network, history, items
+        As for `contributions`.
+
+    Returns
+    -------
+    list of list of Contribution
+        For each item at most three reasons, the largest first. Items that lower the logit are not reasons.
+    """
+    return [_largest(row, history) for row in contributions(network, history, items)]
+
+
+def _largest(parts: NDArray[np.float64], history: ItemIndices) -> list[Contribution]:
+    best = np.argsort(-parts, kind="stable")[:MAX_REASONS]
+    return [Contribution(int(history[index]), float(parts[index])) for index in best.tolist() if parts[index] > 0]
