@@ -112,7 +112,7 @@ class TrainingQueue:
         return OVERHEAD_BYTES + size_bytes * (GZIP_RATIO if event.name.lower().endswith(".gz") else 1)
 
     def _is_known(self, key_id: str) -> bool:
-        """Whether the key has a model, or was created by the operator and therefore never expires."""
+        """Return whether the key has a model, or was created by the operator and therefore never expires."""
         try:
             key = self._trainer.registry.get_key(key_id)
         except KeyNotFound:

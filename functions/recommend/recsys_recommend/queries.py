@@ -33,7 +33,7 @@ class ModelQuery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UserQuery:
-    """A query for recommendations to a user or a basket; see `recsys.model.recommender.recommend`."""
+    """A query for recommendations for a user or a basket; see `recsys.model.recommender.recommend`."""
 
     user_id: str | None
     recent_items: Sequence[str]

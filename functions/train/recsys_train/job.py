@@ -215,8 +215,8 @@ class Trainer:
     def _is_given_up(self, lease: Lease) -> bool:
         """Return whether the job must fail without another attempt.
 
-        That is the case after too many attempts, after too many killed ones, or if the last one was killed so late that
-        another would end in the same way.
+        That is the case after too many attempts, after too many killed attempts, or if the last attempt was killed so
+        late that another would end in the same way.
         """
         job = lease.job
         was_late = job.killed_after_s is not None and job.killed_after_s > self.max_kill_age_s
@@ -257,7 +257,10 @@ class Trainer:
         )
 
     def _options(self, job: Job) -> FileOptions:
-        """Return the options of the request, or those of the sidecar file if the file was dropped."""
+        """Return the import options of the job.
+
+        They come from the sidecar of a file that was dropped into the inbox, if it has one, otherwise from the request.
+        """
         text = self._sidecar(job) if job.receipt_name is not None else None
         try:
             return FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)

@@ -110,7 +110,7 @@ class Problem:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """Return the problem that `to_json` wrote."""
+        """Parse a problem that `to_json` wrote."""
         return cls(
             code=document["code"],
             title=document["title"],
@@ -164,7 +164,7 @@ class RecsysError(Exception):
         self.retry_after_s = retry_after_s
 
     def to_problem(self) -> Problem:
-        """Return the error as a value that can be stored and sent."""
+        """Return the error as a `Problem`, which can be stored and sent."""
         return Problem(self.problem_code, self.title, self.detail, self.hint, self.errors)
 
 

@@ -71,7 +71,10 @@ def with_scoped_keys(key: KeyRecord, scoped_keys: tuple[ScopedKey, ...]) -> KeyR
 
 
 def claim_gone() -> Gone:
-    """Return the error for every invalid claim token, so that it does not reveal why the token is invalid."""
+    """Return the error that is raised for every kind of invalid claim token.
+
+    It is always the same, so that it does not reveal whether the token is unknown, used or expired.
+    """
     return Gone("The claim token is unknown, used or expired.")
 
 
