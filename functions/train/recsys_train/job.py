@@ -1,4 +1,6 @@
-"""Run a training job: claim it, train on its file, upload the version, publish it or hold it. Or only read the file.
+"""Run a job: claim it, train on its file, upload the version, and publish or hold it.
+
+A validation job only reads its file.
 
 The job fails if the data is invalid. Any other error is raised, so that the queue delivers the message again; after the
 last attempt, such an error fails the job too.
@@ -312,7 +314,7 @@ class Trainer:
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
 
     def _publish(self, lease: Lease, built: BuiltVersion, *, may_hold: bool) -> None:
-        """Publish the version or hold it; compare again if another version becomes current meanwhile."""
+        """Publish or hold the version. If another version becomes current meanwhile, compare again."""
         job = lease.job
         version = ModelVersion(
             job.key_id, lease.version, job.job_id, self.clock(), built.manifest_sha256, _summary(built.metrics)
