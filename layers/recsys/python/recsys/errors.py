@@ -37,7 +37,7 @@
     ├── ArtifactDamaged            a model file does not match its manifest
     ├── Unavailable                a store did not respond; a retry may succeed
     │   ├── CatalogueChanged       another update of an item catalogue was published during this one
-    │   └── NotReady               the machine lacks a resource, such as disk space; the response tells the reason
+    │   └── NotReady               the machine lacks a resource, such as disk space; the response gives the reason
     ├── InvalidSetting             an environment variable has an invalid value
     ├── RegistryTooNew             a newer release wrote the registry file
     ├── DataDirInUse               another service uses the data directory
@@ -346,7 +346,7 @@ class TooManyScopedKeys(Conflict):
 
 
 class TooManyPinnedVersions(Conflict):
-    """Raised when a key has as many pinned versions as it may have."""
+    """Raised when a key already has the largest permitted number of pinned versions."""
 
     code = "too-many-pinned-versions"
     title = "The key has too many pinned versions"
