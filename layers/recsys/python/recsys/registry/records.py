@@ -117,7 +117,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request to train the model of `key_id` on the object `object_name`, or to validate that object.
+    """A request to train the model of `key_id` on the object `object_name`, or to use that object for another purpose.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Job:
     state
         State of the job.
     purpose
-        Whether the job trains or only validates its file.
+        Purpose of the job.
     fence
         Number of attempts so far. Attempt n may publish only the version `<job_id>.<n>`.
     lease_owner, lease_until
