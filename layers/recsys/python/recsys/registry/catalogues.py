@@ -107,7 +107,7 @@ class CatalogueOperations(TableOperations):
         return self._change_key(key_id, without_catalogue, "catalogue.deleted", detail)
 
     def _replaced_event(self, key: KeyRecord, new: CatalogueVersion, now: Timestamp) -> Change:
-        """Return the event of a replacement. Merges are not recorded, because they can be frequent and would fill the log."""
+        """Return the event of a replacement. Merges are not recorded, because they would fill the log."""
         detail = {"version": new.version, "previous_version": key.catalogue_version}
         return self._event_change(key.key_id, "catalogue.replaced", detail, now=now)
 
