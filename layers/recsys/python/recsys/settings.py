@@ -45,7 +45,7 @@ class Settings:
     """Longest `Prefer: wait=N` that is honoured, in seconds. Default on `aws`: 25, because API Gateway times out after
     30 s."""
     key_cache_s: float = 4.0
-    """How long a key record is cached, in seconds. A revoked key works at most this long."""
+    """Time for which a key record is cached, in seconds. A revoked key works at most for this time."""
     model_cache_bytes: int = 512 * MIB
     """Size of the cache of loaded models, in bytes. The least recently used model is evicted first."""
     response_cache_bytes: int = 16 * MIB
