@@ -105,12 +105,12 @@ docs: .venv-docs/.installed
 
 .PHONY: sbom audit
 
-# Bills of materials (CycloneDX) of what is deployed, from the locks; needs no network once .venv-audit is installed.
+# Bills of materials (CycloneDX) of the deployed packages, from the locks. Needs no network once .venv-audit is installed.
 sbom: .venv-audit/.installed
 	.venv-audit/bin/python infra/deployment/supply_chain.py sbom .build/sbom
 
-# Known vulnerabilities of what is deployed. Says so where the database cannot be reached; CI sets
-# AUDIT=--require-database, which makes that a failure.
+# Known vulnerabilities of the deployed packages. If the database cannot be reached, the target only reports that. CI sets
+# AUDIT=--require-database, so that the target fails instead.
 audit: .venv-audit/.installed
 	.venv-audit/bin/python infra/deployment/supply_chain.py audit $(AUDIT)
 

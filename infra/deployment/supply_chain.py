@@ -36,7 +36,7 @@ def write_sboms(folder: Path) -> list[Path]:
 
 
 def read_audit(name: str) -> list[dict[str, Any]]:
-    """Return what pip-audit reports about each package of a lock."""
+    """Return the report of pip-audit on each package of a lock. It is empty if the database cannot be reached."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", f"locks/{name}.txt", "--disable-pip"]
     command += ["--require-hashes", "--progress-spinner", "off", "--format", "json"]
     ended = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)  # noqa: S603  # our own
@@ -51,6 +51,8 @@ def read_audit(name: str) -> list[dict[str, Any]]:
 def findings(packages: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one line per known vulnerability.
 
+    Examples
+    --------
     >>> findings([{"name": "a", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2"]}]}])
     ['a 1: PYSEC-1, fixed in 2']
     """
@@ -62,8 +64,10 @@ def findings(packages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def unchecked(packages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the packages that the database was not able to tell anything about.
+    """Return the names of the packages that pip-audit skipped.
 
+    Examples
+    --------
     >>> unchecked([{"name": "a", "skip_reason": "not found"}, {"name": "b", "version": "1", "vulns": []}])
     ['a']
     """
@@ -71,7 +75,10 @@ def unchecked(packages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def audit(reports: Mapping[str, Sequence[Mapping[str, Any]]], *, requires_database: bool) -> int:
-    """Print the outcome of each lock, and return the exit status: 1 for a vulnerability or a missing database."""
+    """Print the outcome of each lock, and return the exit status.
+
+    It is 1 if a package has a known vulnerability, or if the database is required and cannot be reached.
+    """
     status = 0
     for name, packages in reports.items():
         missing, found = unchecked(packages), findings(packages)

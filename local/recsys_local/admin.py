@@ -117,7 +117,7 @@ def revoke_key(data_dir: Path, key_id: str) -> None:
 
 
 def event_rows(data_dir: Path, key_id: str) -> list[dict[str, str | None]]:
-    """Return one row per event of a key's audit log, newest first; also of a revoked key.
+    """Return one row per event of a key's audit log, newest first. The key may be revoked.
 
     Raises
     ------

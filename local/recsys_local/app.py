@@ -60,7 +60,7 @@ def create_app(
     find_position
         Returns the position of a job in the queue.
     metrics
-        Metrics that requests change, and that `GET /metrics` returns if they are a route.
+        Metrics that are recorded while requests are handled. `GET /metrics` returns them if `metrics.is_route` is True.
     sign_in_links
         Links that sign in to the console. Default: there is no route for them.
     """

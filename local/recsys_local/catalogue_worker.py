@@ -1,4 +1,4 @@
-"""Updates item catalogues beside the trainings, in a thread of the worker, so that no update waits for a training."""
+"""Update item catalogues in a thread of the worker, so that no update waits for a training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CatalogueWorker:
     Parameters
     ----------
     trainer
-        Runs the jobs. Its owner must differ from that of the trainer of models.
+        Runs the jobs. Its lease owner must differ from that of the trainer of models.
     suppressing_faults
         Returns a context that suppresses and logs faults of a store.
     """
@@ -37,7 +37,7 @@ class CatalogueWorker:
     suppressing_faults: Callable[[], AbstractContextManager[None]]
 
     def start(self) -> None:
-        """Start looking for jobs, until the process ends."""
+        """Start a thread that looks for jobs until the process ends."""
         threading.Thread(target=self._run, name="catalogues", daemon=True).start()
 
     def _run(self) -> None:

@@ -101,7 +101,9 @@ def serve(
     ] = "",
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Port for /metrics of its own. Default: --port, for this machine only."),
+        typer.Option(
+            min=1, max=65535, help="Separate port for /metrics. Default: --port, where it only answers this machine."
+        ),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="Address of --metrics-port.")] = "127.0.0.1",
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -337,7 +339,7 @@ def revoke_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 @keys.command("audit")
 def audit_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
-    """List the audit log of an API key, newest first. A revoked key has one, too."""
+    """List the audit log of an API key, newest events first. The key may be revoked."""
     with exit_on_error():
         rows = admin.event_rows(data_dir, key_id)
     admin.print_table(rows, as_json=as_json)

@@ -212,7 +212,7 @@ def create_server(app: ASGIApp, limits: ConnectionLimits, *, trusted_proxies: st
     Raises
     ------
     InvalidSetting
-        `trusted_proxies` is not such a list.
+        `trusted_proxies` has an entry that is neither an address nor a network.
     """
     _check_networks(trusted_proxies)
     config = uvicorn.Config(
@@ -234,7 +234,7 @@ def create_server(app: ASGIApp, limits: ConnectionLimits, *, trusted_proxies: st
 
 
 def _check_networks(text: str) -> None:
-    """Raise `InvalidSetting` for what is neither an address nor a network, because uvicorn would ignore it."""
+    """Raise `InvalidSetting` if an entry is neither an address nor a network, because uvicorn would ignore it."""
     for network in text.split(",") if text else ():
         try:
             ipaddress.ip_network(network.strip())

@@ -63,14 +63,14 @@ class SignInLinks:
         self._base_url = base_url
 
     def create(self, sign_in: SignIn) -> str:
-        """Return a new link, which signs in once."""
+        """Create a link that can be used once, and return it."""
         token = new_claim_token()
         document = sign_in.model_dump() | {_DIGEST: claim_token_sha256(token)}
         write_private(self._file, json.dumps(document))
         return f"{self._base_url}/console#sign-in={token}"
 
     def redeem(self, token: str) -> SignIn:
-        """Return what the link with this token signs in to, and make the link invalid.
+        """Return the key, job and user of the link with this token, and invalidate the link.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class SignInLinks:
             document = json.loads(self._file.read_bytes())
             is_valid = hmac.compare_digest(document.pop(_DIGEST), claim_token_sha256(token))
             if is_valid:
-                self._file.unlink()  # fails for all but one of several requests at once
+                self._file.unlink()  # succeeds for only one of several concurrent requests
         except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
             is_valid = False  # there is no link, or its file is damaged
         if not is_valid:

@@ -1,4 +1,4 @@
-"""Collect what retention no longer keeps in a data directory: `recsys gc`, which the service repeats every hour."""
+"""Delete data that is no longer kept from a data directory, for `recsys gc` and, every hour, for the service."""
 
 from __future__ import annotations
 
@@ -21,14 +21,21 @@ from recsys_local.adapters import open_existing_registry, open_store
 _logger: Final = logging.getLogger("recsys.gc")
 
 _LOCK_FILE: Final = "gc.lock"
-"""Locked by a collection, and by a backup, which must find every file that its copy of the registry refers to."""
+"""Locked during collections and backups, so that no file is deleted that a backup's copy of the registry refers to."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalCollection:
-    """The outcome of a run in a data directory: what the collector did, and how many expired records were deleted.
+    """The outcome of a collection in a data directory.
 
-    `was_prevented` is True if a backup or another run was in progress; then nothing was deleted.
+    Parameters
+    ----------
+    collection
+        Outcome of the collector.
+    n_expired
+        Number of expired records that were deleted.
+    was_prevented
+        Whether nothing was deleted because a backup or another collection was in progress.
     """
 
     collection: Collection
@@ -37,7 +44,16 @@ class LocalCollection:
 
 
 def collect_in(data_dir: Path, settings: Settings, *, dry_run: bool) -> LocalCollection:
-    """Collect in a data directory; the service may be running.
+    """Delete data that is no longer kept from a data directory. The service may be running.
+
+    Parameters
+    ----------
+    data_dir
+        The data directory.
+    settings
+        Source of the retention policy.
+    dry_run
+        Whether to return the deletions without carrying them out.
 
     Raises
     ------
@@ -60,7 +76,7 @@ def collect_in(data_dir: Path, settings: Settings, *, dry_run: bool) -> LocalCol
 def collect_garbage(
     data_dir: Path, store: ObjectStore, registry: SqliteRegistry, settings: Settings
 ) -> LocalCollection:
-    """Delete what retention no longer keeps, remove expired records, and checkpoint the registry.
+    """Delete data that is no longer kept, remove expired records, and checkpoint the registry.
 
     Raises
     ------
@@ -78,7 +94,7 @@ def collect_garbage(
 
 @contextlib.contextmanager
 def preventing_collection(data_dir: Path) -> Iterator[None]:
-    """Keep every file within the block; wait for a running collection first.
+    """Prevent collections while the context is active, after waiting for a running one to end.
 
     Raises
     ------
@@ -91,7 +107,7 @@ def preventing_collection(data_dir: Path) -> Iterator[None]:
 
 
 def log_collection(outcome: LocalCollection) -> None:
-    """Log a run in one line, unless there was nothing to do."""
+    """Log a collection in one line, unless there was nothing to delete."""
     if outcome.was_prevented:
         _logger.info("Nothing was collected, because a backup or another collection is in progress.")
     elif outcome.collection.deletions or outcome.n_expired:
@@ -99,7 +115,7 @@ def log_collection(outcome: LocalCollection) -> None:
 
 
 def rows_of(outcome: LocalCollection) -> list[dict[str, str | None]]:
-    """Return one row per deletion: what, why, when and how many bytes."""
+    """Return one row per deletion: the object or prefix, the reason, the time of the deletion and the size."""
     return [
         {
             "what": deletion.what,
@@ -112,7 +128,7 @@ def rows_of(outcome: LocalCollection) -> list[dict[str, str | None]]:
 
 
 def summary_of(outcome: LocalCollection, *, dry_run: bool) -> str:
-    """Describe a run in one line."""
+    """Describe a collection in one line."""
     if outcome.was_prevented:
         return "Nothing was deleted, because a backup or another collection is in progress."
     deletions = outcome.collection.deletions

@@ -33,7 +33,7 @@ class DataDirCheck:
         return cls(registry_file, _identity(registry_file))
 
     def __call__(self) -> None:
-        """Raise `NotReady` if the registry is missing or is another file."""
+        """Raise `NotReady` if the registry is missing or was replaced by another file."""
         try:
             is_same = _identity(self.registry_file) == self.identity
         except OSError as error:

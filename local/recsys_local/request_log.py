@@ -1,4 +1,4 @@
-"""The log of the local service as JSON lines, with the same fields as on AWS."""
+"""Write the log of the local service as JSON lines, with the same fields as on AWS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 
 
 def log_as_json(stream: TextIO | None = None) -> logging.Handler:
-    """Write every line of the service's own log to `stream`, as JSON, requests included; standard error by default.
+    """Write the service's log to `stream` as JSON lines, one per request included. Default: standard error.
 
     Returns
     -------

@@ -50,7 +50,8 @@ class SampleRun:
     Parameters
     ----------
     store, registry, settings
-        Those of the running service. The sample is submitted in the same way as an upload with `POST /v1/train`.
+        Object store, registry and settings of the running service. The sample is submitted in the same way as an upload
+        with `POST /v1/train`.
     base_url
         Address of the service, for the printed commands and the link to the console.
     """

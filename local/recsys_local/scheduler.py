@@ -46,7 +46,7 @@ class FairQueue:
 
     The next job is chosen by these rules, in this order:
 
-    1. **Turns.** While a key waits, every other key gets at most one turn, the training under way included. Therefore
+    1. **Turns.** While a key waits, every other key gets at most one turn, including the current training. Therefore
        a known key waits at most (number of keys with work) × (longest training).
     2. **Known keys before anonymous ones.** All anonymous keys together count as one key among the known ones: a flood
        of anonymous jobs delays a known key by one training, and known keys cannot starve the anonymous ones.

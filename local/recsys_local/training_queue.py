@@ -96,7 +96,7 @@ class TrainingQueue:
             return None
         if job.state.is_final:
             return event, process
-        # A validation takes turns of its own, because it must not supersede a training of its key, or the reverse.
+        # Validations have separate turns, so that a validation and a training of a key do not supersede each other.
         turn = job.key_id if job.purpose is JobPurpose.TRAIN else f"{job.key_id}/{job.purpose}"
         queued = QueuedJob(job.job_id, turn, _arrived_s(event), self._cost(event), self._is_known(job.key_id))
         superseded = self._queue.add(queued)
@@ -112,7 +112,7 @@ class TrainingQueue:
         return OVERHEAD_BYTES + size_bytes * (GZIP_RATIO if event.name.lower().endswith(".gz") else 1)
 
     def _is_known(self, key_id: str) -> bool:
-        """Whether the key has a model, or was created by the operator and therefore never expires."""
+        """Return whether the key has a model, or was created by the operator and therefore never expires."""
         try:
             key = self._trainer.registry.get_key(key_id)
         except KeyNotFound:

@@ -86,7 +86,7 @@ class ObjectWatcher:
         return found
 
     def _new_objects(self, prefix: str) -> list[ObjectInfo]:
-        """List the objects that are not done; those for catalogues are found by `recsys_local.catalogue_worker`."""
+        """List the objects that are not done, without those for catalogues, which the catalogue worker finds."""
         return [
             info
             for info in self.store.list(prefix)

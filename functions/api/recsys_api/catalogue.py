@@ -1,4 +1,4 @@
-"""Requests that change an item catalogue: create a job, then store the file, whose arrival starts the job."""
+"""Accept files of items: create a job, then store the file, whose arrival starts the job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recsys_api.training import NewFile
 
 
 class Mode(StrEnum):
-    """What happens to items and attributes that a file does not mention."""
+    """Treatment of items and attributes that a file does not mention."""
 
     REPLACE = "replace"
     """They are deleted."""
@@ -35,9 +35,9 @@ class CatalogueUpdates:
     registry, store
         Store the jobs and the files.
     settings
-        When jobs expire.
+        Lifetime of the jobs.
     clock
-        Current time.
+        Returns the current time.
     """
 
     registry: Registry
@@ -48,7 +48,7 @@ class CatalogueUpdates:
     def accept(self, file: NewFile, *, key: KeyRecord, mode: Mode, job_id: str | None = None) -> Job:
         """Store a file of items and queue the job that applies it to the catalogue of `key`.
 
-        A job with the id `job_id` that exists already is returned as it is.
+        If a job with the id `job_id` exists, it is returned unchanged.
         """
         job_id, now = job_id or new_job_id(), self.clock()
         job = self.registry.create_job(

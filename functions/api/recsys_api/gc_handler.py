@@ -1,7 +1,7 @@
-"""Lambda entry point of the function `gc`, which a schedule starts: deletes what retention no longer keeps.
+"""Lambda entry point of the function `gc`, which a schedule starts to delete data that is no longer kept.
 
-It is deployed with the package of `api`, because it needs nothing else. The bucket's lifecycle rules delete old uploads
-and receipts, and DynamoDB deletes expired records.
+It is deployed with the package of `api`, which contains everything that it needs. The bucket's lifecycle rules delete
+old uploads and receipts, and DynamoDB deletes expired records.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def build_handler(collector: Collector) -> LambdaHandler:
     """Return the Lambda handler that runs the collector once.
 
     The handler logs a line per deletion and one for the run. It raises `Unavailable` if a deletion failed, so that the
-    alarm on the errors of the function notices; the next run repeats the deletion.
+    alarm on the function's errors is triggered. The next run repeats the deletion.
     """
 
     def collect(_event: dict[str, Any], _context: object) -> dict[str, Any]:

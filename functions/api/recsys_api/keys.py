@@ -54,14 +54,14 @@ def activate(registry: Registry, key: KeyRecord, version: str) -> KeyRecord:
 
 
 def pin(registry: Registry, key: KeyRecord, version: str, *, pinned: bool) -> ModelVersion:
-    """Pin one of the key's published versions, or unpin it, and return it.
+    """Pin or unpin one of the key's published versions, and return the version.
 
     Raises
     ------
     VersionNotFound
-        The key has no such version, or the text does not have the format of a version.
+        The key has no such version, or `version` does not have the format of a version name.
     TooManyPinnedVersions
-        The key has as many pinned versions as it may have.
+        The key already has the largest permitted number of pinned versions.
     """
     change = registry.pin_version if pinned else registry.unpin_version
     return change(key.key_id, _checked_version(version))

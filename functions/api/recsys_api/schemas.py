@@ -51,20 +51,20 @@ _Report = Annotated[
 _HeldReasons = Annotated[
     list[dict[str, str]],
     Field(
-        description="Why the version did not become current, as `code` and `text`; empty unless it is held. "
+        description="Reasons for which the version is held, each with `code` and `text`. Empty if it is not held. "
         "`POST /v1/models/{version}/activate` makes it current."
     ),
 ]
 _Comparison = Annotated[
     dict[str, Any] | None,
     Field(
-        description="Counts and metrics of the `current` and the `new` version; null unless there was a version to "
+        description="Counts and metrics of the `current` and the `new` version. Null if there was no version to "
         "compare with."
     ),
 ]
 _Purpose = Annotated[
     JobPurpose,
-    Field(description="`train`, or `validate` if the file is only read and reported on."),
+    Field(description="`train`, or `validate` if the file is only checked."),
 ]
 
 
@@ -79,7 +79,7 @@ class UploadRequest(_Request):
     # Not strict, because JSON has no enumerations.
     purpose: Annotated[
         JobPurpose,
-        Field(strict=False, description="`validate` only reads the file and reports, as `POST /v1/validate` does."),
+        Field(strict=False, description="`validate` only checks the file, as `POST /v1/validate` does."),
     ] = JobPurpose.TRAIN
     user: Annotated[str | None, Field(description=OPTION_TEXTS["user"])] = None
     item: Annotated[str | None, Field(description=OPTION_TEXTS["item"])] = None
@@ -320,13 +320,13 @@ class ModelBody(BaseModel):
     created_at: _CreatedAt
     current: Annotated[bool, Field(description="Whether the version serves requests.")]
     pinned: Annotated[bool, Field(description="Whether the version is kept until it is unpinned.")]
-    held: Annotated[bool, Field(description="Whether the version waits for `POST /v1/models/{version}/activate`.")]
+    held: Annotated[bool, Field(description="Whether the version is held until `POST /v1/models/{version}/activate`.")]
     held_reasons: _HeldReasons
     metrics: _Metrics
 
 
 class ModelsBody(BaseModel):
-    """All versions of a key's model, held ones too."""
+    """All versions of a key's model, held ones included."""
 
     current_version: _CurrentVersion
     models: Annotated[list[ModelBody], Field(description="The versions, newest first.")]
@@ -448,7 +448,7 @@ class AuditEventBody(BaseModel):
     """A change of the key or of its model."""
 
     at: Annotated[str, Field(description="Time of the change (UTC, ISO 8601).")]
-    event: Annotated[str, Field(description="What happened, such as `key.rotated` or `version.published`.")]
+    event: Annotated[str, Field(description="Name of the event, such as `key.rotated` or `version.published`.")]
     detail: Annotated[
         dict[str, Any], Field(description="Values that belong to the event, such as the version; never a secret.")
     ]
@@ -458,7 +458,9 @@ class AuditBody(BaseModel):
     """A page of the audit log."""
 
     events: Annotated[list[AuditEventBody], Field(description="The events, newest first.")]
-    next: Annotated[str | None, Field(description="Send it as `cursor` to read older events; null if there are none.")]
+    next: Annotated[
+        str | None, Field(description="Value of `cursor` for the next page. Null if there are no older events.")
+    ]
 
     @classmethod
     def of(cls, page: AuditPage) -> AuditBody:

@@ -119,7 +119,7 @@ class Training:
         idempotency_key
             Value of the `Idempotency-Key` header, 1 to 255 visible ASCII characters, at least 16 if `key` is None.
         purpose
-            What the job does. Jobs of different purposes do not share idempotency keys.
+            Purpose of the job. Jobs of different purposes do not share idempotency keys.
 
         Returns
         -------

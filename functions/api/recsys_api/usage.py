@@ -1,4 +1,4 @@
-"""What a key may still use, and what it uses: `GET /v1/usage`."""
+"""Rate limits and storage of a key, for `GET /v1/usage`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ class LimitBody(BaseModel):
 
     name: Annotated[str, Field(description="`trainings` or `recommendations`, as in the header `RateLimit`.")]
     limit: Annotated[int, Field(description="Requests per day (`trainings`) or per minute (`recommendations`).")]
-    remaining: Annotated[int, Field(description="Requests that are left now.")]
+    remaining: Annotated[int, Field(description="Number of requests that are left.")]
     reset_s: Annotated[
-        int, Field(description="Seconds until all requests are available again; if none is left, until the next one.")
+        int,
+        Field(
+            description="Seconds until the whole limit is available again or, if no request is left, until the next "
+            "request is accepted."
+        ),
     ]
 
 
@@ -31,13 +35,13 @@ class UsageBody(BaseModel):
     """Limits and storage of an API key."""
 
     key_id: Annotated[str, Field(description="Public id of the API key.")]
-    limits: Annotated[list[LimitBody], Field(description="Limits that apply to the key; without those that are off.")]
+    limits: Annotated[list[LimitBody], Field(description="Limits that apply to the key. Disabled limits are omitted.")]
     versions: Annotated[int, Field(description="Number of published model versions.")]
     stored_bytes: Annotated[int, Field(description="Size of the key's model files in bytes.")]
 
 
 def usage_of(key_id: str, limits: KeyLimits, registry: Registry, store: ObjectStore) -> UsageBody:
-    """Return the usage of a key; nothing is counted.
+    """Return the rate limits and the storage of a key, without counting a request.
 
     Raises
     ------

@@ -71,7 +71,7 @@ def create_app(
     stale_while_loading_s
         Longest time for which the previous version of a model serves requests while the current one loads, in seconds.
     buckets
-        Where the requests of each key are counted. By default in memory.
+        Buckets in which the requests of each key are counted. Default: buckets in memory.
 
     Returns
     -------

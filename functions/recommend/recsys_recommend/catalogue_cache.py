@@ -55,7 +55,7 @@ class CatalogueCache:
     Parameters
     ----------
     store
-        Where the files are read, in a thread.
+        Object store with the catalogues. It is read in a thread.
     max_bytes
         Memory for all catalogues together. A larger one is loaded for each request and not kept.
     count_metric
@@ -92,7 +92,10 @@ class CatalogueCache:
     async def bound(self, name: CatalogueName, loaded: LoadedModel) -> BoundCatalogue:
         """Return a catalogue in the order of a model's items, or its previous version while it loads.
 
-        Raises as `get` does, unless the previous version is in memory.
+        Raises
+        ------
+        ArtifactDamaged, Unavailable
+            As for `get`, unless the previous version is in memory.
         """
         previous = self._bound.get(loaded.name)
         if previous is not None and previous.name == name:
@@ -130,7 +133,7 @@ class CatalogueCache:
         return await asyncio.shield(self._start(name, load_and_keep()))
 
     def _start(self, key: Hashable, work: Any) -> asyncio.Task[Any]:
-        """Start a load, unless that is under way."""
+        """Start a task, unless one with the same key is running, and return the running one."""
         task = self._tasks.get(key)
         if task is not None:
             work.close()
@@ -142,7 +145,7 @@ class CatalogueCache:
     def _end(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(key, None)
         if not task.cancelled():
-            task.exception()  # retrieved, because no request waits for it while the previous version is used
+            task.exception()  # retrieved here, because no request waits for it while the previous version is used
 
     def _load(self, name: CatalogueName) -> Catalogue:
         path = layout.catalogue_prefix(name.key_id, name.version) + layout.CATALOGUE_FILE

@@ -1,4 +1,4 @@
-"""The catalogues of keys: loading them for recommendations, and the routes that read them."""
+"""Load the item catalogues of keys for recommendations, and create the routes that read them."""
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from collections.abc import Callable
@@ -31,7 +31,7 @@ _DESCRIPTIONS: Final = {
 
 
 class Catalogues:
-    """The catalogues of all keys. The modules that read them are imported with the first key that has one.
+    """The catalogues of all keys. The modules that read catalogues are imported for the first key that has one.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Catalogues:
         self._cache: CatalogueCache | None = None
 
     async def bound(self, key: KeyRecord, loaded: LoadedModel) -> "BoundCatalogue | None":
-        """Return the catalogue of a key in the order of a model's items; None if it has none."""
+        """Return the catalogue of a key in the order of a model's items, or None if the key has none."""
         if key.catalogue_version is None:
             return None
         from recsys_recommend.catalogue_cache import catalogue_name  # noqa: PLC0415  # see the docstring of the class
@@ -58,7 +58,7 @@ class Catalogues:
         Raises
         ------
         NoCatalogue
-            It has none.
+            The key has no catalogue.
         """
         from recsys_recommend.catalogue_cache import catalogue_name  # noqa: PLC0415  # see the docstring of the class
 

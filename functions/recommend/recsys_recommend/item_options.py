@@ -21,7 +21,7 @@ _TITLE: Final = "title"
 
 @dataclass(frozen=True, slots=True)
 class ItemOptions:
-    """Which items a list may contain, and what it says about them.
+    """Options for the items that a list may contain, and for the attributes and reasons that it returns.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class ItemOptions:
     filter
         Expression that each item must fulfil, or None.
     max_per
-        Most items of each value of a column.
+        Largest number of items with the same value, by column.
     diversity
         Weight of diversity against relevance, in [0, 1].
     include_unavailable
@@ -56,7 +56,7 @@ DEFAULT: Final = ItemOptions()
 
 
 def constraints_of(options: ItemOptions, catalogue: BoundCatalogue | None) -> Constraints:
-    """Return the constraints that the options and the availability of items put on a list.
+    """Return the constraints on a list that follow from the options and the availability of items.
 
     Raises
     ------

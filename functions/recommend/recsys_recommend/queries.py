@@ -25,7 +25,7 @@ class ModelQuery(Protocol):
     """A query whose response can be cached."""
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
-        """Return the body of the response; `catalogue` is that of the key, in the order of the model's items."""
+        """Return the body of the response. `catalogue` is the key's, in the order of the model's items."""
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all values that the response depends on besides the model, in a form that JSON can represent."""
@@ -33,7 +33,7 @@ class ModelQuery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UserQuery:
-    """A query for recommendations to a user or a basket; see `recsys.model.recommender.recommend`."""
+    """A query for recommendations for a user or a basket; see `recsys.model.recommender.recommend`."""
 
     user_id: str | None
     recent_items: Sequence[str]
@@ -86,7 +86,7 @@ class UserQuery:
         Raises
         ------
         NoCatalogue, InvalidRequest
-            The options need a catalogue that the key does not have, or do not fit it.
+            The options need a catalogue and the key has none, or the options do not fit the catalogue.
         """
         recommendations = recommender.recommend(
             model,
@@ -185,7 +185,7 @@ class SimilarItemsQuery:
         ItemNotFound
             The model does not contain the item.
         NoCatalogue, InvalidRequest
-            The options need a catalogue that the key does not have, or do not fit it.
+            The options need a catalogue and the key has none, or the options do not fit the catalogue.
         """
         constraints = constraints_of(self.options, catalogue)
         items = recommender.similar(
@@ -218,7 +218,7 @@ class PopularQuery:
         Raises
         ------
         NoCatalogue, InvalidRequest
-            The options need a catalogue that the key does not have, or do not fit it.
+            The options need a catalogue and the key has none, or the options do not fit the catalogue.
         """
         constraints = constraints_of(self.options, catalogue)
         found = recommender.popular(model, n=self.n, exclude_items=self.exclude_items, constraints=constraints)

@@ -19,11 +19,11 @@ _ModelVersion = Annotated[str, Field(description="Version of the model that comp
 class ReasonBody(BaseModel):
     """An item of the history that contributes to a recommendation."""
 
-    item_id: Annotated[str, Field(description="The item of the history.")]
+    item_id: Annotated[str, Field(description="Id of the item in the history.")]
     contribution: Annotated[
-        float, Field(description="Its part of the linear part of the recommended item's logit; always positive.")
+        float, Field(description="Contribution to the linear part of the recommended item's logit; always positive.")
     ]
-    title: Annotated[str | None, Field(description="Its title; only if the catalogue has titles.")] = None
+    title: Annotated[str | None, Field(description="Title of the item; only if the catalogue has titles.")] = None
 
 
 class RecommendedItem(BaseModel):
@@ -38,7 +38,7 @@ class RecommendedItem(BaseModel):
     ] = None
     reasons: Annotated[
         list[ReasonBody] | None,
-        Field(description="At most three items of the history that contribute most; only with `explain`."),
+        Field(description="The items of the history that contribute most, at most three; only with `explain`."),
     ] = None
 
 
@@ -89,7 +89,7 @@ class CatalogueItem(BaseModel):
     """An item of the catalogue."""
 
     item_id: Annotated[str, Field(description="The item's id.")]
-    attributes: Annotated[dict[str, Any], Field(description="Its attributes by column, null where there is no value.")]
+    attributes: Annotated[dict[str, Any], Field(description="Attributes by column; null where there is no value.")]
 
 
 class CatalogueColumn(BaseModel):

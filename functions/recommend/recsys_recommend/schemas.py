@@ -92,11 +92,11 @@ Diversity = Annotated[
         ge=0,
         le=1,
         strict=False,
-        description="Weight of diversity against relevance: 0 ranks by score alone, 1 by difference alone.",
+        description="Weight of diversity against relevance: 0 ranks by score alone, 1 by dissimilarity alone.",
     ),
 ]
 IncludeUnavailable = Annotated[
-    bool, Field(description="Whether items may occur whose attribute `available` is false in the catalogue.")
+    bool, Field(description="Whether to include items whose attribute `available` is false in the catalogue.")
 ]
 Explain = Annotated[
     bool, Field(description="Whether to return with each item the items of the history that contribute most to it.")

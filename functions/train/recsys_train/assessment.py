@@ -1,4 +1,4 @@
-"""Assess a new version before it is published: read the current version of its key, and compare."""
+"""Assess a new version before it is published, by comparing it with the current version of its key."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def assess(built: BuiltVersion, key_id: str, store: ObjectStore, registry: Regis
     built
         The new version.
     key_id
-        Id of its key.
+        Id of the version's key.
     store, registry
-        Where the current version is kept.
+        Object store and registry that contain the current version.
     may_hold
-        Whether the result may hold the new version. If not, it has the comparison only.
+        Whether the new version may be held. If False, the assessment has a comparison but no reasons.
 
     Returns
     -------
     Assessment
-        Without a comparison if the key has no version yet or does not exist, or if the current version cannot be read:
-        then any version is an improvement.
+        The comparison, and the reasons to hold the new version. Both are missing if the key does not exist, has no
+        version yet, or has a damaged current version, because any new version is then an improvement.
     """
     try:
         key = registry.get_key(key_id)

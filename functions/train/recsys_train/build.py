@@ -55,7 +55,7 @@ class BuiltVersion:
     report
         The data report.
     interactions, test
-        The data, and how the quality was measured, for a comparison with another version.
+        The training data, and the data on which the quality was measured, for a comparison with another version.
     """
 
     manifest_sha256: str

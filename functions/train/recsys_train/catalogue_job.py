@@ -1,4 +1,4 @@
-"""Run a catalogue job: read its file, merge it into the current catalogue, upload the result, publish it."""
+"""Run a catalogue job: read its file, merge it into the current catalogue, and upload and publish the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MERGE: Final = "merge"
 """Value of the option `mode` of a job that keeps the items and attributes that its file does not mention."""
 _MERGE_ATTEMPTS: Final = 5
 _KEPT_S: Final = 600.0
-"""How long a replaced catalogue is kept: far longer than a server may use an outdated key record."""
+"""Time for which a replaced catalogue is kept. It is far longer than a server uses an outdated key record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class CatalogueUpdater:
     Parameters
     ----------
     store, registry
-        Where files, catalogues and jobs are kept.
+        Object store with the files and catalogues, and registry with the jobs.
     settings
         Limits and the lease.
     clock
@@ -56,7 +56,7 @@ class CatalogueUpdater:
     on_renewal: Callable[[], None]
 
     def attempt(self, lease: Lease, key: KeyRecord, open_file: Callable[[], BinaryIO]) -> None:
-        """Update the catalogue of `key` by the file of a job, and end the job.
+        """Update the catalogue of `key` with the file of a job, and end the job.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class CatalogueUpdater:
         LeaseLost
             Another worker took the job over.
         Unavailable
-            A store did not respond, or other updates were published again and again. Retry later.
+            A store did not respond, or every attempt conflicted with another update. Retry later.
         """
         job = lease.job
         if is_outdated(key, job):
@@ -98,10 +98,10 @@ class CatalogueUpdater:
         is_merged = (lease.job.options or {}).get("mode") == MERGE
         key = self.registry.get_key(lease.job.key_id)
         base = self._current(key) if is_merged else EMPTY
-        report = copy.deepcopy(report)  # `apply_updates` counts in it, in every round
+        report = copy.deepcopy(report)  # `apply_updates` changes it in every round
         content = write_catalogue(apply_updates(base, updates, report))
         name = layout.catalogue_prefix(key.key_id, lease.version) + layout.CATALOGUE_FILE
-        self.store.delete(name)  # that of the previous round, which was not published
+        self.store.delete(name)  # left by the previous round, which was not published
         self.store.create(name, content)
         sha256 = hashlib.sha256(content).hexdigest()
         read_catalogue(self.store.read(name), sha256=sha256)
@@ -117,7 +117,7 @@ class CatalogueUpdater:
     def _remove_replaced(self, key_id: str) -> None:
         """Delete the catalogues that were replaced so long ago that no server reads them any more.
 
-        A catalogue was replaced when the next one arrived, whatever its own age.
+        A catalogue counts as replaced from the time at which the next one arrived.
         """
         key = self.registry.get_key(key_id)
         current = layout.catalogue_prefix(key_id, key.catalogue_version) if key.catalogue_version else None

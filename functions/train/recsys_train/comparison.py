@@ -1,6 +1,6 @@
 """Compare a new version with the current one, to keep a bad file from replacing a good model.
 
-Every rule is one-sided and leaves room for noise: an honest retraining on newer data must not be held.
+Every rule is one-sided and leaves room for noise, so that a regular retraining on newer data is not held.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ MAX_LOST_SHARE: Final = 0.5
 MIN_COMPARED_USERS: Final = 20
 """With fewer users, the rankings of two versions are not compared."""
 TOLERATED_DROP: Final = 0.1
-"""Relative drop of NDCG@20 that never holds a version. The current network was also trained on the last interactions of
-users whom it is not compared on. The measured network has not seen them; the margin makes up for that. Not tuned."""
+"""Relative drop of NDCG@20 for which a version is never held. The margin compensates for an advantage of the current
+network: it was also trained on the last interactions of users who are not compared. The measured network of the new
+version has not seen those interactions. Not tuned."""
 SIGNIFICANCE: Final = 0.005
-"""Probability of holding an equally good version because of noise: half a version in 100 daily retrainings."""
+"""Probability of holding an equally good version because of noise: one in 200 retrainings."""
 
 Reason = dict[str, str]
-"""Why a version is held: `code` and `text`."""
+"""Reason for which a version is held, with the members `code` and `text`."""
 
 
 class SameUsers(NamedTuple):
@@ -54,16 +55,16 @@ def compare(
     interactions
         The data of the new version.
     test, metrics
-        How the new version was measured, and its `metrics.json`.
+        Data on which the new version was measured, and the contents of its `metrics.json`.
     current, current_metrics
         The current version, and its metrics in the registry.
 
     Returns
     -------
     figures : dict
-        `current` and `new`, each with counts and metrics, for the job.
+        Counts and metrics of both versions, as `current` and `new`, to be stored with the job.
     reasons : list of Reason
-        Why the new version should not become current; empty if it may.
+        Reasons to hold the new version. Empty if it may become current.
     """
     same_users = rank_same_users(interactions, test, current)
     figures = {
@@ -83,8 +84,9 @@ def compare(
 def rank_same_users(interactions: Interactions, test: HeldOutTest, current: ServingModel) -> SameUsers:
     """Rank the same held-out items with the new and the current network, among the items that both know.
 
-    Both networks get the same history, that of the new data. A user is left out if the current version was trained on
-    the held-out pair, does not know the item, or knows nothing of the history: a comparison would favour one side.
+    Both networks get the same history, which is that of the new data. A user is left out if the current version was
+    trained on the held-out pair, does not know the held-out item, or knows no item of the history, because otherwise
+    the comparison would favour one side.
     """
     current_index = {item_id: index for index, item_id in enumerate(current.items)}
     index = np.array([current_index.get(item_id, -1) for item_id in interactions.item_ids], dtype=np.int64)
@@ -108,6 +110,8 @@ def rank_same_users(interactions: Interactions, test: HeldOutTest, current: Serv
 
 def ranks_significantly_worse(same_users: SameUsers) -> bool:
     """Return whether the new version ranks more than `TOLERATED_DROP` worse, by a one-sided paired t-test.
+
+    With fewer than `MIN_COMPARED_USERS` users, the result is False.
 
     Examples
     --------
@@ -167,7 +171,7 @@ def _quality(metrics: dict[str, Any], current_metrics: dict[str, Any]) -> list[R
 
 
 def _lift(metrics: dict[str, Any]) -> tuple[float, float] | None:
-    """Return the 95% interval of the lift over popularity; None if it is not known."""
+    """Return the 95% interval of the lift over popularity, or None if it is unknown."""
     interval = metrics.get("lift_interval_95")
     return (interval[0], interval[1]) if interval else None
 
@@ -210,12 +214,12 @@ def _was_seen(current: ServingModel, user_id: str, item_index: int) -> bool:
 
 
 def _among_common(score_users: ScoreUsers, index: NDArray[np.int64]) -> ScoreUsers:
-    """Rank the items that the current version does not know last."""
+    """Return a scoring function that ranks items last if the current version does not know them."""
     return lambda users: np.where(index >= 0, score_users(users), np.float32(-np.inf))
 
 
 def _current_scores(current: ServingModel, histories: list[NDArray[np.int64]], index: NDArray[np.int64]) -> ScoreUsers:
-    """Return the current network's scoring function over the new items, of which it ranks unknown ones last."""
+    """Return a function that scores the items of the new data with the current network and ranks unknown ones last."""
 
     def score_users(users: NDArray[np.integer]) -> Floats:
         known = [histories[user][histories[user] >= 0].astype(np.int32) for user in users.tolist()]

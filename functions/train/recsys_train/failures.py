@@ -26,7 +26,7 @@ def log_last_failure(lease: Lease, error: Exception) -> None:
 def reason_of(error: Exception) -> str:
     """Describe an error for the tenant.
 
-    Of an unexpected error, only the type is named, because the text may be confidential.
+    For an unexpected error, only the type is named, because the text may be confidential.
     """
     return error.detail.rstrip(".") if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
 

@@ -1,4 +1,6 @@
-"""Run a training job: claim it, train on its file, upload the version, publish it or hold it. Or only read the file.
+"""Run a job: claim it, train on its file, upload the version, and publish or hold it.
+
+A validation job only reads its file.
 
 The job fails if the data is invalid. Any other error is raised, so that the queue delivers the message again; after the
 last attempt, such an error fails the job too.
@@ -215,8 +217,8 @@ class Trainer:
     def _is_given_up(self, lease: Lease) -> bool:
         """Return whether the job must fail without another attempt.
 
-        That is the case after too many attempts, after too many killed ones, or if the last one was killed so late that
-        another would end in the same way.
+        That is the case after too many attempts, after too many killed attempts, or if the last attempt was killed so
+        late that another would end in the same way.
         """
         job = lease.job
         was_late = job.killed_after_s is not None and job.killed_after_s > self.max_kill_age_s
@@ -257,7 +259,10 @@ class Trainer:
         )
 
     def _options(self, job: Job) -> FileOptions:
-        """Return the options of the request, or those of the sidecar file if the file was dropped."""
+        """Return the import options of the job.
+
+        They come from the sidecar of a file that was dropped into the inbox, if it has one, otherwise from the request.
+        """
         text = self._sidecar(job) if job.receipt_name is not None else None
         try:
             return FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
@@ -309,7 +314,7 @@ class Trainer:
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
 
     def _publish(self, lease: Lease, built: BuiltVersion, *, may_hold: bool) -> None:
-        """Publish the version or hold it; compare again if another version becomes current meanwhile."""
+        """Publish or hold the version. If another version becomes current meanwhile, compare again."""
         job = lease.job
         version = ModelVersion(
             job.key_id, lease.version, job.job_id, self.clock(), built.manifest_sha256, _summary(built.metrics)

@@ -31,7 +31,8 @@ class LeaseKeeper:
     lease_s
         Seconds by which each renewal extends the lease.
     on_renewal
-        Called after each due renewal, that is, three times per `lease_s`.
+        Called after each regular renewal, that is, three times per `lease_s`. It is not called after a renewal that
+        failed, nor after an additional one that only writes the progress.
     """
 
     def __init__(

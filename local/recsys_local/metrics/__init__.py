@@ -1,1 +1,1 @@
-"""Operational metrics of the local service, in the format of Prometheus."""
+"""Operational metrics of the local service, in the Prometheus format."""

@@ -1,4 +1,7 @@
-"""Where the metrics can be read: the route `GET /metrics` for this machine, or a port of their own."""
+"""Expose the metrics over HTTP.
+
+They are served either at the route `GET /metrics`, which only answers this machine, or on a separate port.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ _PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-
 
 
 def create_metrics_router(registry: CollectorRegistry) -> APIRouter:
-    """Create the route `GET /metrics`, which only answers requests of this machine."""
+    """Create the route `GET /metrics`, which only answers requests from this machine."""
     router = APIRouter()
 
     @router.get("/metrics", include_in_schema=False)
     def read_metrics(request: Request) -> Response:
         if not is_from_this_machine(request):
-            # The same answer as where there is no such route, which reveals nothing.
+            # The same response as for a path without a route, so that it does not reveal that the route exists.
             raise NotFound("There is no route at this path.", hint="GET /docs lists the routes.")
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -34,8 +37,9 @@ def create_metrics_router(registry: CollectorRegistry) -> APIRouter:
 def is_from_this_machine(request: Request) -> bool:
     """Return whether a request came directly from a program on this machine.
 
-    A reverse proxy on the same machine also connects from a loopback address, but adds headers. A page that reaches
-    the service under a name of its own (DNS rebinding) sends that name as `Host`.
+    The client address alone is not sufficient. A reverse proxy on this machine also connects from a loopback address,
+    so requests with proxy headers are rejected. A web page could reach the service through DNS rebinding, so the `Host`
+    header must also name a loopback address.
     """
     if request.client is None or any(name in request.headers for name in _PROXY_HEADERS):
         return False
@@ -44,12 +48,12 @@ def is_from_this_machine(request: Request) -> bool:
 
 @contextmanager
 def metrics_listener(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Serve the metrics on a port of their own within the block, and yield the port.
+    """Serve the metrics on a separate port while the context is active, and yield the port.
 
     Raises
     ------
     CannotListen
-        The port is in use, or the address is not one of this machine's.
+        The port is in use, or the address does not belong to this machine.
     """
     try:
         server, thread = start_http_server(port, host, registry)

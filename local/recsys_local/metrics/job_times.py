@@ -1,4 +1,4 @@
-"""Times of jobs and publications, read from the registry without their reports and metrics."""
+"""Read the times of jobs and publications from the registry, without loading reports and metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from recsys.clock import Timestamp
 from recsys.registry.sqlite import SqliteRegistry
 
-# Extracted by SQLite, because a document has kilobytes of report that would be parsed for nothing.
+# SQLite extracts the fields, because a document contains a report of several kilobytes that would be parsed in vain.
 _JOBS: Final = """
     SELECT json_extract(document, '$.job_id', '$.state', '$.created_at', '$.updated_at', '$.started_at')
     FROM registry WHERE sort = 'JOB'
@@ -19,7 +19,10 @@ _NEWEST_VERSION: Final = """
 
 
 class JobTimes(NamedTuple):
-    """State and times of a job; `state` is text, because a newer release may have written it."""
+    """The state and times of a job.
+
+    `state` is text, because a newer release may have written a state that this release does not know.
+    """
 
     job_id: str
     state: str
@@ -29,11 +32,23 @@ class JobTimes(NamedTuple):
 
 
 def list_job_times(registry: SqliteRegistry) -> list[JobTimes]:
-    """Return state and times of every job; raise `Unavailable` if the registry cannot be read."""
+    """Return the state and times of every job.
+
+    Raises
+    ------
+    Unavailable
+        If the registry cannot be read.
+    """
     return [JobTimes(*json.loads(text)) for (text,) in registry.query(_JOBS)]
 
 
 def newest_version_at(registry: SqliteRegistry) -> Timestamp | None:
-    """Return the time of the newest publication of any key, or None; raise `Unavailable` as above."""
+    """Return the time of the newest publication of any key, or None if there is no published version.
+
+    Raises
+    ------
+    Unavailable
+        If the registry cannot be read.
+    """
     ((newest,),) = registry.query(_NEWEST_VERSION)
     return None if newest is None else Timestamp(newest)

@@ -1,4 +1,4 @@
-"""Names of metrics: one set for CloudWatch, where they are CamelCase, and for Prometheus, by one rule."""
+"""Derive the Prometheus names of metrics from their CloudWatch names, so that each metric is named only once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 
 
 def prometheus_name(name: str, unit: str = "") -> str:
-    """Return the Prometheus name of the metric that CloudWatch knows as `name`.
+    """Return the Prometheus name of the metric that is called `name` in CloudWatch.
 
+    Examples
+    --------
     >>> prometheus_name("Latency", "seconds"), prometheus_name("ModelCacheHit")
     ('recsys_latency_seconds', 'recsys_model_cache_hit')
     """

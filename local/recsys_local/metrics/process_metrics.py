@@ -1,4 +1,7 @@
-"""Metrics that the HTTP process counts itself: requests, and what the caches of the recommending routes do."""
+"""Metrics that the HTTP process records as it handles requests.
+
+They are the latencies of requests, errors, and the hits, misses and sizes of the caches.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from recsys.http.middleware import RequestContext
 from recsys_local.metrics.names import prometheus_name
 
 LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""From a cached recommendation to a training request with a large body."""
+"""Upper bounds of the buckets: from a cached recommendation to a training request with a large body."""
 _COUNTERS: Final = {
     "ServerError": "Responses with status 500 or higher.",
     "ModelLoaded": "Model versions that were loaded into memory.",
@@ -32,12 +35,12 @@ _METHODS: Final = frozenset(HTTPMethod)
 
 
 class ProcessMetrics:
-    """Counters of requests and caches.
+    """Metrics of requests and caches.
 
     Parameters
     ----------
     registry
-        Where the metrics are registered.
+        Prometheus registry in which the metrics are registered.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -48,7 +51,7 @@ class ProcessMetrics:
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
-        # Looking the labels up takes as long as everything else that is recorded of a request.
+        # Cached, because looking up the labels takes as long as all other recording for a request.
         self._latency_of = functools.cache(self._latency.labels)
         self._counters = {
             name: Counter(prometheus_name(name), text, registry=registry) for name, text in _COUNTERS.items()
@@ -59,8 +62,8 @@ class ProcessMetrics:
         }
 
     def record_request(self, context: RequestContext) -> None:
-        """Record a finished request; pass it to `recsys.http.problems.install`."""
-        # A client can send any word as the method, and every value of a label is a time series of its own.
+        """Record a finished request. `recsys.http.problems.install` takes this method as a callback."""
+        # A client can send any word as the method, and every new value of a label would start another time series.
         method = context.method if context.method in _METHODS else "OTHER"
         status = context.status or 500
         self._latency_of(method, context.route, f"{status // 100}xx").observe(context.latency_ms / 1000)
@@ -72,7 +75,7 @@ class ProcessMetrics:
         self._counters[name].inc()
 
     def record_detail(self, name: str, value: float) -> None:
-        """Add `value` to the counter `name`, or set the size `name` to it."""
+        """Add `value` to the counter `name`, or, if `name` is a gauge such as `ModelCacheBytes`, set it to `value`."""
         if name in self._sizes:
             self._sizes[name].set(value)
         else:

@@ -1,4 +1,4 @@
-"""All metrics of the local service, and where they are exposed."""
+"""Create all metrics of the local service, and determine at which address they are exposed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ LOOPBACK: Final = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class MetricsAddress:
-    """Address at which the metrics have a port of their own; without a port, they are a route of the service."""
+    """Address at which the metrics are served separately.
+
+    If `port` is None, the service itself serves them at `GET /metrics`, unless it is behind a proxy.
+    """
 
     host: str = LOOPBACK
     port: int | None = None
@@ -30,11 +33,12 @@ class ServiceMetrics:
     Parameters
     ----------
     registry
-        Everything that is exposed. It is not the global one of the library, so that one process can have two services.
+        Prometheus registry with all exposed metrics. It is not the library's global registry, because one process can
+        run several services.
     process
-        The metrics that requests change.
+        Metrics that are recorded while requests are handled.
     address
-        Where they are exposed.
+        Address of the separate port, if any.
     is_route
         Whether `GET /metrics` is a route of the service.
     """
@@ -50,10 +54,20 @@ class ServiceMetrics:
     ) -> Self:
         """Create the metrics of a service.
 
-        Behind a proxy, the metrics are not a route of the service, because the proxy might pass requests on.
-        `refresh_s` is that of `StateCollector`.
+        Behind a proxy, `GET /metrics` is not offered, because the proxy might forward requests from the internet to it.
+
+        Parameters
+        ----------
+        state
+            Sources of the service's state.
+        address
+            Address of the separate port, if any.
+        is_behind_proxy
+            Whether clients reach the service through a reverse proxy.
+        refresh_s
+            See `StateCollector`.
         """
-        # Otherwise every counter and histogram has a second time series, for the time of its creation.
+        # Otherwise every counter and histogram has a second time series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -62,7 +76,7 @@ class ServiceMetrics:
         return cls(registry, process, address, is_route=address.port is None and not is_behind_proxy)
 
     def listening(self) -> AbstractContextManager[int | None]:
-        """Serve the metrics on their own port within the block, if they have one."""
+        """Serve the metrics on the separate port, if any, while the context is active. Yields the port or None."""
         if self.address.port is None:
             return nullcontext()
         return metrics_listener(self.registry, self.address.host, self.address.port)

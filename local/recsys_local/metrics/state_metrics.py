@@ -1,7 +1,7 @@
-"""Metrics that are computed when they are read: from the registry, the queue file, the disk and the worker's heartbeat.
+"""Compute metrics on each scrape from the registry, the queue file, the disk and the worker's heartbeat.
 
-The training worker is another process. Everything that it does ends up in the registry, so that nothing has to be sent
-from one process to the other, however many workers there are.
+The training worker is another process. All its results are recorded in the registry. Therefore no metrics are sent
+between processes, and the number of workers does not matter.
 """
 
 from __future__ import annotations
@@ -31,19 +31,23 @@ _logger: Final = logging.getLogger("recsys.service")
 
 FINAL_STATES: Final = frozenset(str(state) for state in JobState if state.is_final)
 REFRESH_S: Final = 5.0
-"""The registry is read at most once in this time, because 10,000 jobs take 0.2 s."""
+"""Minimum interval between two readings of the registry, because reading 10,000 jobs takes 0.2 s."""
 JOB_BUCKETS_S: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
-"""From the bundled sample to twice the default of `RECSYS_TRAIN_BUDGET_S`."""
+"""Upper bounds of the buckets: from the bundled sample to twice the default of `RECSYS_TRAIN_BUDGET_S`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """Where the state of the service can be read.
+    """Sources from which the service's state is read.
 
     Parameters
     ----------
-    registry, queue_file, data_dir
-        The registry, the positions of the waiting jobs and the data directory.
+    registry
+        Registry with the jobs and versions.
+    queue_file
+        File with the positions of the waiting jobs.
+    data_dir
+        Data directory, whose disk space is measured.
     silent_s
         Returns the seconds since the worker's last heartbeat.
     n_connections
@@ -60,14 +64,17 @@ class ServiceState:
 class StateCollector(Collector):
     """Computes the metrics of the service's state.
 
+    Jobs that ended before the collector was created are not counted: like every Prometheus counter, the counters of
+    jobs start at zero when the process starts.
+
     Parameters
     ----------
     state
-        Where the state is read. Jobs that are final already are not counted, as after a restart of any counter.
+        Sources of the state.
     clock
         Returns the current time.
     refresh_s
-        Time for which what was read from the registry is used again.
+        Time in seconds for which values from the registry are cached.
     """
 
     def __init__(self, state: ServiceState, *, clock: Clock = utc_now, refresh_s: float = REFRESH_S) -> None:
@@ -132,7 +139,7 @@ class StateCollector(Collector):
 
 
 class JobOutcomes:
-    """Counts jobs when they are seen to have ended."""
+    """Counts ended jobs per final state, and records their durations, by comparing successive lists of jobs."""
 
     def __init__(self) -> None:
         self._ended: set[str] | None = None
@@ -148,7 +155,7 @@ class JobOutcomes:
         )
 
     def count_ended(self, jobs: list[JobTimes]) -> None:
-        """Count the jobs that have ended since the previous call; the first call counts none."""
+        """Count the jobs that have ended since the previous call. The first call counts none."""
         ended = {job.job_id: job for job in jobs if job.state in FINAL_STATES}
         if self._ended is not None:
             for job_id in ended.keys() - self._ended:

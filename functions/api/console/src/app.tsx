@@ -1,4 +1,4 @@
-/** The frame around every page: navigation, messages, and what happens when the address changes. */
+/** The frame around every page: navigation, messages, and the handling of changed addresses. */
 
 import { effect } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";

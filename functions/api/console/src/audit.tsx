@@ -1,4 +1,4 @@
-/** What happened to the key, newest first. */
+/** The audit log of the key, newest events first. */
 
 import { useEffect, useState } from "preact/hooks";
 import { dateTime } from "./format";

@@ -1,4 +1,4 @@
-/** What the service that serves this page can do, read from its OpenAPI document: a part without its route is not shown. */
+/** Capabilities of the service, read from its OpenAPI document. A part of the page without its route is not shown. */
 
 import { signal } from "@preact/signals";
 import { call } from "./api";

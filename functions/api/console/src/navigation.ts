@@ -18,7 +18,7 @@ export function go(name: PageName): void {
   else location.hash = `#/${name}`;
 }
 
-/** Read a message to users of screen readers. */
+/** Announce a message to users of screen readers. */
 export function announce(text: string): void {
   announcement.value = text;
 }

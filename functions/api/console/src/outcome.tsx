@@ -1,4 +1,4 @@
-/** What a training led to: the quality beside that of popularity, or why the version is held. */
+/** The outcome of a training: the quality beside that of popularity, or the reasons for holding the version. */
 
 import { metric } from "./format";
 import { LearningCurve } from "./curve";

@@ -1,4 +1,4 @@
-/** The data report: how a file was understood, and what it contains. */
+/** The data report: the interpretation and the contents of a file. */
 
 import { count, date, percent, plural } from "./format";
 import { Findings, Table } from "./parts";

@@ -38,7 +38,7 @@ export function useRequests(): Requests {
   return { isBusy, problem, run };
 }
 
-/** Load what a page shows. `reload` loads it again. */
+/** Load the data of a page. `reload` loads it again. */
 export function useLoaded<T>(path: string): Requests & { value: T | null; reload: () => Promise<void> } {
   const requests = useRequests();
   const [value, setValue] = useState<T | null>(null);

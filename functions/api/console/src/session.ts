@@ -1,4 +1,4 @@
-/** The API key of this tab. It is kept in sessionStorage, so that it ends with the tab, and never in an address. */
+/** The API key of this tab. It is kept in sessionStorage, so that it is forgotten with the tab, and never in an address. */
 
 import { signal } from "@preact/signals";
 import { call } from "./api";

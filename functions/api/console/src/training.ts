@@ -94,7 +94,7 @@ export function resume(): void {
   if (jobId && apiKey.value) void follow(jobId);
 }
 
-/** Forget everything, when the key changes hands. */
+/** Forget the file and the job when another key is used. */
 export function forget(): void {
   discard();
   curve.value = [];

@@ -1,4 +1,4 @@
-/** How much of its limits the key has used. */
+/** The number and size of the versions, and the rate limits with their remaining requests. */
 
 import { count, duration, size } from "./format";
 import { Card, ProblemBox, Table } from "./parts";

@@ -13,11 +13,11 @@ from recsys.registry.registry import Registry
 from recsys_api.schemas import AuditBody
 
 MAX_EVENTS: Final = 200
-"""Events per page."""
+"""Largest number of events per page."""
 
 
 def create_audit_router(registry: Registry, *, current_key: Callable[..., KeyRecord]) -> APIRouter:
-    """Create the router for `/v1/audit`; it needs `current_key`, not a scoped or a rotated-out one."""
+    """Create the router for `/v1/audit`, which rejects scoped keys and the previous secret of a rotated key."""
     router = APIRouter(tags=["Keys"])
 
     @router.get(
@@ -31,7 +31,7 @@ def create_audit_router(registry: Registry, *, current_key: Callable[..., KeyRec
         limit: Annotated[int, Query(ge=1, le=MAX_EVENTS, description="Largest number of events.")] = 50,
         cursor: Annotated[
             str | None,
-            Query(pattern=CURSOR_PATTERN, description="`next` of the previous page; without it, the newest events."),
+            Query(pattern=CURSOR_PATTERN, description="`next` of the previous page. Default: the newest events."),
         ] = None,
     ) -> AuditBody:
         """Return the changes of the key, its scoped keys and its model.

@@ -1,4 +1,4 @@
-"""Routes for the console, the web page that uses this API: the page, its assets, and the way there from `/`."""
+"""Routes for the console, the web page that uses this API: the page, its assets, and a redirect from `/`."""
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from functools import cache
@@ -21,7 +21,7 @@ _POLICY: Final = (
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 _PROBED_NAME: Final = "uploads/console"
-"""Name of an object that never exists; the form for it shows where files are uploaded to."""
+"""Name of an object that never exists. Its upload form contains the origin to which files are uploaded."""
 
 
 def create_console_router(store: ObjectStore) -> APIRouter:
@@ -35,7 +35,7 @@ def create_console_router(store: ObjectStore) -> APIRouter:
 
     @router.get("/")
     async def root(request: Request) -> Response:
-        # Other clients get the same answer as on every other path without a route.
+        # Other clients get the same response as for a path without a route.
         if "text/html" not in request.headers.get("accept", ""):
             raise HTTPException(404)
         # The target is relative, so that it works behind any path prefix.

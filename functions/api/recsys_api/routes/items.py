@@ -145,7 +145,7 @@ def create_item_router(
         responses=documented(401, 403, 404, 503, descriptions={404: "The key was revoked or has expired meanwhile."}),
     )
     def delete_items(key: Annotated[KeyRecord, Depends(current_key)]) -> Response:
-        """Delete the catalogue. Recommendations contain items without attributes again, unavailable ones included."""
+        """Delete the catalogue. Recommendations then have no attributes, and contain unavailable items again."""
         registry.delete_catalogue(key.key_id)
         return Response(status_code=204)
 

@@ -114,7 +114,7 @@ def create_training_router(
         idempotency_key: str | None,
         purpose: JobPurpose,
     ) -> Response:
-        """Queue a job for the file in the body, and wait for it if the request prefers to."""
+        """Queue a job for the file in the body, and wait for it if the `Prefer` header requests that."""
         async with received(request, max_bytes=settings.max_request_bytes, query_options=query_options) as file:
             accepted = await run_in_threadpool(
                 training.accept, file, key=key, idempotency_key=idempotency_key, purpose=purpose
@@ -199,10 +199,11 @@ def create_training_router(
         idempotency_key: _IdempotencyKey = None,
         _prefer: _Prefer = None,
     ) -> Response:
-        """Read a file as a training does, and report, without training.
+        """Check a file without training on it.
 
-        Body, options and keys are those of `POST /v1/train`. The report of the job tells how the file was understood,
-        which lines were skipped or bad, what quality to expect and what would improve it. No version is published.
+        The body, options and keys are the same as for `POST /v1/train`. The report of the job describes how the file
+        was interpreted, which lines were skipped or are bad, the quality to expect and how to improve it. No version is
+        published.
         """
         return await accept_file(request, key, query_options, idempotency_key, JobPurpose.VALIDATE)
 

@@ -26,9 +26,9 @@ def create_usage_router(
         responses=documented(401, 403, 503),
     )
     def get_usage(key: Annotated[KeyRecord, Depends(required_key)]) -> UsageBody:
-        """Return the rate limits of the key and what is left of them, and the storage that its models use.
+        """Return the rate limits of the key with their remaining requests, and the storage that its models use.
 
-        The request itself is not limited.
+        This request is not limited itself.
         """
         return usage_of(key.key_id, limits, registry, store)
 

@@ -1,4 +1,4 @@
-"""Rows of rate limits in the registry's DynamoDB table without boto3; see also `recsys.registry.dynamodb`."""
+"""Write the rows of rate limits in the registry's DynamoDB table without boto3; see also `recsys.registry.dynamodb`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 
 
 class DynamoLimitTable(DynamoKeyReader):
-    """A `DynamoKeyReader` that can also write single rows. The function's role permits only those of rate limits."""
+    """A `DynamoKeyReader` that can also write single rows. The function's IAM role permits only rows of rate limits."""
 
     def write(self, changes: Sequence[Change]) -> bool:
         """Apply one change, which must not be a deletion, and return whether it was applied.
 
-        A change whose response was lost is sent again and then reported as not applied. The caller then takes its units
-        twice, which makes the limit slightly lower for once.
+        If the response is lost, the request is sent again, and the change is reported as not applied although it was.
+        The caller then takes the units a second time, which lowers the limit once by a few requests.
 
         Raises
         ------

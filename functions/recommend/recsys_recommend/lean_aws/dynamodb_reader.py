@@ -82,5 +82,5 @@ class DynamoKeyReader:
 
 
 def rejected(operation: str, status: int, document: dict[str, Any]) -> Unavailable:
-    """Return the error for a response with another status than 200."""
+    """Return the error for a response with a status other than 200."""
     return Unavailable(f"AWS rejected {operation}: {str(document.get('__type', status)).rpartition('#')[2]}.")

@@ -43,7 +43,7 @@ def read_records(unpacked: Unpacked, options: FileOptions, report: CatalogueRepo
     unpacked
         The content.
     options
-        Delimiter and charset of a CSV; what is not declared is detected.
+        Delimiter and charset of a CSV. Options that are not set are detected.
     report
         Receives the format and the bad lines.
 
@@ -108,7 +108,7 @@ def _next_row(reader: Any, line: int) -> list[str] | None:
 def _check_charset(fields: list[str], line: int) -> None:
     if any(NOT_UTF8 in field for field in fields):
         raise InvalidData(
-            f"Expected UTF-8 text. Received bytes that are not in line {line:,}.",
+            f"Expected UTF-8 text. Received bytes that are not UTF-8, in line {line:,}.",
             code="not-utf8",
             hint="Declare the file's charset, for example charset=windows-1252, or save the file as UTF-8.",
         )
@@ -126,7 +126,7 @@ class _RawText(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the buffer that BufferedReader passes
-        """Fill the buffer with at most its length of bytes, and return their number."""
+        """Read up to `len(buffer)` bytes into the buffer, and return their number."""
         content = self._rest or self._source.read(len(buffer))
         part, self._rest = content[: len(buffer)], content[len(buffer) :]
         buffer[: len(part)] = part

@@ -32,9 +32,9 @@ class CatalogueReport:
     lines, bad_lines, bad_by_code, listed
         Records in the file; those that cannot be used, in total and by code; and the first 100 of them.
     repeated_items
-        Records whose item had occurred before in the file; the last one counts.
+        Records whose item already occurred in the file. The last record of an item counts.
     added, updated, items
-        Items that are new in the catalogue, items that it had before, and all items of the result.
+        Number of new items, of updated items that the catalogue already contained, and of all items of the result.
     columns
         Kind of each column of the result.
     """

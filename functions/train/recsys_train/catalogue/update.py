@@ -1,4 +1,4 @@
-"""Turn the records of a file into a new catalogue: all of it, or merged into the previous one."""
+"""Turn the records of a file into a new catalogue, which replaces the previous one or extends it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_COLUMNS: Final = 50
 MAX_NAME_LENGTH: Final = 100
 ITEM_ID: Final = "item_id"
 _LENGTH_ARRAY: Final = {Kind.NUMBER: "values", Kind.BOOLEAN: "values", Kind.TEXT: "codes", Kind.TAGS: "starts"}
-"""Array of each kind that has one entry per item, or one more."""
+"""Array of each kind whose length is the number of items, or one more for tags."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class ItemUpdates:
     items
         Ids of the items in order of first appearance, with their positions.
     values
-        For each column the values by the position of the item. None deletes a value.
+        For each column, the values by position of the item. None deletes a value.
     lines
         Line of each position, for messages.
     """
@@ -91,7 +91,7 @@ def read_updates(records: Iterable[ItemRecord], item_column: str | None, report:
 
 
 def _column_name(name: str, item_column: str | None, names: dict[str, str]) -> str:
-    """Return the name under which a column is stored; `names` remembers those of earlier records."""
+    """Return the name under which a column is stored. `names` caches the names of earlier records."""
     found = names.get(name)
     if found is None:
         if name == item_column:
@@ -101,7 +101,7 @@ def _column_name(name: str, item_column: str | None, names: dict[str, str]) -> s
             found = known if known in KNOWN_KINDS or (known == ITEM_ID and item_column is None) else name.strip()
         if not found or len(found) > MAX_NAME_LENGTH or "`" in found or not found.isprintable():
             raise InvalidData(
-                f"Expected names of columns of 1 to {MAX_NAME_LENGTH} printable characters without a backquote. "
+                f"Expected column names of 1 to {MAX_NAME_LENGTH} printable characters without a backquote. "
                 f"Received: {name[:MAX_NAME_LENGTH]!r}.",
                 code="invalid-column-name",
                 hint="Rename the column.",
@@ -152,7 +152,7 @@ def _add(line: int, values: dict[str, Any], updates: ItemUpdates, report: Catalo
 
 
 def _plain(value: Any) -> Any:
-    """Return the value of an unknown column, whose kind is known only at the end of the file."""
+    """Check a value of an unknown column, whose kind is determined at the end of the file, and return the value."""
     if isinstance(value, list):
         return parse(Kind.TAGS, value)
     parse(Kind.TEXT, value)
@@ -160,7 +160,7 @@ def _plain(value: Any) -> Any:
 
 
 def apply_updates(base: Catalogue, updates: ItemUpdates, report: CatalogueReport) -> Catalogue:
-    """Return `base` with the updates; `EMPTY` as the base yields a catalogue of the updates alone.
+    """Return a catalogue with the updates applied to `base`. With `EMPTY`, it contains only the updates.
 
     Raises
     ------
@@ -199,7 +199,10 @@ def _rows_of(updates: ItemUpdates, known: Mapping[str, int], new_ids: Sequence[s
 
 
 def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
-    """Return the kind of each column: that of the base, a known one, or that of the values; none if all are blank."""
+    """Return the kind of each column: that in the base, the known kind, or that of the values.
+
+    New columns whose values are all blank are omitted.
+    """
     kinds: dict[str, Kind] = {name: column.kind for name, column in base.columns.items()}
     for name, values in updates.values.items():
         if name not in kinds:
@@ -212,7 +215,7 @@ def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
 def _fitting_values(
     kinds: Mapping[str, Kind], updates: ItemUpdates, report: CatalogueReport
 ) -> dict[str, dict[int, Any]]:
-    """Parse the values of unknown columns. One that does not fit is left out, and its line counts as bad."""
+    """Parse the values of unknown columns. A value that does not fit is left out, and its line counts as bad."""
     fitting: dict[str, dict[int, Any]] = {}
     for name, values in updates.values.items():
         if name not in kinds:
@@ -282,7 +285,7 @@ def _updated_texts(column: TextColumn, changed: NDArray[np.int64], new: list[str
     codes = column.codes.copy()
     codes[changed] = [MISSING if text is None else index[text] for text in new]
     used = np.unique(codes[codes >= 0])
-    renumbered = np.full(len(texts) + 1, MISSING, dtype=np.int32)  # the last entry is that of the code -1
+    renumbered = np.full(len(texts) + 1, MISSING, dtype=np.int32)  # the last entry belongs to the code -1
     renumbered[used] = np.arange(len(used))
     return TextColumn(renumbered[codes], Vocabulary.of([texts[code] for code in used.tolist()]))
 

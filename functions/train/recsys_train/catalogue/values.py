@@ -1,6 +1,6 @@
 """Parse the values of item attributes, and infer the kinds of columns that the service does not know.
 
-Parsing is strict: a value that does not fit its column makes its line a bad one, and nothing is guessed.
+Parsing is strict: a value that does not fit its column makes its line a bad line, and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _SEPARATORS: Final = ("|", ";", ",")
 
 
 class UnusableValue(ValueError):
-    """Raised when a value does not fit its column; its text is the end of a sentence about the column."""
+    """Raised when a value does not fit its column. Its message continues a sentence that begins with the column."""
 
 
 def parse_id(value: Any) -> str:
-    """Return an item id as text: text as it is, an integer in digits.
+    """Return an item id as text. Text is unchanged, and an integer is written in digits.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def parse_id(value: Any) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Return whether a value is absent: null, blank text, or a number that is not one."""
+    """Return whether a value is absent: null, blank text or NaN."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -76,7 +76,7 @@ def parse(kind: Kind, value: Any) -> Any:
 
 
 def infer_kind(values: Iterable[Any]) -> Kind:
-    """Return the kind of an unknown column: that of its values, which are not blank.
+    """Return the kind of an unknown column from its values, none of which is blank. Mixed kinds yield text.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def _tags(value: Any) -> list[str]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether UTF-8 can encode a text: JSON can express half of a surrogate pair."""
+    """Return whether UTF-8 can encode a text. It cannot encode half of a surrogate pair, which JSON can express."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -75,7 +75,7 @@ class InteractionCollector:
         return self._merged
 
     def interactions(self) -> Interactions:
-        """Return the distinct pairs, oldest first."""
+        """Return the distinct (user, item) pairs of all added rows, oldest first."""
         if self._merged is None and not self._times:
             return Interactions([], [], np.zeros(0, np.int32), np.zeros(0, np.int32))
         rows = self._merge() if self._times or self._merged is None else self._merged

@@ -1,4 +1,4 @@
-"""What quality to expect of a model, from the number of users whose held-out items can be ranked."""
+"""Predict how precisely the quality of a model can be measured, from the number of users with a held-out item."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final
 NDCG_DEVIATION: Final = 0.33
 """Standard deviation of NDCG@20 over users, as `python -m tests.benchmarks.retraining` prints it for Online Retail."""
 TEST_SHARE: Final = 0.5
-"""Share of the users with two or more interactions who measure the quality; the others choose the recipe."""
+"""Share of the users with two or more interactions on whom the quality is measured. The others serve for selection."""
 IMPRECISE: Final = 0.05
-"""Half-width of an interval that leaves open whether the model is better than popularity. On Online Retail, popularity
-reaches an NDCG@20 of 0.05 and the model 0.2."""
+"""Half-width of an interval above which it remains open whether the model is better than popularity. On Online Retail,
+popularity reaches an NDCG@20 of 0.05 and the model 0.2."""
 _NORMAL_95: Final = 1.96
 _FEW_PER_USER: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something about a file that its owner should know: a stable code, and a sentence."""
+    """A remark about a file for its owner, with a stable code and a sentence."""
 
     code: str
     text: str
@@ -41,14 +41,14 @@ def expected_precision(n_users: int) -> float:
 
 
 def expected_quality(n_users: int, per_user: float) -> list[Remark]:
-    """Return what quality to expect, and what would improve it.
+    """Return remarks on the quality to expect and on how to improve it.
 
     Parameters
     ----------
     n_users
         Users with two or more interactions.
     per_user
-        Interactions per user, the mean over all users.
+        Mean number of interactions per user.
 
     Examples
     --------

@@ -20,8 +20,8 @@ MAX_BAD_SHARE: Final = 0.01
 MAX_LISTED_COLUMNS: Final = 100
 MAX_NAME: Final = 60
 MAX_DETAIL: Final = 160
-"""Longest name of a column and longest detail of a bad line in a report, in characters. A row of DynamoDB, which holds
-the report and the problem with the same bad lines, has at most 400 KB."""
+"""Longest name of a column and longest detail of a bad line in a report, in characters. DynamoDB limits a row to
+400 KB, and the row of a job contains the bad lines twice: in the report and in the problem."""
 SKIP_RULES: Final = {
     "guest": "have no user (guest checkouts)",
     "not-positive-score": "have an interaction_score of 0 or less",
@@ -77,7 +77,7 @@ class DataReport:
     needs_min_score
         Whether the scores look like ratings and no `min_score` was set.
     added_warnings
-        Warnings of the training.
+        Warnings that the training added.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -161,11 +161,11 @@ class DataReport:
         return ", ".join(f"{skipped.count:,} lines {SKIP_RULES[rule]}" for rule, skipped in self.skipped.items())
 
     def add_warning(self, code: str, text: str) -> None:
-        """Add a remark of the training to those of the reading."""
+        """Add a warning of the training to the warnings about the file."""
         self.added_warnings.append(Remark(code, text))
 
     def warnings(self) -> list[Remark]:
-        """Return what did not prevent training but what the tenant should check."""
+        """Return remarks on problems that did not prevent training, but that the tenant should check."""
         warnings = []
         if self.bad_lines:
             warnings.append(Remark("bad-lines", f"{self.bad_lines_text()}; they were ignored."))
@@ -194,7 +194,7 @@ class DataReport:
         return warnings + self.added_warnings
 
     def advice(self) -> list[Remark]:
-        """Return what quality to expect, and what would improve it."""
+        """Return remarks on the quality to expect and on how to improve it."""
         if self.interactions == 0:
             return []
         n_measured = self.users - self.users_with_one_interaction

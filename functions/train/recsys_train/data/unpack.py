@@ -42,7 +42,7 @@ _HINT: Final = "Send a CSV or Parquet file, or a CSV in gzip, zstd or zip."
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the work that one file can cause.
+    """Limits on the unpacked size of a file and on the time for reading it.
 
     Parameters
     ----------

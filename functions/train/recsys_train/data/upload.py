@@ -1,4 +1,4 @@
-"""Read an uploaded file within the limits of the settings: for a training, and for a validation, which ends there."""
+"""Read an uploaded file within the limits of the settings, for a training or a validation."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def read_upload(
     Parameters
     ----------
     open_source
-        Opens the CSV or Parquet file, which is closed again.
+        Opens the CSV or Parquet file. The stream is closed after reading.
     settings
         The limits of the decompressed size and of the time for reading.
     options
-        How to read the file. What is not declared is detected.
+        Options for reading the file. Options that are not set are detected.
     time_left_s
         Returns the seconds until the process is terminated from outside.
 

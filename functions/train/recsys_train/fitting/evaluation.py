@@ -31,14 +31,14 @@ ScoreUsers = Callable[[NDArray[np.integer]], Floats]
 
 @dataclass(frozen=True, slots=True)
 class HeldOutTest:
-    """What the quality was measured on, so that another model can be measured in the same way.
+    """Data on which the quality was measured, so that another model can be measured in the same way.
 
     Parameters
     ----------
     train
         The histories that the measured network was trained on.
     held_out
-        One pair per user, which it was not trained on.
+        One pair per user. The measured network was not trained on these pairs.
     score_users
         Scores the catalogue with the measured network.
     """

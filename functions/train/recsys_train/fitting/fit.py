@@ -184,7 +184,8 @@ def _validate(training: TrainingRun, hyperparameters: Hyperparameters, split: Sp
 def _leaves_time_for_another(n_epochs: int, training_started: float, deadline: float) -> bool:
     """Return whether there is time for another epoch.
 
-    The epoch and its repetition in the refit, both of the mean duration so far, must end before the deadline.
+    The epoch and its repetition in the refit must end before the deadline. Each is assumed to take as long as the mean
+    of the previous epochs.
     """
     now = time.monotonic()
     return now + (now - training_started) * (n_epochs + 2) / (n_epochs + 1) <= deadline

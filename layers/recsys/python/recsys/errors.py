@@ -37,7 +37,7 @@
     ├── ArtifactDamaged            a model file does not match its manifest
     ├── Unavailable                a store did not respond; a retry may succeed
     │   ├── CatalogueChanged       another update of an item catalogue was published during this one
-    │   └── NotReady               the machine lacks a resource, such as disk space; the response tells the reason
+    │   └── NotReady               the machine lacks a resource, such as disk space; the response gives the reason
     ├── InvalidSetting             an environment variable has an invalid value
     ├── RegistryTooNew             a newer release wrote the registry file
     ├── DataDirInUse               another service uses the data directory
@@ -110,7 +110,7 @@ class Problem:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """Return the problem that `to_json` wrote."""
+        """Parse a problem that `to_json` wrote."""
         return cls(
             code=document["code"],
             title=document["title"],
@@ -164,7 +164,7 @@ class RecsysError(Exception):
         self.retry_after_s = retry_after_s
 
     def to_problem(self) -> Problem:
-        """Return the error as a value that can be stored and sent."""
+        """Return the error as a `Problem`, which can be stored and sent."""
         return Problem(self.problem_code, self.title, self.detail, self.hint, self.errors)
 
 
@@ -346,7 +346,7 @@ class TooManyScopedKeys(Conflict):
 
 
 class TooManyPinnedVersions(Conflict):
-    """Raised when a key has as many pinned versions as it may have."""
+    """Raised when a key already has the largest permitted number of pinned versions."""
 
     code = "too-many-pinned-versions"
     title = "The key has too many pinned versions"

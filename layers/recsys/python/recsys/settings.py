@@ -45,7 +45,7 @@ class Settings:
     """Longest `Prefer: wait=N` that is honoured, in seconds. Default on `aws`: 25, because API Gateway times out after
     30 s."""
     key_cache_s: float = 4.0
-    """How long a key record is cached, in seconds. A revoked key works at most this long."""
+    """Time for which a key record is cached, in seconds. A revoked key works at most for this time."""
     model_cache_bytes: int = 512 * MIB
     """Size of the cache of loaded models, in bytes. The least recently used model is evicted first."""
     response_cache_bytes: int = 16 * MIB
@@ -58,14 +58,14 @@ class Settings:
     trainings_per_day: int = 300
     """Trainings and upload forms per key and day; 0 for no limit."""
     recommendations_per_minute: int = 0
-    """Requests for recommendations per key and minute; a batch is one. 0 for no limit. Default on `aws`: 3,000."""
+    """Requests for recommendations per key and minute. A batch counts as one. 0: no limit. Default on `aws`: 3,000."""
     trusted_proxies: str = ""
     """`local`: addresses or networks of reverse proxies whose `X-Forwarded-For` states the client address, separated by
     commas. On AWS, API Gateway states the address."""
     per_route_metrics: bool = False
     """`aws`: whether latency and errors are measured per route too; each route adds a metric, which AWS charges for."""
     detailed_metrics: bool = False
-    """`aws`: whether the caches and the duration of training jobs are measured too; each adds a metric, as above."""
+    """`aws`: whether the caches and the duration of training jobs are measured too, in seven metrics at extra cost."""
     lease_s: int = 60
     """Job lease, in seconds. If it is not renewed for this long, another worker takes over."""
     max_attempts: int = 5
@@ -85,7 +85,7 @@ class Settings:
     """`local`: with less free disk space than this, uploads are rejected and `/health/ready` returns 503."""
     cors_origins: str = ""
     """Origins whose web pages may call every route, separated by commas, such as `https://shop.example`. A publishable
-    key has origins of its own, so most services need none here."""
+    key has its own list of origins, so most services need none here."""
     read_budget_s: float = 300.0
     """Time limit for reading a file, in seconds. A file that takes longer fails its job."""
     train_budget_s: float = 600.0

@@ -1,4 +1,4 @@
-/** The API key of this tab: rotate and revoke it, its scoped keys, its usage and what happened to it. */
+/** The API key of this tab: rotate and revoke it, its scoped keys, its usage and its audit log. */
 
 import { useState } from "preact/hooks";
 import { Audit } from "../audit";

@@ -198,7 +198,7 @@ const idsOf = (text: string) =>
     .map((id) => id.trim())
     .filter(Boolean);
 
-/** The arguments of the request for what the form says. */
+/** Return the arguments of the request that the form describes. */
 function requestOf(query: Query): Parameters<Send> {
   const { kind, filter } = query;
   const n = Number(query.n);

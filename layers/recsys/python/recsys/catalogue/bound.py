@@ -1,4 +1,4 @@
-"""A catalogue in the order of a model's items, so that filters yield masks that the search uses as they are."""
+"""A catalogue in the order of a model's items, so that the search can use the masks of filters directly."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from recsys.model.vocabulary import Vocabulary
 Mask = NDArray[np.bool_]
 _MASK_BYTES: Final = 64 * 2**20
 _MAX_MASKS: Final = 1024
-"""Masks that are kept: 64 of a million items each. Not tuned."""
+"""Limits of the cached masks, which allow 64 masks of a million items. Not tuned."""
 
 
 class BoundCatalogue:
-    """The attributes of a model's items; all values of items that the catalogue does not contain are missing.
+    """The attributes of a model's items. Items that the catalogue does not contain have no values.
 
-    Columns are brought into the order of the model when a filter uses them for the first time, and the masks of the
-    last filters are kept. Safe to use from several threads.
+    A column is brought into the order of the model's items when a filter uses it for the first time, and the masks of
+    the most recent filters are cached. Instances are safe to use from several threads.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class BoundCatalogue:
     Attributes
     ----------
     unavailable
-        Mask of the items that must not be recommended by default, (n_items,); None if there are none.
+        Mask of the items whose `available` is false, (n_items,). None if there are none.
     """
 
     def __init__(self, version: str, catalogue: Catalogue, items: Vocabulary) -> None:
@@ -54,11 +54,11 @@ class BoundCatalogue:
 
     @property
     def size_bytes(self) -> int:
-        """Memory of the catalogue and of what is kept beside it, at most."""
+        """Upper bound of the memory of the catalogue, its reordered columns and the cached masks."""
         return 2 * self.catalogue.size_bytes + self._rows.nbytes + min(_MASK_BYTES, _MAX_MASKS * self.n_items)
 
     def attributes(self, item_indices: Sequence[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Return the requested attributes of items of the model, None where there is no value.
+        """Return the requested attributes of items of the model. A missing value is None.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class BoundCatalogue:
         return found
 
     def groups(self, name: str, pointer: str) -> NDArray[np.int32]:
-        """Return the number of the value of each item, -1 for none, (n_items,): equal values have equal numbers.
+        """Return the group of each item by its value, (n_items,). It is -1 for an item without a value.
 
         Raises
         ------
@@ -110,9 +110,10 @@ class BoundCatalogue:
         raise InvalidRequest(detail, errors=[FieldError("tags", detail, pointer=pointer)])
 
     def eligible(self, filter_text: str | None, *, include_unavailable: bool) -> Mask | None:
-        """Return the mask of the items that a filter and availability leave, (n_items,); None if that is all of them.
+        """Return the mask of the items that fulfil a filter and are available, (n_items,), or None if all do.
 
-        The mask is shared, so the caller must not change it.
+        Without `filter_text`, only the availability counts. With `include_unavailable`, it is ignored. The mask is
+        shared, so the caller must not change it.
 
         Raises
         ------
@@ -162,7 +163,7 @@ class BoundCatalogue:
 
 
 def _rows_of(wanted: Vocabulary, items: Vocabulary) -> NDArray[np.int64]:
-    """Return the row in `wanted` of each of the items, -1 if it has none, (n_items,).
+    """Return the row of each item in `wanted`, or -1 if `wanted` does not contain it, (n_items,).
 
     A dictionary takes 0.5 µs per item, which is less than the binary search of `Vocabulary.find`.
     """

@@ -1,4 +1,4 @@
-"""The catalogue of a key: items and their columns, and the one file that stores them."""
+"""The catalogue of a key: items and their columns, and the format of the file that stores both."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from recsys.model.array_file import view_npz, write_npz
 from recsys.model.vocabulary import Vocabulary
 
 FORMAT: Final = 1
-"""Version of the file format; a server reads only this one."""
+"""Version of the file format. A server reads only this version."""
 AVAILABLE: Final = "available"
-"""Column that leaves an item out of recommendations where it is false."""
+"""Column whose value false excludes an item from recommendations."""
 TITLE: Final = "title"
 KNOWN_KINDS: Final[Mapping[str, Kind]] = {
     TITLE: Kind.TEXT,
@@ -47,7 +47,7 @@ class Catalogue:
     columns
         Columns by name, in the order in which they were first sent.
     size_bytes
-        Memory that the arrays take.
+        Memory of the arrays in bytes.
     """
 
     items: Vocabulary
@@ -55,7 +55,7 @@ class Catalogue:
     size_bytes: int = 0
 
     def attributes(self, row: int, names: tuple[str, ...] | None = None) -> dict[str, Any]:
-        """Return the values of an item as JSON values; None where one is missing, an empty list where tags are.
+        """Return the values of an item as JSON values. A missing value is None, and missing tags are an empty list.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ EMPTY: Final = Catalogue(Vocabulary.of([]), {})
 
 
 def write_catalogue(catalogue: Catalogue) -> bytes:
-    """Return the content of the file of a catalogue: an `.npz` file of numeric arrays; see `recsys.model.array_file`.
+    """Return a catalogue as the content of an `.npz` file of numeric arrays; see `recsys.model.array_file`.
 
     The array `schema` contains JSON in UTF-8: the format, and the name and kind of each column.
 
@@ -114,7 +114,7 @@ def read_catalogue(content: bytes, *, sha256: str) -> Catalogue:
     Returns
     -------
     Catalogue
-        Its arrays are views of `content`.
+        The catalogue, whose arrays are views of `content`.
 
     Raises
     ------

@@ -20,7 +20,7 @@ Arrays = Mapping[str, NDArray[Any]]
 MISSING: Final = -1
 """Code of a missing text or boolean, and the row of an item that the catalogue does not contain."""
 _MAX_EXACT: Final = 2.0**53
-"""Up to this size, every integer is a float64."""
+"""Magnitude up to which float64 represents every integer exactly."""
 
 
 class Kind(StrEnum):
@@ -45,7 +45,7 @@ class NumberColumn:
         return Kind.NUMBER
 
     def value(self, row: int) -> float | int | None:
-        """Return the number of an item, as an integer if it is one, or None."""
+        """Return the number of an item, as an int if it is an integer, or None if it is missing."""
         number = float(self.values[row])
         if math.isnan(number):
             return None
@@ -72,7 +72,7 @@ class BooleanColumn:
         return Kind.BOOLEAN
 
     def value(self, row: int) -> bool | None:
-        """Return the value of an item, or None."""
+        """Return the value of an item, or None if it is missing."""
         number = int(self.values[row])
         return None if number == MISSING else bool(number)
 
@@ -98,7 +98,7 @@ class TextColumn:
         return Kind.TEXT
 
     def value(self, row: int) -> str | None:
-        """Return the text of an item, or None."""
+        """Return the text of an item, or None if it is missing."""
         code = int(self.codes[row])
         return None if code == MISSING else self.texts[code]
 
@@ -141,7 +141,7 @@ class TagsColumn:
         return TagsColumn(starts, self.codes[positions], self.texts)
 
     def owners(self) -> NDArray[np.int64]:
-        """Return the item of each tag, (n_tags,)."""
+        """Return the row of the item that each tag belongs to, (n_tags,)."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -186,7 +186,10 @@ def column_of(kind: Kind, arrays: Arrays, n_items: int) -> Column:
 
 
 def texts_of(arrays: Arrays) -> Vocabulary:
-    """Restore distinct texts from the arrays `text`, `text_starts` and `text_order`; raises like `column_of`."""
+    """Restore distinct texts from the arrays `text`, `text_starts` and `text_order`.
+
+    The errors are those of `column_of`.
+    """
     text, starts, order = arrays["text"], arrays["text_starts"], arrays["text_order"]
     for array, dtype in ((text, np.uint8), (starts, np.int64), (order, np.int32)):
         _check(array, dtype, len(array))

@@ -25,7 +25,7 @@ from recsys.model.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
 FindColumn = Callable[[ColumnName], Column]
-"""Returns a column of the items that are filtered, or raises `InvalidRequest` if there is none of this name."""
+"""Returns the column with a name, for the filtered items. It raises `InvalidRequest` if there is no such column."""
 _ORDERED: frozenset[str] = frozenset({"<", "<=", ">", ">="})
 
 
@@ -115,7 +115,7 @@ def is_missing(column: Column) -> Mask:
 def _with_codes(column: TextColumn | TagsColumn, wanted: Mask) -> Mask:
     """Return the mask of the items that have one of the texts in the mask `wanted`, (n_texts,)."""
     if isinstance(column, TextColumn):
-        # One look-up per item; the last entry is that of the code -1.
+        # One lookup per item. The last entry belongs to the code -1.
         return np.append(wanted, False)[column.codes]
     mask = np.zeros(len(column.starts) - 1, dtype=np.bool_)
     mask[column.owners()[wanted[column.codes]]] = True
@@ -123,13 +123,13 @@ def _with_codes(column: TextColumn | TagsColumn, wanted: Mask) -> Mask:
 
 
 def _compared(texts: Vocabulary, sign: str, value: str) -> Mask:
-    """Compare all distinct texts with a value, (n_texts,); texts are ordered by their code points."""
+    """Return the mask of the distinct texts for which a comparison is true, (n_texts,). The order is by code points."""
     wanted = np.zeros(len(texts), dtype=np.bool_)
     if sign == "==":
         code = texts.find(value)
         wanted[[] if code is None else [code]] = True
         return wanted
-    # UTF-8 has the order of code points, and `texts.order` is that of the bytes.
+    # `texts.order` sorts by UTF-8 bytes, which is also the order of code points.
     begin = bisect_left(texts.order.data, value.encode(), key=lambda code: texts[code].encode())
     has_equal = begin < len(texts) and texts[int(texts.order[begin])] == value
     end = begin + (has_equal if sign in ("<=", ">") else 0)

@@ -2,18 +2,18 @@
 
 | expression | true for items |
 |---|---|
-| `price < 20` | whose number compares; also `<=`, `>`, `>=`, `==` and `!=`, and text with text |
+| `price < 20` | whose number is less than 20; also `<=`, `>`, `>=`, `==` and `!=`, for numbers and texts |
 | `category in ['tea', 'mugs']` | whose value, or one of whose tags, is in the list |
 | `'sale' in tags` | that have the tag |
 | `available` | whose boolean is true |
-| `title == null` | without a value |
-| `not …`, `… and …`, `… or …`, `( … )` | as the words say; `not` binds closest, then `and`, then `or` |
+| `title == null` | that have no title |
+| `not …`, `… and …`, `… or …`, `( … )` | combined as usual; `not` binds most tightly, then `and`, then `or` |
 
 A missing value equals nothing and is in no list, so `==`, `in` and comparisons are false for it, and their negations
 (`!=`, `not in`, `not`) are true.
 
 The parser is an LALR(1) automaton of the library Lark. It needs neither recursion nor backtracking, so its time is
-proportional to the length of the text, however deep that nests.
+proportional to the length of the text, regardless of its nesting.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from recsys.errors import FieldError, InvalidRequest
 MAX_LENGTH: Final = 2000
 """Longest expression, in characters. Parsing takes up to 10 µs per character."""
 MAX_DEPTH: Final = 32
-"""Deepest nesting of `and`, `or`, `not` and parentheses; evaluation is recursive."""
+"""Deepest nesting of `and`, `or`, `not` and parentheses. It is limited because evaluation is recursive."""
 MAX_COMPARISONS: Final = 100
 MAX_LIST: Final = 200
-"""Most values of a list."""
+"""Largest number of values in a list."""
 OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -101,14 +101,14 @@ _NAMES: Final = {
     "COMMA": ",",
     "$END": "the end",
 }
-"""How messages name the terminals of the grammar; the others have their own name in lower case."""
+"""Names of the grammar's terminals in messages. Other terminals appear under their own name in lower case."""
 
 Literal = float | str | bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnName:
-    """A column in an expression, and its position in the text, from 0."""
+    """A column in an expression, and its position in the text, counted from 0."""
 
     name: str
     position: int
@@ -125,7 +125,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """`column in values`, or `value in column` for a column of tags: any of the values is the value or a tag."""
+    """`column in values`, or `value in column` for a column of tags.
+
+    It is true for items whose value, or one of whose tags, is among `values`.
+    """
 
     column: ColumnName
     values: tuple[Literal, ...]
@@ -177,7 +180,7 @@ def parse(text: str) -> Expression:
     if len(text) > MAX_LENGTH:
         raise invalid_filter(f"expected at most {MAX_LENGTH:,} characters. Received: {len(text):,}", MAX_LENGTH)
     try:
-        result = cast("_Part", _parser().parse(text))  # the type of what the transformer returns
+        result = cast("_Part", _parser().parse(text))  # the transformer returns this type
     except VisitError as error:
         raise error.orig_exc from None
     except UnexpectedInput as error:
@@ -227,7 +230,7 @@ def _enumerated(names: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An expression with its size, which the limits apply to."""
+    """An expression with its depth and size, to which the limits apply."""
 
     expression: Expression
     depth: int = 0

@@ -37,10 +37,10 @@ _DEFAULT_BODY_BYTES: Final = 2 * 1024 * 1024  # about 100,000 ids of 20 characte
 class RequestContext:
     """Facts about a request and its response, for the log and for metrics.
 
-    `route` is the path template, such as `/v1/jobs/{job_id}`. `trace_id` is that of the client's trace. `key_origin` is
-    the origin of the page that sent the request, if a publishable key permits it. A route that accepts larger bodies
-    increases `max_body_bytes` before it reads the body. The response gets `response_headers`, even if it reports a
-    problem.
+    `route` is the path template, such as `/v1/jobs/{job_id}`. `trace_id` is the id of the client's trace. `key_origin`
+    is the origin of the page that sent the request, if a publishable key permits it. A route that accepts larger bodies
+    increases `max_body_bytes` before it reads the body. `response_headers` are added to the response, even if it
+    reports a problem.
     """
 
     request_id: str

@@ -1,6 +1,7 @@
-"""Rate limits of routes: 429 with `Retry-After`, and the header fields `RateLimit` and `RateLimit-Policy`.
+"""Apply rate limits to routes.
 
-The header fields are those of draft-ietf-httpapi-ratelimit-headers-10.
+A rejected request gets status 429 with `Retry-After`. Every response of a limited route states the limit in the header
+fields `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10.
 """
 
 # No `from __future__ import annotations`: FastAPI evaluates the annotations of dependencies.
@@ -16,7 +17,7 @@ from recsys.registry.rate_limits import Buckets, Quota, RateLimit
 from recsys.registry.records import KeyRecord
 
 _IPV6_PREFIX: Final = 64
-"""Length of the part of an IPv6 address that a provider assigns to one customer; the rest is the customer's choice."""
+"""Length of the prefix that a provider assigns to one customer, who chooses the rest of the IPv6 address."""
 _ANONYMOUS_HINT: Final = "Send your API key in X-API-Key, or retry after the seconds in Retry-After."
 
 
@@ -26,9 +27,9 @@ class RateLimiter:
     Parameters
     ----------
     buckets
-        Where the requests are counted.
+        Buckets in which the requests are counted.
     limit
-        The limit.
+        The limit that applies to each subject.
     """
 
     def __init__(self, buckets: Buckets, limit: RateLimit) -> None:
@@ -36,7 +37,7 @@ class RateLimiter:
         self._limit = limit
 
     def check(self, context: RequestContext, subject: str, *, hint: str | None = None) -> None:
-        """Count a request of `subject`, and note the state of its limit for the headers of the response.
+        """Count a request of `subject`, and add the state of its limit to the headers of the response.
 
         Raises
         ------
@@ -57,25 +58,25 @@ class RateLimiter:
 
 
 def limiter(buckets: Buckets, create: Callable[[int], RateLimit], quota: int) -> RateLimiter | None:
-    """Return the limiter of a setting, or None if the setting is 0."""
+    """Return a limiter with the quota of a setting, or None if the quota is 0, which means no limit."""
     return RateLimiter(buckets, create(quota)) if quota else None
 
 
 def limited_key(
     authenticate: Callable[..., KeyRecord | None], *, by_key: RateLimiter | None, by_address: RateLimiter | None
 ) -> Callable[..., KeyRecord | None]:
-    """Return a dependency that yields the key of `authenticate`, or raises `RateLimited`.
+    """Return a dependency that counts the request and yields its key, or raises `RateLimited`.
 
-    FastAPI runs it in a thread, because counting waits for the registry.
+    FastAPI runs the dependency in a thread, because counting waits for the registry.
 
     Parameters
     ----------
     authenticate
         A dependency that yields the request's key, or None without one.
     by_key
-        Limits the requests of each key.
+        Limits the requests per key; None for no limit.
     by_address
-        Limits the requests without a key of each client address.
+        Limits the requests without a key per client address; None for no limit.
     """
 
     def count(request: Request, key: Annotated[KeyRecord | None, Depends(authenticate)]) -> KeyRecord | None:
@@ -104,8 +105,10 @@ def limited_cached_key(
 
 
 def header_fields(limit: RateLimit, quota: Quota) -> list[tuple[bytes, bytes]]:
-    """Return the header fields that state a limit and what is left of it.
+    """Return the header fields that state a limit and its remaining quota.
 
+    Examples
+    --------
     >>> limit = RateLimit("trainings", 300, 86400, "trainings per key and day")
     >>> for name, value in header_fields(limit, Quota(granted=1, remaining=299, reset_s=288)):
     ...     print(name.decode(), value.decode())
@@ -119,7 +122,7 @@ def header_fields(limit: RateLimit, quota: Quota) -> list[tuple[bytes, bytes]]:
 
 
 def client_network(request: Request) -> str:
-    """Return the address of the client, of IPv6 only the network that one customer of a provider has.
+    """Return the IPv4 address of the client or, for IPv6, the /64 network that a provider assigns to one customer.
 
     The server sets the address: uvicorn from the socket, or from `X-Forwarded-For` of a trusted proxy; Mangum from API
     Gateway's `requestContext.http.sourceIp`.

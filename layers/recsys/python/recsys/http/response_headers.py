@@ -26,7 +26,9 @@ _VARY: Final = (b"vary", b"Origin")
 
 
 class ResponseHeadersMiddleware:
-    """Middleware around `RequestContextMiddleware` that adds headers to every response, even to that of a crash.
+    """Middleware that adds headers to every response, even to the response after a crash.
+
+    It wraps `RequestContextMiddleware`.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class LambdaTelemetry:
         self._metrics.add_metric(name, MetricUnit.Count, 1)
 
     def record_detail(self, name: str, value: float) -> None:
-        """Record a value of the metric `name`, if detailed metrics are on. The name tells the unit."""
+        """Record a value of the metric `name`, if detailed metrics are on. The unit follows from the name."""
         if self._detailed_metrics:
             self._metrics.add_metric(name, _unit_of(name), value)
 

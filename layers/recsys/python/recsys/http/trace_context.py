@@ -1,4 +1,7 @@
-"""The trace id of a request, from the `traceparent` header (W3C Trace Context, https://www.w3.org/TR/trace-context/)."""
+"""Parse the trace id of a request from the `traceparent` header.
+
+The header is defined by W3C Trace Context, https://www.w3.org/TR/trace-context/.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def trace_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     Parameters
     ----------
     headers
-        Names, in lower case, and values of the request's headers.
+        Names (in lower case) and values of the request's headers.
 
     Examples
     --------

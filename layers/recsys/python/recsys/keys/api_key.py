@@ -2,7 +2,7 @@
 
 The secret has 166 bits. The checksum (CRC32 in base62) detects typos without a lookup. Only the SHA-256 of the secret
 is stored: with this much entropy, a slow password hash would cost time and add no safety. The key id is not part of the
-hash, because claiming a key sets the new secret before the server knows which key the claim token belongs to.
+hash: when a client claims a key, the server hashes the new secret before it has found the key id of the claim token.
 """
 
 from __future__ import annotations

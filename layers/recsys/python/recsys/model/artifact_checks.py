@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 
 
 def check_arrays(arrays: Arrays) -> None:
-    """Check types, shapes, finiteness, ids, and that all indices are within range.
+    """Check the arrays of a serving file: types, shapes, finite numbers, valid ids, and indices within range.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def count_mlp_layers(arrays: Arrays) -> int:
 
 
 def vocabulary_of(arrays: Arrays, owner: str) -> Vocabulary:
-    """Return the vocabulary of the users (`owner` is "user") or of the items ("item")."""
+    """Return the vocabulary of `owner`, which is "user" or "item"."""
     return Vocabulary(arrays[f"{owner}_ids"], arrays[f"{owner}_id_starts"], arrays[f"{owner}_id_order"])
 
 

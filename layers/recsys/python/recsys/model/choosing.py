@@ -1,4 +1,4 @@
-"""Choose the items of a list out of a ranking, under limits per group and with a preference for diversity.
+"""Choose the items of a list from a ranking, with limits per group and a preference for diversity.
 
 Without limits and diversity, the list is the beginning of the ranking of the eligible items.
 
@@ -7,12 +7,12 @@ items already. The ranking is computed in parts. Groups that are full are inelig
 always adds items unless the ranking has ended.
 
 **Diversity** is maximal marginal relevance: Carbonell & Goldstein, "The use of MMR, diversity-based reranking for
-reordering documents and producing summaries", SIGIR 1998. The next item maximizes
+reordering documents and producing summaries", SIGIR 1998. The next item maximises
 
     (1 - diversity) * relevance  -  diversity * largest cosine similarity to an item of the list
 
-over the best `_POOL_FACTOR` n items. The relevance is the score, divided by that of the best item. The similarity is
-that of the items' GMF embeddings.
+over the best `_POOL_FACTOR` n items. Relevance is the score, divided by the score of the best item. Similarity is
+computed from the items' GMF embeddings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class GroupLimit(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constraints:
-    """What a list must fulfil besides being the best.
+    """Constraints on a list of recommendations.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ UNCONSTRAINED: Final = Constraints()
 
 @dataclass(slots=True)
 class _Chosen:
-    """The items chosen so far, and how many each group has."""
+    """The items chosen so far, and their number per group."""
 
     limits: tuple[GroupLimit, ...]
     items: list[int] = field(default_factory=list)
@@ -101,7 +101,7 @@ class _Chosen:
             full = [group for group, count in counts.items() if group >= 0 and count >= limit.most]
             if full:
                 is_full = np.zeros(int(limit.groups.max()) + 2, dtype=np.bool_)
-                is_full[full] = True  # the last entry is that of the group -1, which is never full
+                is_full[full] = True  # the last entry belongs to the group -1, which is never full
                 mask &= ~is_full[limit.groups]
         return mask
 
@@ -119,7 +119,7 @@ def choose(
     Parameters
     ----------
     rank
-        Ranks the items.
+        Returns the best eligible items.
     n
         Length of the list, at least 0. It is shorter if fewer items fulfil the constraints.
     constraints
@@ -188,7 +188,7 @@ def _add_diverse(
 
 
 def _unit_rows(rows: Floats) -> NDArray[np.float64]:
-    """Return the rows with norm 1; a row of zeros stays as it is."""
+    """Return the rows scaled to norm 1. A row of zeros is unchanged."""
     exact = rows.astype(np.float64)
     norms = np.sqrt(np.square(exact).sum(axis=1, keepdims=True))
     return exact / np.where(norms > 0, norms, 1.0)

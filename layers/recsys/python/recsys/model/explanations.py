@@ -21,14 +21,14 @@ MAX_REASONS: Final = 3
 
 
 class Contribution(NamedTuple):
-    """An item of the history, and its part of the recommended item's logit."""
+    """An item of the history, and its contribution to the recommended item's logit."""
 
     item_index: int
     contribution: float
 
 
 def contributions(network: Network, history: ItemIndices, items: ItemIndices) -> NDArray[np.float64]:
-    """Return the part of each history item in the GMF part of each item's logit.
+    """Return the contribution of each history item to the GMF part of each recommended item's logit.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def contributions(network: Network, history: ItemIndices, items: ItemIndices) ->
     Returns
     -------
     (n_items, n_history) float64
-        The parts. The sum of a row is the GMF part of the logit.
+        The contributions. The sum of a row is the GMF part of the logit.
     """
     weights = history_weights(len(history), network.decay)
     embeddings = network.history_gmf.take(history, axis=0) * weights[:, None]  # (n_history, gmf_dim)
@@ -61,7 +61,7 @@ def explain(network: Network, history: ItemIndices, items: ItemIndices) -> list[
     Returns
     -------
     list of list of Contribution
-        For each item at most three reasons, the largest first. Items that lower the logit are not reasons.
+        At most three contributions per recommended item, largest first. Only positive ones are returned.
     """
     return [_largest(row, history) for row in contributions(network, history, items)]
 

@@ -18,11 +18,11 @@ rules out most items before their centres are even looked up. f(a + b) exceeds f
 
 **First bound.** L is a Lipschitz constant of f: Combettes & Pesquet, "Lipschitz certificates for layered network
 structures driven by averaged activation operators", SIAM J. Math. Data Sci. 2020. If two inputs of a ReLU differ by d,
-its outputs differ by (d + e) / 2 with |e| <= |d|, because relu(x) = (x + |x|) / 2. Expanding this through all layers,
-the difference of the outputs is the mean over all choices of d or e at each ReLU. Only the norm of e is known, so each
-choice contributes at most the product of the spectral norms of the kernels multiplied between one e and the next. The
-mean is less than the product of all kernels' norms, by a third for the models that were tried. The first ReLU has no
-kernel before it and does not increase distances.
+its outputs differ by (d + e) / 2 with |e| <= |d|, because relu(x) = (x + |x|) / 2. If this is expanded through
+all layers, the difference of the outputs is the mean over all choices of d or e at each ReLU. Only the norm of e is
+known, so each choice contributes at most the product of the spectral norms of the kernels multiplied between one e and
+the next. The mean is less than the product of all kernels' norms, by a third for the models that were tried. The first
+ReLU has no kernel before it and does not increase distances.
 
 **Second bound.** f is piecewise linear. Its slope along unit j is the sum, over all paths from j to the output through
 active units, of the product of the weights on the path. It is therefore at most `rising_j`, the sum of all positive

@@ -1,4 +1,4 @@
-"""Recommend items to users: the rules that turn a model and a query into a ranked list, without HTTP.
+"""Recommend items to users: turn a model and a query into a ranked list, without HTTP.
 
 There is one rule: recommend the best items for an interaction history. For a known user, the history is that of the
 training data, extended by the recent items of the request. For an unknown user, it consists of the recent items alone.
@@ -58,7 +58,7 @@ from recsys.model.vocabulary import Vocabulary
 
 
 class Strategy(StrEnum):
-    """The source of a list of recommendations."""
+    """The basis on which a list of recommendations was computed."""
 
     PERSONAL = "personal"
     """The history of a user of the training data, with the request's recent items."""
@@ -261,7 +261,7 @@ def _indices(items: Vocabulary, item_ids: Iterable[str]) -> ItemIndices:
 
 
 def _extend_history(history: ItemIndices, recent: ItemIndices) -> ItemIndices:
-    """Append recent items to a history. An item that occurs several times keeps only its last position."""
+    """Append recent items to a history. An item that occurs several times is kept only at its last position."""
     indices = [*history.tolist(), *recent.tolist()]
     return np.array(list(dict.fromkeys(reversed(indices)))[::-1], dtype=np.int64)
 

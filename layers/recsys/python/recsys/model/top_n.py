@@ -21,8 +21,8 @@ PRUNE_MIN_ITEMS: Final = 8000
 """Catalogue size from which `best_items` uses pruned search; measured in docs/decisions/0036-exact-search.md."""
 
 FEW_ELIGIBLE_FACTOR: Final = 64
-"""If at most one item in 64 is eligible, computing the logits of these alone is faster than the GMF parts of all items;
-measured in docs/decisions/0050-filters.md."""
+"""If at most one item in 64 is eligible, computing the logits of the eligible items is faster than computing the GMF
+parts of all items, as measured in docs/decisions/0050-filters.md."""
 
 
 def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:

@@ -1,4 +1,4 @@
-"""Map ids to row indices and back, with arrays that are stored in files and used without parsing."""
+"""Map ids to row indices and back, with arrays that are used as they are stored in a file, without parsing."""
 
 from __future__ import annotations
 

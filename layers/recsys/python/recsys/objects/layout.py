@@ -87,7 +87,7 @@ def model_prefix(key_id: str, version: str) -> str:
 
 
 def catalogue_prefix(key_id: str, version: str = "") -> str:
-    """Return the prefix of the objects of a catalogue version, or of all those of a key; with the trailing slash."""
+    """Return the prefix, with trailing slash, of the objects of a catalogue version, or of all versions of a key."""
     folder = f"{MODELS}{key_id}/catalogue/"
     return f"{folder}{version}/" if version else folder
 

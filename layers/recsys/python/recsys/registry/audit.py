@@ -1,4 +1,4 @@
-"""Audit log of a key: which security-relevant changes happened to it and to its model, without secrets.
+"""Audit log of a key: the security-relevant changes to the key and its model, without secrets.
 
 An event is a row in the partition of its key. It is written in the transaction of the change that it records, so that
 there is neither a change without its event nor an event without its change.
@@ -17,7 +17,7 @@ from recsys.registry.records import Document, KeyRecord
 from recsys.registry.table import Address, Change, Row, Table
 
 AUDIT_PREFIX: Final = "AUDIT#"
-"""Start of the `sort` of all events of a key."""
+"""Prefix of the `sort` of all events of a key."""
 CURSOR_PATTERN: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\.[0-9a-z]{1,16}$"
 """Form of a cursor: the time of an event and its number."""
 DEFAULT_DAYS: Final = 365
@@ -34,7 +34,7 @@ class AuditEvent:
     at
         Time of the change.
     event
-        What happened, such as `key.rotated`.
+        Name of the event, such as `key.rotated`.
     detail
         Values that belong to the event, such as the version; never a secret or an id of a user.
     """
@@ -46,7 +46,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditPage:
-    """Events, newest first, and the cursor of the next page; None if there are no older events."""
+    """Events, newest first, and the cursor of the next page. `next_cursor` is None if there are no older events."""
 
     events: tuple[AuditEvent, ...]
     next_cursor: str | None
@@ -55,7 +55,9 @@ class AuditPage:
 def event_change(
     key_id: str, event: str, detail: dict[str, Any] | None = None, *, now: Timestamp, keep_days: int
 ) -> Change:
-    """Return the change that appends an event, to be written in the transaction that it records.
+    """Return the `Change` that appends an event to the log.
+
+    The caller writes it in the same transaction as the change that the event records.
 
     Parameters
     ----------
@@ -80,17 +82,29 @@ def event_change(
 
 
 def creation_change(table: Table, key: KeyRecord, *, keep_days: int) -> Change:
-    """Return the change that appends `key.created`.
+    """Return the `Change` that appends `key.created` to the log of a new key.
 
-    The event of a key that expires unless it is used is deleted with the key, so that requests without a key cannot
-    fill the registry. `kept_creation_change` keeps it when the key no longer expires.
+    If the key expires when it is not used, its event expires with it, so that requests without a key cannot fill the
+    registry. `kept_creation_change` extends the event's retention when the key no longer expires.
+
+    Parameters
+    ----------
+    table
+        The database.
+    key
+        The new key.
+    keep_days
+        Days after which the event of a key that does not expire is deleted.
     """
     expires_at = key.expires_at or after(key.created_at, keep_days * DAY_S)
     return table.get(_creation_address(key)).changed_to(_document("key.created", {}, expires_at=expires_at))
 
 
 def kept_creation_change(table: Table, before: KeyRecord, changed: KeyRecord, *, keep_days: int) -> list[Change]:
-    """Return the change that keeps `key.created` for `keep_days` if the key has just ceased to expire; else nothing."""
+    """Extend the retention of `key.created` to `keep_days` when a key stops expiring.
+
+    Return one `Change` if `before` expires and `changed` does not, otherwise an empty list.
+    """
     if before.expires_at is None or changed.expires_at is not None:
         return []
     expires_at = after(before.created_at, keep_days * DAY_S)
@@ -111,7 +125,8 @@ def read_page(table: Table, key_id: str, *, limit: int, cursor: str | None, now:
     cursor
         `AuditPage.next_cursor` of the previous page; None for the newest events.
     now
-        The time; events that have expired are omitted.
+        Current time. Events that have expired are omitted, so a page can hold fewer than `limit` events although there
+        is a next page.
     """
     before = None if cursor is None else AUDIT_PREFIX + _sort_of(cursor)
     rows = table.list_latest(key_address(key_id).partition, AUDIT_PREFIX, before=before, limit=limit + 1)
@@ -140,7 +155,7 @@ def _event(row: Row, document: Document) -> AuditEvent:
 
 
 def _cursor_of(row: Row) -> str:
-    # A cursor is part of a URL, where `#` would start the fragment.
+    # A cursor is part of a URL, in which `#` would start the fragment.
     return row.address.sort.removeprefix(AUDIT_PREFIX).replace("#", ".")
 
 

@@ -25,9 +25,9 @@ class CatalogueVersion:
     sha256
         Digest of its file.
     base
-        Version that it was merged into; None if it replaces the whole catalogue.
+        Version that was current when the file was read. None if the key had no catalogue.
     is_merged
-        Whether it was merged, so that `base` must still be current.
+        Whether the file was merged into `base`, which must then still be current. Otherwise it replaces the catalogue.
     """
 
     version: str
@@ -37,7 +37,7 @@ class CatalogueVersion:
 
 
 class CatalogueChanged(Unavailable):
-    """Raised when another update of the same catalogue was published during a merge, which must be repeated."""
+    """Raised when another update of the same catalogue was published during a merge. The merge must be repeated."""
 
 
 class CatalogueOperations(TableOperations):
@@ -60,8 +60,8 @@ class CatalogueOperations(TableOperations):
         Returns
         -------
         bool
-            Whether the catalogue became current. Otherwise the job ends as superseded, because the key is revoked or a
-            newer file replaced the catalogue, or it was deleted since.
+            Whether the catalogue became current. Otherwise the job ends as superseded, because the key is revoked, or
+            because the catalogue was replaced by a newer file or deleted after this file arrived.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class CatalogueOperations(TableOperations):
         return self._change_key(key_id, without_catalogue, "catalogue.deleted", detail)
 
     def _replaced_event(self, key: KeyRecord, new: CatalogueVersion, now: Timestamp) -> Change:
-        """Return the event of a replacement; merges can happen every minute, and would fill the log."""
+        """Return the event of a replacement. Merges are not recorded, because they would fill the log."""
         detail = {"version": new.version, "previous_version": key.catalogue_version}
         return self._event_change(key.key_id, "catalogue.replaced", detail, now=now)
 
@@ -126,7 +126,7 @@ def succeeded_with(job: Job, new: CatalogueVersion, report: dict[str, Any], now:
 
 
 def with_catalogue(key: KeyRecord, new: CatalogueVersion, data_timestamp: str) -> KeyRecord:
-    """Return the key with `new` as its catalogue. Only a replacement sets the time of the catalogue."""
+    """Return the key with `new` as its catalogue. Only a replacement sets its data timestamp."""
     return replace(
         key,
         revision=key.revision + 1,
@@ -137,7 +137,7 @@ def with_catalogue(key: KeyRecord, new: CatalogueVersion, data_timestamp: str) -
 
 
 def without_catalogue(key: KeyRecord, now: Timestamp) -> KeyRecord:
-    """Return the key without a catalogue. Items that were sent before `now` can no longer replace it.
+    """Return the key without a catalogue. A file that was sent before `now` can no longer create one.
 
     Raises
     ------
@@ -155,9 +155,9 @@ def without_catalogue(key: KeyRecord, now: Timestamp) -> KeyRecord:
 
 
 def is_outdated(key: KeyRecord, job: Job) -> bool:
-    """Return whether a newer file replaced the catalogue of `key`, or it was deleted, after the file of `job` arrived.
+    """Return whether the catalogue of `key` was replaced or deleted after the file of `job` arrived.
 
-    Merges do not count, because a file that replaces everything must not be lost to a merge that overtook it.
+    Merges do not count, because otherwise a file that replaces the catalogue would be lost if a merge overtook it.
     """
     newest = key.catalogue_data_timestamp
     return newest is not None and (job.data_timestamp or "") < newest

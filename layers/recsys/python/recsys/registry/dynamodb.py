@@ -65,7 +65,7 @@ class DynamoTable:
 
     def list_latest(self, partition: str, sort_prefix: str, *, before: str | None, limit: int) -> Sequence[Row]:
         """Return at most `limit` rows whose `sort` starts with a prefix and is less than `before`, greatest first."""
-        # BETWEEN includes its ends, and a key condition has one range only: the row at `before` is dropped below.
+        # BETWEEN includes its ends, and a key condition has only one range. The row at `before` is therefore dropped.
         with translating_errors("Query"):
             reply = self._client.query(
                 TableName=self._table,

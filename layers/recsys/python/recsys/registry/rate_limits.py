@@ -1,7 +1,7 @@
-"""Rate limits: how many requests a key or a client address may make, as token buckets.
+"""Rate limits: token buckets that limit the number of requests per key or client address.
 
 A bucket holds up to `quota` units and regains them evenly over `window_s`, so that a burst of `quota` is possible and
-the average rate is bounded. Its whole state is the time at which it is full again (the generic cell rate algorithm,
+the average rate is bounded. Its only state is the time at which it is full again (the generic cell rate algorithm,
 ITU-T I.371). A full bucket therefore needs no row, and a row expires when its bucket is full.
 """
 
@@ -25,11 +25,11 @@ from recsys.registry.table import Address, Change, TableReader
 _HOUR_S: Final = 3600
 _MINUTE_S: Final = 60
 _TOLERANCE: Final = 1e-4
-"""Part of a unit by which a bucket may fall short, because timestamps are rounded to microseconds."""
-_COMMIT_ATTEMPTS: Final = 50  # as in recsys.registry.registry
+"""Share of a unit that may be missing when the unit is granted, because timestamps are rounded to microseconds."""
+_COMMIT_ATTEMPTS: Final = 50  # as in recsys.registry.transactions
 _MAX_SUBJECTS: Final = 10_000  # not tuned
 _CHUNKS_PER_QUOTA: Final = 20
-"""A chunk is this part of the quota: it bounds both the writes and what a process can allow too much."""
+"""Number of chunks in a quota. Smaller chunks cause more writes, but let a process exceed the quota by less."""
 
 _logger: Final = logging.getLogger("recsys.registry")
 
@@ -47,7 +47,7 @@ class RateLimit:
     window_s
         Length of the window in seconds.
     unit
-        What is counted, for error messages.
+        Name of the counted requests in error messages, such as `trainings per key and day`.
     """
 
     name: str
@@ -57,7 +57,7 @@ class RateLimit:
 
     @property
     def interval_s(self) -> float:
-        """Seconds in which one unit is regained."""
+        """Time in which a bucket regains one unit, in seconds."""
         return self.window_s / self.quota
 
 
@@ -72,7 +72,7 @@ class Quota:
     remaining
         Units that are left.
     reset_s
-        Seconds until the bucket is full, or until it has a unit if none is left.
+        Seconds until the bucket is full or, if no unit is left, until it has one.
     """
 
     granted: int
@@ -105,7 +105,7 @@ def spend(limit: RateLimit, missing_s: float, units: int) -> tuple[Quota, float]
     missing_s
         Seconds until the bucket is full; 0 or negative for a full one.
     units
-        Units to take; 0 only looks.
+        Units to take; 0 only returns the state.
 
     Returns
     -------
@@ -133,24 +133,24 @@ class Buckets(Protocol):
     """The buckets of all limits and subjects."""
 
     def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
-        """Take up to `units` units from the bucket of `subject`; 0 only looks.
+        """Take up to `units` units from the bucket of `subject`, and return its state. With 0, nothing is taken.
 
         Raises
         ------
         Unavailable
-            The buckets are stored in a database that does not respond.
+            If the buckets are stored in a database and it does not respond.
         """
 
 
 class BucketTable(TableReader, Protocol):
-    """What the buckets need of a `Table`."""
+    """The methods of `Table` that `TableBuckets` uses."""
 
     def write(self, changes: Sequence[Change]) -> bool:
-        """Apply all changes or none of them, as `Table.write` does."""
+        """Apply all changes or none of them, and return whether they were applied; see `Table.write`."""
 
 
 class TableBuckets:
-    """Buckets in the registry's table, shared by all processes. Every request that is granted is a write.
+    """Buckets in the registry's table, shared by all processes. Each granted request causes a write.
 
     Parameters
     ----------
@@ -178,7 +178,9 @@ class TableBuckets:
 
 
 class MemoryBuckets:
-    """Buckets of one process. They are full again after a restart, and so are those of the least recent subjects.
+    """Buckets in the memory of one process.
+
+    Only the most recently used buckets are kept. All others, and all buckets after a restart, are full.
 
     Parameters
     ----------
@@ -188,7 +190,7 @@ class MemoryBuckets:
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
-        self._lock = threading.Lock()  # `GET /v1/usage` looks from another thread
+        self._lock = threading.Lock()  # `GET /v1/usage` reads from another thread
         self._full_at: LRUCache[tuple[str, str], float] = LRUCache(maxsize=_MAX_SUBJECTS)
 
     def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
@@ -207,18 +209,19 @@ class _Account:
 
     credit: int
     unbooked: int
-    """Units that were granted, or may be granted, without having been taken from the shared bucket."""
+    """Units that were granted or are part of `credit`, but have not been taken from the shared bucket yet."""
     elsewhere: int
-    """Units that were left in the shared bucket."""
+    """Units that were left in the shared bucket at the last refill."""
     refused_until_s: float = -math.inf
 
 
 class ChunkedBuckets:
     """Buckets that take units from shared ones in chunks, so that the hot path does not write with every request.
 
-    The first chunk of a window is granted at once and taken with the next one, so that neither a cold start nor a key
-    with few requests waits for the table. A process therefore grants at most one chunk per window too much. If the
-    table does not respond, requests are granted: a limit must not make recommendations less available.
+    The first chunk of a window is granted without the shared buckets and taken from them together with the second one,
+    so that neither a cold start nor a key with few requests waits for the table. A process therefore exceeds a limit by
+    at most one chunk per window. If the shared buckets are unavailable, requests are granted, because a limit must not
+    make recommendations less available.
 
     Parameters
     ----------
@@ -234,7 +237,7 @@ class ChunkedBuckets:
         self._accounts: dict[RateLimit, TTLCache[str, _Account]] = {}
 
     def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
-        """Take `units` units, or none if fewer are left; `units` is at most a chunk."""
+        """Take `units` units, or none if fewer are left, and return the state. `units` must not exceed a chunk."""
         account = self._account(limit, subject)
         now = self._timer()
         if account.credit < units and now >= account.refused_until_s:

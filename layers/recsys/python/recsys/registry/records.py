@@ -33,14 +33,14 @@ class JobState(StrEnum):
 
 
 class JobPurpose(StrEnum):
-    """What a job does with its file."""
+    """Purpose of a job."""
 
     TRAIN = "train"
-    """Train on it and publish a version."""
+    """Train on the file and publish a version."""
     VALIDATE = "validate"
-    """Read it as a training does, and report."""
+    """Only check the file and report on it."""
     CATALOGUE = "catalogue"
-    """Update the item catalogue of the key by it."""
+    """Update the item catalogue of the key with the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request to train the model of `key_id` on the object `object_name`, or to validate that object.
+    """A request to train the model of `key_id` on the object `object_name`, or to use that object for another purpose.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Job:
     state
         State of the job.
     purpose
-        Whether the job trains or only validates its file.
+        Purpose of the job.
     fence
         Number of attempts so far. Attempt n may publish only the version `<job_id>.<n>`.
     lease_owner, lease_until
@@ -158,7 +158,7 @@ class Job:
     progress, report, problem
         Progress of the training, data report and cause of failure.
     held_reasons
-        Why the version did not become current, as dicts of `code` and `text`.
+        Reasons for which the version is held, as dicts of `code` and `text`.
     comparison
         Counts and metrics of the `current` and the `new` version.
     """
@@ -256,19 +256,20 @@ class ModelVersion:
     Parameters
     ----------
     key_id, version, job_id
-        Its key, its name, and the job that trained it.
+        Id of the key, name of the version, and id of the job that trained it.
     created_at
         Time of publication, or of the comparison if the version is held.
     manifest_sha256
         Digest of the manifest, which lists the digests of the other files.
     metrics
-        Its quality.
+        Quality of the version.
     held_reasons
-        Why it did not become current, as dicts of `code` and `text`; None if it did, or as soon as it is activated.
+        Reasons for which the version is held, as dicts of `code` and `text`. None if it is not held.
     pinned_at
         Time from which the version is kept until it is unpinned.
     deleted_at
-        Time at which the version was retired: it counts as deleted, and its files follow after the grace period.
+        Time at which the version was retired. From then on it counts as deleted, and its files are deleted after the
+        grace period.
     expires_at
         Time from which the database may delete the record of a retired version.
     """
@@ -305,11 +306,11 @@ class Assessment:
     Parameters
     ----------
     current_version
-        The version that it was compared with; None if the key has none.
+        Version that the new one was compared with. None if the key has no version.
     comparison
-        Counts and metrics of both; None if there is nothing to compare with.
+        Counts and metrics of both versions. None if they were not compared.
     held_reasons
-        Why the new version must not become current, as dicts of `code` and `text`; empty if it may.
+        Reasons to hold the new version, as dicts of `code` and `text`. Empty if it may become current.
     """
 
     current_version: str | None

@@ -71,7 +71,10 @@ def with_scoped_keys(key: KeyRecord, scoped_keys: tuple[ScopedKey, ...]) -> KeyR
 
 
 def claim_gone() -> Gone:
-    """Return the error for every invalid claim token, so that it does not reveal why the token is invalid."""
+    """Return the error that is raised for every kind of invalid claim token.
+
+    It is always the same, so that it does not reveal whether the token is unknown, used or expired.
+    """
     return Gone("The claim token is unknown, used or expired.")
 
 
@@ -212,7 +215,7 @@ def may_publish(key: KeyRecord, job: Job) -> bool:
 def succeeded(
     job: Job, version: ModelVersion, report: dict[str, Any], assessment: Assessment | None, *, now: Timestamp
 ) -> Job:
-    """Return the job as succeeded with `version`, or as held if the assessment has reasons to."""
+    """Return the job as succeeded with `version`, or as held if the assessment has reasons to hold the version."""
     is_held = assessment is not None and bool(assessment.held_reasons)
     return replace(
         _ended(job, JobState.HELD if is_held else JobState.SUCCEEDED, now),
@@ -238,7 +241,7 @@ def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
 def outcome(
     key: KeyRecord, version: ModelVersion, job: Job, assessment: Assessment | None
 ) -> tuple[ModelVersion, KeyRecord]:
-    """Return the version to store and the key: unchanged if the assessment holds the version, else pointing to it."""
+    """Return the version to store, and the key, which makes it current unless the assessment holds the version."""
     if assessment is not None and assessment.held_reasons:
         return replace(version, held_reasons=assessment.held_reasons), key
     return version, published(key, version, job)

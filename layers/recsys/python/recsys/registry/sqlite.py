@@ -182,12 +182,12 @@ class SqliteTable:
         return True
 
     def remove_expired(self, now: Timestamp) -> int:
-        """Delete the rows that have expired at `now`, and return their number."""
+        """Delete the rows that expired at or before `now`, and return their number."""
         with self._transaction() as connection:
             return connection.execute("DELETE FROM registry WHERE expires_at <= ?", (now,)).rowcount
 
     def count_expired(self, now: Timestamp) -> int:
-        """Return the number of rows that have expired at `now`."""
+        """Return the number of rows that expired at or before `now`."""
         with self._translating_errors():
             found = self._connection().execute("SELECT count(*) FROM registry WHERE expires_at <= ?", (now,))
             return int(found.fetchone()[0])

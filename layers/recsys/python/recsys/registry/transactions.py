@@ -39,12 +39,12 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
     Returns
     -------
     T
-        The result that `decide` returned together with the changes that were written, or with no changes.
+        The result of the last call of `decide`.
 
     Raises
     ------
     Unavailable
-        If the database does not respond, or other writers changed the rows again and again.
+        If the database does not respond, or if 50 attempts in a row conflicted with other writers.
     """
     for _ in range(_COMMIT_ATTEMPTS):
         result, changes = decide(clock())
@@ -54,7 +54,9 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
 
 
 class TableOperations:
-    """Base class of the operations on keys, jobs and versions: a table, a clock and transactions on one record.
+    """Base class of the operations on keys, jobs and versions.
+
+    It holds the table and the clock, and runs transactions on one record.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ class TableOperations:
         event: str,
         detail: Callable[[KeyRecord, KeyRecord], dict[str, Any]] = lambda _before, _changed: {},
     ) -> KeyRecord:
-        """Change a key by `rule` and record `event` with `detail(key before, key after)`, if anything changes."""
+        """Change a key with `rule`, and record `event` with `detail(key before, key after)` if the rule changes it."""
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
             row, key = read_key(self._table, key_id, now)
@@ -105,7 +107,7 @@ class TableOperations:
         event: str | None = None,
         detail: dict[str, Any] | None = None,
     ) -> None:
-        """Change a running job by `rule`, and record `event`, if given, in the log of its key."""
+        """Change a running job with `rule`, and record `event`, if given, in the log of its key."""
 
         def decide(now: Timestamp) -> tuple[None, list[Change]]:
             row, job = self._read_leased_job(lease, now)

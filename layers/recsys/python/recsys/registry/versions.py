@@ -23,7 +23,7 @@ class Published(StrEnum):
     HELD = "held"
     """The version is stored, but another one stays current until the version is activated."""
     OUTDATED = "outdated"
-    """The current version is not the one of the assessment. Nothing changed: compare again."""
+    """The current version is no longer the one that was compared. Nothing was changed, so compare again."""
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
 
@@ -36,7 +36,8 @@ class VersionOperations(TableOperations):
     ) -> Published:
         """Make `version` the current version of its key and end the job as succeeded, in one transaction.
 
-        If `assessment` has reasons to hold the version, it is stored without becoming current, and the job is held.
+        If `assessment` has reasons to hold the version, the version is stored without becoming current, and the job
+        ends as held.
 
         The key must exist, must not be revoked, and its `current_data_timestamp` must be absent or older than the
         `data_timestamp` of the job. Otherwise the job ends as superseded and nothing else changes. A key that has a
@@ -51,12 +52,12 @@ class VersionOperations(TableOperations):
         report
             Data report to store with the job.
         assessment
-            Comparison with the current version; None publishes without a comparison.
+            Comparison with the current version. If None, the version is published without a comparison.
 
         Returns
         -------
         Published
-            Whether the version became current.
+            The outcome.
 
         Raises
         ------
@@ -101,10 +102,10 @@ class VersionOperations(TableOperations):
         return sorted(versions, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def activate_version(self, key_id: str, version: str) -> KeyRecord:
-        """Make a published or held version the current one; it is no longer held then.
+        """Make a published or held version the current one. Afterwards, the version is not held any more.
 
         A training job whose data arrived before the activation can no longer replace it. The version's row is written
-        as well, so that of an activation and a concurrent deletion of the version only one succeeds.
+        as well, so that either the activation or a concurrent deletion of the version succeeds, but not both.
 
         Parameters
         ----------
@@ -139,7 +140,7 @@ class VersionOperations(TableOperations):
         return self._commit_with_retry(decide)
 
     def pin_version(self, key_id: str, version: str) -> ModelVersion:
-        """Pin a published version, so that it is kept however many newer versions there are.
+        """Pin a published version, so that it is kept regardless of the number of newer versions.
 
         The key's row is written as well, so that concurrent calls cannot exceed the limit.
 
@@ -171,12 +172,12 @@ class VersionOperations(TableOperations):
         return self._commit_with_retry(decide)
 
     def unpin_version(self, key_id: str, version: str) -> ModelVersion:
-        """Unpin a published version; it may then be deleted. Unpinning it again has no effect.
+        """Unpin a published version, so that it may be deleted. Unpinning it again has no effect.
 
         Returns
         -------
         ModelVersion
-            The version, not pinned.
+            The unpinned version.
 
         Raises
         ------

@@ -1,1 +1,1 @@
-"""Retention: which versions, uploads and leftovers are deleted, and when."""
+"""Retention: delete model versions, uploads and leftover files that are no longer kept."""

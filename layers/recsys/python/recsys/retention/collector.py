@@ -1,4 +1,4 @@
-"""Find what retention deletes, and delete it."""
+"""Find the versions and objects that the retention policy no longer keeps, and delete them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Collection:
     Parameters
     ----------
     deletions
-        What was deleted, or retired to be deleted later.
+        Steps that were carried out: objects that were deleted, and versions that were retired.
     n_failed
-        Deletions that a store refused. The next run repeats them.
+        Number of deletions that failed because a store was unavailable. The next run repeats them.
     """
 
     deletions: tuple[Deletion, ...]
@@ -54,14 +54,16 @@ class Collection:
 
 
 class Collector:
-    """Deletes what the policy no longer keeps. Runs may overlap, and a run that is killed is completed by the next one.
+    """Deletes the versions and objects that the retention policy no longer keeps.
+
+    Runs may overlap. If a run is killed, the next one completes its work.
 
     Parameters
     ----------
     table, store
         Database of the registry, and object store.
     policy
-        How long things are kept.
+        The retention policy.
     clock
         Returns the current time.
     """
@@ -73,7 +75,7 @@ class Collector:
         self._clock = clock
 
     def plan(self) -> Iterator[Deletion]:
-        """Yield what a run would delete now, without deleting anything.
+        """Yield the deletions that a run would carry out now, without carrying them out.
 
         Raises
         ------
@@ -86,7 +88,7 @@ class Collector:
             catalogue = plan_catalogue(contents, self._policy, now)
             if catalogue is not None:
                 yield catalogue
-        # Many uploads belong to one key. A cache per run, because the next run must see what changed.
+        # Cached, because many uploads belong to one key. The cache is per run, so that the next run sees changed keys.
         key_of = lru_cache(maxsize=1024)(self._key)
         for info in self._store.list(layout.UPLOADS):
             source = layout.parse_source(info.name)
@@ -104,17 +106,18 @@ class Collector:
                     yield deletion
 
     def run(self) -> Collection:
-        """Delete what the plan lists.
+        """Carry out the deletions of the plan.
 
         Returns
         -------
         Collection
-            What was deleted. Versions that were activated, pinned or published meanwhile are not part of it.
+            The deletions that were carried out. It does not contain versions that were activated, pinned or published
+            meanwhile, because they are kept.
 
         Raises
         ------
         Unavailable
-            If a store does not respond to a listing.
+            If a store does not respond while the plan is made.
         """
         done, n_failed = [], 0
         for deletion in self.plan():
@@ -136,7 +139,7 @@ class Collector:
 
     def _keys(self) -> Iterator[KeyContents]:
         """Yield the contents of every key that has model files."""
-        # The listing is in the order of the names, so that the objects of a key follow each other.
+        # The listing is sorted by name, so that the objects of a key are adjacent.
         for key_id, infos in groupby(self._store.list(layout.MODELS), key=lambda info: info.name.split("/")[1]):
             files: dict[str, list[ObjectInfo]] = defaultdict(list)
             catalogue = []
@@ -153,7 +156,7 @@ class Collector:
     def _contents(
         self, key_id: str, files: dict[str, list[ObjectInfo]], catalogue: list[ObjectInfo]
     ) -> KeyContents | None:
-        """Read the rows of a key; None if a newer release wrote one of them that this one cannot judge."""
+        """Return the contents of a key, or None if a newer release wrote a record that this one cannot interpret."""
         rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
         with_row = {row.address.sort.removeprefix(VERSION_PREFIX) for row in rows}
         jobs = {}
@@ -165,8 +168,8 @@ class Collector:
         except NotReady as error:
             _logger.warning("Nothing of the key %s is deleted: %s", key_id, error.detail)
             return None
-        # The key is read after the rows: an activation before this read shows here, and one after it changes a row, so
-        # that the conditional write fails.
+        # The key is read after the rows, so that no activation is missed: an earlier one is visible in the key, and a
+        # later one changes a row, so that the conditional write fails.
         return KeyContents(key_id, self._key(key_id), rows, files, jobs, catalogue)
 
     def _key(self, key_id: str) -> KeyRecord | None:

@@ -1,8 +1,8 @@
-"""Decide what is deleted and why. Nothing here reads or writes.
+"""Decide which versions and objects are deleted and why, without accessing a store.
 
 The files of a version are deleted in two steps. First its row in the registry is marked as deleted, by a conditional
 write, so that the version can neither be activated nor published any more. After a grace period, in which a reader may
-still load it, the files are deleted. If a run ends in between, the mark tells the next run where to continue. The mark
+still load it, the files are deleted. If a run ends in between, the next run finds the mark and continues. The mark
 stays for a month, so that a worker that was suspended cannot publish a version whose files are gone.
 """
 
@@ -24,14 +24,14 @@ from recsys.registry.table import Change, Row
 READER_GRACE_S: Final = 3600.0
 """Time in which a reader may still load a version that is no longer current. Far longer than loading a model takes."""
 UNKNOWN_DAYS: Final = 7
-"""Days after which files are deleted whose job the registry does not know. Only the loss of the registry causes them.
-An operator has this long to restore it."""
+"""Days after which files are deleted whose job the registry does not know. Such files exist only if the registry was
+lost, and the operator has this time to restore it."""
 MARK_DAYS: Final = 30
 """Days after which the database may delete the row of a retired version."""
 
 
 class Reason(StrEnum):
-    """Why something is deleted."""
+    """Reason for a deletion."""
 
     REVOKED = "its key was revoked"
     EXPIRED = "its key expired"
@@ -44,7 +44,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How long things are kept.
+    """Rules for how long versions and uploads are kept.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class RetentionPolicy:
         Seconds between the retirement of a version and the deletion of its files. It must exceed the time for which
         any reader caches the name of a version.
     upload_days
-        Days after which uploads and receipts are deleted. None if the object store does this by itself, as S3 does.
+        Days after which uploads and receipts are deleted. None if the object store deletes them by itself, as S3 does.
     """
 
     versions_kept: int = 5
@@ -74,13 +74,13 @@ class Deletion:
     Parameters
     ----------
     what
-        The prefix or object that is deleted.
+        Name of the object, or common prefix of the objects.
     reason
-        Why.
+        Reason for the deletion.
     size_bytes
-        Size of the objects. If `object_names` is empty, they are deleted after the grace period.
+        Total size of the objects. If `object_names` is empty, a later run deletes them after the grace period.
     mark
-        Marks a version as deleted. If a concurrent writer changed the row, nothing is deleted.
+        Change that marks a version as deleted. If a concurrent writer changed the row, nothing is deleted.
     object_names
         Objects to delete.
     """
@@ -99,22 +99,22 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class KeyContents:
-    """Everything that is stored of the versions of one key.
+    """Everything that is stored for the versions of one key.
 
     Parameters
     ----------
     key_id
-        The key.
+        Id of the key.
     key
-        Its record, even if it is expired or revoked; None if there is none.
+        Record of the key, even if it is expired or revoked. None if there is no record.
     rows
-        The rows of its versions.
+        Rows of the key's versions.
     files
-        The objects of each version's prefix.
+        Objects under the prefix of each version, by version.
     jobs
-        The jobs of the prefixes without a row, by job id. An unknown job is missing.
+        Jobs of the prefixes without a row, by job id. Jobs that the registry does not know are missing.
     catalogue
-        The objects of its item catalogue; those that an update replaced are deleted by a later update.
+        Objects of the key's item catalogue. Objects that an update replaced are deleted by a later update.
     """
 
     key_id: str
@@ -126,7 +126,7 @@ class KeyContents:
 
 
 def plan_versions(contents: KeyContents, policy: RetentionPolicy, now: Timestamp) -> list[Deletion]:
-    """Return what to delete of one key's versions at `now`."""
+    """Return the deletions that are due at `now` for the versions of one key."""
     versions = [(row, ModelVersion.from_document(row.document)) for row in contents.rows if row.document is not None]
     live = [(row, version) for row, version in versions if version.deleted_at is None]
     marked = [version for _, version in versions if version.deleted_at is not None]
@@ -147,9 +147,9 @@ def plan_upload(
     upload
         The object.
     job, key
-        Its job and that job's key, None if there is none.
+        Job of the upload, and key of that job. None if they do not exist.
     policy, now
-        What applies, and the current time.
+        The retention policy and the current time.
     """
     if job is not None and upload.arrived_at <= after(now, -policy.grace_s):
         reason = reason_of_lost_key(key, policy, now)
@@ -161,7 +161,7 @@ def plan_upload(
 
 
 def plan_catalogue(contents: KeyContents, policy: RetentionPolicy, now: Timestamp) -> Deletion | None:
-    """Return the deletion of the item catalogue of a key that is not needed any more, or None."""
+    """Return the deletion of a key's item catalogue, or None if there is none or if it is still needed."""
     reason = reason_of_lost_key(contents.key, policy, now)
     if reason is None or not contents.catalogue:
         return None
@@ -179,9 +179,10 @@ def plan_aged(info: ObjectInfo, policy: RetentionPolicy, now: Timestamp) -> Dele
 
 
 def reason_of_lost_key(key: KeyRecord | None, policy: RetentionPolicy, now: Timestamp) -> Reason | None:
-    """Return why nothing of a key is needed any more, or None if the key is in use.
+    """Return why the data of a key is no longer needed, or None if the key is in use.
 
-    A key expires a grace period late, because another process whose clock is behind may be making it permanent.
+    A key counts as expired only a grace period after its expiry, because another process whose clock is behind may be
+    making the key permanent.
     """
     if key is None or rules.is_expired(key.expires_at, after(now, -policy.grace_s)):
         return Reason.EXPIRED
@@ -206,7 +207,7 @@ def _purges(
 def _retirements(
     contents: KeyContents, live: Sequence[tuple[Row, ModelVersion]], policy: RetentionPolicy, now: Timestamp
 ) -> Iterator[Deletion]:
-    """Yield the retirement of every version of a lost key, or of those that newer versions replaced."""
+    """Yield the retirement of every version if the key is lost, otherwise of those that newer versions replaced."""
     reason = reason_of_lost_key(contents.key, policy, now)
     excess = live
     if reason is None and contents.key is not None:
@@ -219,7 +220,7 @@ def _retirements(
 
 
 def _leftovers(contents: KeyContents, known: set[str], policy: RetentionPolicy, now: Timestamp) -> Iterator[Deletion]:
-    """Yield the retirement of prefixes without a row: what attempts left that were killed or lost their lease."""
+    """Yield the retirement of prefixes without a row, which attempts left that were killed or lost the lease."""
     for name, infos in contents.files.items():
         if name in known:
             continue
@@ -235,7 +236,10 @@ def _leftovers(contents: KeyContents, known: set[str], policy: RetentionPolicy, 
 
 
 def _may_publish(job: Job, version: str, policy: RetentionPolicy, now: Timestamp) -> bool:
-    """Return whether the attempt that wrote the version is running; its lease may be overdue by the grace period."""
+    """Return whether the attempt that wrote the version may still publish it.
+
+    That is the case while it runs and its lease has not been expired for longer than the grace period.
+    """
     is_leased = job.lease_until is None or job.lease_until > after(now, -policy.grace_s)
     return job.state is JobState.RUNNING and version == f"{job.job_id}.{job.fence}" and is_leased
 
