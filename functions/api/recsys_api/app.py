@@ -24,6 +24,7 @@ from recsys_api.routes.models import create_model_router
 from recsys_api.routes.scoped_keys import create_scoped_key_router
 from recsys_api.routes.service import ReadinessCheck, create_service_router
 from recsys_api.routes.training import create_training_router
+from recsys_api.routes.users import create_user_router
 from recsys_api.training import Training
 
 
@@ -114,6 +115,7 @@ def create_router(
         create_key_router(registry, required_key=key, current_key=current_key, clock=clock),
         create_scoped_key_router(registry, current_key=current_key, clock=clock),
         create_audit_router(registry, current_key=current_key),
+        create_user_router(registry, current_key=current_key),
         create_service_router(registry, store, readiness_checks),
         create_docs_router(),
     ):

@@ -7,8 +7,8 @@ response can have 1,000 items.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from recsys.errors import FieldError, InvalidRequest
@@ -37,6 +37,8 @@ class UserQuery:
     exclude_seen: bool
     exclude_items: Sequence[str]
     candidates: Sequence[str] | None
+    is_erased: bool = False
+    """Whether the user was erased, and is therefore answered as an unknown one."""
 
     @classmethod
     def of(cls, body: RecommendationRequest) -> UserQuery:
@@ -66,18 +68,25 @@ class UserQuery:
         """Compute the recommendations, and return a `RecommendationsBody`."""
         recommendations = recommender.recommend(
             model,
-            self.user_id,
+            None if self.is_erased else self.user_id,
             n=self.n,
             recent_items=self.recent_items,
             exclude_seen=self.exclude_seen,
             exclude_items=self.exclude_items,
             candidates=self.candidates,
         )
-        return _recommendations(recommendations)
+        return _recommendations(recommendations) | {"user_id": self.user_id}
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all fields, because the response depends on each of them."""
-        return (self.user_id, self.recent_items, self.n, self.exclude_seen, self.exclude_items, self.candidates)
+        options = (self.n, self.exclude_seen, self.exclude_items, self.candidates)
+        return (self.user_id, self.is_erased, self.recent_items, *options)
+
+    def hiding(self, erased_users: Container[str] | None) -> UserQuery:
+        """Return the query, with `is_erased` set if its user is one of these."""
+        if erased_users is None or self.user_id is None or self.user_id not in erased_users:
+            return self
+        return replace(self, is_erased=True)
 
     @property
     def is_default(self) -> bool:
@@ -113,6 +122,10 @@ class BatchQuery:
                 errors=[FieldError("too_many_items", detail, pointer="/requests")],
             )
         return cls(queries)
+
+    def hiding(self, erased_users: Container[str] | None) -> BatchQuery:
+        """Return the batch, with `is_erased` set in the queries whose user is one of these."""
+        return self if erased_users is None else BatchQuery([query.hiding(erased_users) for query in self.queries])
 
     def run(self, model: ServingModel) -> dict[str, Any]:
         """Compute the recommendations of the batch and return a `BatchBody`.

@@ -15,6 +15,7 @@ from recsys.model import artifact
 from recsys.model.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
+from recsys_train.data.history import KeyData, write_history
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.reader import read_interactions
 from recsys_train.data.report import DataReport
@@ -64,6 +65,7 @@ def build_version(
     *,
     options: FileOptions | None = None,
     time_left_s: Callable[[], float] = lambda: math.inf,
+    key_data: KeyData | None = None,
 ) -> BuiltVersion:
     """Train on a file, and write all files of a model version. `recsys.model.artifact` lists them.
 
@@ -83,6 +85,8 @@ def build_version(
         Options for reading the file. Undeclared ones are detected.
     time_left_s
         Returns the seconds until the process is terminated from outside; fitting takes at most two thirds of them.
+    key_data
+        Interactions to which those of the file are added, and users whose rows in the file are skipped.
 
     Returns
     -------
@@ -101,6 +105,7 @@ def build_version(
             max_unpacked_bytes=settings.max_unpacked_bytes,
             options=options,
             timeout_s=min(settings.read_budget_s, time_left_s()),
+            key_data=key_data,
         )
     recipe = Recipe()
     result = fit(
@@ -129,7 +134,8 @@ def write_version(
     version
         Name of the version, recorded in the manifest.
     interactions
-        The training data: its ids, the users' histories and the items' popularity are written.
+        The training data. It is kept as it is, and its ids, the users' histories and the items' popularity are written
+        for serving.
     result
         The network that was trained on `interactions`.
     metrics
@@ -154,6 +160,7 @@ def write_version(
         popularity=(interactions.users_per_item() / interactions.n_users).astype(np.float32),
     )
     artifact.write_metrics(folder, metrics)
+    write_history(folder / artifact.INTERACTIONS, interactions)
     return artifact.write_manifest(folder, version)
 
 

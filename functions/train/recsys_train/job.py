@@ -10,9 +10,8 @@ import contextlib
 import logging
 import math
 import tempfile
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -25,19 +24,23 @@ from recsys.errors import (
     KeyNotFound,
     LeaseLost,
     ObjectNotFound,
-    Problem,
     RecsysError,
+    Unavailable,
 )
-from recsys.file_options import FileOptions
+from recsys.file_options import FileOptions, Mode
 from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.store import ObjectInfo, ObjectStore
-from recsys.redaction import redacted
+from recsys.registry import rules
+from recsys.registry.erasures import Erasures
 from recsys.registry.records import Job, KeyRecord, Lease, ModelVersion, Progress
-from recsys.registry.registry import Registry
+from recsys.registry.registry import Published, Registry
 from recsys.settings import Settings
+from recsys_train.append_base import fetch_history
 from recsys_train.build import BuiltVersion, build_version
+from recsys_train.data.history import KeyData
 from recsys_train.data.reader import UntrainableData
+from recsys_train.failures import error_reason, kill_reason, log_last_failure, training_failed
 from recsys_train.lease import LeaseKeeper
 
 _logger: Final = logging.getLogger("recsys.train")
@@ -47,8 +50,8 @@ OnJobProgress = Callable[[Job, Progress], None]
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
 """Parts of `metrics.json` that the registry does not store; `data` is the report, which the job already contains."""
-_RENEWAL_GAP_S: Final = 60.0
-"""Longest time between the last renewal of a lease and the end of a killed worker."""
+_MAX_REBASES: Final = 5
+"""Trainings of one delivery that may be repeated because another version was published meanwhile. Not tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +117,28 @@ class Trainer:
             Another worker holds the lease. Retry later, because that worker may have died.
         LeaseLost
             Another worker took the job over during the training.
+        Unavailable
+            A store did not respond, or other versions were published during each of `_MAX_REBASES` trainings of a file
+            that is added to them. Retry later.
         Exception
             Any other error before the last attempt. Retry later.
         """
+        for _ in range(_MAX_REBASES):
+            try:
+                lease = self.registry.claim_job(
+                    job_id, owner=self.owner, data_timestamp=data_timestamp, lease_s=self.settings.lease_s
+                )
+            except JobFinished:
+                return self._finished(job_id)
+            if self._run_attempt(lease):
+                return self._finished(job_id)
+        raise Unavailable(f"Other versions were published during each of {_MAX_REBASES} trainings of the job {job_id}.")
+
+    def _run_attempt(self, lease: Lease) -> bool:
+        """Run an attempt. Return False if the job was queued again, because its base is no longer current."""
+        published = Published.SUPERSEDED
         try:
-            lease = self.registry.claim_job(
-                job_id, owner=self.owner, data_timestamp=data_timestamp, lease_s=self.settings.lease_s
-            )
-        except JobFinished:
-            return self._finished(job_id)
-        try:
-            self._attempt(lease)
+            published = self._attempt(lease)
         except InvalidData as error:
             report = error.report.to_json() if isinstance(error, UntrainableData) else None
             self.registry.fail_job(lease, error.to_problem(), report)
@@ -135,9 +149,9 @@ class Trainer:
             if lease.job.counted_attempts < self.settings.max_attempts:
                 self._record_error(lease)
                 raise
-            _log_last_failure(lease, error)
-            self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts, _reason(error)), None)
-        return self._finished(job_id)
+            log_last_failure(lease, error)
+            self.registry.fail_job(lease, training_failed(lease.job.counted_attempts, error_reason(error)), None)
+        return published is not Published.OUTDATED_BASE
 
     def supersede(self, job_id: str, *, data_timestamp: str) -> Job:
         """End a job as superseded without training, unless it is already in a final state.
@@ -185,14 +199,15 @@ class Trainer:
                 self._remove_version(job.key_id, version)
         return job
 
-    def _attempt(self, lease: Lease) -> None:
+    def _attempt(self, lease: Lease) -> Published:
         if self._is_given_up(lease):
-            reason = _kill_reason(lease.job, time_limit_s=self.time_left_s())
-            self.registry.fail_job(lease, _training_failed(lease.job.counted_attempts - 1, reason), None)
-            return
-        if _is_outdated(lease.job, self._check_key(lease.job.key_id)):
+            reason = kill_reason(lease.job, time_limit_s=self.time_left_s())
+            self.registry.fail_job(lease, training_failed(lease.job.counted_attempts - 1, reason), None)
+            return Published.SUPERSEDED
+        key = self._check_key(lease.job.key_id)
+        if rules.is_outdated(key, lease.job):
             self.registry.supersede_job(lease)
-            return
+            return Published.SUPERSEDED
         with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s, on_renewal=self.on_renewal) as keeper:
 
             def on_progress(progress: Progress) -> None:
@@ -200,10 +215,10 @@ class Trainer:
                 self.on_progress(lease.job, progress)
 
             with tempfile.TemporaryDirectory(prefix="recsys-train-") as folder:
-                built = self._train(lease, Path(folder), on_progress)
+                built = self._train(lease, key, Path(folder), on_progress)
                 self._upload(lease, Path(folder), built.manifest_sha256)
             keeper.check()
-            self._publish(lease, built)
+            return self._publish(lease, key, built)
 
     def _is_given_up(self, lease: Lease) -> bool:
         """Return whether the job must fail without another attempt.
@@ -230,7 +245,12 @@ class Trainer:
             )
         return key
 
-    def _train(self, lease: Lease, folder: Path, on_progress: Callable[[Progress], None]) -> BuiltVersion:
+    def _train(
+        self, lease: Lease, key: KeyRecord, folder: Path, on_progress: Callable[[Progress], None]
+    ) -> BuiltVersion:
+        erasures = Erasures.parse(key.erasures)
+        erased_users = erasures.unapplied(key.current_erasures or 0)
+        is_append = lease.job.mode is Mode.APPEND
         return build_version(
             partial(self._open, lease.job),
             folder,
@@ -239,13 +259,18 @@ class Trainer:
             on_progress,
             options=self._options(lease.job),
             time_left_s=self.time_left_s,
+            key_data=KeyData(
+                fetch_history(self.store, key, folder, erased_users=erased_users) if is_append else None,
+                erasures.after(lease.job.data_timestamp or ""),
+            ),
         )
 
     def _options(self, job: Job) -> FileOptions:
         """Return the options of the request, or those of the sidecar file if the file was dropped."""
         text = self._sidecar(job) if job.receipt_name is not None else None
         try:
-            return FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
+            options = FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
+            return replace(options, mode=job.mode)  # as when the job was created, even if the sidecar has changed
         except InvalidRequest as error:
             raise InvalidData(error.detail, code=error.problem_code, hint=error.hint) from error
 
@@ -293,58 +318,29 @@ class Trainer:
                 self.store.create(prefix + name, content)
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
 
-    def _publish(self, lease: Lease, built: BuiltVersion) -> None:
+    def _publish(self, lease: Lease, key: KeyRecord, built: BuiltVersion) -> Published:
+        """Publish a version that was trained on what `key` was at the start of the attempt."""
         job = lease.job
         version = ModelVersion(
-            job.key_id, lease.version, job.job_id, self.clock(), built.manifest_sha256, _summary(built.metrics)
+            job.key_id,
+            lease.version,
+            job.job_id,
+            self.clock(),
+            built.manifest_sha256,
+            _summary(built.metrics),
+            base_version=key.current_version if job.mode is Mode.APPEND else None,
+            erasures=Erasures.parse(key.erasures).last or None,
         )
-        self.registry.publish_version(lease, version, built.report.to_json())
+        published = self.registry.publish_version(lease, version, built.report.to_json())
+        if published is Published.OUTDATED_BASE:
+            self.registry.release_job(lease)
+        return published
 
     def _remove_version(self, key_id: str, version: str) -> None:
         for info in list(self.store.list(layout.model_prefix(key_id, version))):
             self.store.delete(info.name)
 
 
-def _is_outdated(job: Job, key: KeyRecord) -> bool:
-    """Return whether the key's current version was trained on newer data than the job's."""
-    current = key.current_data_timestamp
-    return current is not None and job.data_timestamp is not None and job.data_timestamp < current
-
-
 def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the metrics that the registry stores."""
     return {name: value for name, value in metrics.items() if name not in _METRICS_OF_VERSION_ONLY}
-
-
-def _log_last_failure(lease: Lease, error: Exception) -> None:
-    # As text, because a message can quote a secret, and a formatter that prints exc_info would not redact it.
-    text = redacted("".join(traceback.format_exception(error)))
-    job = {"job_id": lease.job.job_id, "key_id": lease.job.key_id, "attempt": lease.fence}
-    _logger.error("Training failed in its last attempt\n%s", text, extra=job)
-
-
-def _reason(error: Exception) -> str:
-    """Describe an error for the tenant.
-
-    Of an unexpected error, only the type is named, because the text may be confidential.
-    """
-    return error.detail.rstrip(".") if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
-
-
-def _kill_reason(job: Job, *, time_limit_s: float) -> str:
-    """Describe why an attempt ended without reporting an error."""
-    after_s = job.killed_after_s
-    if after_s is None:
-        return "the worker was terminated from outside"
-    if after_s + _RENEWAL_GAP_S >= time_limit_s:
-        return f"the worker ran out of time after {after_s} s"
-    return f"the worker was terminated from outside after about {after_s} s, most likely because memory ran out"
-
-
-def _training_failed(n_attempts: int, reason: str) -> Problem:
-    return Problem(
-        "training-failed",
-        "The training failed",
-        f"Training failed {n_attempts} time{'' if n_attempts == 1 else 's'}. Reason for the last failure: {reason}.",
-        "Send the file again. If it fails again, send fewer rows or give the training more memory and time.",
-    )

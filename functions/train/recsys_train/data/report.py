@@ -21,6 +21,7 @@ SKIP_RULES: Final = {
     "not-positive-score": "have an interaction_score of 0 or less",
     "below-min-score": "have a score below min_score",
     "excluded-item": "have an item of exclude_items",
+    "erased-user": "belong to users who were erased after the file arrived",
 }
 """Rules by which valid lines are skipped, with the text that follows `n lines`."""
 _MANY_GUESTS: Final = 0.5
@@ -71,6 +72,8 @@ class DataReport:
         First and last time, in microseconds since 1970.
     needs_min_score
         Whether the scores look like ratings and no `min_score` was set.
+    appended_to, kept_interactions
+        The version that the file was added to, and the number of its interactions.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -92,6 +95,8 @@ class DataReport:
     first_time: int | None = None
     last_time: int | None = None
     needs_min_score: bool = False
+    appended_to: str | None = None
+    kept_interactions: int = 0
 
     @property
     def has_scores(self) -> bool:
@@ -206,13 +211,15 @@ class DataReport:
             "users": self.users,
             "items": self.items,
             "interactions": self.interactions,
-            "duplicates": max(0, self.rows_used - self.interactions),
+            "duplicates": max(0, self.kept_interactions + self.rows_used - self.interactions),
             "users_with_one_interaction": self.users_with_one_interaction,
             "density": round(self.interactions / cells, 6) if cells else None,
             "first_time": _iso(self.first_time),
             "last_time": _iso(self.last_time),
             "has_scores": self.has_scores,
             "has_timestamps": self.has_timestamps,
+            "appended_to": self.appended_to,
+            "kept_interactions": self.kept_interactions,
             "warnings": self.warnings(),
             "hints": self.hints(),
         }

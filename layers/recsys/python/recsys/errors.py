@@ -25,6 +25,7 @@
     │   ├── ObjectExists           a create-only write found an existing object
     │   ├── KeyExists
     │   ├── TooManyScopedKeys
+    │   ├── TooManyErasures
     │   └── JobNotClaimable
     │       ├── JobBusy            another worker holds the job's lease
     │       └── JobFinished        the job is in a final state
@@ -338,6 +339,14 @@ class TooManyScopedKeys(Conflict):
     code = "too-many-scoped-keys"
     title = "The key has too many scoped keys"
     default_hint = "Delete a scoped key that is no longer used with DELETE /v1/keys/{scoped_key_id}."
+
+
+class TooManyErasures(Conflict):
+    """Raised when a key has as many erased users as it may have."""
+
+    code = "too-many-erasures"
+    title = "The key has too many erased users"
+    default_hint = "Train again so that erasures are carried out, and leave further users out of a complete file."
 
 
 class JobNotClaimable(Conflict):

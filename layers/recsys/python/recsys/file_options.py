@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Any, Final, Self
 
 from recsys.errors import InvalidRequest
@@ -18,6 +19,17 @@ DELIMITERS: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 DECIMALS: Final = {"point": ".", "comma": ","}
 TIME_FORMATS: Final = ("iso", "day-first", "month-first", "yyyymmdd", "unix", "excel")
 MAX_EXCLUDED_ITEMS: Final = 1000
+
+
+class Mode(StrEnum):
+    """What a file does to the interactions that its key already has."""
+
+    REPLACE = "replace"
+    """The model is trained on this file alone."""
+    APPEND = "append"
+    """The file is added to the interactions of the current version."""
+
+
 OPTION_TEXTS: Final = {
     "user": "Column with the user id.",
     "item": "Column with the item id.",
@@ -29,6 +41,7 @@ OPTION_TEXTS: Final = {
     "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
     "min_score": "Rows with a smaller score are skipped.",
     "exclude_items": "Item ids whose rows are skipped, separated by commas.",
+    "mode": "`replace` trains on this file alone, `append` adds it to the current version's data. Default: `replace`.",
 }
 """Descriptions of the options for reading a file, by name."""
 _MAX_TEXT: Final = 512
@@ -55,6 +68,8 @@ class FileOptions:
         Rows with a smaller score are skipped.
     exclude_items
         Rows with one of these item ids are skipped, such as `POSTAGE`.
+    mode
+        A member of `Mode`; None means `Mode.REPLACE`.
 
     Examples
     --------
@@ -72,6 +87,7 @@ class FileOptions:
     time_format: str | None = None
     min_score: float | None = None
     exclude_items: tuple[str, ...] = ()
+    mode: str | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -132,7 +148,7 @@ def _checked(name: str, value: Any) -> Any:
         return value
     if name == "charset":
         return _charset(value)
-    choices = {"delimiter": DELIMITERS, "decimal": DECIMALS, "time_format": TIME_FORMATS}[name]
+    choices = {"delimiter": DELIMITERS, "decimal": DECIMALS, "time_format": TIME_FORMATS, "mode": tuple(Mode)}[name]
     if value not in choices:
         raise _invalid(f"Expected {name} to be one of {', '.join(choices)}. Received: {value[:80]!r}.")
     return value

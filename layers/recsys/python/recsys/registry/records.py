@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from recsys.clock import Timestamp
 from recsys.errors import NotReady, Problem
+from recsys.file_options import Mode
 from recsys.registry import scoped_keys
 from recsys.registry.scoped_keys import ScopedKey
 
@@ -57,6 +58,16 @@ class KeyRecord:
     current_data_timestamp
         `Job.data_timestamp` of the current version. Activating a version sets it to the time of
         the activation, so that a running training job cannot undo the activation.
+    scoped_keys
+        The scoped keys.
+    replaced_data_timestamp
+        `current_data_timestamp` as the last complete file or activation set it. A file that is to be added may be older
+        than what was added before, but not older than this. None, from an earlier release, means
+        `current_data_timestamp`.
+    erasures
+        The erased users, as text of `recsys.registry.erasures`.
+    current_erasures
+        `ModelVersion.erasures` of the current version.
     """
 
     key_id: str
@@ -71,6 +82,9 @@ class KeyRecord:
     current_manifest_sha256: str | None = None
     current_data_timestamp: str | None = None
     scoped_keys: tuple[ScopedKey, ...] = ()
+    replaced_data_timestamp: str | None = None
+    erasures: str | None = None
+    current_erasures: int | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `scoped_keys` becomes JSON text."""
@@ -167,6 +181,11 @@ class Job:
     problem: Problem | None = None
 
     @property
+    def mode(self) -> Mode:
+        """What the file does to the interactions that the key already has."""
+        return Mode((self.options or {}).get("mode", Mode.REPLACE))
+
+    @property
     def counted_attempts(self) -> int:
         """Number of attempts that count against `Settings.max_attempts`, the current one included."""
         return self.fence - self.interruptions
@@ -219,7 +238,21 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A published version of the model of a key."""
+    """A published version of the model of a key.
+
+    Parameters
+    ----------
+    key_id, version, job_id, created_at
+        Name of the version, and where it comes from.
+    manifest_sha256, metrics
+        Digest of its manifest, and its metrics.
+    base_version
+        The version to whose interactions a file was added; None if the file is all that it was trained on.
+    erasures
+        Number of the last erasure that it was trained without (`recsys.registry.erasures`).
+    erase_by
+        Time by which it is to be deleted, because it contains users who were erased afterwards.
+    """
 
     key_id: str
     version: str
@@ -227,6 +260,9 @@ class ModelVersion:
     created_at: Timestamp
     manifest_sha256: str
     metrics: dict[str, Any]
+    base_version: str | None = None
+    erasures: int | None = None
+    erase_by: Timestamp | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `metrics` becomes JSON text."""
