@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from recsys.clock import Timestamp
 from recsys.errors import NotReady, Problem
+from recsys.file_options import Mode
 from recsys.registry import scoped_keys
 from recsys.registry.scoped_keys import ScopedKey
 
@@ -73,6 +74,16 @@ class KeyRecord:
         The item catalogue that is served, and the digest of its file; None without a catalogue.
     catalogue_data_timestamp
         `Job.data_timestamp` of the file that last replaced the whole catalogue, or the time of its deletion.
+    scoped_keys
+        The scoped keys.
+    replaced_data_timestamp
+        `current_data_timestamp` as the last complete file or activation set it. A file that is to be added may be older
+        than what was added before, but not older than this. None, from an earlier release, means
+        `current_data_timestamp`.
+    erasures
+        The erased users, as text of `recsys.registry.erasures`.
+    current_erasures
+        `ModelVersion.erasures` of the current version.
     """
 
     key_id: str
@@ -90,6 +101,9 @@ class KeyRecord:
     catalogue_sha256: str | None = None
     catalogue_data_timestamp: str | None = None
     scoped_keys: tuple[ScopedKey, ...] = ()
+    replaced_data_timestamp: str | None = None
+    erasures: str | None = None
+    current_erasures: int | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `scoped_keys` becomes JSON text."""
@@ -195,6 +209,16 @@ class Job:
     comparison: dict[str, Any] | None = None
 
     @property
+    def mode(self) -> Mode | None:
+        """What the file does to the interactions that the key already has; None if the job trains no model.
+
+        A catalogue job has modes of its own in the same option.
+        """
+        if self.purpose is not JobPurpose.TRAIN:
+            return None
+        return Mode((self.options or {}).get("mode", Mode.REPLACE))
+
+    @property
     def counted_attempts(self) -> int:
         """Number of attempts that count against `Settings.max_attempts`, the current one included."""
         return self.fence - self.interruptions
@@ -263,6 +287,8 @@ class ModelVersion:
         Digest of the manifest, which lists the digests of the other files.
     metrics
         Its quality.
+    base_version
+        The version to whose interactions a file was added; None if the file is all that it was trained on.
     held_reasons
         Why it did not become current, as dicts of `code` and `text`; None if it did, or as soon as it is activated.
     pinned_at
@@ -271,6 +297,10 @@ class ModelVersion:
         Time at which the version was retired: it counts as deleted, and its files follow after the grace period.
     expires_at
         Time from which the database may delete the record of a retired version.
+    erasures
+        Number of the last erasure that it was trained without (`recsys.registry.erasures`).
+    erase_by
+        Time by which it is to be deleted, because it contains users who were erased afterwards.
     """
 
     key_id: str
@@ -283,6 +313,9 @@ class ModelVersion:
     pinned_at: Timestamp | None = None
     deleted_at: Timestamp | None = None
     expires_at: Timestamp | None = None
+    base_version: str | None = None
+    erasures: int | None = None
+    erase_by: Timestamp | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `metrics` and `held_reasons` become JSON text."""
