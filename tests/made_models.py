@@ -68,9 +68,10 @@ def serving_model(network: Network, seen: Sequence[Sequence[int]], *, version: s
 
 
 def write_model(folder: Path, model: ServingModel) -> str:
-    """Write `model` as an artifact and return the SHA-256 of its manifest. `model.h5` is a placeholder."""
+    """Write `model` as an artifact and return the SHA-256 of its manifest. Files that no server reads are fakes."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / artifact.MODEL).write_bytes(b"no server reads it")
+    for name in (artifact.MODEL, artifact.INTERACTIONS):
+        (folder / name).write_bytes(b"no server reads it")
     artifact.write_mappings(folder, model.users, model.items)
     artifact.write_serving(
         folder,

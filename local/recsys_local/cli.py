@@ -62,7 +62,7 @@ OtherOptions = Annotated[
     list[str] | None,
     typer.Option(
         help="Option for reading the file; repeatable. Names: delimiter, charset, decimal, time_format, min_score, "
-        "exclude_items, force.",
+        "exclude_items, force, mode.",
         metavar="NAME=VALUE",
     ),
 ]

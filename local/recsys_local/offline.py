@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from recsys.errors import InvalidRequest, RecsysError
-from recsys.file_options import FileOptions
+from recsys.file_options import FileOptions, Mode
+from recsys.model import artifact
 from recsys.model.recommender import Recommendations
 from recsys.registry.records import Progress
 from recsys.settings import Settings
@@ -35,6 +37,8 @@ def train_folder(
     options: FileOptions | None = None,
 ) -> dict[str, Any]:
     """Train a model on a file, and write the model's files into `folder`.
+
+    With `mode=append`, the file is added to the interactions of the model that `folder` contains, if there is one.
 
     Parameters
     ----------
@@ -61,12 +65,38 @@ def train_folder(
         `folder` cannot be written. This is checked before the training starts.
     """
     from recsys_train.build import build_version  # noqa: PLC0415  # importing TensorFlow takes seconds
+    from recsys_train.data.history import History, KeyData  # noqa: PLC0415
 
     check_writable(folder)
-    with _reporting_unwritable(folder):
-        return build_version(
-            lambda: source.open("rb"), folder, FILE_VERSION, settings, on_progress, options=options
-        ).metrics
+    is_append = options is not None and options.mode == Mode.APPEND
+    kept = folder / artifact.INTERACTIONS
+    if is_append and not kept.exists() and (folder / artifact.MANIFEST).exists():
+        raise InvalidRequest(
+            f"Expected {kept}, which mode=append adds to. The model in {folder} was trained by an earlier release.",
+            hint="Train once on all data with mode=replace. Later files can then be added to it.",
+        )
+    with _reporting_unwritable(folder), tempfile.TemporaryDirectory(prefix="recsys-train-") as scratch:
+        built = build_version(
+            lambda: source.open("rb"),
+            Path(scratch) if is_append else folder,
+            FILE_VERSION,
+            settings,
+            on_progress,
+            options=options,
+            key_data=KeyData(History(kept, FILE_VERSION)) if is_append and kept.exists() else None,
+        )
+        if is_append:
+            _move_version(Path(scratch), folder)
+    return built.metrics
+
+
+def _move_version(source: Path, folder: Path) -> None:
+    """Move the files of a version, the interactions first, so that adding the same file again completes the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (artifact.INTERACTIONS, *artifact.LISTED_FILES[:-1], artifact.MANIFEST):
+        partial = folder / f".{name}.part"
+        shutil.move(source / name, partial)
+        partial.replace(folder / name)
 
 
 def read_options(

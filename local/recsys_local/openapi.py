@@ -39,6 +39,7 @@ _TAGS: Final = [
     {"name": "Recommendations", "description": "Request ranked items from the key's current model."},
     {"name": "Items", "description": "Keep a catalogue of the items: titles, categories, prices and availability."},
     {"name": "Models", "description": "List the published versions of the key's model, and roll back or forward."},
+    {"name": "Users", "description": "Erase the data of a user."},
     {"name": "Keys", "description": "Inspect, rotate, revoke, claim and audit API keys."},
     {"name": "Health", "description": "Check the state of the service. These routes need no API key."},
 ]

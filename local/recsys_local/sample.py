@@ -29,7 +29,7 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.records import Job, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
-from recsys_api.catalogue import CatalogueUpdates, Mode
+from recsys_api.catalogue import CatalogueMode, CatalogueUpdates
 from recsys_api.training import NewFile, Training
 from recsys_local.adapters import SAMPLE_FILE, SIGN_IN_FILE, write_private
 from recsys_local.console import SignIn, SignInLinks
@@ -123,7 +123,7 @@ class SampleRun:
         content = (SAMPLE / ITEMS_FILE).read_bytes()
         file = NewFile(io.BytesIO(content), hashlib.sha256(content).hexdigest(), gzipped=False)
         updates = CatalogueUpdates(self.registry, self.store, self.settings, utc_now)
-        updates.accept(file, key=key, mode=Mode.REPLACE, job_id=job_id_of_request(key_id, ITEMS_FILE))
+        updates.accept(file, key=key, mode=CatalogueMode.REPLACE, job_id=job_id_of_request(key_id, ITEMS_FILE))
 
     def _wait(self, job_id: str) -> Job:
         """Wait until the job is in a final state, and return it. The worker shows the progress in the meantime."""

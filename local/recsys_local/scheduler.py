@@ -32,6 +32,8 @@ class QueuedJob:
     is_known
         Whether the key has a model or was created by the operator. Other keys are anonymous: a request without a key
         creates one, so that their number is not limited.
+    is_append
+        Whether the file is added to the interactions of its key. Such a job is never superseded by a newer one.
     """
 
     job_id: str
@@ -39,10 +41,11 @@ class QueuedJob:
     arrived_s: float
     cost: float
     is_known: bool
+    is_append: bool = False
 
 
 class FairQueue:
-    """The queue of waiting jobs, at most one per key.
+    """The queue of waiting jobs. Of each key, one takes part in the order, and further ones follow it.
 
     The next job is chosen by these rules, in this order:
 
@@ -54,7 +57,9 @@ class FairQueue:
        tag or the current virtual time, plus the cost (self-clocked fair queueing, Golestani, INFOCOM 1994; deficit
        round robin with an infinitely small quantum). A small job overtakes a large one, but only once per key.
 
-    A newer job of a key replaces its waiting one but keeps its turn. A key has at most one running job.
+    A newer job with a complete file replaces the waiting one of its key but keeps its turn. It precedes the jobs that
+    add a file, because it makes those before it obsolete; they keep their order and are never replaced. A key has at
+    most one running job.
 
     Examples
     --------
@@ -72,24 +77,40 @@ class FairQueue:
     def __init__(self) -> None:
         self._known = _KeyClass()
         self._anonymous = _KeyClass()
+        self._following: dict[str, list[QueuedJob]] = {}
+        """Jobs that add a file and wait for another job of their key, in order of arrival."""
 
     def __len__(self) -> int:
-        return len(self._known.waiting) + len(self._anonymous.waiting)
+        following = sum(map(len, self._following.values()))
+        return len(self._known.waiting) + len(self._anonymous.waiting) + following
 
     def add(self, job: QueuedJob) -> QueuedJob | None:
-        """Add a job. If another job of its key is waiting, return the older of the two, which is superseded."""
+        """Add a job. Return the superseded job, which may be this one, or None."""
         previous = self._class_of(job.key_id).waiting.get(job.key_id)
+        if previous is not None and (job.is_append or previous.is_append):
+            follower, first = (previous, job) if _precedes(job, previous) else (job, previous)
+            followers = [*self._following.get(job.key_id, ()), follower]
+            self._following[job.key_id] = sorted(followers, key=lambda each: each.arrived_s)
+            if first is job:
+                self._put(job, previous)
+            return None
         if previous is not None and previous.arrived_s > job.arrived_s:
             return job
-        # While an anonymous key trains its first model, its next job has to wait, so that only one of them runs.
-        keys = self._known if job.is_known and job.key_id not in self._anonymous.running else self._anonymous
-        if previous is not None and job.key_id not in keys.waiting:
-            self.remove(job.key_id)
-        keys.add(job)
+        self._put(job, previous)
         return previous
 
+    def _put(self, job: QueuedJob, previous: QueuedJob | None) -> None:
+        """Put a job into the order, at the position of `previous`."""
+        # While an anonymous key trains its first model, its next job stays behind it, so that only one of them runs.
+        keys = self._known if job.is_known and job.key_id not in self._anonymous.running else self._anonymous
+        if previous is not None and job.key_id not in keys.waiting:
+            for each in (self._known, self._anonymous):
+                each.remove(job.key_id)
+        keys.add(job)
+
     def remove(self, key_id: str) -> None:
-        """Remove the waiting job of a key, for example because its file was deleted."""
+        """Remove the waiting jobs of a key, for example because its file was deleted."""
+        self._following.pop(key_id, None)
         for keys in (self._known, self._anonymous):
             keys.remove(key_id)
 
@@ -98,6 +119,10 @@ class FairQueue:
         job = self._next()
         if job is not None:
             self._class_of(job.key_id).start(job.key_id)
+            if followers := self._following.pop(job.key_id, None):
+                self.add(followers[0])
+                if followers[1:]:
+                    self._following[job.key_id] = followers[1:]
         return job
 
     def finish(self, key_id: str, *, now_s: float) -> None:
@@ -114,14 +139,14 @@ class FairQueue:
         The first `MAX_SIMULATED` positions are exact; the others are an estimate.
         """
         ahead = list(islice(self._copy()._simulated(), MAX_SIMULATED))
-        listed = {job.key_id for job in ahead}
+        listed = {job.job_id for job in ahead}
         rest = [
             job
             for keys in (self._known, self._anonymous)
             for job in sorted(keys.waiting.values(), key=lambda job: keys.finish_tag(job.key_id))
-            if job.key_id not in listed
         ]
-        return ahead + rest
+        following = [job for followers in self._following.values() for job in followers]
+        return ahead + [job for job in rest + following if job.job_id not in listed]
 
     def _next(self) -> QueuedJob | None:
         waits_since_s = self._anonymous.waits_since_s()
@@ -144,7 +169,13 @@ class FairQueue:
     def _copy(self) -> Self:
         copy = type(self)()
         copy._known, copy._anonymous = self._known.copy(), self._anonymous.copy()
+        copy._following = dict(self._following)
         return copy
+
+
+def _precedes(job: QueuedJob, other: QueuedJob) -> bool:
+    """Return whether a job precedes another one of its key: a complete file does, then the one that arrived first."""
+    return (job.is_append, job.arrived_s) < (other.is_append, other.arrived_s)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from typing import Final
 
 from recsys.clock import Timestamp, to_datetime
 from recsys.errors import KeyNotFound, ObjectNotFound
+from recsys.file_options import Mode
 from recsys.registry.records import Job, JobPurpose
 from recsys_local.queue_file import QueueFile, QueuePosition
 from recsys_local.scheduler import FairQueue, QueuedJob
@@ -98,7 +99,14 @@ class TrainingQueue:
             return event, process
         # Validations have separate turns, so that a validation and a training of a key do not supersede each other.
         turn = job.key_id if job.purpose is JobPurpose.TRAIN else f"{job.key_id}/{job.purpose}"
-        queued = QueuedJob(job.job_id, turn, _arrived_s(event), self._cost(event), self._is_known(job.key_id))
+        queued = QueuedJob(
+            job.job_id,
+            turn,
+            _arrived_s(event),
+            self._cost(event),
+            self._is_known(job.key_id),
+            is_append=job.mode is Mode.APPEND,
+        )
         superseded = self._queue.add(queued)
         self._events[queued.job_id] = event
         return (self._events.pop(superseded.job_id), supersede) if superseded else None

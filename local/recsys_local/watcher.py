@@ -116,8 +116,8 @@ class ObjectWatcher:
         if layout.parse_source(name) is None and not layout.is_sidecar(name):
             self._warned_of.add(name)
             _logger.warning(
-                "%r is ignored. Expected inbox/NAME.csv or inbox/KEY_ID/NAME.csv (or .tsv, .parquet, .gz, .zst, .zip): "
-                "move or rename the file to train on it.",
+                "%r is ignored. Expected inbox/NAME.csv, inbox/KEY_ID/NAME.csv or inbox/KEY_ID/append/NAME.csv (or "
+                ".tsv, .parquet, .gz, .zst, .zip): move or rename the file to train on it.",
                 name,
             )
 

@@ -165,7 +165,7 @@ class CurrentJob:
 
     def __call__(self, job: Job, progress: Progress) -> None:
         """Show a progress report of `job`, which becomes the current job."""
-        if self._job is None or job.job_id != self._job.job_id:
+        if self._job is None or (job.job_id, job.fence) != (self._job.job_id, self._job.fence):
             self.close()
             self._job = job
             self._show = self._display.enter_context(TrainingProgress(f"job {job.job_id[:6]}…"))

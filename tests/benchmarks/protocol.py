@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -47,11 +47,11 @@ class ScoredInteractions(Interactions):
     Our model does not use scores, so the service's CSV reader drops them; a peer may use them.
     """
 
-    scores: Floats
+    scores: Floats = field(kw_only=True)
 
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
         """Select pairs and their scores."""
-        return replace(self, users=self.users[rows], items=self.items[rows], scores=self.scores[rows])
+        return type(self)(self.user_ids, self.item_ids, self.users[rows], self.items[rows], scores=self.scores[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def add_scores(interactions: Interactions, path: Path) -> ScoredInteractions:
         interactions.item_ids,
         interactions.users,
         interactions.items,
-        sums.loc[pairs].to_numpy(dtype=np.float32),
+        scores=sums.loc[pairs].to_numpy(dtype=np.float32),
     )
 
 

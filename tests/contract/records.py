@@ -54,6 +54,9 @@ FULL_KEY = KeyRecord(
         ScopedKey("shopPage", "größe", Scope.RECOMMEND, "e" * 64, DAY_BEFORE, ("https://shop.example",)),
         ScopedKey("uploader", "nightly", Scope.TRAIN, "f" * 64, NOW),
     ),
+    replaced_data_timestamp="2026-02-27T12:00:00.000000Z#tie",
+    erasures='{"salt":"00","last":1,"users":[[1,"ab","2026-02-28T12:00:00.000000Z"]]}',
+    current_erasures=1,
 )
 FULL_JOB = Job(
     job_id="fullJob",

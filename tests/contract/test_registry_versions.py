@@ -64,6 +64,7 @@ def test_publishing_makes_a_version_current_and_the_job_succeeded(registry: Regi
         current_version="job1.1",
         current_manifest_sha256="manifest of job1.1",
         current_data_timestamp="2026-03-01#a",
+        replaced_data_timestamp="2026-03-01#a",
     )
     assert registry.list_versions("key1") == [version]
     assert registry.get_job("job1") == a_job(
@@ -238,6 +239,7 @@ def test_activating_a_version_rolls_back_and_forward(registry: Registry, clock: 
         current_version="old.1",
         current_manifest_sha256="manifest of old.1",
         current_data_timestamp=MINUTE_LATER,
+        replaced_data_timestamp=MINUTE_LATER,
     )
     assert registry.get_key("key1") == activated
     assert len(registry.list_versions("key1")) == 2

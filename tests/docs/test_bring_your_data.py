@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from recsys.model import artifact
 from recsys_local.cli import app
 from tests.docs.pages import DOCS
+from tests.markers import TENSORFLOW
 
 PAGE = (DOCS / "bring-your-data.md").read_text("utf-8")
 RECIPE = re.compile(
@@ -19,10 +22,11 @@ RECIPE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 RECIPES = list(RECIPE.finditer(PAGE))
+DAILY = "Add data day by day"
 
 
 def test_every_section_is_a_recipe() -> None:
-    assert [recipe["title"] for recipe in RECIPES] == re.findall(r"(?m)^## (.+)$", PAGE)
+    assert [*(recipe["title"] for recipe in RECIPES), DAILY] == re.findall(r"(?m)^## (.+)$", PAGE)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe["title"])
@@ -34,3 +38,25 @@ def test_a_recipe_prints_what_the_page_shows(
     result = CliRunner().invoke(app, shlex.split(recipe["command"])[1:])
     assert result.exit_code == 0, result.stderr
     assert result.stdout == recipe["output"]
+
+
+def trains(test: object) -> object:
+    """Mark a test as loading TensorFlow."""
+    for mark in TENSORFLOW:
+        test = mark(test)
+    return test
+
+
+@trains
+def test_the_daily_files_give_the_data_of_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = PAGE.split(f"## {DAILY}\n")[1]
+    monkeypatch.chdir(tmp_path)
+    for name, content in re.findall(r'```csv title="([^"]+)"\n(.*?)```', section, re.DOTALL):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    commands = re.findall(r"(?m)^recsys (train .+)$", section)
+    for command in [*commands, commands[-1]]:  # the day is sent twice
+        result = CliRunner().invoke(app, shlex.split(command))
+        assert result.exit_code == 0, result.stderr
+    data = json.loads((tmp_path / "model" / "metrics.json").read_text())["data"]
+    assert (data["users"], data["items"], data["interactions"], data["kept_interactions"]) == (3, 2, 5, 5)
+    assert list(artifact.read_folder(tmp_path / "model").users) == ["ada", "ben", "cleo"]

@@ -127,11 +127,19 @@ class LiveService:
     # -- requests
 
     def train(
-        self, csv: bytes, *, key: str | None = None, wait_s: int = 120, headers: Mapping[str, str] | None = None
+        self,
+        csv: bytes,
+        *,
+        key: str | None = None,
+        wait_s: int = 120,
+        headers: Mapping[str, str] | None = None,
+        mode: str = "replace",
     ) -> httpx.Response:
         """Send `POST /v1/train` with the file as multipart."""
         sent = {**with_key(key), **({"Prefer": f"wait={wait_s}"} if wait_s else {}), **(headers or {})}
-        return self.client.post("/v1/train", files=multipart(csv), headers=sent, timeout=TRAIN_TIMEOUT_S)
+        return self.client.post(
+            "/v1/train", params={"mode": mode}, files=multipart(csv), headers=sent, timeout=TRAIN_TIMEOUT_S
+        )
 
     def trained(self, csv: bytes, *, key: str | None = None) -> dict[str, Any]:
         """Train, wait for the success, and return the response."""

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from recsys.model import artifact
 from tests.integration.live_service import (
     RECSYS,
     LiveService,
@@ -89,7 +90,7 @@ def assert_no_partial_files(service: LiveService) -> None:
     """Assert that every version below `models/` is complete, and that the temporary folders are empty."""
     for folder in (service.data_dir / "models").glob("*/*"):
         names = {path.name for path in folder.iterdir()}
-        assert names == {"model.h5", "mappings.json", "serving.npz", "metrics.json", "manifest.json"}, folder
+        assert names == {*artifact.LISTED_FILES, artifact.MANIFEST}, folder
     assert service.files(".tmp") == []
     assert not list((service.data_dir / ".scratch").glob("recsys-train-*"))
 
@@ -158,6 +159,24 @@ def test_killed_training_finishes_after_a_restart_with_one_version(shop: Shop, m
         assert service.items(submitted["api_key"], "u0")
         assert_no_partial_files(service)
         shop.assert_unchanged(service)
+
+
+@pytest.mark.parametrize("moment", [when_queued, when_running, when_fitting], ids=["queued", "running", "fitting"])
+def test_files_that_are_added_survive_a_kill(shop: Shop, moment: Moment) -> None:
+    """Three days are sent, the service is killed while the first of them is added, and each ends in the model once."""
+    days = [orders(n_users=30, per_user=5, seed=day, shops=f"-day{day}") for day in range(3)]
+    with shop.start() as service:
+        key = service.trained(CSV)["api_key"]
+        submitted = [submit(service, day, key=key, mode="append") for day in days]
+        eventually(partial(moment, service, {**submitted[0], "api_key": key}), "the moment did not come", every_s=0.001)
+        service.kill_all()
+    with shop.start() as service:
+        jobs = [service.finished_job(key, body["job_id"]) for body in submitted]
+        assert [(job["status"], job["mode"]) for job in jobs] == [("succeeded", "append")] * 3
+        newest = max(jobs, key=lambda job: job["report"]["interactions"])
+        assert newest["report"]["interactions"] == CSV.count(b"\n") + sum(day.count(b"\n") for day in days) - 4
+        assert service.models(key)["current_version"] == newest["model_version"]
+        assert_no_partial_files(service)
 
 
 def test_partial_version_of_a_killed_training_is_removed(shop: Shop) -> None:

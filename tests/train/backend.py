@@ -22,7 +22,7 @@ from recsys_train.job import Trainer
 
 START = Timestamp("2026-03-01T12:00:00.000000Z")
 LEASE_S = 60
-VERSION_FILES = ["manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz"]
+VERSION_FILES = ["interactions.parquet", "manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz"]
 GOOD_CSV = b"user_id,item_id\n" + b"".join(
     b"u%d,i%d\n" % (user, item) for user in range(8) for item in range(6) if (user + item) % 3
 )

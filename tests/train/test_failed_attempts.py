@@ -12,7 +12,7 @@ from recsys.errors import JobBusy, LeaseLost, RecsysError, Unavailable
 from recsys.keys.api_key import ApiKey
 from recsys.registry.records import Job, JobState, Progress
 from tests.markers import TENSORFLOW
-from tests.train.backend import LEASE_S, Backend, Killed, at_call, raising
+from tests.train.backend import LEASE_S, VERSION_FILES, Backend, Killed, at_call, raising
 
 pytestmark = list(TENSORFLOW)
 
@@ -44,7 +44,7 @@ def test_a_worker_that_lost_its_lease_publishes_nothing_and_leaves_no_objects(ba
     assert backend.only_version_is(key_id, "job1.3")
 
 
-@pytest.mark.parametrize("n_files", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("n_files", range(1, len(VERSION_FILES) + 1))
 def test_a_worker_that_pauses_during_its_upload_while_another_publishes_leaves_no_objects(
     backend: Backend, n_files: int
 ) -> None:

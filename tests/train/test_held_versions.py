@@ -179,6 +179,35 @@ def test_validation_reports_without_training(backend: Backend, key_id: str) -> N
     assert not [name for name in backend.objects("models/") if "check" in name]
 
 
+def test_validation_ignores_the_mode(backend: Backend, key_id: str) -> None:
+    event = backend.upload("check", key_id, GOOD_CSV)  # without times, so that it could not be added
+    _change_job(backend, "check", purpose=JobPurpose.VALIDATE, options={"mode": "append"})
+    job = backend.finish(event)
+    assert job.state is JobState.SUCCEEDED
+    assert job.report is not None
+    assert (job.mode, job.report["users"], job.report["appended_to"]) == (None, 8, None)
+
+
+def test_added_file_that_is_held_becomes_part_of_the_data_when_it_is_activated(
+    backend: Backend, key_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = build.fit
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "fit", lambda *args, **given: replace(fit(*args, **given), lift_interval=(0.5, 0.8)))
+        event = backend.upload("held", key_id, csv_of([("new", "i1", 1), ("new", "i2", 2)]))
+        _change_job(backend, "held", options={"mode": "append"})
+        assert backend.finish(event).state is JobState.HELD
+    backend.pass_s(1)
+    backend.registry.activate_version(key_id, "held.1")
+    event = backend.upload("next", key_id, csv_of([("newer", "i1", 1), ("newer", "i2", 2)]))
+    _change_job(backend, "next", options={"mode": "append"})
+    job = backend.finish(event)
+    assert (job.state, job.held_reasons) == (JobState.SUCCEEDED, None)
+    assert job.report is not None
+    assert job.report["appended_to"] == "held.1"
+    assert {"u0", "new", "newer"} <= set(backend.load(key_id).users)
+
+
 def test_validation_of_a_bad_file_fails_with_the_report(backend: Backend, key_id: str) -> None:
     event = backend.upload("check", key_id, BAD_CSV)
     _change_job(backend, "check", purpose=JobPurpose.VALIDATE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,12 +35,10 @@ class Machine:
     def add_known_key(self, key_id: str) -> None:
         self.backend.registry.create_key(KeyRecord(key_id, utc_now(), secret_sha256="5" * 64))
 
-    def upload(
-        self, job_id: str, key_id: str, content: bytes = GOOD_CSV, purpose: JobPurpose = JobPurpose.TRAIN
-    ) -> None:
+    def upload(self, job_id: str, key_id: str, content: bytes = GOOD_CSV, **fields: Any) -> None:
         name = f"uploads/{job_id}.csv"
         now = self.backend.now
-        self.backend.registry.create_job(Job(job_id, key_id, name, created_at=now, updated_at=now, purpose=purpose))
+        self.backend.registry.create_job(Job(job_id, key_id, name, created_at=now, updated_at=now, **fields))
         self.backend.store.create(name, content)
         time.sleep(0.02)
 
@@ -100,6 +99,18 @@ def test_validation_and_training_of_a_key_do_not_supersede_each_other(machine: M
     assert machine.look() == ["uploads/check.csv"]
     assert {machine.train_next(), machine.train_next()} == {"uploads/train.csv", "uploads/check-again.csv"}
     assert (machine.state("train"), machine.backend.fits) == (JobState.SUCCEEDED, 1)
+
+
+def test_all_added_files_of_a_key_are_trained(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    for number in range(3):
+        machine.upload(f"day{number}", "shop", GOOD_CSV + b"new%d,i1\n" % number, options={"mode": "append"})
+    assert machine.look() == []
+    reader = QueueFile(machine.data_dir)
+    assert [reader.position_of(f"day{number}") for number in range(3)] == [QueuePosition(n, None) for n in (1, 2, 3)]
+    assert [machine.train_next() for _ in range(3)] == [f"uploads/day{number}.csv" for number in range(3)]
+    users = machine.backend.load("shop").users
+    assert all(f"new{number}" in users for number in range(3))
 
 
 def test_superseded_drop_gets_its_receipt(machine: Machine) -> None:

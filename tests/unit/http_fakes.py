@@ -243,7 +243,8 @@ def publish(
     now.move(1)
     lease = registry.claim_job(job.job_id, owner="test", data_timestamp=f"{now.timestamp}#test", lease_s=60)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / artifact.MODEL).write_bytes(b"not read by serving")
+    for name in (artifact.MODEL, artifact.INTERACTIONS):
+        (folder / name).write_bytes(b"not read by serving")
     artifact.write_mappings(folder, ["u1", "u2"], item_ids)
     artifact.write_serving(
         folder,

@@ -62,6 +62,7 @@ def test_queued_job_has_a_retry_after_header(service: Service) -> None:
         "purpose": "train",
         "key_id": body["key_id"],
         "status": "queued",
+        "mode": "replace",
         "progress": None,
         "report": None,
         "metrics": None,

@@ -62,9 +62,15 @@ def test_validation_is_a_job_of_its_own_purpose(service: Service) -> None:
 
 
 def test_options_of_a_validation_are_those_of_a_training(service: Service) -> None:
-    path = "/v1/validate?user=a&min_score=4&force=true"
+    path = "/v1/validate?user=a&min_score=4&force=true&mode=append"
     body = service.client.request("POST", path, files={"file": CSV}).json()
-    assert service.registry.get_job(body["job_id"]).options == {"user": "a", "min_score": 4.0, "force": True}
+    assert service.registry.get_job(body["job_id"]).options == {
+        "user": "a",
+        "min_score": 4.0,
+        "force": True,
+        "mode": "append",
+    }
+    assert body["mode"] is None  # nothing is trained
     wrong = service.client.request("POST", "/v1/validate?force=perhaps", files={"file": CSV})
     assert_problem(wrong, 422, "invalid-option")
 

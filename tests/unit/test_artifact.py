@@ -95,11 +95,11 @@ def test_the_manifest_lists_every_other_file_and_the_shapes(tmp_path: Path) -> N
     manifest = json.loads(content)
     assert digest == sha256(content)
     assert (manifest["format"], manifest["version"]) == (2, "job.7")
-    for name in ("model.h5", "mappings.json", "serving.npz", "metrics.json"):
+    for name in ("model.h5", "mappings.json", "serving.npz", "metrics.json", "interactions.parquet"):
         content = (tmp_path / name).read_bytes()
         listed = {"size_bytes": len(content), "sha256": sha256(content), "parts_sha256": [sha256(content)]}
         assert manifest["files"][name] == listed
-    assert len(manifest["files"]) == 4
+    assert len(manifest["files"]) == 5
     assert manifest["shapes"]["gmf_item"] == [4, 2]
     assert manifest["shapes"]["mlp_kernel_2"] == [3, 2]
 

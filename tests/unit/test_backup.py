@@ -209,8 +209,8 @@ def run(*arguments: str | Path) -> str:
 
 
 def test_backup_and_restore_commands(data_dir: Path, tmp_path: Path) -> None:
-    assert "Backed up 9 files" in run("backup", tmp_path / "backup", "--data-dir", data_dir)
-    assert "Restored 9 files" in run("restore", tmp_path / "backup", "--data-dir", tmp_path / "restored")
+    assert "Backed up 10 files" in run("backup", tmp_path / "backup", "--data-dir", data_dir)
+    assert "Restored 10 files" in run("restore", tmp_path / "backup", "--data-dir", tmp_path / "restored")
     assert objects(tmp_path / "restored") == objects(data_dir)
 
 

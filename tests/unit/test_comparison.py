@@ -58,9 +58,10 @@ def reasons(
     hits: bool = True,
     metrics: dict[str, Any] = GOOD_METRICS,
     current_metrics: dict[str, Any] = GOOD_METRICS,
+    erased_users: set[str] | None = None,
 ) -> list[str]:
     test = held_out_test(interactions, hits=hits)
-    _figures, found = compare(interactions, test, metrics, current, current_metrics)
+    _figures, found = compare(interactions, test, metrics, current, current_metrics, erased_users=erased_users)
     return [reason["code"] for reason in found]
 
 
@@ -128,6 +129,16 @@ def test_version_that_loses_more_than_half_of_the_users_is_held(n_kept: int, hel
 def test_version_that_loses_more_than_half_of_the_items_is_held() -> None:
     interactions = made_interactions([(user, user % 14) for user in range(40)], n_users=40, n_items=14)
     assert reasons(interactions, next_item_model(first_items())) == ["loses-items"]
+
+
+def test_erased_users_and_the_items_of_no_other_users_do_not_count_as_lost() -> None:
+    interactions = made_interactions([(user, user % 14) for user in range(14)], n_users=14, n_items=14)
+    current = next_item_model(first_items())
+    erased = set(list(current.users)[14:])
+    assert reasons(interactions, current) == ["loses-users", "loses-items"]
+    assert reasons(interactions, current, erased_users=erased) == []
+    half = set(sorted(erased)[:8])
+    assert "loses-users" in reasons(interactions, current, erased_users=half)
 
 
 @pytest.mark.parametrize(

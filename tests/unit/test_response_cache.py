@@ -75,6 +75,7 @@ def test_queries_that_look_alike_are_distinguished() -> None:
                 "exclude_items": ["A"],
                 "candidates": [],
                 "options": ItemOptions(fields=["title"]),
+                "is_erased": True,
             },
         ),
         (

@@ -81,6 +81,20 @@ def test_pinned_and_activated_versions_are_kept_besides_the_newest() -> None:
     assert outcome(planned(key, versions)) == [("v4.1", Reason.REPLACED), ("v3.1", Reason.REPLACED)]
 
 
+def test_versions_with_erased_users_are_deleted_in_time_pinned_or_not() -> None:
+    overdue, later = after(NOW, -1), after(NOW, 1)
+    versions = [
+        a_version(1, erase_by=NOW),
+        a_version(2, erase_by=overdue, pinned_at=LONG_AGO),
+        a_version(3),
+        a_version(4, erase_by=later),
+        a_version(5, erase_by=overdue),
+        a_version(6, erase_by=overdue),  # the current one
+    ]
+    erased = [("v1.1", Reason.ERASED), ("v2.1", Reason.ERASED), ("v5.1", Reason.ERASED)]
+    assert outcome(planned(KEY, versions)) == erased
+
+
 def test_a_version_is_marked_first_and_only_if_its_row_is_unchanged() -> None:
     versions = [a_version(number) for number in range(3, 7)]
     (deletion,) = planned(KEY, versions, files_of("v3.1"))

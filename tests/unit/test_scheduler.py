@@ -10,8 +10,16 @@ from recsys_local.scheduler import FairQueue, QueuedJob
 from tests.benchmarks.fairness import ArrivalOrder, beyond_bound, made_jobs, simulate
 
 
-def job(name: str, key_id: str, arrived_s: float = 0.0, *, cost: float = 1.0, is_known: bool = True) -> QueuedJob:
-    return QueuedJob(name, key_id, arrived_s, cost, is_known)
+def job(
+    name: str,
+    key_id: str,
+    arrived_s: float = 0.0,
+    *,
+    cost: float = 1.0,
+    is_known: bool = True,
+    is_append: bool = False,
+) -> QueuedJob:
+    return QueuedJob(name, key_id, arrived_s, cost, is_known, is_append)
 
 
 def drained(queue: FairQueue, now_s: float = 100.0) -> list[str]:
@@ -137,3 +145,46 @@ def test_arrival_order_exceeds_the_bound_when_one_key_sends_many_jobs() -> None:
     jobs = [*(job(f"job {number}", "busy", 0.0) for number in range(50)), job("single", "other", 0.1)]
     assert [wait.job.job_id for wait in beyond_bound(simulate(jobs, ArrivalOrder()))][-1] == "single"
     assert beyond_bound(simulate(jobs, FairQueue())) == []
+
+
+# -- files that are added
+
+
+def test_files_that_are_added_are_all_trained_in_order_of_arrival() -> None:
+    queue = FairQueue()
+    for number in (2, 0, 1, 3):
+        assert queue.add(job(f"day {number}", "a", arrived_s=float(number), is_append=True)) is None
+    assert len(queue) == 4
+    assert [waiting.job_id for waiting in queue.in_order()] == ["day 0", "day 1", "day 2", "day 3"]
+    assert drained(queue) == ["day 0", "day 1", "day 2", "day 3"]
+
+
+def test_complete_file_precedes_files_that_are_added_and_supersedes_none_of_them() -> None:
+    queue = FairQueue()
+    queue.add(job("day 1", "a", arrived_s=1, is_append=True))
+    assert queue.add(job("complete", "a", arrived_s=2)) is None
+    assert queue.add(job("day 3", "a", arrived_s=3, is_append=True)) is None
+    assert queue.add(job("newer complete", "a", arrived_s=4)) == job("complete", "a", arrived_s=2)
+    assert drained(queue) == ["newer complete", "day 1", "day 3"]
+
+
+def test_key_with_many_added_files_takes_turns_with_other_keys() -> None:
+    queue = FairQueue()
+    for number in range(3):
+        queue.add(job(f"day {number}", "a", arrived_s=float(number), is_append=True))
+    queue.add(job("other", "b", arrived_s=3))
+    order = drained(queue)
+    assert order.index("other") <= 1
+    assert [name for name in order if name != "other"] == ["day 0", "day 1", "day 2"]
+
+
+def test_positions_of_added_files_are_those_in_which_they_start() -> None:
+    queue = FairQueue()
+    for number in range(5):
+        queue.add(job(f"a{number}", "a", arrived_s=float(number), is_append=True))
+        queue.add(job(f"b{number}", "b", arrived_s=number + 0.5, is_append=True))
+    queue.start()
+    predicted = [waiting.job_id for waiting in queue.in_order()]
+    queue.finish("a", now_s=100)
+    assert drained(queue) == predicted
+    assert len(predicted) == 9

@@ -31,6 +31,7 @@ from recsys_api.routes.scoped_keys import create_scoped_key_router
 from recsys_api.routes.service import ReadinessCheck, create_service_router
 from recsys_api.routes.training import create_training_router
 from recsys_api.routes.usage import create_usage_router
+from recsys_api.routes.users import create_user_router
 from recsys_api.training import Training
 from recsys_api.usage import KeyLimits
 
@@ -124,6 +125,7 @@ def create_router(
         create_scoped_key_router(registry, current_key=current_key, clock=clock),
         create_audit_router(registry, current_key=current_key),
         create_usage_router(registry, store, limits, required_key=key),
+        create_user_router(registry, current_key=current_key),
         create_service_router(registry, store, readiness_checks),
         create_docs_router(),
         create_console_router(store),

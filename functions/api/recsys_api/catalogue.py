@@ -17,7 +17,7 @@ from recsys.settings import Settings
 from recsys_api.training import NewFile
 
 
-class Mode(StrEnum):
+class CatalogueMode(StrEnum):
     """Treatment of items and attributes that a file does not mention."""
 
     REPLACE = "replace"
@@ -45,7 +45,7 @@ class CatalogueUpdates:
     settings: Settings
     clock: Clock
 
-    def accept(self, file: NewFile, *, key: KeyRecord, mode: Mode, job_id: str | None = None) -> Job:
+    def accept(self, file: NewFile, *, key: KeyRecord, mode: CatalogueMode, job_id: str | None = None) -> Job:
         """Store a file of items and queue the job that applies it to the catalogue of `key`.
 
         If a job with the id `job_id` exists, it is returned unchanged.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from recsys.clock import DAY_S, Timestamp
-from recsys.file_options import OPTION_TEXTS
+from recsys.file_options import OPTION_TEXTS, Mode
 from recsys.http.json_numbers import whole_number
 from recsys.http.origins import MAX_ORIGIN_LENGTH, ORIGIN_PATTERN, is_origin
 from recsys.http.problems import to_document
@@ -37,6 +37,13 @@ _FinalMetrics = Annotated[
     Field(
         description="Evaluation on held-out interactions, together with that of the baselines; null unless the "
         "training succeeded."
+    ),
+]
+_Mode = Annotated[
+    Mode | None,
+    Field(
+        description="`replace` if the model is trained on this file alone, `append` if the file is added to its data; "
+        "null if the job trains no model."
     ),
 ]
 _Report = Annotated[
@@ -92,6 +99,7 @@ class UploadRequest(_Request):
     min_score: Annotated[float | None, Field(description=OPTION_TEXTS["min_score"])] = None
     exclude_items: Annotated[list[str] | None, Field(description="Item ids whose rows are skipped.")] = None
     force: Annotated[bool | None, Field(description=OPTION_TEXTS["force"])] = None
+    mode: Annotated[str | None, Field(description=OPTION_TEXTS["mode"])] = None
 
 
 class RotateRequest(_Request):
@@ -182,6 +190,7 @@ class JobAccepted(BaseModel):
         ),
     ]
     status: Annotated[JobState, Field(description="Status of the job.")]
+    mode: _Mode
     location: Annotated[str, Field(description="Path of the job, to poll its status.")]
 
 
@@ -258,6 +267,7 @@ class JobBody(BaseModel):
             "data was published first, or a newer file of the key replaced this one in the queue."
         ),
     ]
+    mode: _Mode
     progress: Annotated[
         ProgressBody | None, Field(description="Last reported progress; null until the training starts.")
     ]
@@ -298,6 +308,7 @@ class JobBody(BaseModel):
             purpose=job.purpose,
             key_id=job.key_id,
             status=job.state,
+            mode=job.mode,
             progress=ProgressBody.of(job.progress) if job.progress else None,
             report=job.report,
             metrics=job.metrics,
@@ -467,6 +478,13 @@ class AuditBody(BaseModel):
         """Convert a page for the owner of the key."""
         events = [AuditEventBody(at=event.at, event=event.event, detail=event.detail) for event in page.events]
         return cls(events=events, next=page.next_cursor)
+
+
+class UserErased(BaseModel):
+    """The outcome of an erasure."""
+
+    user_id: Annotated[str, Field(description="The user id of the request.")]
+    erased_at: Annotated[str, Field(description="Time of the erasure (UTC, ISO 8601).")]
 
 
 class HealthBody(BaseModel):

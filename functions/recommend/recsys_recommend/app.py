@@ -22,6 +22,7 @@ from recsys.model.artifact import SERVING, read_model
 from recsys.model.recommender import ServingModel
 from recsys.objects import layout
 from recsys.objects.store import ObjectReader
+from recsys.registry.erasures import hidden_users
 from recsys.registry.rate_limits import Buckets, MemoryBuckets, recommendations
 from recsys.registry.reading import KeyReader
 from recsys.registry.records import KeyRecord
@@ -154,7 +155,7 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
         `recent_items`, or the most popular items if the model contains none of these. An unknown user is never an
         error. `strategy` in the response states which of these applied.
         """
-        return await service.respond(key, UserQuery.of(body))
+        return await service.respond(key, UserQuery.of(body).hiding(hidden_users(key)))
 
     @router.post(
         "/v1/recommendations/batch",
@@ -168,7 +169,7 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
         Options next to `requests` are defaults; each request can override them. A batch can request at most
         20,000 items in total.
         """
-        return await service.respond_to_batch(key, BatchQuery.of(body))
+        return await service.respond_to_batch(key, BatchQuery.of(body).hiding(hidden_users(key)))
 
     # `:path` because an id can contain slashes, and the server (uvicorn, API Gateway) decodes %2F before routing.
     @router.get(

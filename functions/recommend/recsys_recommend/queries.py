@@ -7,8 +7,8 @@ response can have 1,000 items.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from recsys.errors import FieldError, InvalidRequest
@@ -42,6 +42,8 @@ class UserQuery:
     exclude_items: Sequence[str]
     candidates: Sequence[str] | None
     options: ItemOptions = DEFAULT
+    is_erased: bool = False
+    """Whether the user was erased and is therefore treated as unknown."""
 
     @classmethod
     def of(cls, body: RecommendationRequest) -> UserQuery:
@@ -88,9 +90,10 @@ class UserQuery:
         NoCatalogue, InvalidRequest
             The options need a catalogue and the key has none, or the options do not fit the catalogue.
         """
+        user_id = None if self.is_erased else self.user_id
         recommendations = recommender.recommend(
             model,
-            self.user_id,
+            user_id,
             n=self.n,
             recent_items=self.recent_items,
             exclude_seen=self.exclude_seen,
@@ -98,14 +101,21 @@ class UserQuery:
             candidates=self.candidates,
             constraints=constraints_of(self.options, catalogue),
         )
-        history = recommender.history_of(model, self.user_id, self.recent_items)[1] if self.options.explain else None
+        history = recommender.history_of(model, user_id, self.recent_items)[1] if self.options.explain else None
         items = describe_items(model, recommendations.items, self.options, catalogue, history)
-        return _recommendations(recommendations, items)
+        return _recommendations(recommendations, items) | {"user_id": self.user_id}
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all fields, because the response depends on each of them."""
-        fields = (self.user_id, self.recent_items, self.n, self.exclude_seen, self.exclude_items, self.candidates)
+        choice = (self.n, self.exclude_seen, self.exclude_items, self.candidates)
+        fields = (self.user_id, self.is_erased, self.recent_items, *choice)
         return fields if self.options == DEFAULT else (*fields, *self.options.cache_fields())
+
+    def hiding(self, erased_users: Container[str] | None) -> UserQuery:
+        """Return the query, with `is_erased` set if its user is one of the erased users."""
+        if erased_users is None or self.user_id is None or self.user_id not in erased_users:
+            return self
+        return replace(self, is_erased=True)
 
     @property
     def is_default(self) -> bool:
@@ -141,6 +151,10 @@ class BatchQuery:
                 errors=[FieldError("too_many_items", detail, pointer="/requests")],
             )
         return cls(queries)
+
+    def hiding(self, erased_users: Container[str] | None) -> BatchQuery:
+        """Return the batch, with `is_erased` set in the queries of erased users."""
+        return self if erased_users is None else BatchQuery([query.hiding(erased_users) for query in self.queries])
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
         """Compute the recommendations of the batch and return a `BatchBody`.

@@ -9,6 +9,7 @@ from recsys.errors import ArtifactDamaged, KeyNotFound
 from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore
+from recsys.registry.erasures import hidden_users
 from recsys.registry.records import Assessment
 from recsys.registry.registry import Registry
 from recsys_train.build import BuiltVersion
@@ -53,5 +54,7 @@ def assess(built: BuiltVersion, key_id: str, store: ObjectStore, registry: Regis
     except ArtifactDamaged as error:
         _logger.warning("Version %s cannot be compared with: %s", name, error.detail)
         return Assessment(name)
-    figures, reasons = compare(built.interactions, built.test, built.metrics, current, metrics)
+    figures, reasons = compare(
+        built.interactions, built.test, built.metrics, current, metrics, erased_users=hidden_users(key)
+    )
     return Assessment(name, figures, reasons if may_hold else [])

@@ -15,6 +15,7 @@ from recsys.model import artifact
 from recsys.model.neumf import Network
 from recsys.registry.records import Progress
 from recsys.settings import Settings
+from recsys_train.data.history import KeyData, write_history
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.report import DataReport
 from recsys_train.data.upload import read_upload
@@ -74,6 +75,7 @@ def build_version(
     *,
     options: FileOptions | None = None,
     time_left_s: Callable[[], float] = lambda: math.inf,
+    key_data: KeyData | None = None,
 ) -> BuiltVersion:
     """Train on a file, and write all files of a model version. `recsys.model.artifact` lists them.
 
@@ -93,6 +95,8 @@ def build_version(
         Options for reading the file. Undeclared ones are detected.
     time_left_s
         Returns the seconds until the process is terminated from outside; fitting takes at most two thirds of them.
+    key_data
+        Interactions to which those of the file are added, and users whose rows in the file are skipped.
 
     Returns
     -------
@@ -105,7 +109,9 @@ def build_version(
         The file cannot be used for training. Nothing was written.
     """
     on_progress(Progress("reading"))
-    interactions, report = read_upload(open_source, settings, options=options, time_left_s=time_left_s)
+    interactions, report = read_upload(
+        open_source, settings, options=options, time_left_s=time_left_s, key_data=key_data
+    )
     recipe, curve = Recipe(), LearningCurve(on_progress)
     result = fit(
         interactions,
@@ -137,7 +143,8 @@ def write_version(
     version
         Name of the version, recorded in the manifest.
     interactions
-        The training data: its ids, the users' histories and the items' popularity are written.
+        The training data. It is kept as it is, and its ids, the users' histories and the items' popularity are written
+        for serving.
     result
         The network that was trained on `interactions`.
     metrics
@@ -162,6 +169,7 @@ def write_version(
         popularity=(interactions.users_per_item() / interactions.n_users).astype(np.float32),
     )
     artifact.write_metrics(folder, metrics)
+    write_history(folder / artifact.INTERACTIONS, interactions)
     return artifact.write_manifest(folder, version)
 
 

@@ -5,8 +5,8 @@ Every rule is one-sided and leaves room for noise, so that a regular retraining 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Container, Sequence
+from itertools import compress, pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -47,6 +47,8 @@ def compare(
     metrics: dict[str, Any],
     current: ServingModel,
     current_metrics: dict[str, Any],
+    *,
+    erased_users: Container[str] | None = None,
 ) -> tuple[dict[str, Any], list[Reason]]:
     """Compare a new version with the current one of its key.
 
@@ -58,6 +60,8 @@ def compare(
         Data on which the new version was measured, and the contents of its `metrics.json`.
     current, current_metrics
         The current version, and its metrics in the registry.
+    erased_users
+        Users whom the new version has to lose. They, and the items of no other users, do not count as lost.
 
     Returns
     -------
@@ -67,12 +71,13 @@ def compare(
         Reasons to hold the new version. Empty if it may become current.
     """
     same_users = rank_same_users(interactions, test, current)
+    users, items = _without_erased(current, erased_users)
     figures = {
-        "current": _figures(current.users, current.items, current_metrics) | {"version": current.version},
+        "current": _figures(users, items, current_metrics) | {"version": current.version},
         "new": _figures(interactions.user_ids, interactions.item_ids, metrics)
         | {
-            "users_kept": _n_kept(current.users, interactions.user_ids),
-            "items_kept": _n_kept(current.items, interactions.item_ids),
+            "users_kept": _n_kept(users, interactions.user_ids),
+            "items_kept": _n_kept(items, interactions.item_ids),
         },
     }
     for name, gains in (("current", same_users.current), ("new", same_users.new)):
@@ -201,6 +206,16 @@ def _figures(users: Sequence[str], items: Sequence[str], metrics: dict[str, Any]
         "lift_over_popularity": metrics.get("lift_over_popularity"),
         "lift_interval_95": metrics.get("lift_interval_95"),
     }
+
+
+def _without_erased(current: ServingModel, erased_users: Container[str] | None) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the users and items of the current version, without erased users and the items of no other users."""
+    if erased_users is None:
+        return current.users, current.items
+    users = list(current.users)
+    kept = np.array([user not in erased_users for user in users], dtype=np.bool_)
+    items = np.unique(current.seen_items[np.repeat(kept, np.diff(current.seen_starts))])
+    return list(compress(users, kept.tolist())), current.items.at(items)
 
 
 def _n_kept(current: Sequence[str], new: Sequence[str]) -> int:

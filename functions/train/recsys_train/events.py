@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from recsys.clock import DAY_S, after
-from recsys.errors import InvalidRequest, JobNotFound, KeyExists
+from recsys.errors import InvalidRequest, JobNotFound, KeyExists, ObjectNotFound
+from recsys.file_options import FileOptions, Mode
 from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, job_id_of_object
 from recsys.objects import layout
 from recsys.objects.layout import Drop
@@ -139,6 +140,7 @@ def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
             created_at=now,
             updated_at=now,
             object_version=event.version,
+            options={"mode": Mode.APPEND.value} if _is_append(event, drop, trainer) else None,
             receipt_name=drop.receipt_name,
         )
     )
@@ -148,3 +150,13 @@ def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
         with contextlib.suppress(KeyExists):
             trainer.registry.create_key(KeyRecord(job.key_id, now, expires_at=expires_at))
     return job
+
+
+def _is_append(event: ObjectCreated, drop: Drop, trainer: Trainer) -> bool:
+    """Return whether the folder or the sidecar of a drop requests that it is added to the interactions of its key."""
+    if drop.is_append:
+        return True
+    try:
+        return FileOptions.from_text(trainer.store.read(layout.sidecar(event.name))).mode == Mode.APPEND
+    except (ObjectNotFound, InvalidRequest):  # an invalid sidecar fails the job when its options are read
+        return False

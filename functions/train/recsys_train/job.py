@@ -13,7 +13,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -27,14 +27,18 @@ from recsys.errors import (
     LeaseLost,
     ObjectNotFound,
     RecsysError,
+    Unavailable,
 )
-from recsys.file_options import FileOptions
+from recsys.file_options import FileOptions, Mode
 from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.store import ObjectInfo, ObjectStore
+from recsys.registry import rules
+from recsys.registry.erasures import Erasures
 from recsys.registry.records import Job, JobPurpose, KeyRecord, Lease, ModelVersion, Progress
 from recsys.registry.registry import Published, Registry
 from recsys.settings import Settings
+from recsys_train.append_base import key_data_of
 from recsys_train.assessment import assess
 from recsys_train.build import BuiltVersion, build_version
 from recsys_train.catalogue_job import CatalogueUpdater, report_of
@@ -49,6 +53,8 @@ OnJobProgress = Callable[[Job, Progress], None]
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
 """Parts of `metrics.json` that the registry does not store; `data` is the report, which the job already contains."""
+_MAX_REBASES: Final = 5
+"""Largest number of trainings per delivery if other versions are published during each of them. Not tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +120,27 @@ class Trainer:
             Another worker holds the lease. Retry later, because that worker may have died.
         LeaseLost
             Another worker took the job over during the training.
+        Unavailable
+            A store did not respond, or other versions were published during each of `_MAX_REBASES` trainings of a file
+            that is added to them. Retry later.
         Exception
             Any other error before the last attempt. Retry later.
         """
+        for _ in range(_MAX_REBASES):
+            try:
+                lease = self.registry.claim_job(
+                    job_id, owner=self.owner, data_timestamp=data_timestamp, lease_s=self.settings.lease_s
+                )
+            except JobFinished:
+                return self._finished(job_id)
+            if self._run_attempt(lease):
+                return self._finished(job_id)
+        raise Unavailable(f"Other versions were published during each of {_MAX_REBASES} trainings of the job {job_id}.")
+
+    def _run_attempt(self, lease: Lease) -> bool:
+        """Run an attempt. Return False if the job was queued again, because its base is no longer current."""
         try:
-            lease = self.registry.claim_job(
-                job_id, owner=self.owner, data_timestamp=data_timestamp, lease_s=self.settings.lease_s
-            )
-        except JobFinished:
-            return self._finished(job_id)
-        try:
-            self._attempt(lease)
+            return self._attempt(lease)
         except InvalidData as error:
             self.registry.fail_job(lease, error.to_problem(), report_of(error))
         except LeaseLost:
@@ -136,7 +152,7 @@ class Trainer:
                 raise
             log_last_failure(lease, error)
             self.registry.fail_job(lease, training_failed(lease.job.counted_attempts, reason_of(error)), None)
-        return self._finished(job_id)
+        return True
 
     def supersede(self, job_id: str, *, data_timestamp: str) -> Job:
         """End a job as superseded without training, unless it is already in a final state.
@@ -184,20 +200,20 @@ class Trainer:
                 self._remove_version(job, version)
         return job
 
-    def _attempt(self, lease: Lease) -> None:
+    def _attempt(self, lease: Lease) -> bool:
         if self._is_given_up(lease):
             reason = kill_reason(lease.job, time_limit_s=self.time_left_s())
             self.registry.fail_job(lease, training_failed(lease.job.counted_attempts - 1, reason), None)
-            return
+            return True
         key = self._check_key(lease.job.key_id)
         if lease.job.purpose is JobPurpose.CATALOGUE:
             updater = CatalogueUpdater(self.store, self.registry, self.settings, self.clock, self.on_renewal)
             updater.attempt(lease, key, partial(self._open, lease.job))
-            return
+            return True
         validates = lease.job.purpose is JobPurpose.VALIDATE
-        if _is_outdated(lease.job, key) and not validates:
+        if rules.is_outdated(key, lease.job) and not validates:
             self.registry.supersede_job(lease)
-            return
+            return True
         options = self._options(lease.job)
         with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s, on_renewal=self.on_renewal) as keeper:
 
@@ -207,12 +223,12 @@ class Trainer:
 
             if validates:
                 self._validate(lease, options, on_progress)
-                return
+                return True
             with tempfile.TemporaryDirectory(prefix="recsys-train-") as folder:
-                built = self._train(lease, Path(folder), options, on_progress)
+                built = self._train(lease, key, Path(folder), options, on_progress)
                 self._upload(lease, Path(folder), built.manifest_sha256)
             keeper.check()
-            self._publish(lease, built, may_hold=self.settings.hold_versions and not options.force)
+            return self._publish(lease, key, built, may_hold=self.settings.hold_versions and not options.force)
 
     def _is_given_up(self, lease: Lease) -> bool:
         """Return whether the job must fail without another attempt.
@@ -246,7 +262,7 @@ class Trainer:
         self.registry.finish_validation(lease, report.to_json())
 
     def _train(
-        self, lease: Lease, folder: Path, options: FileOptions, on_progress: Callable[[Progress], None]
+        self, lease: Lease, key: KeyRecord, folder: Path, options: FileOptions, on_progress: Callable[[Progress], None]
     ) -> BuiltVersion:
         return build_version(
             partial(self._open, lease.job),
@@ -256,6 +272,7 @@ class Trainer:
             on_progress,
             options=options,
             time_left_s=self.time_left_s,
+            key_data=key_data_of(self.store, key, lease.job, folder),
         )
 
     def _options(self, job: Job) -> FileOptions:
@@ -265,7 +282,8 @@ class Trainer:
         """
         text = self._sidecar(job) if job.receipt_name is not None else None
         try:
-            return FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
+            options = FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
+            return replace(options, mode=job.mode)  # as when the job was created, even if the sidecar has changed
         except InvalidRequest as error:
             raise InvalidData(error.detail, code=error.problem_code, hint=error.hint) from error
 
@@ -313,27 +331,35 @@ class Trainer:
                 self.store.create(prefix + name, content)
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
 
-    def _publish(self, lease: Lease, built: BuiltVersion, *, may_hold: bool) -> None:
-        """Publish or hold the version. If another version becomes current meanwhile, compare again."""
+    def _publish(self, lease: Lease, key: KeyRecord, built: BuiltVersion, *, may_hold: bool) -> bool:
+        """Publish the version, trained on what `key` was at the start, or hold it.
+
+        If another version became current meanwhile, compare again. But if the file was added to that version's
+        predecessor, queue the job again and return False.
+        """
         job = lease.job
         version = ModelVersion(
-            job.key_id, lease.version, job.job_id, self.clock(), built.manifest_sha256, _summary(built.metrics)
+            job.key_id,
+            lease.version,
+            job.job_id,
+            self.clock(),
+            built.manifest_sha256,
+            _summary(built.metrics),
+            base_version=key.current_version if job.mode is Mode.APPEND else None,
+            erasures=Erasures.parse(key.erasures).last or None,
         )
         published = Published.OUTDATED
         while published is Published.OUTDATED:
             assessment = assess(built, job.key_id, self.store, self.registry, may_hold=may_hold)
             published = self.registry.publish_version(lease, version, built.report.to_json(), assessment)
+        if published is Published.OUTDATED_BASE:
+            self.registry.release_job(lease)
+        return published is not Published.OUTDATED_BASE
 
     def _remove_version(self, job: Job, version: str) -> None:
         prefix = layout.catalogue_prefix if job.purpose is JobPurpose.CATALOGUE else layout.model_prefix
         for info in list(self.store.list(prefix(job.key_id, version))):
             self.store.delete(info.name)
-
-
-def _is_outdated(job: Job, key: KeyRecord) -> bool:
-    """Return whether the key's current version was trained on newer data than the job's."""
-    current = key.current_data_timestamp
-    return current is not None and job.data_timestamp is not None and job.data_timestamp < current
 
 
 def _summary(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def describe_outcome(job: Job) -> dict[str, Any]:
         "status": job.state.value,
         "job_id": job.job_id,
         "key_id": job.key_id,
+        "mode": job.mode,
         "model_version": job.version,
         "metrics": job.metrics,
         "held_reasons": job.held_reasons,

@@ -17,7 +17,7 @@ from recsys.registry.records import Job, JobState, KeyRecord
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api import jobs, prefer
-from recsys_api.catalogue import CatalogueUpdates, Mode
+from recsys_api.catalogue import CatalogueMode, CatalogueUpdates
 from recsys_api.schemas import JobBody
 from recsys_api.uploads import RAW_TYPES, received
 
@@ -80,7 +80,7 @@ def create_item_router(
     router = APIRouter(tags=["Items"])
     updates = CatalogueUpdates(registry, store, settings, clock)
 
-    async def update(request: Request, key: KeyRecord, options: dict[str, str], mode: Mode) -> Response:
+    async def update(request: Request, key: KeyRecord, options: dict[str, str], mode: CatalogueMode) -> Response:
         max_bytes = settings.max_request_bytes
         async with received(request, max_bytes=max_bytes, query_options=options, raw_types=ITEM_TYPES) as file:
             job = await run_in_threadpool(updates.accept, file, key=key, mode=mode)
@@ -113,7 +113,7 @@ def create_item_router(
         The new catalogue replaces the previous one as a whole, within seconds, and without a training. Until then, the
         previous one is used.
         """
-        return await update(request, key, options, Mode.REPLACE)
+        return await update(request, key, options, CatalogueMode.REPLACE)
 
     @router.patch(
         "/v1/items",
@@ -135,7 +135,7 @@ def create_item_router(
         Everything that the file does not mention stays as it is. A blank field of a CSV changes nothing; `null` in JSON
         deletes the attribute.
         """
-        return await update(request, key, options, Mode.MERGE)
+        return await update(request, key, options, CatalogueMode.MERGE)
 
     @router.delete(
         "/v1/items",

@@ -90,6 +90,7 @@ def file_options(  # noqa: PLR0913, PLR0917  # one parameter per option, as in F
     min_score: Annotated[str | None, Query(description=OPTION_TEXTS["min_score"])] = None,
     exclude_items: Annotated[str | None, Query(description=OPTION_TEXTS["exclude_items"])] = None,
     force: Annotated[str | None, Query(description=OPTION_TEXTS["force"])] = None,
+    mode: Annotated[str | None, Query(description=OPTION_TEXTS["mode"])] = None,
 ) -> dict[str, str]:
     """Return the file options that the query string contains. They are not yet checked; `FileOptions.of` does this."""
     return {name: value for name, value in locals().items() if value is not None}
@@ -161,6 +162,9 @@ def create_training_router(
         _prefer: _Prefer = None,
     ) -> Response:
         """Upload interactions and train a model on them.
+
+        With `mode=append`, the file is added to the data of the current version, and rows that are in it already do not
+        count twice. Otherwise the model is trained on this file alone.
 
         Without an API key, the response contains a new key, which is shown only once. It becomes usable when the first
         model is published. With an API key, that key's model is retrained, and the current version serves requests
@@ -307,6 +311,7 @@ def _members(accepted: Accepted) -> dict[str, Any]:
         key_id=job.key_id,
         api_key=str(accepted.api_key) if accepted.api_key else None,
         status=job.state,
+        mode=job.mode,
         location=_location(job),
     ).model_dump()
 

@@ -49,10 +49,19 @@ class _VocabularyBuilder:
 
 @dataclass(slots=True)
 class InteractionCollector:
-    """Collects the valid rows of all chunks. Repeated pairs are merged from time to time to save memory."""
+    """Collects the valid rows of all chunks. Repeated pairs are merged from time to time to save memory.
 
+    Parameters
+    ----------
+    is_append
+        Whether the rows are added to those of earlier files, so that row numbers are needed.
+    """
+
+    is_append: bool = False
     _merged: ParsedRows | None = None
     _times: list[NDArray[np.int64]] = field(default_factory=list)
+    _file_rows: list[NDArray[np.int64] | None] = field(default_factory=list)
+    _n_file_rows: int = 0
     _n_new: int = 0
     _users: _VocabularyBuilder = field(default_factory=_VocabularyBuilder)
     _items: _VocabularyBuilder = field(default_factory=_VocabularyBuilder)
@@ -62,21 +71,31 @@ class InteractionCollector:
         self._users.add(rows.users)
         self._items.add(rows.items)
         self._times.append(rows.times)
+        self._file_rows.append(self._numbers(rows) if self.is_append else None)
         self._n_new += len(rows.times)
         if self._n_new >= max(MERGE_ROWS, len(self._merged) if self._merged is not None else 0):
             self._merge()
 
+    def _numbers(self, rows: ValidRows) -> NDArray[np.int64]:
+        """Return the row numbers: those of an earlier file, or the next ones of the file that is being read."""
+        if rows.file_rows is not None:
+            return rows.file_rows
+        first = self._n_file_rows
+        self._n_file_rows += len(rows.times)
+        return np.arange(first, self._n_file_rows)
+
     def _merge(self) -> ParsedRows:
         parts = [self._merged] if self._merged is not None else []
-        columns = zip(self._users.indices(), self._items.indices(), self._times, strict=True)
-        parts += [ParsedRows(users, items, times) for users, items, times in columns]
+        columns = zip(self._users.indices(), self._items.indices(), self._times, self._file_rows, strict=True)
+        parts += [ParsedRows(*column) for column in columns]
         self._merged = ParsedRows.joined(parts).distinct()
-        self._times, self._n_new = [], 0
+        self._times, self._file_rows, self._n_new = [], [], 0
         return self._merged
 
-    def interactions(self) -> Interactions:
-        """Return the distinct (user, item) pairs of all added rows, oldest first."""
+    def interactions(self, *, has_times: bool = False) -> Interactions:
+        """Return the distinct (user, item) pairs of all added rows, oldest first, with their times if `has_times`."""
         if self._merged is None and not self._times:
             return Interactions([], [], np.zeros(0, np.int32), np.zeros(0, np.int32))
         rows = self._merge() if self._times or self._merged is None else self._merged
-        return Interactions(self._users.ids(), self._items.ids(), rows.users, rows.items)
+        times = rows.times if has_times else None
+        return Interactions(self._users.ids(), self._items.ids(), rows.users, rows.items, times, rows.file_rows)

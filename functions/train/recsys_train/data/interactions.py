@@ -22,6 +22,12 @@ class Interactions:
         Ids in order of first appearance.
     users, items
         The pairs as indices into `user_ids` and `item_ids`, (n_pairs,) int32.
+    times
+        Earliest time of each pair, (n_pairs,) int64, microseconds since 1970 (UTC). None if the data has no times, or
+        if the interactions are a selection.
+    file_rows
+        Smallest number of a row with this pair and time in the files that were added, (n_pairs,) int64. None means that
+        the pairs are in the order of one file.
 
     Examples
     --------
@@ -35,6 +41,8 @@ class Interactions:
     item_ids: list[str]
     users: Int32s
     items: Int32s
+    times: NDArray[np.int64] | None = None
+    file_rows: NDArray[np.int64] | None = None
 
     @property
     def n_users(self) -> int:
@@ -116,29 +124,43 @@ class Interactions:
 
 @dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """Rows of a file, in which pairs can repeat: `users` and `items` (n,) int32, `times` (n,) int64 in microseconds."""
+    """Rows of files, in which pairs can repeat: `users`, `items` (n,) int32, `times` (n,) int64 in microseconds.
+
+    `file_rows` (n,) int64 are the row numbers in the files. None if these are the rows of one file in its order.
+    """
 
     users: Int32s
     items: Int32s
     times: NDArray[np.int64]
+    file_rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.users)
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
-        """Concatenate the rows of one or more parts."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+        """Concatenate the rows of one or more parts. Either all have `file_rows`, or none has."""
+        columns = zip(*((part.users, part.items, part.times) for part in parts), strict=True)
+        file_rows = [part.file_rows for part in parts if part.file_rows is not None]
+        users, items, times = map(np.concatenate, columns)
+        return cls(users, items, times, np.concatenate(file_rows) if file_rows else None)
 
     def distinct(self) -> Self:
-        """Return the earliest row of each pair, sorted by time. Rows of the same time keep their order.
+        """Return the earliest row of each pair, sorted by time. Rows of the same time keep their order in the file.
 
         This can be done incrementally: removing repetitions from some rows before others are added gives the same
         result.
         """
-        order = np.argsort(self.times, kind="stable")
+        if self.file_rows is None:
+            order = np.argsort(self.times, kind="stable")
+        else:
+            order = np.lexsort((self.file_rows, self.times))
         n_items = int(self.items.max(initial=0)) + 1
         codes, pairs = pd.factorize((self.users.astype(np.int64) * n_items + self.items)[order])
         times = np.empty(len(pairs), dtype=np.int64)
         times[codes[::-1]] = self.times[order[::-1]]  # the last assignment of a pair counts: its earliest time
-        return type(self)((pairs // n_items).astype(np.int32), (pairs % n_items).astype(np.int32), times)
+        file_rows = None
+        if self.file_rows is not None:
+            file_rows = np.empty(len(pairs), dtype=np.int64)
+            file_rows[codes[::-1]] = self.file_rows[order[::-1]]
+        return type(self)((pairs // n_items).astype(np.int32), (pairs % n_items).astype(np.int32), times, file_rows)

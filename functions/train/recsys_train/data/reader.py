@@ -13,12 +13,13 @@ from contextlib import closing
 from typing import BinaryIO, cast
 
 from recsys.errors import InvalidData
-from recsys.file_options import FileOptions
+from recsys.file_options import FileOptions, Mode
 from recsys_train.data.charset import Utf8Reader
 from recsys_train.data.collector import InteractionCollector
 from recsys_train.data.csv_chunks import read_csv_chunks
 from recsys_train.data.csv_source import CsvSource
 from recsys_train.data.dialect import read_dialect
+from recsys_train.data.history import History, KeyData, in_canonical_order
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.mapping import Mapping, map_columns
 from recsys_train.data.parquet_chunks import map_parquet, open_parquet, read_parquet_chunks
@@ -44,7 +45,12 @@ class UntrainableData(InvalidData):
 
 
 def read_interactions(
-    stream: BinaryIO, *, max_unpacked_bytes: int, options: FileOptions | None = None, timeout_s: float = 600.0
+    stream: BinaryIO,
+    *,
+    max_unpacked_bytes: int,
+    options: FileOptions | None = None,
+    timeout_s: float = 600.0,
+    key_data: KeyData | None = None,
 ) -> tuple[Interactions, DataReport]:
     r"""Read a CSV or Parquet file, plain or compressed with gzip, zstd or zip.
 
@@ -58,6 +64,9 @@ def read_interactions(
         Columns, dialect, charset and rules. Undeclared options are detected.
     timeout_s
         Limit of the time for reading, in seconds.
+    key_data
+        Interactions to which those of the file are added, and users whose rows are skipped. If `options.mode` is
+        `append`, the result is in canonical order (`recsys_train.data.history.in_canonical_order`), also without them.
 
     Returns
     -------
@@ -71,7 +80,7 @@ def read_interactions(
     ------
     InvalidData
         The file cannot be read: its compression, charset, header, columns or dates are not as expected, or it is too
-        large.
+        large. Or only one of the file and the history has times.
     UntrainableData
         More than 1% of the lines are bad, or fewer than 2 users or 2 items remain.
 
@@ -91,22 +100,43 @@ def read_interactions(
         open_chunks = _open_parquet if unpacked.is_parquet else _open_csv
         chunks, mapping = open_chunks(unpacked, options, max_unpacked_bytes, report)
         with closing(chunks):
-            interactions = _collect(chunks, mapping, options, report)
+            interactions = _collect(chunks, mapping, options, report, key_data or KeyData())
     report.describe_interactions(interactions)
     _check_size(report)
     return interactions, report
 
 
-def _collect(chunks: Iterator[Chunk], mapping: Mapping, options: FileOptions, report: DataReport) -> Interactions:
+def _collect(
+    chunks: Iterator[Chunk], mapping: Mapping, options: FileOptions, report: DataReport, key_data: KeyData
+) -> Interactions:
     report.describe_mapping(mapping.names, mapping.source)
     times = TimeParser(options.time_format)
-    checker = RowChecker(mapping, options, times, report)
-    collector = InteractionCollector()
+    checker = RowChecker(mapping, options, times, report, erased_users=key_data.erased_users)
+    collector = InteractionCollector(is_append=options.mode == Mode.APPEND)
+    if key_data.history is not None:
+        _add_history(key_data.history, collector, report)
     for chunk in _with_known_times(chunks, times):
         collector.add(checker.valid_rows(chunk))
     _finish_format(report, checker, times, options)
     _check_bad_share(report)
-    return collector.interactions()
+    interactions = collector.interactions(has_times=report.has_timestamps)
+    return in_canonical_order(interactions) if options.mode == Mode.APPEND else interactions
+
+
+def _add_history(history: History, collector: InteractionCollector, report: DataReport) -> None:
+    if history.has_times != report.has_timestamps:
+        with_times, without = ("model's data", "file") if history.has_times else ("file", "model's data")
+        raise InvalidData(
+            f"Expected times in both the file and the model's data, or in neither. The {with_times} has times, the "
+            f"{without} has none.",
+            code="mixed-timestamps",
+            hint="Send the file with a time column like the data before (or declare it: time=COLUMN; time=- ignores "
+            "one), or send all data with mode=replace.",
+        )
+    report.appended_to = history.version
+    for rows in history.chunks():
+        report.kept_interactions += len(rows.times)
+        collector.add(rows)
 
 
 def _open_csv(

@@ -27,6 +27,7 @@ SKIP_RULES: Final = {
     "not-positive-score": "have an interaction_score of 0 or less",
     "below-min-score": "have a score below min_score",
     "excluded-item": "have an item of exclude_items",
+    "erased-user": "belong to users who were erased after the file arrived",
 }
 """Rules by which valid lines are skipped, with the text that follows `n lines`."""
 _MANY_GUESTS: Final = 0.5
@@ -78,6 +79,8 @@ class DataReport:
         Whether the scores look like ratings and no `min_score` was set.
     added_warnings
         Warnings that the training added.
+    appended_to, kept_interactions
+        Version whose interactions the file was added to, and their number. None and 0 for a complete file.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -100,6 +103,8 @@ class DataReport:
     last_time: int | None = None
     needs_min_score: bool = False
     added_warnings: list[Remark] = field(default_factory=list)
+    appended_to: str | None = None
+    kept_interactions: int = 0
 
     @property
     def has_scores(self) -> bool:
@@ -226,13 +231,15 @@ class DataReport:
             "users": self.users,
             "items": self.items,
             "interactions": self.interactions,
-            "duplicates": max(0, self.rows_used - self.interactions),
+            "duplicates": max(0, self.kept_interactions + self.rows_used - self.interactions),
             "users_with_one_interaction": self.users_with_one_interaction,
             "density": round(self.interactions / cells, 6) if cells else None,
             "first_time": _iso(self.first_time),
             "last_time": _iso(self.last_time),
             "has_scores": self.has_scores,
             "has_timestamps": self.has_timestamps,
+            "appended_to": self.appended_to,
+            "kept_interactions": self.kept_interactions,
             "warnings": [remark.to_json() for remark in self.warnings()],
             "advice": [remark.to_json() for remark in self.advice()],
         }

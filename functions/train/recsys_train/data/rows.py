@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,11 +24,20 @@ _MAX_SCORES: Final = 12
 
 @dataclass(slots=True)
 class ValidRows:
-    """The valid records of a chunk. Ids are still bytes; times are microseconds, (n,) int64."""
+    """The valid records of a chunk; ids are still bytes, times are microseconds, (n,) int64.
+
+    `file_rows`, (n,) int64, are the row numbers in an earlier file, or None.
+    """
 
     users: Column
     items: Column
     times: NDArray[np.int64]
+    file_rows: NDArray[np.int64] | None = None
+
+    def selected(self, rows: NDArray[np.bool_]) -> ValidRows:
+        """Select rows by a mask, and keep only their ids in the dictionaries."""
+        file_rows = None if self.file_rows is None else self.file_rows[rows]
+        return ValidRows(_filtered(self.users, rows), _filtered(self.items, rows), self.times[rows], file_rows)
 
 
 class RowChecker:
@@ -43,10 +53,21 @@ class RowChecker:
         The parser of the timestamps.
     report
         Receives all counts.
+    erased_users
+        Users whose records are skipped.
     """
 
-    def __init__(self, mapping: Mapping, options: FileOptions, times: TimeParser, report: DataReport) -> None:
+    def __init__(
+        self,
+        mapping: Mapping,
+        options: FileOptions,
+        times: TimeParser,
+        report: DataReport,
+        *,
+        erased_users: Container[str] = (),
+    ) -> None:
         self._mapping, self._options, self._times, self._report = mapping, options, times, report
+        self._erased_users = erased_users
         self.scores = ScoreParser(DECIMALS[options.decimal] if options.decimal else None)
         self._guests = pa.array(sorted(mapping.guests), pa.binary())
         self._excluded = pa.array([item.encode() for item in options.exclude_items], pa.binary())
@@ -79,6 +100,7 @@ class RowChecker:
             ("not-positive-score", scores <= 0),
             ("below-min-score", scores < (self._options.min_score if self._options.min_score is not None else -np.inf)),
             ("excluded-item", _isin(items, self._excluded)),
+            ("erased-user", is_of_users(users, self._erased_users)),
         ):
             self._report.skip(rule, chunk.lines[open_ & applies])
             open_ &= ~applies
@@ -87,7 +109,7 @@ class RowChecker:
         return self._selected(users, items, times, open_)
 
     def _selected(self, users: Column, items: Column, times: NDArray[np.int64], valid: NDArray[np.bool_]) -> ValidRows:
-        rows = ValidRows(_filtered(users, valid), _filtered(items, valid), times[valid])
+        rows = ValidRows(users, items, times).selected(valid)
         self._report.rows_used += len(rows.times)
         self._report.padded_ids += n_padded(rows.users) + n_padded(rows.items)
         dated = rows.times[rows.times != MISSING_TIME]
@@ -147,6 +169,14 @@ class RowChecker:
         comma = ", with a decimal comma" if self.scores.decimal == "," else ""
         hint = "" if self.scores.decimal else "; for numbers such as 1.234,5 declare decimal=comma"
         return f"a finite number{comma}{hint}"
+
+
+def is_of_users(users: Column, user_ids: Container[str]) -> NDArray[np.bool_]:
+    """Return whether each record belongs to one of the users."""
+    if not user_ids:
+        return np.zeros(len(users.codes), dtype=np.bool_)
+    is_one = [raw.decode("utf-8", "replace") in user_ids for raw in users.dictionary.to_pylist()]
+    return np.array(is_one, dtype=np.bool_)[users.codes]
 
 
 def _isin(column: Column, values: Any) -> NDArray[np.bool_]:

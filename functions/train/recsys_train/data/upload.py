@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from recsys.file_options import FileOptions
 from recsys.settings import Settings
+from recsys_train.data.history import KeyData
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.reader import read_interactions
 from recsys_train.data.report import DataReport
@@ -19,6 +20,7 @@ def read_upload(
     *,
     options: FileOptions | None = None,
     time_left_s: Callable[[], float] = lambda: math.inf,
+    key_data: KeyData | None = None,
 ) -> tuple[Interactions, DataReport]:
     """Open a file and read its interactions.
 
@@ -32,6 +34,8 @@ def read_upload(
         Options for reading the file. Options that are not set are detected.
     time_left_s
         Returns the seconds until the process is terminated from outside.
+    key_data
+        Interactions to which those of the file are added, and users whose rows are skipped.
 
     Returns
     -------
@@ -50,4 +54,5 @@ def read_upload(
             max_unpacked_bytes=settings.max_unpacked_bytes,
             options=options,
             timeout_s=min(settings.read_budget_s, time_left_s()),
+            key_data=key_data,
         )

@@ -29,6 +29,7 @@
     │   ├── TooManyScopedKeys
     │   ├── TooManyPinnedVersions
     │   ├── NoCatalogue            the request needs an item catalogue and the key has none
+    │   ├── TooManyErasures
     │   └── JobNotClaimable
     │       ├── JobBusy            another worker holds the job's lease
     │       └── JobFinished        the job is in a final state
@@ -359,6 +360,14 @@ class NoCatalogue(Conflict):
     code = "no-catalogue"
     title = "The key has no item catalogue"
     default_hint = "Send the items with PUT /v1/items, or leave out the options that need a catalogue."
+
+
+class TooManyErasures(Conflict):
+    """Raised when a key already has the largest permitted number of erased users."""
+
+    code = "too-many-erasures"
+    title = "The key has too many erased users"
+    default_hint = "Train again so that erasures are carried out, and leave further users out of a complete file."
 
 
 class JobNotClaimable(Conflict):

@@ -1,4 +1,4 @@
-"""Options of a file of interactions: the columns to use, its format, and whether its version may be held.
+"""Options of a file of interactions: the columns to use, its format, its mode, and whether its version may be held.
 
 The same names are parameters of the HTTP routes, members of a sidecar file and options of the command line.
 """
@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Any, Final, Self
 
 from recsys.errors import InvalidRequest
@@ -18,6 +19,17 @@ DELIMITERS: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 DECIMALS: Final = {"point": ".", "comma": ","}
 TIME_FORMATS: Final = ("iso", "day-first", "month-first", "yyyymmdd", "unix", "excel")
 MAX_EXCLUDED_ITEMS: Final = 1000
+
+
+class Mode(StrEnum):
+    """Effect of a file on the interactions that its key already has."""
+
+    REPLACE = "replace"
+    """The model is trained on this file alone."""
+    APPEND = "append"
+    """The file is added to the interactions of the current version."""
+
+
 OPTION_TEXTS: Final = {
     "user": "Column with the user id.",
     "item": "Column with the item id.",
@@ -30,6 +42,7 @@ OPTION_TEXTS: Final = {
     "min_score": "Rows with a smaller score are skipped.",
     "exclude_items": "Item ids whose rows are skipped, separated by commas.",
     "force": "`true` publishes the version even if the comparison with the current one would hold it.",
+    "mode": "`replace` trains on this file alone, `append` adds it to the current version's data. Default: `replace`.",
 }
 """Descriptions of the options of a file, by name."""
 _MAX_TEXT: Final = 512
@@ -60,6 +73,8 @@ class FileOptions:
         Rows with one of these item ids are skipped, such as `POSTAGE`.
     force
         Whether the version is published even if the comparison with the current one would hold it.
+    mode
+        A member of `Mode`; None means `Mode.REPLACE`.
 
     Examples
     --------
@@ -78,6 +93,7 @@ class FileOptions:
     min_score: float | None = None
     exclude_items: tuple[str, ...] = ()
     force: bool = False
+    mode: str | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -140,7 +156,7 @@ def _checked(name: str, value: Any) -> Any:
         return value
     if name == "charset":
         return _charset(value)
-    choices = {"delimiter": DELIMITERS, "decimal": DECIMALS, "time_format": TIME_FORMATS}[name]
+    choices = {"delimiter": DELIMITERS, "decimal": DECIMALS, "time_format": TIME_FORMATS, "mode": tuple(Mode)}[name]
     if value not in choices:
         raise _invalid(f"Expected {name} to be one of {', '.join(choices)}. Received: {value[:80]!r}.")
     return value

@@ -1,12 +1,13 @@
 """Write and read the artifact: the files of one model version.
 
-| file            | content                                                                                          |
-|-----------------|--------------------------------------------------------------------------------------------------|
-| `model.h5`      | Keras model; `keras.models.load_model` opens it without custom objects                           |
-| `mappings.json` | `{"format": 2, "users": {id: index}, "items": {id: index}}`, for readers of `model.h5`           |
-| `serving.npz`   | the arrays of `Network` and `Bounds`, ids, histories, and popularity; contains no pickled object |
-| `metrics.json`  | evaluation, baselines, and data report                                                           |
-| `manifest.json` | format, array shapes, and size and SHA-256 of every other file; written last                     |
+| file                   | content                                                                                  |
+|------------------------|------------------------------------------------------------------------------------------|
+| `model.h5`             | Keras model; `keras.models.load_model` opens it without custom objects                   |
+| `mappings.json`        | `{"format": 2, "users": {id: index}, "items": {id: index}}`, for readers of `model.h5`   |
+| `serving.npz`          | arrays of `Network` and `Bounds`, ids, histories, popularity; contains no pickled object |
+| `metrics.json`         | evaluation, baselines, and data report                                                   |
+| `interactions.parquet` | distinct pairs with their earliest times, which `mode=append` adds to                    |
+| `manifest.json`        | format, array shapes, and size and SHA-256 of every other file; written last             |
 
 A server reads `manifest.json` and `serving.npz` only. It verifies the manifest by the digest in the registry, the file
 by the digests in the manifest, and the arrays by `recsys.model.artifact_checks`.
@@ -37,8 +38,9 @@ MODEL: Final = "model.h5"
 MAPPINGS: Final = "mappings.json"
 SERVING: Final = "serving.npz"
 METRICS: Final = "metrics.json"
+INTERACTIONS: Final = "interactions.parquet"
 MANIFEST: Final = "manifest.json"
-LISTED_FILES: Final = (MODEL, MAPPINGS, SERVING, METRICS)
+LISTED_FILES: Final = (MODEL, MAPPINGS, SERVING, METRICS, INTERACTIONS)
 """The files that the manifest lists, in upload order; the manifest itself is uploaded last."""
 
 _NETWORK_ARRAYS: Final = {
@@ -222,10 +224,7 @@ def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> 
         If a file is missing, differs from its digest or has another format, or if its arrays are inconsistent or
         contain numbers that are not finite.
     """
-    manifest_bytes = _read(read, MANIFEST)
-    if manifest_sha256 is not None and hashlib.sha256(manifest_bytes).hexdigest() != manifest_sha256:
-        raise ArtifactDamaged(f"The SHA-256 of {MANIFEST} differs from that in the registry.")
-    manifest = _parse_json(MANIFEST, manifest_bytes)
+    manifest = _read_manifest(read, manifest_sha256)
     if manifest.get("format") != FORMAT:
         raise ArtifactDamaged(
             f"{MANIFEST} has format {manifest.get('format')!r}; this program reads format {FORMAT}.",
@@ -238,6 +237,33 @@ def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> 
         raise ArtifactDamaged(f"{MANIFEST} or {SERVING} has no entry {error}.") from error
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise ArtifactDamaged(f"The arrays of {SERVING} are invalid: {error}.") from error
+
+
+def read_entry(read: Callable[[str], bytes], name: str, *, manifest_sha256: str | None) -> dict[str, Any] | None:
+    """Return the entry of a file in the verified manifest, or None if the manifest does not list it.
+
+    Parameters
+    ----------
+    read, manifest_sha256
+        As for `read_model`.
+    name
+        Name of the file.
+
+    Raises
+    ------
+    ArtifactDamaged
+        If the manifest is missing, or differs from its digest.
+    """
+    files = _read_manifest(read, manifest_sha256).get("files")
+    entry = files.get(name) if isinstance(files, dict) else None
+    return entry if isinstance(entry, dict) else None
+
+
+def _read_manifest(read: Callable[[str], bytes], manifest_sha256: str | None) -> dict[str, Any]:
+    content = _read(read, MANIFEST)
+    if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
+        raise ArtifactDamaged(f"The SHA-256 of {MANIFEST} differs from that in the registry.")
+    return _parse_json(MANIFEST, content)
 
 
 def _read(read: Callable[[str], bytes], name: str) -> bytes:

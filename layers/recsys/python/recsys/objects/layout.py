@@ -11,10 +11,13 @@ UPLOADS: Final = "uploads/"
 INBOX: Final = "inbox/"
 RECEIPTS: Final = "receipts/"
 MODELS: Final = "models/"
+APPEND_FOLDER: Final = "append/"
+"""Folder below `inbox/<key_id>/` for files that are added to the key's interactions."""
 ITEM_UPLOADS: Final = f"{UPLOADS}items/"
 CATALOGUE_FILE: Final = "items.npz"
 
 EXTENSIONS: Final = "csv, .tsv or .parquet, optionally with .gz, .zst or .zip"
+_APPEND: Final = f"/{APPEND_FOLDER}".rstrip("/")
 _EXTENSION: Final = re.compile(r"\.((?:csv|tsv|parquet)(?:\.(?:gz|zst|zip))?)\Z", re.IGNORECASE)
 _MAX_RECEIPT_BYTES: Final = 200
 """Longest file name of a receipt. File systems allow 255 bytes; the rest is left for what a browser adds when it saves
@@ -37,15 +40,19 @@ class ItemsUpload:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """An object at `inbox/[<key_id>/]<name>.<extension>`. Without a `key_id`, the drop creates a new key."""
+    """An object at `inbox/[<key_id>/[append/]]<name>.<extension>`. Without a `key_id`, the drop creates a new key.
+
+    A drop in the folder `append` is added to the interactions of the key.
+    """
 
     key_id: str | None
     name: str
     extension: str = "csv"
+    is_append: bool = False
 
     @property
     def receipt_name(self) -> str:
-        """Name of the receipt: `receipts/[<key_id>/]<name>.json` for a CSV.
+        """Name of the receipt: `receipts/[<key_id>/[append/]]<name>.json` for a CSV.
 
         Other extensions are part of the name, without a leading `csv`, so that the receipts of `a.csv`, `a.csv.gz` and
         `a.parquet` differ. A file name longer than 200 bytes is truncated and ends in a hash of the full name.
@@ -55,7 +62,7 @@ class Drop:
         >>> Drop("key1", "orders", "csv.gz").receipt_name
         'receipts/key1/orders.gz.json'
         """
-        folder = f"{self.key_id}/" if self.key_id else ""
+        folder = f"{self.key_id}/{APPEND_FOLDER if self.is_append else ''}" if self.key_id else ""
         suffix = self.extension.removeprefix("csv").removeprefix(".")
         name = f"{self.name}.{suffix}" if suffix else self.name
         return f"{RECEIPTS}{folder}{_shortened(name, _MAX_RECEIPT_BYTES - len('.json'))}.json"
@@ -104,12 +111,14 @@ def parse_source(object_name: str) -> Upload | ItemsUpload | Drop | None:
     -------
     Upload, ItemsUpload, Drop or None
         None if the name is not `uploads/<job_id>.csv[.gz]`, `uploads/items/<job_id>` or
-        `inbox/[<key_id>/]<name>.<extension>`. The case of the extension is ignored.
+        `inbox/[<key_id>/[append/]]<name>.<extension>`. The case of the extension is ignored.
 
     Examples
     --------
     >>> parse_source("inbox/key1/orders.csv.gz")
-    Drop(key_id='key1', name='orders', extension='csv.gz')
+    Drop(key_id='key1', name='orders', extension='csv.gz', is_append=False)
+    >>> parse_source("inbox/key1/append/day.csv")
+    Drop(key_id='key1', name='day', extension='csv', is_append=True)
     >>> parse_source("uploads/job1.csv")
     Upload(job_id='job1')
     >>> parse_source("inbox/orders.xlsx") is None
@@ -128,10 +137,11 @@ def parse_source(object_name: str) -> Upload | ItemsUpload | Drop | None:
 
 
 def _parse_drop(name: str, extension: str) -> Drop | None:
-    key_id, slash, file_name = name.rpartition("/")
+    folder, slash, file_name = name.rpartition("/")
+    key_id, is_append = (folder.removesuffix(_APPEND), True) if folder.endswith(_APPEND) else (folder, False)
     if "/" in key_id or (slash and not key_id):
         return None
-    return Drop(key_id if slash else None, file_name, extension=extension)
+    return Drop(key_id if slash else None, file_name, extension=extension, is_append=is_append)
 
 
 def _parse_items_upload(job_id: str) -> ItemsUpload | None:

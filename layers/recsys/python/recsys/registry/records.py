@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from recsys.clock import Timestamp
 from recsys.errors import NotReady, Problem
+from recsys.file_options import Mode
 from recsys.registry import scoped_keys
 from recsys.registry.scoped_keys import ScopedKey
 
@@ -73,6 +74,16 @@ class KeyRecord:
         The item catalogue that is served, and the digest of its file; None without a catalogue.
     catalogue_data_timestamp
         `Job.data_timestamp` of the file that last replaced the whole catalogue, or the time of its deletion.
+    scoped_keys
+        The scoped keys.
+    replaced_data_timestamp
+        The value of `current_data_timestamp` that the last complete file or activation set. A file that is added may be
+        older than files that were added before, but not older than this time. None means `current_data_timestamp`; an
+        earlier release wrote such records.
+    erasures
+        The erased users, as text of `recsys.registry.erasures`.
+    current_erasures
+        `ModelVersion.erasures` of the current version.
     """
 
     key_id: str
@@ -90,6 +101,9 @@ class KeyRecord:
     catalogue_sha256: str | None = None
     catalogue_data_timestamp: str | None = None
     scoped_keys: tuple[ScopedKey, ...] = ()
+    replaced_data_timestamp: str | None = None
+    erasures: str | None = None
+    current_erasures: int | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `scoped_keys` becomes JSON text."""
@@ -195,6 +209,17 @@ class Job:
     comparison: dict[str, Any] | None = None
 
     @property
+    def mode(self) -> Mode | None:
+        """Whether the file replaces the interactions that the key already has, or is added to them. None if the job trains
+        no model.
+
+        A catalogue job has modes of its own in the same option.
+        """
+        if self.purpose is not JobPurpose.TRAIN:
+            return None
+        return Mode((self.options or {}).get("mode", Mode.REPLACE))
+
+    @property
     def counted_attempts(self) -> int:
         """Number of attempts that count against `Settings.max_attempts`, the current one included."""
         return self.fence - self.interruptions
@@ -263,6 +288,8 @@ class ModelVersion:
         Digest of the manifest, which lists the digests of the other files.
     metrics
         Quality of the version.
+    base_version
+        Version to whose interactions the file was added; None if the version was trained on the file alone.
     held_reasons
         Reasons for which the version is held, as dicts of `code` and `text`. None if it is not held.
     pinned_at
@@ -272,6 +299,10 @@ class ModelVersion:
         grace period.
     expires_at
         Time from which the database may delete the record of a retired version.
+    erasures
+        Number of the last erasure that the training applied (`recsys.registry.erasures`).
+    erase_by
+        Time by which the version must be deleted, because it contains users who were erased afterwards.
     """
 
     key_id: str
@@ -284,6 +315,9 @@ class ModelVersion:
     pinned_at: Timestamp | None = None
     deleted_at: Timestamp | None = None
     expires_at: Timestamp | None = None
+    base_version: str | None = None
+    erasures: int | None = None
+    erase_by: Timestamp | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `metrics` and `held_reasons` become JSON text."""

@@ -10,7 +10,17 @@ from dataclasses import replace
 from typing import Any, Final
 
 from recsys.clock import Timestamp, after, to_datetime
-from recsys.errors import Gone, JobBusy, JobFinished, KeyNotFound, LeaseLost, Problem, TooManyPinnedVersions
+from recsys.errors import (
+    Gone,
+    JobBusy,
+    JobFinished,
+    KeyNotFound,
+    LeaseLost,
+    Problem,
+    TooManyPinnedVersions,
+    VersionNotFound,
+)
+from recsys.file_options import Mode
 from recsys.registry.records import Assessment, Job, JobState, KeyRecord, Lease, ModelVersion, Progress
 from recsys.registry.scoped_keys import ScopedKey
 
@@ -81,7 +91,23 @@ def claim_gone() -> Gone:
 def activated(key: KeyRecord, version: ModelVersion, *, now: Timestamp) -> KeyRecord:
     """Return the key with `version` as its current one. Data that arrived before `now` can no longer replace it."""
     # The timestamp never decreases, because arrival times come from other clocks, which may be ahead of this one.
-    return _pointing_to(key, version, data_timestamp=max(str(now), key.current_data_timestamp or ""))
+    data_timestamp = max(str(now), key.current_data_timestamp or "")
+    return _pointing_to(key, version, data_timestamp=data_timestamp, replaced_data_timestamp=data_timestamp)
+
+
+def unerased(version: ModelVersion, *, now: Timestamp) -> ModelVersion:
+    """Return the version if it may still be used.
+
+    Raises
+    ------
+    VersionNotFound
+        The version contains erased users and should already be deleted.
+    """
+    if version.erase_by is not None and version.erase_by <= now:
+        raise VersionNotFound(
+            f"The model version {version.version!r} contains erased users, so that it can no longer be used."
+        )
+    return version
 
 
 def check_not_revoked(key: KeyRecord) -> None:
@@ -207,9 +233,22 @@ def is_stored(job: Job, version: ModelVersion) -> bool:
 
 def may_publish(key: KeyRecord, job: Job) -> bool:
     """Return whether the model that the job trained may become the current version of `key`."""
-    if key.revoked_at is not None:
-        return False
-    return key.current_data_timestamp is None or key.current_data_timestamp < _data_timestamp(job)
+    return key.revoked_at is None and not is_outdated(key, job)
+
+
+def is_outdated(key: KeyRecord, job: Job) -> bool:
+    """Return whether the current version of `key` makes the job's data obsolete.
+
+    A complete file is obsolete if any newer data was published. A file that is to be added is obsolete only if a newer
+    complete file was published or a version was activated, because no added data may be lost.
+    """
+    newest = _replaced_data_timestamp(key) if job.mode is Mode.APPEND else key.current_data_timestamp
+    return newest is not None and newest >= _data_timestamp(job)
+
+
+def has_current_base(key: KeyRecord, version: ModelVersion, job: Job) -> bool:
+    """Return whether the base of `version` is still current. It is always True for a complete file."""
+    return job.mode is not Mode.APPEND or version.base_version == key.current_version
 
 
 def succeeded(
@@ -235,7 +274,18 @@ def validated(job: Job, report: dict[str, Any], *, now: Timestamp) -> Job:
 def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
     """Return the key with `version` as its current one. A key that has a secret no longer expires."""
     expires_at = key.expires_at if key.secret_sha256 is None else None
-    return replace(_pointing_to(key, version, data_timestamp=_data_timestamp(job)), expires_at=expires_at)
+    data_timestamp = max(_data_timestamp(job), key.current_data_timestamp or "")
+    replaced = _replaced_data_timestamp(key) or "" if job.mode is Mode.APPEND else data_timestamp
+    pointing = _pointing_to(key, version, data_timestamp=data_timestamp, replaced_data_timestamp=replaced)
+    return replace(pointing, expires_at=expires_at)
+
+
+def _replaced_data_timestamp(key: KeyRecord) -> str | None:
+    """Return the timestamp of the last complete file.
+
+    Before the first release with `append`, every file was complete.
+    """
+    return key.current_data_timestamp if key.replaced_data_timestamp is None else key.replaced_data_timestamp
 
 
 def outcome(
@@ -278,11 +328,15 @@ def _data_timestamp(job: Job) -> str:
     return job.data_timestamp or ""
 
 
-def _pointing_to(key: KeyRecord, version: ModelVersion, *, data_timestamp: str) -> KeyRecord:
+def _pointing_to(
+    key: KeyRecord, version: ModelVersion, *, data_timestamp: str, replaced_data_timestamp: str
+) -> KeyRecord:
     return replace(
         key,
         revision=key.revision + 1,
         current_version=version.version,
         current_manifest_sha256=version.manifest_sha256,
         current_data_timestamp=data_timestamp,
+        replaced_data_timestamp=replaced_data_timestamp,
+        current_erasures=version.erasures,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from recsys.clock import Timestamp
 from recsys.errors import VersionNotFound
-from recsys.registry import audit, rules
+from recsys.registry import audit, erasures, rules
 from recsys.registry.reading import VERSION_PREFIX, key_address, read_key, unexpired, version_address
 from recsys.registry.records import Assessment, JobState, KeyRecord, Lease, ModelVersion
 from recsys.registry.table import Change, Row
@@ -26,6 +27,8 @@ class Published(StrEnum):
     """The current version is no longer the one that was compared. Nothing was changed, so compare again."""
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
+    OUTDATED_BASE = "outdated-base"
+    """The version to which the file was added is no longer current. Nothing was written, so train again."""
 
 
 class VersionOperations(TableOperations):
@@ -79,9 +82,11 @@ class VersionOperations(TableOperations):
             key = KeyRecord.from_document(document) if document is not None else None
             if key is None or not rules.may_publish(key, job):
                 return Published.SUPERSEDED, [job_row.changed_to(rules.superseded(job, now=now).to_document())]
+            if not rules.has_current_base(key, version, job):
+                return Published.OUTDATED_BASE, []
             if assessment is not None and assessment.current_version != key.current_version:
                 return Published.OUTDATED, []
-            stored, changed_key = rules.outcome(key, version, job, assessment)
+            stored, changed_key = rules.outcome(key, erasures.with_erase_by(version, key), job, assessment)
             outcome, event = Published.CURRENT, "version.published"
             if stored.held_reasons:
                 outcome, event = Published.HELD, "version.held"
@@ -122,14 +127,14 @@ class VersionOperations(TableOperations):
         KeyNotFound
             If the key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no published version of this name.
+            If the key has no published version of this name, or it is due for deletion because of an erasure.
         """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
             key_row, key = read_key(self._table, key_id, now)
             rules.check_not_revoked(key)
             row, found = self._read_version(key_id, version)
-            changed = rules.activated(key, found, now=now)
+            changed = rules.activated(key, rules.unerased(found, now=now), now=now)
             detail = {"version": version, "previous_version": key.current_version}
             return changed, [
                 key_row.changed_to(changed.to_document()),
@@ -194,6 +199,37 @@ class VersionOperations(TableOperations):
             return changed, [row.changed_to(changed.to_document())] if changed != found else []
 
         return self._commit_with_retry(decide)
+
+    def erase_user(self, key_id: str, user_id: str) -> KeyRecord:
+        """Erase a user: hide the user at once, leave the user out of later trainings, and mark older versions.
+
+        The versions are marked for deletion one by one. If the call is interrupted, repeat it.
+
+        Raises
+        ------
+        KeyNotFound
+            If the key does not exist, has expired or is revoked.
+        TooManyErasures
+            If the key has as many erased users as it may have.
+        """
+
+        def erased(key: KeyRecord, now: Timestamp) -> KeyRecord:
+            rules.check_not_revoked(key)
+            return erasures.with_erased_user(key, user_id, now=now)
+
+        key = self._change_key(key_id, erased, "user.erased")
+        for _, version in self._read_versions(key_id):
+            self._commit_with_retry(partial(self._mark_version, version, key))
+        return key
+
+    def _mark_version(self, version: ModelVersion, key: KeyRecord, _now: Timestamp) -> tuple[None, list[Change]]:
+        """Write the time by which a version is to be deleted, unless it was deleted meanwhile."""
+        row = self._table.get(version_address(version.key_id, version.version))
+        stored = ModelVersion.from_document(row.document) if row.document is not None else None
+        if stored is None or stored.deleted_at is not None:
+            return None, []
+        marked = erasures.with_erase_by(stored, key)
+        return None, [row.changed_to(marked.to_document())] if marked != stored else []
 
     def _read_version(self, key_id: str, version: str) -> tuple[Row, ModelVersion]:
         row = self._table.get(version_address(key_id, version))

@@ -35,6 +35,7 @@ class Reason(StrEnum):
 
     REVOKED = "its key was revoked"
     EXPIRED = "its key expired"
+    ERASED = "it contains users who were erased"
     REPLACED = "newer versions replaced it"
     UNPUBLISHED = "its attempt published no version"
     UNKNOWN = "the registry does not know its job"
@@ -207,16 +208,29 @@ def _purges(
 def _retirements(
     contents: KeyContents, live: Sequence[tuple[Row, ModelVersion]], policy: RetentionPolicy, now: Timestamp
 ) -> Iterator[Deletion]:
-    """Yield the retirement of every version if the key is lost, otherwise of those that newer versions replaced."""
-    reason = reason_of_lost_key(contents.key, policy, now)
-    excess = live
-    if reason is None and contents.key is not None:
-        current = contents.key.current_version
-        others = [entry for entry in live if entry[1].version != current and entry[1].pinned_at is None]
-        newest_first = sorted(others, key=lambda entry: (entry[1].created_at, entry[1].version), reverse=True)
-        reason, excess = Reason.REPLACED, newest_first[policy.versions_kept :]
-    for row, version in excess:
-        yield _retirement(contents, row, version, reason or Reason.EXPIRED, now)
+    """Yield the retirement of every version of a lost key, or of those with erased users and those that were replaced.
+
+    The current version is kept in spite of erased users, because the key would have no model without it. A pin does not
+    keep a version with erased users.
+    """
+    lost = reason_of_lost_key(contents.key, policy, now)
+    if lost is not None or contents.key is None:
+        for row, version in live:
+            yield _retirement(contents, row, version, lost or Reason.EXPIRED, now)
+        return
+    others = [entry for entry in live if entry[1].version != contents.key.current_version]
+    for row, version in others:
+        if _has_erased_users(version, now):
+            yield _retirement(contents, row, version, Reason.ERASED, now)
+    unpinned = [entry for entry in others if entry[1].pinned_at is None and not _has_erased_users(entry[1], now)]
+    newest_first = sorted(unpinned, key=lambda entry: (entry[1].created_at, entry[1].version), reverse=True)
+    for row, version in newest_first[policy.versions_kept :]:
+        yield _retirement(contents, row, version, Reason.REPLACED, now)
+
+
+def _has_erased_users(version: ModelVersion, now: Timestamp) -> bool:
+    """Return whether the version must be deleted by now, because it was trained before users were erased."""
+    return version.erase_by is not None and version.erase_by <= now
 
 
 def _leftovers(contents: KeyContents, known: set[str], policy: RetentionPolicy, now: Timestamp) -> Iterator[Deletion]:

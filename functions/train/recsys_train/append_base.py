@@ -1,0 +1,109 @@
+"""Gather what a key has before a training: the interactions that a file is added to, and the erased users."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container
+from pathlib import Path
+from typing import Final
+
+from recsys.errors import ArtifactDamaged, InvalidData, ObjectNotFound
+from recsys.file_options import Mode
+from recsys.model import artifact
+from recsys.objects import layout
+from recsys.objects.store import ObjectStore
+from recsys.registry.erasures import Erasures
+from recsys.registry.records import Job, KeyRecord
+from recsys_train.data.history import History, KeyData
+
+_CHUNK_BYTES: Final = 1024 * 1024
+_FILE_NAME: Final = "base.parquet"
+
+
+def key_data_of(store: ObjectStore, key: KeyRecord, job: Job, folder: Path) -> KeyData:
+    """Return the interactions to which the file of `job` is added, if it is, and the users erased since it arrived.
+
+    Parameters
+    ----------
+    store
+        Where the current version is kept.
+    key
+        The key, as it is at the start of the attempt.
+    job
+        The job.
+    folder
+        An existing directory, to which the interactions are copied.
+
+    Raises
+    ------
+    InvalidData, ArtifactDamaged
+        See `fetch_history`.
+    """
+    erasures = Erasures.parse(key.erasures)
+    history = None
+    if job.mode is Mode.APPEND:
+        erased_users = erasures.unapplied(key.current_erasures or 0)
+        history = fetch_history(store, key, folder, erased_users=erased_users)
+    return KeyData(history, erasures.after(job.data_timestamp or ""))
+
+
+def fetch_history(
+    store: ObjectStore, key: KeyRecord, folder: Path, *, erased_users: Container[str] = ()
+) -> History | None:
+    """Copy the interactions of the current version into `folder` and verify their digest.
+
+    Parameters
+    ----------
+    store
+        Object store with the version's files.
+    key
+        Record of the key.
+    folder
+        An existing directory.
+    erased_users
+        Users whose rows `History.chunks` leaves out.
+
+    Returns
+    -------
+    History or None
+        The interactions, or None if the key has no version.
+
+    Raises
+    ------
+    InvalidData
+        An earlier release trained the version and kept no interactions.
+    ArtifactDamaged
+        A file is missing or differs from its digest.
+    """
+    if key.current_version is None:
+        return None
+    prefix = layout.model_prefix(key.key_id, key.current_version)
+    entry = artifact.read_entry(
+        lambda name: store.read(prefix + name),
+        artifact.INTERACTIONS,
+        manifest_sha256=key.current_manifest_sha256,
+    )
+    if entry is None:
+        raise InvalidData(
+            "Expected a current version that keeps its interactions. It was trained by an earlier release, which kept "
+            "none.",
+            code="nothing-to-append-to",
+            hint="Send all data once with mode=replace. Later files can then be added to it.",
+        )
+    path = folder / _FILE_NAME
+    if _copy(store, prefix + artifact.INTERACTIONS, path) != entry["sha256"]:
+        raise ArtifactDamaged(f"The SHA-256 of {artifact.INTERACTIONS} differs from that in {artifact.MANIFEST}.")
+    return History(path, key.current_version, erased_users)
+
+
+def _copy(store: ObjectStore, name: str, path: Path) -> str:
+    """Copy an object into a file and return its SHA-256, hexadecimal."""
+    sha256 = hashlib.sha256()
+    try:
+        with store.open(name) as source, path.open("wb") as target:
+            while chunk := source.read(_CHUNK_BYTES):
+                sha256.update(chunk)
+                target.write(chunk)
+    except ObjectNotFound as error:
+        raise ArtifactDamaged(f"{artifact.INTERACTIONS} is missing.") from error
+    return sha256.hexdigest()
