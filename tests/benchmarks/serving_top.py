@@ -114,7 +114,7 @@ def _both_searches(model: ServingModel) -> dict[str, Call]:
     def brute_force(row: int) -> object:
         history = model.seen(row).astype(np.int64)
         user = network.user(history)
-        return top_n._search_all(network, user, N, history, 2 * bounds.error(user))
+        return top_n._search_all(network, user, N, history, 2 * bounds.error(user), None)
 
     def pruned(row: int) -> object:
         history = model.seen(row).astype(np.int64)

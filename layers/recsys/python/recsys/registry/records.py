@@ -210,8 +210,9 @@ class Job:
 
     @property
     def mode(self) -> Mode | None:
-        """Whether the file replaces the interactions that the key already has, or is added to them. None if the job trains
-        no model.
+        """Whether the file replaces the interactions that the key already has, or is added to them.
+
+        None if the job trains no model.
 
         A catalogue job has modes of its own in the same option.
         """
