@@ -119,7 +119,7 @@ def _both_searches(model: ServingModel) -> dict[str, Call]:
     def pruned(row: int) -> object:
         history = model.seen(row).astype(np.int64)
         user = network.user(history)
-        return top_n._search_pruned(network, bounds, user, N, history, 2 * bounds.error(user))
+        return top_n._search_pruned(network, bounds, user, N, history, 2 * bounds.error(user), None)
 
     return {"brute force": brute_force, "pruned": pruned}
 
