@@ -45,6 +45,8 @@ MAX_LOOK_SHARE: Final = 0.05
 """Share of the time that an idle worker may spend on listing files, even if the inbox contains many."""
 COLLECT_EVERY_S: Final = 3600.0
 RETRY_AFTER_S: Final = 5.0
+NICENESS: Final = 10
+"""Lowers the priority of trainings, so that they take the time that answering requests leaves: docs/benchmarks.md."""
 _STDIN: Final = 0
 
 
@@ -54,6 +56,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Blocked before any thread starts, so that the signal waits for `_stop_on_signal` even if TensorFlow is busy.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    os.nice(NICENESS)
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
     registry = open_registry(data_dir, audit_days=settings.audit_days)
     current = CurrentJob(registry)
