@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_revoked_key_is_rejected_within_five_seconds(seen: Seen) -> None:
     assert seen.last_answer_after_revoked_s < REVOKED_WITHIN_S
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from /proc")
 def test_more_models_than_the_cache_holds_are_served_within_its_memory(tmp_path: Path) -> None:
     table = Table("", COLUMNS)
     measure_models(tmp_path, 10.0, table, n_keys=16)
@@ -44,4 +46,4 @@ def test_more_models_than_the_cache_holds_are_served_within_its_memory(tmp_path:
     print(row)
     assert (row["errors"], row["wrong"]) == (0, 0)
     assert float(str(row["requests/s"])) > 1
-    assert float(str(row["resident MB"])) < float(str(row["allowed MB"]))
+    assert float(str(row["peak MB"])) < float(str(row["allowed MB"]))
