@@ -69,6 +69,7 @@ bench-serve: setup .venv-ministack/.installed
 	OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m tests.benchmarks.serving $(if $(DATA),--data $(DATA)) $(BENCH)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving_http
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving_keepalive
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.load
 
 # Dependencies of the peer libraries, which `make setup` does not install.
 $(VENV)/.bench-installed: locks/bench.txt $(VENV)/.installed

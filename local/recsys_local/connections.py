@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from recsys.errors import RecsysError
-from recsys.settings import InvalidSetting
+from recsys.settings import MIB, InvalidSetting
 
 _logger: Final = logging.getLogger("recsys.service")
 
@@ -75,6 +75,9 @@ class ConnectionLimits:
     """Slowest transfer of a body that is accepted after `body_timeout_s`, in both directions."""
     rejected_body_timeout_s: float = 5.0
     """Time to read the rest of a body after the request was answered already, for example with 413."""
+    max_discarded_bytes: int = 8 * MIB
+    """Bytes of such a rest that are read. Reading some of it lets clients that send everything before they read see the
+    response; reading all of it would let a client keep the server busy."""
 
     @classmethod
     def of_process(cls) -> ConnectionLimits:
@@ -101,6 +104,7 @@ class BoundedProtocol(H11Protocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._received_bytes = 0
+        self._discarded_bytes = 0
         self._unsent_bytes = 0
         self._phase: tuple[object, ...] = ()
         self.phase_started_s = time.monotonic()
@@ -113,14 +117,22 @@ class BoundedProtocol(H11Protocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes, then parse them."""
+        """Count the bytes, then parse them. Stop reading if they belong to a long body that was rejected."""
         self._received_bytes += len(data)
-        super().data_received(data)
+        self._discarded_bytes = self._discarded_bytes + len(data) if self._discards_body else 0
+        if self._discarded_bytes > self.limits.max_discarded_bytes:
+            self.transport.pause_reading()  # the connection is closed after `rejected_body_timeout_s`
+        else:
+            super().data_received(data)
 
     @property
     def waits_for_request(self) -> bool:
         """Whether no request is being processed: the connection is idle, or its head is incomplete."""
         return self.conn.their_state is h11.IDLE and not self.transport.is_closing()
+
+    @property
+    def _discards_body(self) -> bool:
+        return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
 
     @property
     def _has_partial_head(self) -> bool:
@@ -147,9 +159,9 @@ class BoundedProtocol(H11Protocol):
         if self.waits_for_request:
             is_between_requests = self.cycle is not None and not self._has_partial_head
             return limits.keep_alive_timeout_s if is_between_requests else limits.head_timeout_s
+        if self._discards_body:
+            return limits.rejected_body_timeout_s
         if self.conn.their_state is h11.SEND_BODY:
-            if self.conn.our_state is h11.DONE:
-                return limits.rejected_body_timeout_s
             return limits.body_timeout_s + self._received_bytes / limits.min_bytes_per_s
         return float("inf")  # the application works on the request
 

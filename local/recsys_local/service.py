@@ -16,6 +16,7 @@ from recsys_local.adapters import SIGN_IN_FILE, lock_data_dir, open_locked_store
 from recsys_local.app import answer_on_shutdown, create_app
 from recsys_local.connections import ConnectionLimits, create_server, listen, serve, url_of
 from recsys_local.console import SignInLinks
+from recsys_local.malloc import return_large_blocks
 from recsys_local.metrics.service_metrics import MetricsAddress, ServiceMetrics
 from recsys_local.metrics.state_metrics import ServiceState
 from recsys_local.queue_file import QueueFile
@@ -59,6 +60,7 @@ def run_service(
         A `RECSYS_*` variable has an invalid value, or selects the AWS backend.
     """
     settings = _local_settings(data_dir)
+    return_large_blocks()
     limits = ConnectionLimits.of_process()
     with _until_interrupted(), lock_data_dir(data_dir), listen(host, port, backlog=limits.backlog) as listener:
         base_url = url_of(listener)

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,9 +27,11 @@ from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_local.adapters import open_registry, open_store
 from recsys_local.catalogue_worker import CatalogueWorker
+from recsys_local.disk_space import DiskSpace, is_full_disk
 from recsys_local.garbage import collect_garbage, log_collection
 from recsys_local.progress import TrainingProgress
 from recsys_local.queue_file import QueueFile
+from recsys_local.readiness import FreeSpaceCheck
 from recsys_local.training_queue import EndJob, TrainingQueue
 from recsys_local.watcher import ObjectWatcher
 from recsys_local.worker_process import HEARTBEAT, HEARTBEAT_EVERY_S, SCRATCH
@@ -42,17 +45,18 @@ MAX_LOOK_SHARE: Final = 0.05
 """Share of the time that an idle worker may spend on listing files, even if the inbox contains many."""
 COLLECT_EVERY_S: Final = 3600.0
 RETRY_AFTER_S: Final = 5.0
+NICENESS: Final = 10
+"""Lowers the priority of trainings, so that they take the time that answering requests leaves: docs/benchmarks.md."""
 _STDIN: Final = 0
 
 
 def main() -> None:
     """Run training jobs until the parent process ends."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data-dir", type=Path, required=True)
-    data_dir: Path = parser.parse_args().data_dir
+    data_dir = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Blocked before any thread starts, so that the signal waits for `_stop_on_signal` even if TensorFlow is busy.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    os.nice(NICENESS)
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
     registry = open_registry(data_dir, audit_days=settings.audit_days)
     current = CurrentJob(registry)
@@ -61,11 +65,12 @@ def main() -> None:
     _use_scratch(data_dir / SCRATCH)
     threading.Thread(target=_beat, args=(data_dir / HEARTBEAT,), name="heartbeat", daemon=True).start()
     store = open_store(data_dir)
-    trainer = Trainer(store, registry, settings, owner="local-worker", on_progress=current)
+    disk_space = DiskSpace(FreeSpaceCheck(data_dir, settings.min_free_bytes))
+    trainer_of = partial(Trainer, store, registry, settings, counts_attempt=disk_space.counts_attempt)
+    trainer = trainer_of(owner="local-worker", on_progress=current)
     watcher = ObjectWatcher(store, data_dir)
     queue = TrainingQueue(trainer, watcher, QueueFile(data_dir))
-    catalogue_trainer = Trainer(store, registry, settings, owner="local-catalogue-worker")
-    CatalogueWorker(catalogue_trainer, LogOnChange().log_on_change).start()
+    CatalogueWorker(trainer_of(owner="local-catalogue-worker"), LogOnChange().log_on_change).start()
     looking, collecting = LogOnChange(), LogOnChange()
     next_collection_s = 0.0
     while True:
@@ -76,7 +81,7 @@ def main() -> None:
             look_s = time.monotonic() - started_s
             for ended_event, end in ended:
                 _work(ended_event, trainer, watcher, current, end)
-            if (event := queue.start()) is not None:
+            if disk_space.allows_training() and (event := queue.start()) is not None:
                 _work(event, trainer, watcher, current)
                 queue.finish()
         if time.monotonic() >= next_collection_s:
@@ -85,6 +90,14 @@ def main() -> None:
                 log_collection(collect_garbage(data_dir, store, registry, settings))
         if event is None:
             time.sleep(max(LOOK_EVERY_S, look_s / MAX_LOOK_SHARE))
+
+
+def _parse_arguments() -> Path:
+    """Return the data directory."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data-dir", type=Path, required=True)
+    data_dir: Path = parser.parse_args().data_dir
+    return data_dir
 
 
 class LogOnChange:
@@ -125,8 +138,11 @@ def _work(
         _logger.warning("%s: %s Retrying.", event.name, error.detail)
         time.sleep(RETRY_AFTER_S)
         return
-    except Exception:  # the other files get their turn; the attempts of a job are counted and bounded
-        _logger.exception("%s: the training failed. Retrying.", event.name)
+    except Exception as error:  # the other files get their turn; the attempts of a job are counted and bounded
+        if is_full_disk(error):
+            _logger.warning("%s: the disk became full during the training. Retrying.", event.name)
+        else:
+            _logger.exception("%s: the training failed. Retrying.", event.name)
         time.sleep(RETRY_AFTER_S)
         return
     watcher.mark_done(event)

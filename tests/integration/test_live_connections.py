@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
+from recsys.settings import MIB
 from recsys_local.sample import commands_to_try
-from tests.integration.live_service import LiveService, clean_environment, orders, running_service
+from tests.integration.live_service import LiveService, clean_environment, eventually, orders, running_service
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("live-connections")]
 
 CLOSED_WITHIN_S = 30.0
+N_SLOW = 1000
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,12 @@ def send_half_a_request(service: LiveService) -> socket.socket:
     return connection
 
 
+def n_accepted(service: LiveService) -> int:
+    """Return the number of connections that the server has accepted and not closed."""
+    connections = service.server.net_connections(kind="tcp")
+    return sum(connection.status == psutil.CONN_ESTABLISHED for connection in connections)
+
+
 def is_closed(connection: socket.socket) -> bool:
     """Return whether the server has closed the connection."""
     connection.setblocking(False)
@@ -53,20 +62,41 @@ def is_closed(connection: socket.socket) -> bool:
     return True
 
 
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Let this process open a socket for each of the slow connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = N_SLOW + 200
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"the limit of file descriptors (ulimit -Hn) is {hard}, {needed} are needed")
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
 def test_slowloris_is_closed_within_30_seconds_and_the_service_answers_throughout(service: LiveService) -> None:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    n_connections = min(1000, soft - 200)  # this process needs a descriptor for each of them, too
-    started = time.monotonic()
+    answered_ms = []
     with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(send_half_a_request(service)) for _ in range(n_connections)]
+        started = time.monotonic()
+        slow = [stack.enter_context(send_half_a_request(service)) for _ in range(N_SLOW)]
+        eventually(lambda: n_accepted(service) >= N_SLOW, "not all are open at the same time", timeout_s=5)
         while open_ones := [connection for connection in slow if not is_closed(connection)]:
             assert time.monotonic() - started < CLOSED_WITHIN_S, f"{len(open_ones)} connections are still open"
+            asked = time.monotonic()
             # A new connection each time, as a client that arrives now has none.
             assert httpx.get(f"{service.base_url}/health/live", trust_env=False, timeout=5).status_code == 200
+            answered_ms.append(1000 * (time.monotonic() - asked))
             for connection in open_ones:
                 with contextlib.suppress(OSError):
                     connection.send(b"x")  # one byte now and then
             time.sleep(0.5)
+        closed_after_s = time.monotonic() - started
+    print(
+        f"{N_SLOW} slow connections were open at once, and closed after {closed_after_s:.1f} s; meanwhile "
+        f"{len(answered_ms)} requests on new connections took at most {max(answered_ms):.0f} ms"
+    )
 
 
 def test_declared_body_over_the_limit_gets_413_without_100_continue(service: LiveService) -> None:
@@ -77,6 +107,29 @@ def test_declared_body_over_the_limit_gets_413_without_100_continue(service: Liv
         )
         response = connection.recv(65536)
     assert response.startswith(b"HTTP/1.1 413 "), response
+
+
+@pytest.mark.parametrize("path", ["/v1/train", "/v1/recommendations"])
+def test_body_of_10_gb_gets_413_at_once_and_is_not_read(service: LiveService, path: str) -> None:
+    """The length is declared, and the client does not wait for `100 Continue`."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: 9999999999\r\n\r\n"
+    sent_bytes, part = 0, bytes(1 << 20)
+    started = time.monotonic()
+    with socket.create_connection(address_of(service), timeout=1) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+        answered_ms = 1000 * (time.monotonic() - started)
+        while not is_closed(connection) and time.monotonic() - started < CLOSED_WITHIN_S:
+            connection.settimeout(1)
+            with contextlib.suppress(OSError):
+                sent_bytes += connection.send(part)
+    closed_after_s = time.monotonic() - started
+    print(
+        f"{path}: 413 after {answered_ms:.0f} ms; the connection took {sent_bytes / 1e6:.1f} MB of the body and was "
+        f"closed after {closed_after_s:.1f} s"
+    )
+    assert closed_after_s < CLOSED_WITHIN_S
+    assert sent_bytes < 32 * MIB, "the kernel's buffers, and what the service reads of a rejected body"
 
 
 def test_running_out_of_file_descriptors_is_logged_briefly(tmp_path: Path) -> None:

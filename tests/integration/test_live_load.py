@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from recsys.model.neumf import Dims
 from recsys.settings import Settings
+from tests.benchmarks.load import COLUMNS, measure_models
 from tests.benchmarks.serving_load import REVOKED_WITHIN_S, Seen, run_load
+from tests.benchmarks.tables import Table
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("load")]
 
@@ -31,3 +36,14 @@ def test_only_requests_with_the_revoked_key_fail(seen: Seen) -> None:
 
 def test_revoked_key_is_rejected_within_five_seconds(seen: Seen) -> None:
     assert seen.last_answer_after_revoked_s < REVOKED_WITHIN_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from /proc")
+def test_more_models_than_the_cache_holds_are_served_within_its_memory(tmp_path: Path) -> None:
+    table = Table("", COLUMNS)
+    measure_models(tmp_path, 10.0, table, n_keys=16)
+    row = dict(zip(COLUMNS, table.rows[0], strict=True))
+    print(row)
+    assert (row["errors"], row["wrong"]) == (0, 0)
+    assert float(str(row["requests/s"])) > 1
+    assert float(str(row["peak MB"])) < float(str(row["allowed MB"]))

@@ -233,3 +233,33 @@ def test_a_publication_whose_response_was_lost_counts(backend: Backend, monkeypa
             backend.process(event)
     assert backend.finish(event).version == "job1.1"
     assert backend.only_version_is(key_id, "job1.1")
+
+
+def test_an_attempt_that_does_not_count_leaves_the_job_as_it_was(backend: Backend) -> None:
+    backend.settings = replace(backend.settings, max_attempts=1)
+    event = backend.upload("job1", backend.add_key().key_id)
+    backend.store.before["create"] = at_call(3, raising(Unavailable("The disk is full.")))
+    with pytest.raises(Unavailable):
+        backend.process(event, backend.worker(counts_attempt=lambda error: not isinstance(error, Unavailable)))
+    job = backend.registry.get_job("job1")
+    assert (job.state, job.counted_attempts) == (JobState.QUEUED, 0)
+    assert backend.objects("models/") == []
+    assert backend.finish(event).state is JobState.SUCCEEDED
+
+
+def test_a_published_version_is_kept_if_the_attempt_does_not_count(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_id = backend.add_key().key_id
+    event = backend.upload("job1", key_id)
+    really_publish = backend.registry.publish_version
+
+    def publish_and_lose_the_response(*arguments: Any) -> None:
+        really_publish(*arguments)
+        raise Unavailable("The disk is full.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(backend.registry, "publish_version", publish_and_lose_the_response)
+        with pytest.raises(Unavailable):
+            backend.process(event, backend.worker(counts_attempt=lambda _error: False))
+    assert backend.only_version_is(key_id, "job1.1")

@@ -15,6 +15,7 @@ from recsys.keys.authentication import ModelName
 from recsys.model.pruned_search import Bounds
 from recsys.model.recommender import ServingModel
 from recsys.model.vocabulary import Vocabulary
+from recsys_recommend import model_cache
 from recsys_recommend.model_cache import LoadedModel, ModelCache
 from tests.unit.http_fakes import Now, small_network
 
@@ -70,6 +71,22 @@ async def wait_for_loads(cache: ModelCache) -> None:
     """Wait until background loads have ended."""
     while cache._loading:
         await asyncio.sleep(0.001)
+
+
+def test_no_more_models_load_at_the_same_time_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_cache, "_PARALLEL_LOADS", 2)
+    source = Source()
+    source.open.clear()
+    cache = ModelCache(source.load, max_bytes=1000)
+
+    async def run() -> list[LoadedModel]:
+        requests = [asyncio.create_task(cache.get(name(key_id))) for key_id in "abcde"]
+        await asyncio.sleep(0.1)
+        assert sorted(source.read) == ["a.1", "b.1"]
+        source.open.set()
+        return await asyncio.gather(*requests)
+
+    assert [loaded.model.version for loaded in asyncio.run(run())] == ["a.1", "b.1", "c.1", "d.1", "e.1"]
 
 
 def test_concurrent_requests_share_one_load() -> None:

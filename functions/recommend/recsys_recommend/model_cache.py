@@ -6,6 +6,7 @@ import asyncio
 import copy
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -19,6 +20,9 @@ from recsys.model.recommender import ServingModel
 _logger: Final = logging.getLogger("recsys.models")
 _RETRY_S: Final = 10.0  # pause before a version that could not be loaded is tried again; not tuned
 _MAX_FAILURES: Final = 1000
+_PARALLEL_LOADS: Final = os.cpu_count() or 1
+"""Loads at the same time. More would not end sooner, because each verifies its file on all cores, but would take memory
+and threads."""
 
 
 RecordDetail = Callable[[str, float], None]
@@ -81,6 +85,7 @@ class ModelCache:
         self._timer = timer
         self._by_key: LRUCache[str, LoadedModel] = LRUCache(max_bytes, getsizeof=lambda loaded: loaded.model.size_bytes)
         self._loading: dict[ModelName, _Loading] = {}
+        self._load_slots = asyncio.Semaphore(_PARALLEL_LOADS)
         self._failures: TTLCache[ModelName, RecsysError] = TTLCache(_MAX_FAILURES, _RETRY_S, timer)
 
     async def get(self, name: ModelName) -> LoadedModel:
@@ -144,9 +149,10 @@ class ModelCache:
             self._failures[name] = error
 
     async def _load_and_keep(self, name: ModelName) -> LoadedModel:
-        started = time.perf_counter()
         try:
-            model = await asyncio.to_thread(self._load, name)
+            async with self._load_slots:
+                started = time.perf_counter()
+                model = await asyncio.to_thread(self._load, name)
         except (ArtifactDamaged, Unavailable) as error:
             self._count_metric("ModelFailed")
             fields = {"key_id": name.key_id, "model_version": name.version}

@@ -83,6 +83,8 @@ class Trainer:
     max_kill_age_s
         Age of an attempt, in seconds. If an attempt is killed at a greater age, the job fails, because another attempt
         would end in the same way.
+    counts_attempt
+        Returns whether an attempt counts that ended with this error. If not, the job returns to the queue.
     """
 
     store: ObjectStore
@@ -95,6 +97,7 @@ class Trainer:
     on_renewal: Callable[[], None] = lambda: None
     max_kills: float = math.inf
     max_kill_age_s: float = math.inf
+    counts_attempt: Callable[[Exception], bool] = lambda _error: True
 
     def run(self, job_id: str, *, data_timestamp: str) -> Job:
         """Run a job until it is in a final state.
@@ -147,6 +150,9 @@ class Trainer:
             self._remove_version(lease.job, lease.version)
             raise
         except Exception as error:
+            if not self.counts_attempt(error):
+                self._release(lease)
+                raise
             if lease.job.counted_attempts < self.settings.max_attempts:
                 self._record_error(lease)
                 raise
@@ -190,6 +196,14 @@ class Trainer:
         except RecsysError as error:
             # The attempt counts as killed then, which matters only if that happens again.
             _logger.warning("Attempt %s could not be marked: %s", lease.version, error.detail)
+
+    def _release(self, lease: Lease) -> None:
+        """Put the job back into the queue, and delete what this attempt has stored."""
+        try:
+            self.registry.release_job(lease)  # first: it fails if the version was published after all
+            self._remove_version(lease.job, lease.version)
+        except RecsysError as error:
+            _logger.warning("Attempt %s could not be taken back: %s", lease.version, error.detail)
 
     def _finished(self, job_id: str) -> Job:
         """Return the final job after deleting the objects of all its versions except the published one."""

@@ -82,7 +82,8 @@ class Settings:
     versions_kept: int = 5
     """Versions per key that are kept besides the current and the pinned ones. Older ones are deleted."""
     min_free_bytes: int = 256 * MIB
-    """`local`: with less free disk space than this, uploads are rejected and `/health/ready` returns 503."""
+    """`local`: with less free disk space than this, uploads are rejected, trainings wait, and `/health/ready` returns
+    503."""
     cors_origins: str = ""
     """Origins whose web pages may call every route, separated by commas, such as `https://shop.example`. A publishable
     key has its own list of origins, so most services need none here."""
