@@ -21,6 +21,7 @@ def test_key_is_described_without_its_secret(service: Service) -> None:
         "key_id": trained["key_id"],
         "created_at": service.now.timestamp,
         "current_version": None,
+        "catalogue_version": None,
         "expires_at": after(service.now.timestamp, 7 * DAY_S),
         "previous_key_expires_at": None,
     }

@@ -381,6 +381,9 @@ class KeyBody(BaseModel):
     key_id: _KeyId
     created_at: _CreatedAt
     current_version: _CurrentVersion
+    catalogue_version: Annotated[
+        str | None, Field(description="Version of the item catalogue; null if the key has none.")
+    ]
     expires_at: Annotated[
         str | None, Field(description="When the unused key expires; null as soon as its first model is published.")
     ]
@@ -397,6 +400,7 @@ class KeyBody(BaseModel):
             key_id=key.key_id,
             created_at=key.created_at,
             current_version=key.current_version,
+            catalogue_version=key.catalogue_version,
             expires_at=key.expires_at,
             previous_key_expires_at=key.previous_expires_at if is_overlapping else None,
         )

@@ -98,6 +98,7 @@ export interface Versions {
 }
 
 export interface KeyInfo {
+  catalogue_version?: string | null;
   key_id: string;
   created_at: string;
   current_version: string | null;

@@ -8,7 +8,7 @@ import { Card, CopyButton, Field, PageTitle, ProblemBox, Select } from "../parts
 import { type Send, useRequests } from "../request";
 import { ItemList } from "../items";
 import { example } from "../session";
-import type { Recommendations } from "../types";
+import type { KeyInfo, Recommendations } from "../types";
 
 const KINDS = {
   user: "A user",
@@ -23,6 +23,8 @@ const STRATEGIES: Record<string, string> = {
   session: "Based on the items of the session.",
   popular: "The user is unknown to the model, so these are popular items.",
 };
+/** Columns of an item catalogue that the page shows. */
+const SHOWN_COLUMNS = ["title", "image_url", "url", "price", "category"];
 const COUNTS = { "10": "10", "20": "20", "50": "50" } as const;
 
 interface Query {
@@ -45,6 +47,7 @@ export function TryPage() {
     n: "10",
   });
   const [answer, setAnswer] = useState<Recommendations | null>(null);
+  const [columns, setColumns] = useState<string[]>([]);
   const [isMissing, setMissing] = useState(false);
   const requests = useRequests();
 
@@ -52,7 +55,9 @@ export function TryPage() {
     setQuery(next);
     void requests.run(async (send) => {
       try {
-        const received = await send<Recommendations>(...requestOf(next));
+        const shown = columns.length > 0 ? columns : await shownColumns(send);
+        const received = await send<Recommendations>(...requestOf(next, shown));
+        setColumns(shown);
         setAnswer(received);
         setMissing(false);
         announce(`${received.items.length} items.`);
@@ -81,7 +86,7 @@ export function TryPage() {
             onSimilar={(id) => show({ ...query, kind: "similar", itemId: id })}
             onBasket={(id) => show({ ...query, kind: "basket", items: [...idsOf(query.items), id].join("\n") })}
           />
-          <Snippet query={query} />
+          <Snippet request={requestOf(query, columns)} />
         </section>
       )}
     </>
@@ -174,8 +179,7 @@ function NoModel() {
   );
 }
 
-function Snippet({ query }: { query: Query }) {
-  const [method, path, options] = requestOf(query);
+function Snippet({ request: [method, path, options] }: { request: Parameters<Send> }) {
   const url = address(path).href;
   const body = options?.json
     ? ` \\\n  -H 'Content-Type: application/json' -d '${quoted(JSON.stringify(options.json))}'`
@@ -198,18 +202,28 @@ const idsOf = (text: string) =>
     .map((id) => id.trim())
     .filter(Boolean);
 
+/** Return the columns that the page shows and the catalogue of the key has; none if it has no catalogue. */
+async function shownColumns(send: Send): Promise<string[]> {
+  if (!capabilities.value.attributes) return [];
+  const key = await send<KeyInfo>("GET", "v1/key");
+  if (!key.catalogue_version) return [];
+  const { columns } = await send<{ columns: { name: string }[] }>("GET", "v1/items?limit=1");
+  return SHOWN_COLUMNS.filter((name) => columns.some((column) => column.name === name));
+}
+
 /** Return the arguments of the request that the form describes. */
-function requestOf(query: Query): Parameters<Send> {
+function requestOf(query: Query, fields: string[]): Parameters<Send> {
   const { kind, filter } = query;
-  const n = Number(query.n);
-  if (kind === "popular") return ["GET", `v1/popular?n=${n}`];
-  if (kind === "similar") return ["GET", `v1/items/${encodeURIComponent(query.itemId)}/similar?n=${n}`];
-  const { attributes, reasons } = capabilities.value;
+  if (kind === "popular" || kind === "similar") {
+    const path = kind === "popular" ? "v1/popular" : `v1/items/${encodeURIComponent(query.itemId)}/similar`;
+    const parameters = [["n", query.n], ...fields.map((name) => ["fields", name])];
+    return ["GET", `${path}?${new URLSearchParams(parameters)}`];
+  }
   const json = {
     ...(kind === "user" ? { user_id: query.userId } : { recent_items: idsOf(query.items) }),
-    n,
-    ...(attributes && { fields: ["title", "image_url", "url", "price", "category"] }),
-    ...(reasons && { explain: true }),
+    n: Number(query.n),
+    ...(fields.length > 0 && { fields }),
+    ...(capabilities.value.reasons && { explain: true }),
     ...(filter && { filter }),
   };
   return ["POST", "v1/recommendations", { json }];
