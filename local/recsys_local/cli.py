@@ -58,11 +58,20 @@ UserColumn = Annotated[str | None, typer.Option(help="Column with the user id.")
 ItemColumn = Annotated[str | None, typer.Option(help="Column with the item id.")]
 TimeColumn = Annotated[str | None, typer.Option(help="Column with the time. Pass - to train without times.")]
 ScoreColumn = Annotated[str | None, typer.Option(help="Column with the score. Pass - to ignore scores.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=65535,
+        help="Separate port for /metrics. By default, /metrics is served on --port, and only to clients on this "
+        "machine.",
+    ),
+]
 OtherOptions = Annotated[
     list[str] | None,
     typer.Option(
-        help="Option for reading the file; repeatable. Names: delimiter, charset, decimal, time_format, min_score, "
-        "exclude_items, force, mode.",
+        help="Option for the file, such as delimiter=tab; repeatable. Names: delimiter, charset, decimal, time_format, "
+        "min_score, exclude_items, mode. docs/reference/data.md describes them.",
         metavar="NAME=VALUE",
     ),
 ]
@@ -99,12 +108,7 @@ def serve(
             help="URL at which clients reach the service. Upload forms contain it. Default: http://HOST:PORT."
         ),
     ] = "",
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=65535, help="Separate port for /metrics. Default: --port, where it only answers this machine."
-        ),
-    ] = None,
+    metrics_port: MetricsPort = None,
     metrics_host: Annotated[str, typer.Option(help="Address of --metrics-port.")] = "127.0.0.1",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     log_json: Annotated[bool, typer.Option(help="Log every request, as JSON lines on standard error.")] = False,
@@ -268,7 +272,10 @@ def collect(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete old model versions and leftovers. The service does this once an hour."""
+    """Delete old model versions, files that are no longer needed, and expired records.
+
+    The service does this once an hour.
+    """
     with exit_on_error():
         collection = garbage.collect_in(data_dir, Settings.from_environment(data_dir=data_dir), dry_run=dry_run)
     admin.print_table(garbage.rows_of(collection), as_json=as_json)
@@ -339,7 +346,7 @@ def revoke_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 @keys.command("audit")
 def audit_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
-    """List the audit log of an API key, newest events first. The key may be revoked."""
+    """List the events in the audit log of an API key, newest first. This also works for a revoked key."""
     with exit_on_error():
         rows = admin.event_rows(data_dir, key_id)
     admin.print_table(rows, as_json=as_json)

@@ -170,7 +170,7 @@ class SampleRun:
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """The sample's job, and the API key that it trains."""
+    """The training job of the sample, and the API key whose model it trains."""
 
     job_id: str
     api_key: str

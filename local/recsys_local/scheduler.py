@@ -244,9 +244,9 @@ class _KeyClass:
         return self.start_tags[key_id] + self.waiting[key_id].cost
 
     def waits_since_s(self) -> float:
-        """Return the time since which the class as a whole has been waiting for a turn.
+        """Return the clock reading, in seconds, since which the class has been waiting for a turn.
 
-        It is infinity if no key waits that could start, or while a job of the class is running.
+        The result is infinity while a job of the class is running, or if no waiting key could start a job.
         """
         waits = [self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running]
         if not waits or self.running:

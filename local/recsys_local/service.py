@@ -96,7 +96,8 @@ def _local_settings(data_dir: Path) -> Settings:
     settings = Settings.from_environment(data_dir=data_dir)
     if settings.backend != "local":
         raise InvalidSetting(
-            f"`recsys serve` keeps its state in a directory. Received: RECSYS_BACKEND={settings.backend}.",
+            f"Expected RECSYS_BACKEND=local, because `recsys serve` keeps its state in a directory. Received: "
+            f"{settings.backend}.",
             hint="Unset RECSYS_BACKEND; `aws` is for the Lambda functions, which `sam deploy` sets up.",
         )
     return settings

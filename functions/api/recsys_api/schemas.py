@@ -42,8 +42,8 @@ _FinalMetrics = Annotated[
 _Mode = Annotated[
     Mode | None,
     Field(
-        description="`replace` if the model is trained on this file alone, `append` if the file is added to its data; "
-        "null if the job trains no model."
+        description="`replace` if the model is trained on this file alone, `append` if the file is added to the data "
+        "of the current version; null if the job trains no model."
     ),
 ]
 _Report = Annotated[
@@ -262,9 +262,10 @@ class JobBody(BaseModel):
     status: Annotated[
         JobState,
         Field(
-            description="`queued`, `running`, or one of the final statuses: `succeeded`, `failed`, `held` if the new "
-            "version compares badly with the current one, which stays, or `superseded` if a version trained on newer "
-            "data was published first, or a newer file of the key replaced this one in the queue."
+            description="`queued`, `running`, or a final status: `succeeded`, `failed`, `held` or `superseded`. A job "
+            "is `held` if its version compares badly with the current one, which then remains current. It is "
+            "`superseded` if a version trained on newer data was published first, or if a newer file of the key "
+            "replaced this one in the queue."
         ),
     ]
     mode: _Mode
@@ -460,7 +461,7 @@ def _scoped_key_members(key: ScopedKey) -> dict[str, Any]:
 
 
 class AuditEventBody(BaseModel):
-    """A change of the key or of its model."""
+    """A change to the key, its scoped keys or its model."""
 
     at: Annotated[str, Field(description="Time of the change (UTC, ISO 8601).")]
     event: Annotated[str, Field(description="Name of the event, such as `key.rotated` or `version.published`.")]

@@ -29,7 +29,8 @@ UPLOAD_VALID_S: Final = 3600
 """Time for which an upload form is valid, in seconds."""
 
 _ANONYMOUS: Final = "anonymous"
-_IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_MAX_IDEMPOTENCY_KEY: Final = 255
+_IDEMPOTENCY_KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{_MAX_IDEMPOTENCY_KEY}}}")
 _MIN_ANONYMOUS_LENGTH: Final = 16
 _UUID_HINT: Final = "Use a new UUID for each file."
 
@@ -257,9 +258,10 @@ def check_idempotency_key(text: str, *, anonymous: bool) -> None:
     Without an API key it must be long enough that it cannot be guessed, because the new key is derived from it.
     """
     if not _IDEMPOTENCY_KEY.fullmatch(text):
+        has_wrong_length = not 0 < len(text) <= _MAX_IDEMPOTENCY_KEY
+        received = f"{len(text)} characters" if has_wrong_length else "a character that is not visible ASCII"
         raise InvalidRequest(
-            "Idempotency-Key must be 1 to 255 visible ASCII characters. "
-            f"Received: {len(text)} characters, or an invalid one.",
+            f"Idempotency-Key must be 1 to {_MAX_IDEMPOTENCY_KEY} visible ASCII characters. Received: {received}.",
             code="invalid-idempotency-key",
             hint=_UUID_HINT,
         )

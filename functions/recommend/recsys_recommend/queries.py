@@ -144,7 +144,10 @@ class BatchQuery:
         queries = [UserQuery.of_entry(entry, body) for entry in body.requests]
         n_items = sum(query.n for query in queries)
         if n_items > MAX_BATCH_ITEMS:
-            detail = f"Expected at most {MAX_BATCH_ITEMS:,} items per batch, the sum of every n. Received: {n_items:,}."
+            detail = (
+                f"Expected a batch that requests at most {MAX_BATCH_ITEMS:,} items in total, which is the sum of all "
+                f"n. Received: {n_items:,}."
+            )
             raise InvalidRequest(
                 detail,
                 hint="Reduce n, or send several batches.",

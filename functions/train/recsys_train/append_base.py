@@ -85,8 +85,8 @@ def fetch_history(
     )
     if entry is None:
         raise InvalidData(
-            "Expected a current version that keeps its interactions. It was trained by an earlier release, which kept "
-            "none.",
+            "mode=append needs the interactions of the current version, which were not stored because an earlier "
+            "release trained it.",
             code="nothing-to-append-to",
             hint="Send all data once with mode=replace. Later files can then be added to it.",
         )

@@ -34,9 +34,10 @@ def create_audit_router(registry: Registry, *, current_key: Callable[..., KeyRec
             Query(pattern=CURSOR_PATTERN, description="`next` of the previous page. Default: the newest events."),
         ] = None,
     ) -> AuditBody:
-        """Return the changes of the key, its scoped keys and its model.
+        """Return the events of the audit log, newest first: changes to the key, its scoped keys and its model.
 
-        An event is recorded together with the change itself, contains no secret, and is kept for a year by default.
+        Each event is recorded in the same transaction as its change, contains no secret, and is kept for a year by
+        default.
         """
         return AuditBody.of(registry.list_events(key.key_id, limit=limit, cursor=cursor))
 

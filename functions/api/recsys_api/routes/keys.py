@@ -82,8 +82,8 @@ def create_key_router(
     def claim_key(response: Response, body: ClaimRequest) -> KeyIssued:
         """Exchange the claim token of an import receipt for an API key.
 
-        A file that is dropped into the inbox of a new tenant creates a key. The receipt of the import contains a token,
-        which works once and expires after 24 hours.
+        A file that is dropped directly into the inbox, rather than into the folder of a key, creates a key. The receipt
+        of the import contains a token, which works once and expires after 24 hours.
         """
         response.headers["Cache-Control"] = _NO_STORE
         return _issued(keys.claim(registry, body.claim_token))

@@ -163,8 +163,8 @@ def create_training_router(
     ) -> Response:
         """Upload interactions and train a model on them.
 
-        With `mode=append`, the file is added to the data of the current version, and rows that are in it already do not
-        count twice. Otherwise the model is trained on this file alone.
+        With `mode=append`, the file is added to the data of the current version. Interactions that this data already
+        contains are not counted twice. Otherwise the model is trained on this file alone.
 
         Without an API key, the response contains a new key, which is shown only once. It becomes usable when the first
         model is published. With an API key, that key's model is retrained, and the current version serves requests

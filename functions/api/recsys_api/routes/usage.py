@@ -28,7 +28,7 @@ def create_usage_router(
     def get_usage(key: Annotated[KeyRecord, Depends(required_key)]) -> UsageBody:
         """Return the rate limits of the key with their remaining requests, and the storage that its models use.
 
-        This request is not limited itself.
+        This request itself is not rate-limited.
         """
         return usage_of(key.key_id, limits, registry, store)
 

@@ -152,12 +152,13 @@ def _missing(header: list[str], roles: list[str]) -> InvalidData:
     names = " and ".join(DOCUMENTED[role] for role in roles)
     example = " and ".join(f"{role}=…" for role in roles)
     if len(roles) == 1:
-        missing, fix = f"Column {names} is missing", f"Rename the column, or pass its name with the option {example}."
+        missing = f"Column {names} is missing, and no column has another known name for it"
+        fix = f"Rename the column, or pass its name with the option {example}."
     else:
-        missing = f"Columns {names} are missing"
+        missing = f"Columns {names} are missing, and no columns have other known names for them"
         fix = f"Rename the columns, or pass their names with the options {example}."
     return InvalidData(
-        f"{missing}, and no other column name was recognised. Received: {_received(header)}.",
+        f"{missing}. Received: {_received(header)}.",
         code="missing-column",
         hint=f"{fix} The first line of the file must be the header.",
     )

@@ -126,12 +126,16 @@ def _collect(
 def _add_history(history: History, collector: InteractionCollector, report: DataReport) -> None:
     if history.has_times != report.has_timestamps:
         with_times, without = ("model's data", "file") if history.has_times else ("file", "model's data")
+        fix = (
+            "Add a time column to the file, or name it with time=COLUMN."
+            if history.has_times
+            else "Pass time=- to ignore the times of the file."
+        )
         raise InvalidData(
             f"Expected times in both the file and the model's data, or in neither. The {with_times} has times, the "
             f"{without} has none.",
             code="mixed-timestamps",
-            hint="Send the file with a time column like the data before (or declare it: time=COLUMN; time=- ignores "
-            "one), or send all data with mode=replace.",
+            hint=f"{fix} Otherwise, send all data with mode=replace.",
         )
     report.appended_to = history.version
     for rows in history.chunks():
@@ -202,7 +206,7 @@ def _check_bad_share(report: DataReport) -> None:
         raise UntrainableData(
             "The file has a header but no lines.",
             code="no-rows",
-            hint="Send at least one line per interaction.",
+            hint="Below the header, write one line per interaction.",
             report=report,
         )
     if report.has_too_many_bad_lines:

@@ -367,7 +367,10 @@ class TooManyErasures(Conflict):
 
     code = "too-many-erasures"
     title = "The key has too many erased users"
-    default_hint = "Train again so that erasures are carried out, and leave further users out of a complete file."
+    default_hint = (
+        "Train on a complete file (mode=replace) that does not contain the users to be erased. Erased users stop "
+        "counting 30 days after their erasure, once a training has left them out."
+    )
 
 
 class JobNotClaimable(Conflict):

@@ -181,7 +181,7 @@ def column_of(kind: Kind, arrays: Arrays, n_items: int) -> Column:
             _check(codes, np.int32, len(codes))
             _check_range(codes, 0, len(texts))
             if starts[0] != 0 or starts[-1] != len(codes) or (np.diff(starts) < 0).any():
-                raise ValueError("the offsets of the tags do not ascend from 0 to their number")
+                raise ValueError("the tag offsets do not ascend from 0 to the number of tags")
             return TagsColumn(starts, codes, texts)
 
 

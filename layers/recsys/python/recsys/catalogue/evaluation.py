@@ -57,7 +57,7 @@ def evaluate(expression: Expression, find_column: FindColumn) -> Mask:
 
 def _truth(column: Column, name: ColumnName) -> Mask:
     if not isinstance(column, BooleanColumn):
-        raise invalid_filter(f"{name.name} is a column of {column.kind}, so a comparison is expected", name.position)
+        raise invalid_filter(f"{name.name} is a {column.kind} column; expected a comparison", name.position)
     mask: Mask = column.values == 1
     return mask
 
@@ -151,7 +151,7 @@ def _does_not_fit(name: ColumnName, column: Column, sign: str, value: Literal) -
     }
     received = "null" if value is None else repr(value) if isinstance(value, str) else str(value).lower()
     return invalid_filter(
-        f"{name.name} is a column of {column.kind}; expected a test such as {hints[column.kind]}. "
+        f"{name.name} is a {column.kind} column; expected a test such as {hints[column.kind]}. "
         f"Received: {sign} with {received[:60]}",
         name.position,
     )

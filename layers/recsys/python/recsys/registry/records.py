@@ -18,7 +18,10 @@ Document = dict[str, str | int]
 
 
 class JobState(StrEnum):
-    """State of a job. All but `queued` and `running` are final; `held` has a version that did not become current."""
+    """State of a job.
+
+    All but `queued` and `running` are final. A `held` job has a version that did not become current.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"

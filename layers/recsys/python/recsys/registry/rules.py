@@ -105,7 +105,7 @@ def unerased(version: ModelVersion, *, now: Timestamp) -> ModelVersion:
     """
     if version.erase_by is not None and version.erase_by <= now:
         raise VersionNotFound(
-            f"The model version {version.version!r} contains erased users, so that it can no longer be used."
+            f"The model version {version.version!r} can no longer be used, because it contains erased users."
         )
     return version
 

@@ -46,7 +46,7 @@ class RegistryTooNew(RecsysError):
 
     code = "registry-too-new"
     title = "A newer release wrote the registry"
-    default_hint = "Upgrade to that release, or use another data directory."
+    default_hint = "Upgrade to the release that wrote the registry, or use another data directory."
 
 
 class SqliteRegistry(Registry):
