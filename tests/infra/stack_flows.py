@@ -147,6 +147,22 @@ def drop_and_claim(service: Service, bucket: Bucket) -> str:
     return api_key
 
 
+def send_items(service: Service, shop: Mapping[str, Any]) -> None:
+    """Send an item catalogue, wait until it is current and request recommendations with titles."""
+    key = {"x-api-key": shop["api_key"]}
+    sent = service.request("PUT", "/v1/items", content=b"item_id,title\ni1,Tea\ni3,Mug\n", headers={**_CSV, **key})
+    assert sent.status_code == 202, sent.text
+    job = service.finished_job({"api_key": shop["api_key"], "job_id": sent.json()["job_id"]})
+    assert job["status"] == "succeeded", job
+    # `recommend` may use the key's record without the catalogue for a few seconds.
+    until(lambda: service.request("GET", "/v1/items", headers=key).status_code, lambda status: status == 200)
+    described = until(
+        lambda: service.recommend(shop["api_key"], user_id="u1", fields=["title"]),
+        lambda response: response.status_code == 200,
+    )
+    assert all("title" in item["attributes"] for item in described.json()["items"]), described.text
+
+
 def invalid_drop(bucket: Bucket) -> None:
     """Drop a CSV with too many invalid lines and check that the receipt states the reason."""
     bucket.drop("inbox/bad.csv", b"user_id,item_id\nu1,A\n,B\nu2\n")
@@ -193,6 +209,10 @@ def cases(shop: Mapping[str, Any], claim_token: str) -> Iterator[Case]:
     pin = f"/v1/models/{shop['model_version']}/pin"
     yield Case("POST /v1/models/{version}/pin", "POST", pin, {"headers": key})
     yield Case("DELETE /v1/models/{version}/pin", "DELETE", pin, {"headers": key})
+    yield Case("GET /v1/items", "GET", "/v1/items", {"headers": key})
+    yield Case("GET /v1/items/{item_id}", "GET", "/v1/items/i1", {"headers": key})
+    yield Case("DELETE /v1/items", "DELETE", "/v1/items", {"headers": key})
+    yield Case("DELETE /v1/users/{user_id}", "DELETE", "/v1/users/u59", {"headers": key})
     yield Case("GET /v1/key", "GET", "/v1/key", {"headers": key})
     yield Case("GET /v1/usage", "GET", "/v1/usage", {"headers": key})
     yield Case("POST /v1/key/claim", "POST", "/v1/key/claim", {"json": {"claim_token": claim_token}})
@@ -213,7 +233,11 @@ def body_cases(key: Mapping[str, str]) -> Iterator[Case]:
     yield Case("[gzip as text/csv]", "POST", "/v1/train", {"content": packed, "headers": _CSV})
     form = {"files": {"file": ("orders.csv", large_csv(4 * MIB - 1024))}}
     yield Case("[a file of 4 MiB]", "POST", "/v1/train", form)
+    yield Case("POST /v1/validate", "POST", "/v1/validate", {"content": content, "headers": {**_CSV, **key}})
     yield Case("POST /v1/uploads", "POST", "/v1/uploads", {"json": {}})
+    items = {"content": b"item_id,title\ni1,Tea\n", "headers": {**_CSV, **key}}
+    yield Case("PUT /v1/items", "PUT", "/v1/items", items)
+    yield Case("PATCH /v1/items", "PATCH", "/v1/items", items)
     yield Case("[training with a key]", "POST", "/v1/train", {"content": content, "headers": {**_CSV, **key}})
 
 
@@ -261,6 +285,10 @@ EXPECTED: Final = {
     "POST /v1/models/{version}/activate": "200",
     "POST /v1/models/{version}/pin": "200",
     "DELETE /v1/models/{version}/pin": "200",
+    "GET /v1/items": "200",
+    "GET /v1/items/{item_id}": "200",
+    "DELETE /v1/items": "204",
+    "DELETE /v1/users/{user_id}": "200",
     "GET /v1/key": "200",
     "GET /v1/usage": "200",
     "POST /v1/key/claim": "201",
@@ -271,7 +299,10 @@ EXPECTED: Final = {
     "[application/gzip]": "202",
     "[gzip as text/csv]": "415 unsupported-media-type",
     "[a file of 4 MiB]": "202",
+    "POST /v1/validate": "202",
     "POST /v1/uploads": "201",
+    "PUT /v1/items": "202",
+    "PATCH /v1/items": "202",
     "[training with a key]": "202",
     "[no key]": "401 invalid-api-key",
     "[a key with a typo]": "401 invalid-api-key",
@@ -336,6 +367,7 @@ def main() -> None:
 
 def _column(service: Service, bucket: Any) -> dict[str, str]:
     shop = upload_and_recommend(service)
+    send_items(service, shop)
     presigned_upload(service)
     name = f"table-{secrets.token_hex(4)}"
     bucket.drop(f"inbox/{name}.csv", orders_csv())

@@ -26,6 +26,7 @@ from tests.infra.stack_flows import (
     invalid_drop,
     orders_csv,
     presigned_upload,
+    send_items,
     statuses,
     until,
     upload_and_recommend,
@@ -68,8 +69,11 @@ def test_invalid_drop_gets_a_receipt_with_the_reason(bucket: Bucket) -> None:
 
 @pytest.fixture(scope="module")
 def shop(stack: LocalStack) -> dict[str, Any]:
-    """Return the response to an upload whose model is trained and serves recommendations."""
-    return upload_and_recommend(Service(stack.url))
+    """Return the response to an upload whose model is trained and serves recommendations with titles of items."""
+    service = Service(stack.url)
+    uploaded = upload_and_recommend(service)
+    send_items(service, uploaded)
+    return uploaded
 
 
 def test_uploaded_csv_is_trained_and_serves_recommendations(shop: dict[str, Any]) -> None:
