@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 CSV = two_tastes_csv()
 SMALL_CSV = two_tastes_csv(n_users=12, n_items=12, n_each=4)
 BAD_CSV = b"user_id,item_id\nu1,A\nu1,\nu2\n"
-VERSION_FILES = {"manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz"}
+VERSION_FILES = {"interactions.parquet", "manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz"}
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def test_recommend_reads_the_output_of_train(tmp_path: Path, users: Path) -> Non
     assert trained.exit_code == 0, trained.stderr
     assert json.loads(trained.stdout)["data"]["interactions"] == len(lines)
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz")
+        *("interactions.parquet", "manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz")
     ]
 
     assert run("recommend", folder, "--users", users, "--n", "9", "--out", out).exit_code == 0
