@@ -148,6 +148,12 @@ def test_running_out_of_file_descriptors_is_logged_briefly(tmp_path: Path) -> No
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_commands_printed_at_the_first_start_work_as_printed(service: LiveService, tmp_path: Path) -> None:
     api_key = service.trained(orders())["api_key"]
+    # The sample has a catalogue, and the first command requests titles.
+    headers = {"X-API-Key": api_key, "Content-Type": "text/csv", "Prefer": "wait=60"}
+    sent = httpx.put(
+        f"{service.base_url}/v1/items", content=b"item_id,title\ni1,Tea\n", headers=headers, timeout=90, trust_env=False
+    )
+    assert sent.status_code == 200, sent.text
     printed = commands_to_try(service.base_url, api_key, "u0", "i1")
     commands = [line.strip() for line in printed.splitlines() if line.startswith("  ")]
     assert len(commands) == 4
