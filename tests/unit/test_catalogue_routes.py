@@ -329,7 +329,7 @@ def test_options_that_need_a_catalogue_are_rejected_without_one(service: Service
     [
         ({"filter": "price <"}, "invalid-filter", "position 8"),
         ({"filter": "colour == 'red'"}, "invalid-filter", "position 1: expected a column of the catalogue: title"),
-        ({"filter": "price == 'low'"}, "invalid-filter", "column of number"),
+        ({"filter": "price == 'low'"}, "invalid-filter", "number column"),
         ({"filter": "((((price < 3)"}, "invalid-filter", "position 15"),
         ({"fields": ["colour"]}, "unknown-attribute", "'colour'"),
         ({"max_per": {"tags": 2}}, "invalid-request", "column of tags"),

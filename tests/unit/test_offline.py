@@ -332,7 +332,8 @@ def test_aws_backend_is_rejected_with_a_hint(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("RECSYS_BACKEND", "aws")
     result = run("serve", "--data-dir", tmp_path / "data", "--port", "0")
     assert result.exit_code == 1
-    assert "RECSYS_BACKEND=aws" in result.stderr
+    assert "Expected RECSYS_BACKEND=local" in result.stderr
+    assert "Received: aws." in " ".join(result.stderr.split())
     assert "→ Unset RECSYS_BACKEND" in result.stderr
     assert not (tmp_path / "data").exists()
 
