@@ -43,7 +43,7 @@ def read_audit(name: str) -> list[dict[str, Any]]:
     try:
         packages: list[dict[str, Any]] = json.loads(ended.stdout)["dependencies"]
     except ValueError:  # pip-audit prints no report when the first request to the database fails
-        print(ended.stderr.strip()[-500:], file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"{ended.stderr.strip()[-500:]}\n")
         return []
     return packages
 
@@ -83,12 +83,14 @@ def audit(reports: Mapping[str, Sequence[Mapping[str, Any]]], *, requires_databa
     for name, packages in reports.items():
         missing, found = unchecked(packages), findings(packages)
         if len(missing) == len(packages):
-            print(f"locks/{name}.txt: skipped, because the database of vulnerabilities cannot be reached.")  # noqa: T201
+            sys.stdout.write(f"locks/{name}.txt: skipped, because the database of vulnerabilities cannot be reached.\n")
             status = max(status, int(requires_database))
             continue
-        print(f"locks/{name}.txt: {len(packages) - len(missing)} packages checked, {len(found)} vulnerabilities.")  # noqa: T201
+        sys.stdout.write(
+            f"locks/{name}.txt: {len(packages) - len(missing)} packages checked, {len(found)} vulnerabilities.\n"
+        )
         for line in [*found, *(f"{package}: not in the database" for package in missing)]:
-            print(f"  {line}")  # noqa: T201
+            sys.stdout.write(f"  {line}\n")
         status = max(status, int(bool(found)))
     return status
 
@@ -104,7 +106,7 @@ def main() -> int:
         reports = {name: read_audit(name) for name in DEPLOYED}
         return audit(reports, requires_database=arguments.require_database)
     for path in write_sboms(arguments.folder.resolve()):
-        print(f"Wrote {path}.")  # noqa: T201
+        sys.stdout.write(f"Wrote {path}.\n")
     return 0
 
 

@@ -115,14 +115,13 @@ def serve(
     sample: Annotated[bool, typer.Option(help="Train on the bundled Online Retail sample at the first start.")] = False,
 ) -> None:
     """Run the service on this machine: HTTP API, training worker and inbox."""
-    # The other commands do not need FastAPI.
-    from recsys_local.metrics.service_metrics import MetricsAddress  # noqa: PLC0415
-    from recsys_local.service import run_service  # noqa: PLC0415
+    from recsys_local.metrics.service_metrics import MetricsAddress  # noqa: PLC0415  # imports FastAPI
+    from recsys_local.service import run_service  # noqa: PLC0415  # imports FastAPI, which other commands do not need
 
     if public_url and not public_url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"Expected http://… or https://…. Received: {public_url}", param_hint="--public-url")
     if log_json:
-        from recsys_local.request_log import log_as_json  # noqa: PLC0415
+        from recsys_local.request_log import log_as_json  # noqa: PLC0415  # only this option needs it
 
         log_as_json()
     with exit_on_error():

@@ -65,7 +65,7 @@ def train_folder(
         `folder` cannot be written. This is checked before the training starts.
     """
     from recsys_train.build import build_version  # noqa: PLC0415  # importing TensorFlow takes seconds
-    from recsys_train.data.history import History, KeyData  # noqa: PLC0415
+    from recsys_train.data.history import History, KeyData  # noqa: PLC0415  # imports pyarrow
 
     check_writable(folder)
     is_append = options is not None and options.mode == Mode.APPEND

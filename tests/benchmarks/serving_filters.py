@@ -6,12 +6,12 @@ from typing import Final
 
 import numpy as np
 
-from recsys.catalogue.bound import BoundCatalogue
 from recsys.catalogue.catalogue import Catalogue
 from recsys.catalogue.columns import NumberColumn, TextColumn
 from recsys.model.choosing import UNCONSTRAINED, Constraints, GroupLimit
 from recsys.model.recommender import ServingModel, recommend
 from recsys.model.vocabulary import Vocabulary
+from recsys_recommend.filtering.bound import BoundCatalogue
 from tests.benchmarks.serving_top import Call, N, interleaved_ms, some_users
 from tests.benchmarks.tables import Table
 

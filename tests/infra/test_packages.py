@@ -20,7 +20,6 @@ from tests.infra.conftest import BuildOnce
 from tests.infra.stack import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packages")]
-NOT_LOADED = {"api": {"lark"}}  # recsys.catalogue.expression parses filters, which only `recommend` accepts
 
 LAYER: Final = ROOT / "layers" / "recsys" / "python"
 
@@ -59,7 +58,7 @@ def test_function_contains_its_sources(trees: dict[str, Path], name: str) -> Non
 
 @pytest.mark.parametrize("name", package.FUNCTIONS)
 def test_every_import_of_the_function_is_packaged(trees: dict[str, Path], name: str) -> None:
-    imported = _third_party_imports(trees[name] / f"recsys_{name}") - NOT_LOADED.get(name, set())
+    imported = _third_party_imports(trees[name] / f"recsys_{name}")
     assert {module for module in imported if not _contains(trees[name], module)} == set()
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys.catalogue.bound import BoundCatalogue
 from recsys.catalogue.catalogue import EMPTY, Catalogue, read_catalogue, write_catalogue
-from recsys.catalogue.expression import ColumnName, Combination, Negation, Truth, parse
 from recsys.errors import InvalidRequest
 from recsys.model import top_n
 from recsys.model.choosing import Constraints
 from recsys.model.neumf import Dims
 from recsys.model.recommender import ServingModel, recommend, sigmoid
+from recsys_recommend.filtering.bound import BoundCatalogue
+from recsys_recommend.filtering.expression import ColumnName, Combination, Negation, Truth, parse
 from recsys_train.catalogue.records import ItemRecord
 from recsys_train.catalogue.report import CatalogueReport
 from recsys_train.catalogue.update import apply_updates, read_updates

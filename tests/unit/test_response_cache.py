@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from recsys.catalogue.bound import BoundCatalogue
 from recsys.catalogue.catalogue import EMPTY
 from recsys.keys.authentication import ModelName
 from recsys.model.recommender import ServingModel
 from recsys.model.vocabulary import Vocabulary
+from recsys_recommend.filtering.bound import BoundCatalogue
 from recsys_recommend.item_options import ItemOptions
 from recsys_recommend.model_cache import LoadedModel
 from recsys_recommend.queries import PopularQuery, SimilarItemsQuery, UserQuery

@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from cachetools import LRUCache, TTLCache
 
-from recsys.catalogue.bound import BoundCatalogue
 from recsys.catalogue.catalogue import CATALOGUE_HINT, Catalogue, read_catalogue
 from recsys.errors import ArtifactDamaged, ObjectNotFound, RecsysError, Unavailable
 from recsys.objects import layout
 from recsys.objects.store import ObjectReader
 from recsys.registry.records import KeyRecord
+from recsys_recommend.filtering.bound import BoundCatalogue
 from recsys_recommend.model_cache import LoadedModel
 
 T = TypeVar("T")
@@ -158,6 +158,6 @@ class CatalogueCache:
 
 def _prepare_parser() -> None:
     """Import the parser of filters in the background, because the first filter would otherwise wait 0.1 s for it."""
-    from recsys.catalogue import expression  # noqa: PLC0415  # see above
+    from recsys_recommend.filtering import expression  # noqa: PLC0415  # see above
 
     expression.parse("available")

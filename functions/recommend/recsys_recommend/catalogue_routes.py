@@ -18,9 +18,9 @@ from recsys_recommend.queries import to_json
 from recsys_recommend.schemas import CatalogueParameters
 
 if TYPE_CHECKING:  # a key without a catalogue never imports it
-    from recsys.catalogue.bound import BoundCatalogue
     from recsys.catalogue.catalogue import Catalogue
     from recsys_recommend.catalogue_cache import CatalogueCache
+    from recsys_recommend.filtering.bound import BoundCatalogue
 
 _JSON: Final = "application/json"
 _DESCRIPTIONS: Final = {

@@ -13,8 +13,8 @@ from recsys.model.choosing import UNCONSTRAINED, Constraints, GroupLimit
 from recsys.model.recommender import RankedItem, ServingModel
 
 if TYPE_CHECKING:  # a key without a catalogue never imports it
-    from recsys.catalogue.bound import BoundCatalogue
     from recsys.model.neumf import ItemIndices
+    from recsys_recommend.filtering.bound import BoundCatalogue
 
 _TITLE: Final = "title"
 

@@ -18,7 +18,7 @@ from recsys_recommend.item_options import DEFAULT, ItemOptions, constraints_of, 
 from recsys_recommend.schemas import MAX_BATCH_ITEMS, BatchEntry, BatchRequest, ListParameters, RecommendationRequest
 
 if TYPE_CHECKING:  # a key without a catalogue never imports it
-    from recsys.catalogue.bound import BoundCatalogue
+    from recsys_recommend.filtering.bound import BoundCatalogue
 
 
 class ModelQuery(Protocol):

@@ -13,7 +13,7 @@ from recsys_recommend.model_cache import LoadedModel, RecordDetail
 from recsys_recommend.queries import ModelQuery, to_json
 
 if TYPE_CHECKING:  # a key without a catalogue never imports it
-    from recsys.catalogue.bound import BoundCatalogue
+    from recsys_recommend.filtering.bound import BoundCatalogue
 
 _OVERHEAD_BYTES: Final = 300
 """Memory of an entry besides its content: the digest, two object headers and the cache's links (estimated)."""

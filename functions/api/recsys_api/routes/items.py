@@ -16,8 +16,8 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.records import Job, JobState, KeyRecord
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
-from recsys_api import jobs, prefer
 from recsys_api.catalogue import CatalogueMode, CatalogueUpdates
+from recsys_api.routes.waiting import waited
 from recsys_api.schemas import JobBody
 from recsys_api.uploads import RAW_TYPES, received
 
@@ -84,14 +84,8 @@ def create_item_router(
         max_bytes = settings.max_request_bytes
         async with received(request, max_bytes=max_bytes, query_options=options, raw_types=ITEM_TYPES) as file:
             job = await run_in_threadpool(updates.accept, file, key=key, mode=mode)
-        context = request_context(request.scope)
-        context.job_id = job.job_id
-        wait_s = prefer.wait_s(request.headers.getlist("prefer"))
-        if not wait_s:
-            return _respond(request, job, {})
-        wait_s = min(wait_s, settings.max_wait_s)
-        job = await jobs.wait_until_final(registry, job, timeout_s=wait_s - context.elapsed_s)
-        return _respond(request, job, {"Preference-Applied": f"wait={wait_s}"})
+        job, headers = await waited(request, registry, job, max_wait_s=settings.max_wait_s)
+        return _respond(request, job, headers)
 
     @router.put(
         "/v1/items",

@@ -14,7 +14,8 @@ from recsys.http.problems import documented, respond
 from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
-from recsys_api import jobs, prefer
+from recsys_api import jobs
+from recsys_api.routes.waiting import waited
 from recsys_api.schemas import (
     FileValidated,
     JobAccepted,
@@ -120,15 +121,8 @@ def create_training_router(
             accepted = await run_in_threadpool(
                 training.accept, file, key=key, idempotency_key=idempotency_key, purpose=purpose
             )
-        context = request_context(request.scope)
-        context.key_id, context.job_id = accepted.job.key_id, accepted.job.job_id
-        wait_s = prefer.wait_s(request.headers.getlist("prefer"))
-        if not wait_s:
-            return _accepted(accepted, {})
-        wait_s = min(wait_s, settings.max_wait_s)
-        # The time spent on storing the file counts, because API Gateway's limit starts with the request.
-        job = await jobs.wait_until_final(registry, accepted.job, timeout_s=wait_s - context.elapsed_s)
-        return _outcome(request, Accepted(job, accepted.api_key), {"Preference-Applied": f"wait={wait_s}"})
+        job, headers = await waited(request, registry, accepted.job, max_wait_s=settings.max_wait_s)
+        return _outcome(request, Accepted(job, accepted.api_key), headers) if headers else _accepted(accepted, {})
 
     @router.post(
         "/v1/train",
@@ -186,7 +180,7 @@ def create_training_router(
         responses={
             200: {"model": FileValidated, "description": "The validation ended during the wait."},
             **documented(
-                *(401, 403, 409, 413, 415, 422, 503),
+                *(401, 403, 409, 413, 415, 422, 429, 503),
                 descriptions={
                     409: "The key that this `Idempotency-Key` created has been rotated or revoked.",
                     413: "The file exceeds the limit of this route. Use `POST /v1/uploads` instead.",

@@ -119,6 +119,6 @@ def _cancellation_reasons(error: ClientError) -> set[str]:
     """Return the set of the items' cancellation codes (`None` for an unaffected item). It is empty for other errors."""
     if error_code(error) != "TransactionCanceledException":
         return set()
-    # The type stubs of botocore declare only the members that all errors have.
-    reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
+    response: Any = error.response  # the type stubs of botocore declare only the members that all errors have
+    reasons: list[dict[str, Any]] = response.get("CancellationReasons", [])
     return {str(reason.get("Code")) for reason in reasons}

@@ -142,7 +142,7 @@ class BoundCatalogue:
     def _filtered(self, filter_text: str | None) -> Mask:
         if filter_text is None:
             return np.ones(self.n_items, dtype=np.bool_)
-        from recsys.catalogue import evaluation, expression  # noqa: PLC0415  # the parser takes 0.1 s to import
+        from recsys_recommend.filtering import evaluation, expression  # noqa: PLC0415  # the parser takes 0.1 s to import
 
         def find_column(name: expression.ColumnName) -> Column:
             if name.name not in self.catalogue.columns:

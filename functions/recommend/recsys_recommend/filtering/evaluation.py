@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.catalogue.columns import MISSING, BooleanColumn, Column, Kind, NumberColumn, TagsColumn, TextColumn
-from recsys.catalogue.expression import (
+from recsys.model.vocabulary import Vocabulary
+from recsys_recommend.filtering.expression import (
     OPERATORS,
     ColumnName,
     Combination,
@@ -21,7 +22,6 @@ from recsys.catalogue.expression import (
     Truth,
     invalid_filter,
 )
-from recsys.model.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
 FindColumn = Callable[[ColumnName], Column]
