@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PORT ?= 8000
 DATA_DIR ?= recsys-data
+# Processes of `make test`: two per core of a small machine, because many tests wait for a service or an emulator.
+TEST_WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 # Without the cache of compiled files, pytest compiles the assertions of every test in every run.
@@ -31,7 +33,7 @@ run: setup
 	@$(BIN)/recsys serve --port $(PORT) --data-dir $(DATA_DIR) --sample
 
 test: setup .venv-ministack/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 # About a minute on two cores: without AWS emulators, TensorFlow and slow tests.
 # No test here needs the plugin of schemathesis, which takes a second to import in every process.

@@ -15,7 +15,8 @@ from rich.table import Table
 from recsys.clock import utc_now
 from recsys.keys.api_key import ApiKey
 from recsys.registry.audit import AuditEvent
-from recsys.registry.records import Job, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_local.adapters import open_existing_registry

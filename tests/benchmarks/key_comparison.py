@@ -19,7 +19,7 @@ from recsys.clock import Timestamp
 from recsys.errors import InvalidApiKey
 from recsys.keys.api_key import ApiKey
 from recsys.keys.authentication import Authenticator
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 
 NOW = Timestamp("2026-03-01T12:00:00.000000Z")
 

@@ -22,7 +22,8 @@ from recsys.model.neumf import Dims
 from recsys.model.recommender import ServingModel
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore
-from recsys.registry.records import Job, KeyRecord, ModelVersion
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, ModelVersion
 from recsys.registry.registry import Registry
 from tests.integration.lambda_flow import Function
 from tests.made_models import random_network, serving_model, write_model

@@ -6,7 +6,8 @@ from typing import Any
 
 from recsys.clock import Timestamp
 from recsys.errors import FieldError, Problem
-from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState, Lease, ModelVersion, Progress
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope, ScopedKey
 

@@ -14,8 +14,8 @@ from recsys.objects.files import FileObjectStore
 from recsys.objects.s3 import S3ObjectStore
 from recsys.objects.store import ObjectReader, ObjectStore
 from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import KeyReader
-from recsys.registry.records import KeyRecord
 from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteRegistry
 from recsys_recommend.lean_aws.config import AwsConfig

@@ -11,7 +11,8 @@ from recsys.clock import DAY_S, after
 from recsys.errors import KeyNotFound, TooManyErasures, VersionNotFound
 from recsys.registry import erasures
 from recsys.registry.erasures import ERASED_WITHIN_DAYS, hidden_users
-from recsys.registry.records import JobState, KeyRecord, Lease
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import JobState, Lease
 from recsys.registry.registry import Published, Registry
 from tests.contract.conftest import Bench, FixedClock
 from tests.contract.records import NOW, REPORT, a_job, a_key, a_version, claim

@@ -9,7 +9,8 @@ import pytest
 from recsys.clock import DAY_S
 from recsys.errors import KeyNotFound, LeaseLost
 from recsys.registry.catalogues import CatalogueChanged, CatalogueVersion
-from recsys.registry.records import JobPurpose, JobState, KeyRecord, Lease
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import JobPurpose, JobState, Lease
 from recsys.registry.registry import Registry
 from tests.contract.conftest import FixedClock
 from tests.contract.records import REPORT, a_job, a_key, claim

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from recsys.errors import Gone, JobBusy, KeyExists
-from recsys.registry.records import JobState, KeyRecord, Lease
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import JobState, Lease
 from recsys.registry.registry import Published
 from tests.contract.conftest import Bench
 from tests.contract.records import HOUR_LATER, REPORT, a_job, a_key, a_version, claim, claim_new

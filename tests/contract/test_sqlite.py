@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import KeyNotFound, Unavailable
-from recsys.registry.records import KeyRecord, Lease
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Lease
 from recsys.registry.sqlite import SCHEMA_VERSION, RegistryTooNew, SqliteRegistry, SqliteTable
 from recsys.registry.table import Address, Change
 from tests.contract.conftest import FixedClock

@@ -14,7 +14,8 @@ from recsys.model import artifact
 from recsys.model.recommender import ServingModel
 from recsys.objects.files import FileObjectStore
 from recsys.objects.store import ObjectInfo
-from recsys.registry.records import Job, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_train.events import ObjectCreated, process

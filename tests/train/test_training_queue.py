@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from recsys.clock import utc_now
-from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState
 from recsys_local.queue_file import QueueFile, QueuePosition
 from recsys_local.training_queue import OVERHEAD_BYTES, TrainingQueue
 from recsys_local.watcher import ObjectWatcher

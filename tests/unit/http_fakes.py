@@ -31,8 +31,9 @@ from recsys.model.neumf import Network
 from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
 from recsys.objects.store import ObjectStore
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.rate_limits import MemoryBuckets
-from recsys.registry.records import Job, KeyRecord, ModelVersion
+from recsys.registry.records import Job, ModelVersion
 from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings

@@ -6,7 +6,7 @@ import pytest
 
 from recsys.clock import after
 from recsys.keys.api_key import ApiKey, claim_token_sha256, new_claim_token
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from tests.unit.http_fakes import METRICS, Service, assert_problem, publish
 
 DAY_S = 86_400

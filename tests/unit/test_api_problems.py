@@ -32,7 +32,7 @@ from recsys.errors import (
 from recsys.http import problems
 from recsys.keys.api_key import ApiKey, claim_token_sha256, new_claim_token
 from recsys.redaction import redacted
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.sqlite import SqliteRegistry
 from tests.unit.http_fakes import Client, Service, assert_problem, publish, running
 

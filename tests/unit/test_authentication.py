@@ -13,7 +13,8 @@ from recsys.clock import Timestamp, after
 from recsys.errors import InvalidApiKey, ModelNotReady, Unavailable
 from recsys.keys.api_key import ApiKey
 from recsys.keys.authentication import Authenticator, ModelName, current_model
-from recsys.registry.records import Job, KeyRecord, ModelVersion
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, ModelVersion
 from recsys.registry.sqlite import SqliteRegistry
 
 START = Timestamp("2026-03-01T12:00:00.000000Z")

@@ -15,7 +15,8 @@ from recsys.errors import Unavailable
 from recsys.keys.api_key import ApiKey
 from recsys.objects import layout
 from recsys.objects.files import FileObjectStore
-from recsys.registry.records import Job, KeyRecord, ModelVersion
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, ModelVersion
 from recsys.registry.sqlite import SqliteRegistry
 from recsys_local.adapters import REGISTRY_FILE, NoRegistry, RegistryMissing, lock_data_dir, open_registry
 from recsys_local.backup import CATALOGUE, BackupDamaged, BackupRefused, create_backup, restore_backup

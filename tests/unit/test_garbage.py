@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from recsys.clock import DAY_S, Timestamp, after, utc_now
 from recsys.errors import Unavailable
 from recsys.objects.files import FileObjectStore
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import version_address
-from recsys.registry.records import KeyRecord, ModelVersion
+from recsys.registry.records import ModelVersion
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.registry.table import Change
 from recsys.retention.collector import Collector

@@ -18,7 +18,7 @@ from recsys.errors import InvalidApiKey
 from recsys.keys.api_key import ApiKey
 from recsys.keys.authentication import Authenticator
 from recsys.keys.scoped_api_key import ScopedApiKey
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.scoped_keys import Scope, ScopedKey
 from tests.architecture.sources import PACKAGES
 from tests.unit.http_fakes import START

@@ -10,7 +10,8 @@ import pytest
 
 from recsys.clock import Timestamp, after
 from recsys.errors import LeaseLost, Unavailable
-from recsys.registry.records import Job, JobState, KeyRecord, Lease, Progress
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobState, Lease, Progress
 from recsys.registry.sqlite import SqliteRegistry
 from recsys_train import lease as lease_module
 from recsys_train.lease import LeaseKeeper

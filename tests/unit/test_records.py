@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from recsys.clock import DAY_S, Timestamp, after, from_datetime, to_datetime, to_epoch_s, utc_now
 from recsys.errors import FieldError, NotReady, Problem
-from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord, Lease, ModelVersion
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState, Lease, ModelVersion
 from tests.contract.records import FULL_JOB, FULL_KEY, HELD_REASONS, METRICS, NOW, PROBLEM
 
 VERSION = ModelVersion("key1", "job1.1", "job1", NOW, "d" * 64, METRICS, held_reasons=HELD_REASONS)

@@ -8,8 +8,9 @@ import pytest
 
 from recsys.clock import DAY_S, Timestamp, after
 from recsys.objects.store import ObjectInfo
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import version_address
-from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion
+from recsys.registry.records import Job, JobState, ModelVersion
 from recsys.registry.table import Row
 from recsys.retention.plan import (
     MARK_DAYS,

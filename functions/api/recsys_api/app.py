@@ -15,8 +15,8 @@ from recsys.http.rate_limits import limited_key, limiter
 from recsys.keys.authentication import Authenticator
 from recsys.objects.store import ObjectStore
 from recsys.registry import rate_limits
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.rate_limits import Buckets, TableBuckets
-from recsys.registry.records import KeyRecord
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope
 from recsys.settings import Settings

@@ -11,7 +11,8 @@ from recsys.errors import ObjectExists
 from recsys.keys.base62 import new_job_id
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore
-from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.training import NewFile

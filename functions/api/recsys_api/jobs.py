@@ -13,7 +13,8 @@ import anyio.to_thread
 
 from recsys.errors import JobNotFound, Unavailable
 from recsys.keys.base62 import JOB_ID_LENGTH
-from recsys.registry.records import Job, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job
 from recsys.registry.registry import Registry
 
 _JOB_ID: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}")

@@ -12,7 +12,8 @@ from recsys.errors import VersionNotFound
 from recsys.keys.api_key import ApiKey, claim_token_sha256
 from recsys.keys.base62 import JOB_ID_LENGTH
 from recsys.keys.scoped_api_key import ScopedApiKey
-from recsys.registry.records import KeyRecord, ModelVersion
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import ModelVersion
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope, ScopedKey
 

@@ -12,7 +12,8 @@ from recsys.http.json_numbers import whole_number
 from recsys.http.origins import MAX_ORIGIN_LENGTH, ORIGIN_PATTERN, is_origin
 from recsys.http.problems import to_document
 from recsys.registry.audit import AuditPage
-from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord, ModelVersion, Progress
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState, ModelVersion, Progress
 from recsys.registry.scoped_keys import MAX_SCOPED_KEYS, Scope, ScopedKey
 
 _MAX_OVERLAP_S: Final = 7 * DAY_S

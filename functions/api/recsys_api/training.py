@@ -21,7 +21,8 @@ from recsys.keys.api_key import ApiKey
 from recsys.keys.base62 import job_id_of_request, new_job_id
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore, UploadForm
-from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 

@@ -13,7 +13,7 @@ from recsys.catalogue.catalogue import CATALOGUE_HINT, Catalogue, read_catalogue
 from recsys.errors import ArtifactDamaged, ObjectNotFound, RecsysError, Unavailable
 from recsys.objects import layout
 from recsys.objects.store import ObjectReader
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys_recommend.filtering.bound import BoundCatalogue
 from recsys_recommend.model_cache import LoadedModel
 

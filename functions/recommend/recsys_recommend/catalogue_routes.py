@@ -11,7 +11,7 @@ from recsys.http.api_key_header import cached_key
 from recsys.http.problems import documented
 from recsys.keys.authentication import Authenticator
 from recsys.objects.store import ObjectReader
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.scoped_keys import Scope
 from recsys_recommend.model_cache import LoadedModel
 from recsys_recommend.queries import to_json
@@ -75,14 +75,14 @@ class Catalogues:
         return self._cache
 
 
-def create_catalogue_router(authenticator: Authenticator, catalogues: Catalogues) -> APIRouter:
-    """Create the router for `GET /v1/items` and `GET /v1/items/{item_id}`."""
+def add_catalogue_routes(router: APIRouter, authenticator: Authenticator, catalogues: Catalogues) -> None:
+    """Add `GET /v1/items` and `GET /v1/items/{item_id}` to the router."""
     MainKey = Annotated[KeyRecord, Depends(cached_key(authenticator, scope=None))]  # noqa: N806  # it names a type
     Key = Annotated[KeyRecord, Depends(cached_key(authenticator, scope=Scope.RECOMMEND))]  # noqa: N806  # it names a type
-    router = APIRouter(tags=["Items"])
 
     @router.get(
         "/v1/items",
+        tags=["Items"],
         summary="List the item catalogue",
         response_description="A page of the catalogue.",
         responses=documented(401, 403, 409, 422, 503, descriptions=_DESCRIPTIONS),
@@ -95,6 +95,7 @@ def create_catalogue_router(authenticator: Authenticator, catalogues: Catalogues
 
     @router.get(
         "/v1/items/{item_id:path}",
+        tags=["Items"],
         summary="Retrieve an item of the catalogue",
         response_description="The item.",
         responses=documented(401, 403, 404, 409, 422, 503, descriptions=_DESCRIPTIONS),
@@ -111,8 +112,6 @@ def create_catalogue_router(authenticator: Authenticator, catalogues: Catalogues
                 f"Item {item_id!r} is not in the catalogue.", hint="GET /v1/items lists the items of the catalogue."
             )
         return _to_response(_item(catalogue, row))
-
-    return router
 
 
 def _page(catalogue: "Catalogue", version: str, begin: int, end: int) -> dict[str, Any]:

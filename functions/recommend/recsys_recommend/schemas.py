@@ -1,12 +1,20 @@
-"""JSON bodies and query parameters of the routes. They are strict: they reject unknown fields, and numbers as ids."""
+"""JSON bodies and query parameters of the routes. They are strict: they reject unknown fields, and numbers as ids.
+
+`defer_build` makes each model build its validator when it is first used, so that a cold start builds one of five.
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 
 from recsys.http.json_numbers import whole_number
+
+# FastAPI hides this warning while it adds a route. A deferred validator is built later, and would show it.
+warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
 
 MAX_N: Final = 1000
 MAX_RECENT: Final = 200
@@ -21,11 +29,12 @@ MAX_BATCH_ITEMS: Final = 20_000
 """Items in all results of a batch together, because a Lambda response is limited to 6 MB."""
 
 _Ids = list[str]
-_Strict: Final = ConfigDict(extra="forbid", strict=True)
+_Strict: Final = ConfigDict(extra="forbid", strict=True, defer_build=True)
 # `recsys_recommend.queries` checks this, and names the missing field.
 _NamesUserOrItems: Final = ConfigDict(
     extra="forbid",
     strict=True,
+    defer_build=True,
     json_schema_extra={
         "anyOf": [
             {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
@@ -166,7 +175,7 @@ class BatchRequest(BaseModel):
 class ListParameters(BaseModel):
     """Query parameters of a list of items."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     n: Count = 10
     exclude_items: ExcludedItems = []
@@ -187,7 +196,7 @@ class ListParameters(BaseModel):
 class CatalogueParameters(BaseModel):
     """Query parameters of a page of the item catalogue."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE, description="Number of items to return.")] = 100
     cursor: Annotated[

@@ -13,7 +13,8 @@ from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore
 from recsys.registry.erasures import Erasures
-from recsys.registry.records import Job, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job
 from recsys_train.data.history import History, KeyData
 
 _CHUNK_BYTES: Final = 1024 * 1024

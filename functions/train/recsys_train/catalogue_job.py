@@ -17,7 +17,8 @@ from recsys.file_options import FileOptions
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore
 from recsys.registry.catalogues import CatalogueChanged, CatalogueVersion, is_outdated
-from recsys.registry.records import Job, KeyRecord, Lease
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, Lease
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_train.catalogue.records import read_records

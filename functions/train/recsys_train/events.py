@@ -14,7 +14,8 @@ from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, job_id_of_object
 from recsys.objects import layout
 from recsys.objects.layout import Drop
 from recsys.objects.names import checked_name
-from recsys.registry.records import Job, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job
 from recsys_train.job import Trainer
 from recsys_train.receipts import write_receipt
 

@@ -35,7 +35,8 @@ from recsys.objects import layout
 from recsys.objects.store import ObjectInfo, ObjectStore
 from recsys.registry import rules
 from recsys.registry.erasures import Erasures
-from recsys.registry.records import Job, JobPurpose, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobPurpose, Lease, ModelVersion, Progress
 from recsys.registry.registry import Published, Registry
 from recsys.settings import Settings
 from recsys_train.append_base import key_data_of

@@ -9,7 +9,8 @@ from recsys.clock import Clock, Timestamp, after
 from recsys.errors import KeyNotFound, ObjectNotFound
 from recsys.keys.api_key import claim_token_sha256, new_claim_token
 from recsys.objects.store import ObjectStore
-from recsys.registry.records import Job, JobState, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobState
 from recsys.registry.registry import Registry
 
 CLAIM_VALID_S: Final = 24 * 3600

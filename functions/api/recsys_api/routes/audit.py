@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 
 from recsys.http.problems import documented
 from recsys.registry.audit import CURSOR_PATTERN
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api.schemas import AuditBody
 

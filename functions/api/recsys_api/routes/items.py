@@ -13,7 +13,8 @@ from recsys.file_options import OPTION_TEXTS
 from recsys.http.middleware import request_context
 from recsys.http.problems import documented, respond
 from recsys.objects.store import ObjectStore
-from recsys.registry.records import Job, JobState, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.catalogue import CatalogueMode, CatalogueUpdates

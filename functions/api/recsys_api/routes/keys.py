@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from recsys.clock import Clock
 from recsys.http.problems import documented
 from recsys.keys.api_key import ApiKey
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
 from recsys_api.schemas import ClaimRequest, KeyBody, KeyIssued, RotateRequest

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Path
 
 from recsys.http.problems import documented
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
 from recsys_api.schemas import ActivatedBody, ModelsBody, PinnedBody

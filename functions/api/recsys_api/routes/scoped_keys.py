@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Response
 
 from recsys.clock import Clock
 from recsys.http.problems import documented
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
 from recsys_api.schemas import ScopedKeyBody, ScopedKeyIssued, ScopedKeyRequest, ScopedKeysBody

@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 from recsys.file_options import OPTION_TEXTS, FileOptions
 from recsys.http.middleware import request_context
 from recsys.http.problems import documented, respond
-from recsys.registry.records import Job, JobPurpose, JobState, KeyRecord
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job, JobPurpose, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api import jobs

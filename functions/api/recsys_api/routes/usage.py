@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 
 from recsys.http.problems import documented
 from recsys.objects.store import ObjectStore
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api.usage import KeyLimits, UsageBody, usage_of
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 
 from recsys.http.problems import documented
 from recsys.registry.erasures import Erasures
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api.schemas import UserErased
 

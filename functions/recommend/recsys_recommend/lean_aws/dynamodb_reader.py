@@ -8,8 +8,8 @@ from typing import Any, Final
 from recsys.clock import Clock, utc_now
 from recsys.errors import Unavailable
 from recsys.registry.dynamodb_items import fits, to_key, to_row
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import read_key
-from recsys.registry.records import KeyRecord
 from recsys.registry.table import Address, Row
 from recsys_recommend.lean_aws.config import AwsConfig
 from recsys_recommend.lean_aws.credentials import CredentialProvider

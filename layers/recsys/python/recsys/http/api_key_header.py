@@ -11,7 +11,7 @@ from fastapi.security import APIKeyHeader
 from recsys.errors import ApiKeyRequired
 from recsys.http.middleware import request_context
 from recsys.keys.authentication import Authenticator
-from recsys.registry.records import KeyRecord
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.scoped_keys import Scope
 
 HEADER: Final = "X-API-Key"

@@ -13,8 +13,8 @@ from fastapi import Depends, Request
 
 from recsys.errors import RateLimited
 from recsys.http.middleware import RequestContext, request_context
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.rate_limits import Buckets, Quota, RateLimit
-from recsys.registry.records import KeyRecord
 
 _IPV6_PREFIX: Final = 64
 """Length of the prefix that a provider assigns to one customer, who chooses the rest of the IPv6 address."""

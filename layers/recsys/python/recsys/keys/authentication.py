@@ -12,8 +12,8 @@ from recsys.clock import Clock, utc_now
 from recsys.errors import InsufficientScope, InvalidApiKey, KeyNotFound, ModelNotReady, OriginNotAllowed
 from recsys.keys.api_key import ApiKey
 from recsys.keys.scoped_api_key import ScopedApiKey, is_scoped
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import KeyReader
-from recsys.registry.records import KeyRecord
 from recsys.registry.scoped_keys import Scope, ScopedKey, find
 
 _MAX_CACHED_KEYS: Final = 10_000  # not tuned
@@ -98,7 +98,7 @@ class Authenticator:
 
         Examples
         --------
-        >>> from recsys.registry.records import KeyRecord
+        >>> from recsys.registry.key_record import KeyRecord
         >>> key = ApiKey.mint("shop12345678")
         >>> class Registry:
         ...     def get_key(self, key_id):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from recsys.clock import DAY_S, Timestamp, after
+from recsys.registry.documents import Document
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import key_address, unexpired
-from recsys.registry.records import Document, KeyRecord
 from recsys.registry.table import Address, Change, Row, Table
 
 AUDIT_PREFIX: Final = "AUDIT#"

@@ -8,8 +8,9 @@ from typing import Any
 from recsys.clock import Timestamp
 from recsys.errors import Unavailable
 from recsys.registry import rules
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import key_address, unexpired
-from recsys.registry.records import Job, JobState, KeyRecord, Lease
+from recsys.registry.records import Job, JobState, Lease
 from recsys.registry.table import Change
 from recsys.registry.transactions import TableOperations
 

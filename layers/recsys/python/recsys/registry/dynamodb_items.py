@@ -6,7 +6,7 @@ import secrets
 from typing import Any, Final
 
 from recsys.clock import Timestamp, to_epoch_s
-from recsys.registry.records import Document
+from recsys.registry.documents import Document
 from recsys.registry.table import Address, Row
 
 _MAX_PARTITION_BYTES: Final = 2048

@@ -16,7 +16,8 @@ from typing import Final, Self
 
 from recsys.clock import DAY_S, Timestamp, after
 from recsys.errors import TooManyErasures
-from recsys.registry.records import KeyRecord, ModelVersion
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import ModelVersion
 
 MAX_ERASURES: Final = 1000
 """Erasures per key within `ERASED_WITHIN_DAYS`. They take about 60 bytes each in the record of the key."""

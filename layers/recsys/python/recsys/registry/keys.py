@@ -8,8 +8,8 @@ from typing import Any
 from recsys.clock import Timestamp
 from recsys.errors import KeyExists, KeyNotFound
 from recsys.registry import audit, rules, scoped_keys
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import claim_address, key_address, read_key, unexpired
-from recsys.registry.records import KeyRecord
 from recsys.registry.scoped_keys import ScopedKey
 from recsys.registry.table import Change
 from recsys.registry.transactions import TableOperations

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from recsys.clock import Timestamp
-from recsys.registry import rules
-from recsys.registry.records import Document, KeyRecord
+from recsys.registry.documents import Document, is_expired
+from recsys.registry.key_record import KeyRecord, key_not_found
 from recsys.registry.table import Address, Row, TableReader
 
 VERSION_PREFIX: Final = "VERSION#"
@@ -40,7 +40,7 @@ def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyR
     row = table.get(key_address(key_id))
     document = unexpired(row, now)
     if document is None:
-        raise rules.key_not_found(key_id)
+        raise key_not_found(key_id)
     return row, KeyRecord.from_document(document)
 
 
@@ -52,7 +52,7 @@ def unexpired(row: Row, now: Timestamp) -> Document | None:
     if row.document is None:
         return None
     expires_at = row.document.get("expires_at")
-    return None if rules.is_expired(Timestamp(str(expires_at)) if expires_at else None, now) else row.document
+    return None if is_expired(Timestamp(str(expires_at)) if expires_at else None, now) else row.document
 
 
 def key_address(key_id: str) -> Address:

@@ -1,20 +1,16 @@
-"""Records of the registry, and their conversion to the flat documents that every adapter stores."""
+"""Records of jobs and of model versions."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
 from recsys.clock import Timestamp
 from recsys.errors import NotReady, Problem
 from recsys.file_options import Mode
-from recsys.registry import scoped_keys
-from recsys.registry.scoped_keys import ScopedKey
-
-Document = dict[str, str | int]
-"""A flat document of strings and integers. Fields that are None are omitted."""
+from recsys.registry.documents import Document, known_fields, to_document
 
 
 class JobState(StrEnum):
@@ -48,80 +44,6 @@ class JobPurpose(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """An API key. Only hashes of its secrets are stored.
-
-    Parameters
-    ----------
-    key_id
-        Public part of the key.
-    created_at
-        Time of creation.
-    revision
-        Number of changes so far.
-    secret_sha256
-        Hash of the current secret. None until the receipt of a drop is claimed.
-    previous_sha256, previous_expires_at
-        Hash of the secret before the last rotation, and the time until which it is valid.
-    revoked_at
-        Time of the revocation.
-    expires_at
-        Time from which the key counts as deleted. It is set until the key has both a secret and a model, so that
-        unused keys expire.
-    current_version, current_manifest_sha256
-        The model version that is served, and the digest of its manifest.
-    current_data_timestamp
-        `Job.data_timestamp` of the current version. Activating a version sets it to the time of
-        the activation, so that a running training job cannot undo the activation.
-    catalogue_version, catalogue_sha256
-        The item catalogue that is served, and the digest of its file; None without a catalogue.
-    catalogue_data_timestamp
-        `Job.data_timestamp` of the file that last replaced the whole catalogue, or the time of its deletion.
-    scoped_keys
-        The scoped keys.
-    replaced_data_timestamp
-        The value of `current_data_timestamp` that the last complete file or activation set. A file that is added may be
-        older than files that were added before, but not older than this time. None means `current_data_timestamp`; an
-        earlier release wrote such records.
-    erasures
-        The erased users, as text of `recsys.registry.erasures`.
-    current_erasures
-        `ModelVersion.erasures` of the current version.
-    """
-
-    key_id: str
-    created_at: Timestamp
-    revision: int = 0
-    secret_sha256: str | None = None
-    previous_sha256: str | None = None
-    previous_expires_at: Timestamp | None = None
-    revoked_at: Timestamp | None = None
-    expires_at: Timestamp | None = None
-    current_version: str | None = None
-    current_manifest_sha256: str | None = None
-    current_data_timestamp: str | None = None
-    catalogue_version: str | None = None
-    catalogue_sha256: str | None = None
-    catalogue_data_timestamp: str | None = None
-    scoped_keys: tuple[ScopedKey, ...] = ()
-    replaced_data_timestamp: str | None = None
-    erasures: str | None = None
-    current_erasures: int | None = None
-
-    def to_document(self) -> Document:
-        """Return the record as a flat document. `scoped_keys` becomes JSON text."""
-        return _to_document(self)
-
-    @classmethod
-    def from_document(cls, document: Document) -> Self:
-        """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
-        values = _known_fields(cls, document)
-        if "scoped_keys" in values:
-            values["scoped_keys"] = scoped_keys.from_json_text(values["scoped_keys"])
-        return cls(**values)
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """Progress of a training job. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
 
@@ -130,6 +52,10 @@ class Progress:
     epochs: int | None = None
     loss: float | None = None
     validation_ndcg: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members that are known."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,12 +156,12 @@ class Job:
 
     def to_document(self) -> Document:
         """Return the record as a flat document. Nested members become JSON text."""
-        return _to_document(self)
+        return to_document(self)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
         """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
-        values = _known_fields(cls, document)
+        values = known_fields(cls, document)
         values["state"] = _known(JobState, "state", values["state"])
         values["purpose"] = _known(JobPurpose, "purpose", values.get("purpose", JobPurpose.TRAIN))
         for name in ("options", "progress", "report", "metrics", "problem", "held_reasons", "comparison"):
@@ -325,12 +251,12 @@ class ModelVersion:
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `metrics` and `held_reasons` become JSON text."""
-        return _to_document(self)
+        return to_document(self)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
         """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
-        values = _known_fields(cls, document)
+        values = known_fields(cls, document)
         for name in ("metrics", "held_reasons"):
             if name in values:
                 values[name] = json.loads(values[name])
@@ -354,30 +280,3 @@ class Assessment:
     current_version: str | None
     comparison: dict[str, Any] | None = None
     held_reasons: list[dict[str, str]] = field(default_factory=list)
-
-
-def to_json_text(value: Progress | Problem | dict[str, Any] | list[Any]) -> str:
-    """Return a nested member as the JSON text that a document stores."""
-    if isinstance(value, Problem):
-        value = value.to_json()
-    elif isinstance(value, Progress):
-        value = {name: getattr(value, name) for name in Progress.__slots__ if getattr(value, name) is not None}
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def _to_document(record: KeyRecord | Job | ModelVersion) -> Document:
-    document: Document = {}
-    for member in fields(record):
-        value = getattr(record, member.name)
-        if isinstance(value, Progress | Problem | dict | list):
-            value = to_json_text(value)
-        elif isinstance(value, tuple):
-            value = scoped_keys.to_json_text(value) if value else None
-        if value is not None:
-            document[member.name] = value
-    return document
-
-
-def _known_fields(cls: type[KeyRecord | Job | ModelVersion], document: Document) -> dict[str, Any]:
-    names = {member.name for member in fields(cls)}
-    return {name: value for name, value in document.items() if name in names}

@@ -29,7 +29,7 @@ class Registry(KeyOperations, JobOperations, VersionOperations, CatalogueOperati
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> from recsys.clock import utc_now
-    >>> from recsys.registry.records import KeyRecord
+    >>> from recsys.registry.key_record import KeyRecord
     >>> from recsys.registry.sqlite import SqliteTable
     >>> with TemporaryDirectory() as folder:
     ...     table = SqliteTable(Path(folder) / "registry.sqlite3")

@@ -14,23 +14,18 @@ from recsys.errors import (
     Gone,
     JobBusy,
     JobFinished,
-    KeyNotFound,
     LeaseLost,
     Problem,
     TooManyPinnedVersions,
     VersionNotFound,
 )
 from recsys.file_options import Mode
-from recsys.registry.records import Assessment, Job, JobState, KeyRecord, Lease, ModelVersion, Progress
+from recsys.registry.key_record import KeyRecord, key_not_found
+from recsys.registry.records import Assessment, Job, JobState, Lease, ModelVersion, Progress
 from recsys.registry.scoped_keys import ScopedKey
 
 MAX_PINNED_VERSIONS: Final = 10
 """Pinned versions per key, so that a key cannot fill the store."""
-
-
-def is_expired(expires_at: Timestamp | None, now: Timestamp) -> bool:
-    """Return whether a record that expires at `expires_at` (None: never) counts as deleted."""
-    return expires_at is not None and expires_at <= now
 
 
 # -- keys
@@ -120,11 +115,6 @@ def check_not_revoked(key: KeyRecord) -> None:
     """
     if key.revoked_at is not None:
         raise key_not_found(key.key_id)
-
-
-def key_not_found(key_id: str) -> KeyNotFound:
-    """Return the error for a key that does not exist, has expired or is revoked."""
-    return KeyNotFound(f"There is no key with the id {key_id!r}, or it was revoked.")
 
 
 # -- jobs

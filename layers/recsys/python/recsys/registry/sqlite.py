@@ -17,7 +17,9 @@ from weakref import WeakSet
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import RecsysError, Unavailable
 from recsys.registry.audit import DEFAULT_DAYS
-from recsys.registry.records import Document, Job, KeyRecord
+from recsys.registry.documents import Document
+from recsys.registry.key_record import KeyRecord
+from recsys.registry.records import Job
 from recsys.registry.registry import Registry
 from recsys.registry.table import LAST_CHARACTER, Address, Change, Row
 

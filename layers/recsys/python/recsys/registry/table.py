@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from recsys.registry.records import Document
+from recsys.registry.documents import Document
 
 LAST_CHARACTER: Final = "\uffff"
 """Greater than every character in a `sort`, both as text and in UTF-8."""

@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 from recsys.clock import Clock, Timestamp, utc_now
 from recsys.errors import JobNotFound, Unavailable
 from recsys.registry import audit, rules
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import job_address, read_key, unexpired
-from recsys.registry.records import Job, KeyRecord, Lease
+from recsys.registry.records import Job, Lease
 from recsys.registry.table import Change, Row, Table
 
 T = TypeVar("T")

@@ -10,8 +10,9 @@ from typing import Any
 from recsys.clock import Timestamp
 from recsys.errors import VersionNotFound
 from recsys.registry import audit, erasures, rules
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import VERSION_PREFIX, key_address, read_key, unexpired, version_address
-from recsys.registry.records import Assessment, JobState, KeyRecord, Lease, ModelVersion
+from recsys.registry.records import Assessment, JobState, Lease, ModelVersion
 from recsys.registry.table import Change, Row
 from recsys.registry.transactions import TableOperations
 

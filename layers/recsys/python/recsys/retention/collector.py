@@ -15,8 +15,9 @@ from recsys.errors import NotReady, Unavailable
 from recsys.objects import layout
 from recsys.objects.layout import ItemsUpload, Upload
 from recsys.objects.store import ObjectInfo, ObjectStore
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import VERSION_PREFIX, job_address, key_address
-from recsys.registry.records import Job, KeyRecord
+from recsys.registry.records import Job
 from recsys.registry.table import Table
 from recsys.retention.plan import (
     Deletion,

@@ -17,8 +17,10 @@ from recsys.clock import DAY_S, Timestamp, after
 from recsys.objects import layout
 from recsys.objects.store import ObjectInfo
 from recsys.registry import rules
+from recsys.registry.documents import is_expired
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import version_address
-from recsys.registry.records import Job, JobState, KeyRecord, ModelVersion
+from recsys.registry.records import Job, JobState, ModelVersion
 from recsys.registry.table import Change, Row
 
 READER_GRACE_S: Final = 3600.0
@@ -185,7 +187,7 @@ def reason_of_lost_key(key: KeyRecord | None, policy: RetentionPolicy, now: Time
     A key counts as expired only a grace period after its expiry, because another process whose clock is behind may be
     making the key permanent.
     """
-    if key is None or rules.is_expired(key.expires_at, after(now, -policy.grace_s)):
+    if key is None or is_expired(key.expires_at, after(now, -policy.grace_s)):
         return Reason.EXPIRED
     return Reason.REVOKED if key.revoked_at is not None else None
 

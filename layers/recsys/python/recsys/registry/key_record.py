@@ -1,0 +1,92 @@
+"""The record of an API key, apart from those of jobs because the function `recommend` needs no other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from recsys.clock import Timestamp
+from recsys.errors import KeyNotFound
+from recsys.registry import scoped_keys
+from recsys.registry.documents import Document, known_fields, to_document
+from recsys.registry.scoped_keys import ScopedKey
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An API key. Only hashes of its secrets are stored.
+
+    Parameters
+    ----------
+    key_id
+        Public part of the key.
+    created_at
+        Time of creation.
+    revision
+        Number of changes so far.
+    secret_sha256
+        Hash of the current secret. None until the receipt of a drop is claimed.
+    previous_sha256, previous_expires_at
+        Hash of the secret before the last rotation, and the time until which it is valid.
+    revoked_at
+        Time of the revocation.
+    expires_at
+        Time from which the key counts as deleted. It is set until the key has both a secret and a model, so that
+        unused keys expire.
+    current_version, current_manifest_sha256
+        The model version that is served, and the digest of its manifest.
+    current_data_timestamp
+        `Job.data_timestamp` of the current version. Activating a version sets it to the time of
+        the activation, so that a running training job cannot undo the activation.
+    catalogue_version, catalogue_sha256
+        The item catalogue that is served, and the digest of its file; None without a catalogue.
+    catalogue_data_timestamp
+        `Job.data_timestamp` of the file that last replaced the whole catalogue, or the time of its deletion.
+    scoped_keys
+        The scoped keys.
+    replaced_data_timestamp
+        The value of `current_data_timestamp` that the last complete file or activation set. A file that is added may be
+        older than files that were added before, but not older than this time. None means `current_data_timestamp`; an
+        earlier release wrote such records.
+    erasures
+        The erased users, as text of `recsys.registry.erasures`.
+    current_erasures
+        `ModelVersion.erasures` of the current version.
+    """
+
+    key_id: str
+    created_at: Timestamp
+    revision: int = 0
+    secret_sha256: str | None = None
+    previous_sha256: str | None = None
+    previous_expires_at: Timestamp | None = None
+    revoked_at: Timestamp | None = None
+    expires_at: Timestamp | None = None
+    current_version: str | None = None
+    current_manifest_sha256: str | None = None
+    current_data_timestamp: str | None = None
+    catalogue_version: str | None = None
+    catalogue_sha256: str | None = None
+    catalogue_data_timestamp: str | None = None
+    scoped_keys: tuple[ScopedKey, ...] = ()
+    replaced_data_timestamp: str | None = None
+    erasures: str | None = None
+    current_erasures: int | None = None
+
+    def to_document(self) -> Document:
+        """Return the record as a flat document. `scoped_keys` becomes JSON text."""
+        scoped_keys_text = scoped_keys.to_json_text(self.scoped_keys) if self.scoped_keys else None
+        return to_document(self, scoped_keys=scoped_keys_text)
+
+    @classmethod
+    def from_document(cls, document: Document) -> Self:
+        """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
+        values = known_fields(cls, document)
+        if "scoped_keys" in values:
+            values["scoped_keys"] = scoped_keys.from_json_text(values["scoped_keys"])
+        return cls(**values)
+
+
+def key_not_found(key_id: str) -> KeyNotFound:
+    """Return the error for a key that does not exist, has expired or is revoked."""
+    return KeyNotFound(f"There is no key with the id {key_id!r}, or it was revoked.")
