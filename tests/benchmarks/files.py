@@ -3,9 +3,10 @@
 python -m tests.benchmarks.files [--channels http drop cli] [--name NAME]
 
 A service is started, as by `recsys serve`. Each file is sent to `POST /v1/train`, dropped into the inbox with its
-options as a sidecar file, and given to `recsys train`. A bad file must be answered within two seconds with its code, line and
-column and what to do, without a traceback, and must leave nothing behind. A valid one is trained on, and its users must
-get the other items' ids byte for byte. Commands run in this process, because each would import TensorFlow otherwise.
+options as a sidecar file, and given to `recsys train`. A bad file must be answered within two seconds with its code,
+line and column and what to do, without a traceback, and must leave nothing behind. A valid one is trained on, and its
+users must get the other items' ids byte for byte. Commands run in this process, because each would import TensorFlow
+otherwise.
 """
 
 from __future__ import annotations
