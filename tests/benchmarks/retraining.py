@@ -1,13 +1,13 @@
 """How many honest daily retrainings are held: sliding windows of Online Retail, each compared with the current version.
 
-python -m tests.benchmarks.retraining [--days 100] [--window 90] [--items 1000] [--fast] [--csv FILE]
-                                      [--folder FOLDER] [--for-s SECONDS]
+python -m tests.benchmarks.retraining [--days 100] [--window 90] [--items 1000] [--users 100] [--fast]
+                                      [--csv FILE] [--folder FOLDER] [--for-s SECONDS]
 
 Each day, the interactions of the last `--window` days are read and trained on as the service does, and the version is
 compared with the current one by `recsys_train.comparison`. A version that is not held becomes current. The serving
 bundle is written and read back. To save time, `--items` keeps only the items with the most rows, and `--fast` trains
-for one epoch with one ridge and two decays to choose from. The last line is the deviation of NDCG@20 over users, on
-which the data report bases the precision to expect.
+for one epoch with one ridge and two decays to choose from. `--users` keeps some users, as of a small shop. The last
+line is the deviation of NDCG@20 over users, on which the data report bases the precision to expect.
 
 `--folder` keeps the results and the current version, so that a run that was stopped, or that ended after `--for-s`,
 goes on from there with the same command.
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=100)
     parser.add_argument("--window", type=int, default=90)
     parser.add_argument("--items", type=int)
+    parser.add_argument("--users", type=int)
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--csv", type=Path, default=TRAIN_FILES[BUNDLED])
     parser.add_argument("--folder", type=Path)
@@ -185,6 +186,9 @@ def main() -> None:
     rows = pd.read_csv(arguments.csv, dtype=str, keep_default_na=False)
     if arguments.items:
         rows = rows[rows["item_id"].isin(rows["item_id"].value_counts().index[: arguments.items])]
+    if arguments.users:
+        kept = pd.Series(rows["user_id"].unique()).sample(arguments.users, random_state=0)
+        rows = rows[rows["user_id"].isin(kept)]
     with folder_of(arguments.folder) as folder:
         run = Run(folder)
         go_on(run, rows, arguments)
