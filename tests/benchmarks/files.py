@@ -236,7 +236,7 @@ def main() -> None:
         data_dir, log = Path(folder, "data"), Path(folder, "log")
         if {"http", "drop"} & set(chosen.channels):
             with running_service(data_dir, log, environment=ENVIRONMENT) as service:
-                service.trained(valid[0].content if valid else VALID_FILES[0].content)  # the worker imports TensorFlow
+                service.trained(VALID_FILES[0].content)  # the worker imports TensorFlow
                 for channel, send in (("http", send_all), ("drop", drop_all)):
                     outcomes += send(service, bad, valid) if channel in chosen.channels else []
                 if "Traceback" in service.output():
