@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -18,7 +19,7 @@ from tests.markers import TENSORFLOW
 PAGE = (DOCS / "bring-your-data.md").read_text("utf-8")
 RECIPE = re.compile(
     r'^## (?P<title>[^\n]+)\n.*?```csv title="(?P<name>[^"]+)"\n(?P<file>.*?)```\n.*?'
-    r"```bash\n(?P<command>recsys validate [^\n]+)\n```\n\n```text\n(?P<output>.*?)```",
+    r"```bash\n(?P<commands>recsys validate .*?)```\n\n```text\n(?P<output>.*?)```",
     re.MULTILINE | re.DOTALL,
 )
 RECIPES = list(RECIPE.finditer(PAGE))
@@ -29,15 +30,23 @@ def test_every_section_is_a_recipe() -> None:
     assert [*(recipe["title"] for recipe in RECIPES), DAILY] == re.findall(r"(?m)^## (.+)$", PAGE)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe["title"])
+recipes = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe["title"])
+
+
+@recipes
 def test_a_recipe_prints_what_the_page_shows(
     recipe: re.Match[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / recipe["name"]).write_text(recipe["file"], encoding="utf-8")
-    result = CliRunner().invoke(app, shlex.split(recipe["command"])[1:])
+    result = CliRunner().invoke(app, commands_of(recipe)[0])
     assert result.exit_code == 0, result.stderr
     assert result.stdout == recipe["output"]
+
+
+def commands_of(recipe: re.Match[str]) -> list[list[str]]:
+    """Return the arguments of each command of a recipe."""
+    return [shlex.split(command)[1:] for command in recipe["commands"].splitlines()]
 
 
 def trains(test: object) -> object:
@@ -45,6 +54,29 @@ def trains(test: object) -> object:
     for mark in TENSORFLOW:
         test = mark(test)
     return test
+
+
+@trains
+@recipes
+def test_a_recipe_ends_with_recommendations(
+    recipe: re.Match[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / recipe["name"]).write_text(recipe["file"], encoding="utf-8")
+    for command in commands_of(recipe):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.stderr
+    model = artifact.read_folder(tmp_path / "model")
+    assert f"users          {len(model.users)}" in recipe["output"]
+    with (tmp_path / "recommendations.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(row["user_id"], row["item_id"]) for row in csv.DictReader(file)]
+    unseen = {
+        (user_id, item_id)
+        for row, user_id in enumerate(model.users)
+        for item_id in set(model.items) - set(model.items.at(model.seen(row)))
+    }
+    assert len(rows) == len(unseen)
+    assert set(rows) == unseen
 
 
 @trains

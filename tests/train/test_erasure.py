@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from datetime import datetime
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ from recsys.registry.erasures import ERASED_WITHIN_DAYS, hidden_users
 from recsys.registry.records import Job, JobState, Progress
 from recsys.retention.collector import Collector
 from recsys.retention.plan import READER_GRACE_S, RetentionPolicy
+from recsys.settings import Settings
 from recsys_train.events import ObjectCreated
 from tests.markers import TENSORFLOW
 from tests.train.backend import GOOD_CSV, Backend
@@ -43,18 +46,23 @@ def erase(backend: Backend, key_id: str) -> None:
     backend.registry.erase_user(key_id, USER)
 
 
-def collect(backend: Backend) -> None:
-    Collector(backend.registry.table, backend.store, RetentionPolicy(), backend.clock).run()
+def collect(backend: Backend, *, upload_days: int | None = None) -> None:
+    policy = RetentionPolicy(upload_days=upload_days)
+    Collector(backend.registry.table, backend.store, policy, backend.clock).run()
+
+
+def contains_user(name: str, content: bytes) -> bool:
+    """Return whether a file contains the user; Parquet is decompressed."""
+    if name.endswith(".parquet"):
+        content = repr(pq.read_table(io.BytesIO(content)).to_pylist()).encode()
+    return USER.encode() in content
 
 
 def objects_with_the_user(backend: Backend, key_id: str) -> set[str]:
     """Return the versions, receipts and rows of the registry of a key that contain the user."""
     found = set()
     for name in backend.objects(f"models/{key_id}/") + backend.objects("receipts/"):
-        content = backend.store.read(name)
-        if name.endswith(".parquet"):
-            content = repr(pq.read_table(io.BytesIO(content)).to_pylist()).encode()
-        if USER.encode() in content:
+        if contains_user(name, backend.store.read(name)):
             found.add(name.split("/")[2] if name.startswith("models/") else name)
     if USER in str(backend.registry.get_key(key_id).to_document()):
         found.add("key")
@@ -106,6 +114,27 @@ def test_versions_that_contain_the_user_are_deleted_within_the_documented_time(b
     collect(backend)
     assert objects_with_the_user(backend, key_id) == set()
     assert {name.split("/")[2] for name in backend.objects("models/")} == {"third.1"}
+
+
+def test_after_the_documented_time_the_user_is_in_no_file_of_the_data_directory(backend: Backend) -> None:
+    key_id = backend.add_key().key_id
+    train(backend, "first", key_id, GOOD_CSV + ANNA)
+    uploaded_at = datetime.fromisoformat(backend.now).timestamp()
+    os.utime(backend.root / "objects/uploads/first.csv", (uploaded_at, uploaded_at))  # the file's time is the real one
+    erase(backend, key_id)
+    train(backend, "second", key_id, GOOD_CSV, options=APPEND)
+    files = [path for path in backend.root.rglob("*") if path.is_file()]
+    assert any(contains_user(path.name, path.read_bytes()) for path in files)
+
+    backend.pass_s(ERASED_WITHIN_DAYS * DAY_S)
+    collect(backend, upload_days=Settings().upload_days)
+    backend.pass_s(READER_GRACE_S)
+    collect(backend, upload_days=Settings().upload_days)
+
+    assert backend.load(key_id).version == "second.1"
+    files = [path for path in backend.root.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"registry.sqlite3", "second.csv", "interactions.parquet"}
+    assert [path.name for path in files if contains_user(path.name, path.read_bytes())] == []
 
 
 def test_a_version_that_is_overdue_cannot_be_activated_before_it_is_deleted(backend: Backend) -> None:

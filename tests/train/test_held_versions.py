@@ -6,13 +6,16 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from recsys.model.recommender import recommend
 from recsys.registry.records import Job, JobPurpose, JobState
 from recsys.registry.table import Address
 from recsys_train import build
+from recsys_train.fitting.fit import FitResult
 from tests.markers import TENSORFLOW
 from tests.train.backend import BAD_CSV, GOOD_CSV, Backend
 
@@ -53,6 +56,17 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "swapped columns": (lambda: csv_of([(item, user, at) for user, item, at in rows()]), "loses-users"),
     "shuffled column": (shuffled_items, "no-better-than-popularity"),
 }
+
+
+def worse_than_popularity(fit: Callable[..., FitResult]) -> Callable[..., FitResult]:
+    """Return `fit` with results in which popularity ranks every held-out item first, and the network none."""
+
+    def fit_badly(*arguments: Any, **given: Any) -> FitResult:
+        result = fit(*arguments, **given)
+        n_users = len(result.test.held_out)
+        return replace(result, test=replace(result.test, gains=np.zeros(n_users), popularity_gains=np.ones(n_users)))
+
+    return fit_badly
 
 
 def answers(backend: Backend, key_id: str) -> list[list[str]]:
@@ -191,9 +205,8 @@ def test_validation_ignores_the_mode(backend: Backend, key_id: str) -> None:
 def test_added_file_that_is_held_becomes_part_of_the_data_when_it_is_activated(
     backend: Backend, key_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit = build.fit
     with monkeypatch.context() as patch:
-        patch.setattr(build, "fit", lambda *args, **given: replace(fit(*args, **given), lift_interval=(0.5, 0.8)))
+        patch.setattr(build, "fit", worse_than_popularity(build.fit))
         event = backend.upload("held", key_id, csv_of([("new", "i1", 1), ("new", "i2", 2)]))
         _change_job(backend, "held", options={"mode": "append"})
         assert backend.finish(event).state is JobState.HELD

@@ -17,6 +17,7 @@ from recsys_train.data.interactions import Interactions
 from recsys_train.data.reader import read_interactions
 from recsys_train.data.report import DataReport
 from tests.data_files.bad_files import BAD_FILES, BadFile
+from tests.data_files.exports import EXPORTS, Export
 from tests.data_files.made_files import PAIRS
 from tests.data_files.valid_files import VALID_FILES, ValidFile
 
@@ -92,3 +93,14 @@ def test_the_command_line_explains_a_bad_file_without_a_traceback(file: BadFile,
     assert "→" in result.stderr
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.name)
+def test_an_export_with_all_its_columns_is_read_with_at_most_one_option(export: Export) -> None:
+    options = FileOptions(user=export.user)
+    interactions, report = read_interactions(io.BytesIO(export.content), max_unpacked_bytes=10**6, options=options)
+    document = report.to_json()
+    assert document["mapping"] == export.mapping
+    assert {rule: skipped["count"] for rule, skipped in document["skipped"].items()} == export.skipped
+    assert (list(interactions.user_ids), len(interactions.item_ids), len(interactions)) == (["a", "b"], 2, 3)
+    assert (document["bad_lines"], document["mapping_source"]) == (0, "options" if export.user else export.name)

@@ -22,7 +22,7 @@ from recsys_train.fitting.scoring import score_histories
 MAX_LOST_SHARE: Final = 0.5
 """Share of the current version's users, or items, that a new version may lose."""
 MIN_COMPARED_USERS: Final = 20
-"""With fewer users, the rankings of two versions are not compared."""
+"""With fewer users, rankings are not compared, neither with the current version nor with popularity."""
 TOLERATED_DROP: Final = 0.1
 """Relative drop of NDCG@20 for which a version is never held. The margin compensates for an advantage of the current
 network: it was also trained on the last interactions of users who are not compared. The measured network of the new
@@ -83,7 +83,7 @@ def compare(
     for name, gains in (("current", same_users.current), ("new", same_users.new)):
         mean = round(float(gains.mean()), 6) if len(gains) else None
         figures[name] |= {"compared_users": len(gains), "compared_ndcg_at_20": mean}
-    return figures, [*_losses(figures), *_quality(metrics, current_metrics), *_ranking(same_users)]
+    return figures, [*_losses(figures), *_quality(test, metrics, current_metrics), *_ranking(same_users)]
 
 
 def rank_same_users(interactions: Interactions, test: HeldOutTest, current: ServingModel) -> SameUsers:
@@ -113,23 +113,29 @@ def rank_same_users(interactions: Interactions, test: HeldOutTest, current: Serv
     return SameUsers(new.gains(), old.gains())
 
 
-def ranks_significantly_worse(same_users: SameUsers) -> bool:
+def ranks_significantly_worse(new: NDArray[np.float64], baseline: NDArray[np.float64]) -> bool:
     """Return whether the new version ranks more than `TOLERATED_DROP` worse, by a one-sided paired t-test.
 
-    With fewer than `MIN_COMPARED_USERS` users, the result is False.
+    Parameters
+    ----------
+    new, baseline
+        NDCG@20 per user of the new version and of the current version or popularity, (n_users,) each.
+
+    Returns
+    -------
+    bool
+        False if there are fewer than `MIN_COMPARED_USERS` users.
 
     Examples
     --------
     >>> good, bad = np.tile([1.0, 0.5, 0.0, 0.6], 10), np.tile([0.3, 0.0, 0.0, 0.1], 10)
-    >>> ranks_significantly_worse(SameUsers(new=bad, current=good))
-    True
-    >>> ranks_significantly_worse(SameUsers(new=0.95 * good, current=good))
-    False
+    >>> ranks_significantly_worse(bad, good), ranks_significantly_worse(0.95 * good, good)
+    (True, False)
     """
-    n_users = len(same_users.new)
+    n_users = len(new)
     if n_users < MIN_COMPARED_USERS:
         return False
-    differences = same_users.new - (1 - TOLERATED_DROP) * same_users.current
+    differences = new - (1 - TOLERATED_DROP) * baseline
     error = differences.std(ddof=1) / np.sqrt(n_users)
     if error == 0:
         return bool(differences.mean() < 0)
@@ -151,18 +157,24 @@ def _losses(figures: dict[str, Any]) -> list[Reason]:
     return reasons
 
 
-def _quality(metrics: dict[str, Any], current_metrics: dict[str, Any]) -> list[Reason]:
+def _quality(test: HeldOutTest, metrics: dict[str, Any], current_metrics: dict[str, Any]) -> list[Reason]:
+    """Return the reasons from comparing the new version with popularity.
+
+    Intervals of the lift are too narrow for few users: with five users of whom most have a gain, that of every tenth
+    version that is as good as popularity lies below 1.
+    """
     new, current = _lift(metrics), _lift(current_metrics)
-    if new is None:
-        return []
-    if new[1] < 1 and not (current and current[1] < 1):
+    if ranks_significantly_worse(test.gains, test.popularity_gains) and not (current and current[1] < 1):
         return [
             _reason(
                 "worse-than-popularity",
-                f"The version ranks worse than plain popularity: its lift is between {new[0]} and {new[1]}. "
+                f"For {len(test.gains):,} users, the version reaches an NDCG@20 of {test.gains.mean():.4f}, plain "
+                f"popularity {test.popularity_gains.mean():.4f}. "
                 "Check that each row has the user and the item of one interaction.",
             )
         ]
+    if new is None or len(test.gains) < MIN_COMPARED_USERS:
+        return []
     if current and current[0] > 1 and new[0] <= 1 and new[1] < current[0]:
         return [
             _reason(
@@ -182,7 +194,7 @@ def _lift(metrics: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def _ranking(same_users: SameUsers) -> list[Reason]:
-    if not ranks_significantly_worse(same_users):
+    if not ranks_significantly_worse(same_users.new, same_users.current):
         return []
     new, current = same_users.new.mean(), same_users.current.mean()
     return [

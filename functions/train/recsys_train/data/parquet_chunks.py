@@ -108,7 +108,10 @@ def _column(array: Any, *, is_encoded: bool) -> Column:
     codes = encoded.indices
     if codes.null_count or values.null_count:
         return Column.of(pc.fill_null(pc.take(values, codes), b""))
-    return Column(values, codes.cast(pa.int32()).to_numpy())
+    positions = codes.cast(pa.int32()).to_numpy()
+    if len(positions) and not 0 <= positions.min() <= positions.max() < len(values):  # pyarrow does not check it
+        raise pa.ArrowIndexError("An index is beyond the end of the dictionary")
+    return Column(values, positions)
 
 
 def _microseconds(array: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import shutil
 import tempfile
 import time
@@ -137,10 +138,10 @@ class BoundedReader(io.RawIOBase):
         """Fill the buffer with at most its length of unpacked bytes, and return their number."""
         try:
             content = self._stream.read(len(buffer))
-        except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from error
-        except OSError as error:  # pyarrow raises it, without an errno, for damaged zstd
-            if self._compression != "zstd" or error.errno is not None:
+        except OSError as error:  # pyarrow raises it, without an errno, for damaged zstd, and bz2 in a zip archive
+            if self._compression not in ("zstd", "zip") or error.errno is not None:
                 raise
             raise self._damaged(error) from error
         self._n_unpacked += len(content)
@@ -220,12 +221,8 @@ def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
     try:
         archive = zipfile.ZipFile(_seekable(cast("BinaryIO", stream), resources))
         names = [info for info in archive.infolist() if not info.is_dir() and not _is_metadata(info.filename)]
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise InvalidData(
-            f"The zip file is damaged or incomplete: {error}.",
-            code="damaged-zip",
-            hint="Test it with `unzip -t`, compress the CSV again and send it again.",
-        ) from error
+    except (zipfile.BadZipFile, EOFError, ValueError, IndexError, NotImplementedError) as error:  # IndexError: no name
+        raise _damaged_zip(error) from error
     received = ", ".join(repr(info.filename[:60]) for info in names[:5]) or "none"
     if any(info.filename == "[Content_Types].xml" for info in names):
         raise InvalidData(
@@ -241,12 +238,22 @@ def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
         )
     try:
         return cast("BinaryIO", archive.open(names[0]))
+    except ValueError as error:  # a position before the start of the file
+        raise _damaged_zip(error) from error
     except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:  # encrypted, or an unknown method
         raise InvalidData(
             f"The file {received} in the zip archive cannot be unpacked: {str(error).rstrip('.')}.",
             code="unsupported-archive",
             hint="Create the archive without a password, with the method deflate.",
         ) from error
+
+
+def _damaged_zip(error: Exception) -> InvalidData:
+    return InvalidData(
+        f"The zip file is damaged or incomplete: {str(error).rstrip('.')}.",
+        code="damaged-zip",
+        hint="Test it with `unzip -t`, compress the CSV again and send it again.",
+    )
 
 
 def _is_metadata(name: str) -> bool:

@@ -41,11 +41,15 @@ class HeldOutTest:
         One pair per user. The measured network was not trained on these pairs.
     score_users
         Scores the catalogue with the measured network.
+    gains, popularity_gains
+        NDCG@20 per pair of the measured network and of the popularity ranking, (n_users,) each.
     """
 
     train: Interactions
     held_out: Interactions
     score_users: ScoreUsers
+    gains: NDArray[np.float64]
+    popularity_gains: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,9 +102,10 @@ def fit(
     best = _select_and_train(split, recipe, started, budget_s, on_progress, has_times=has_times, seed=seed)
 
     on_progress(Progress("evaluating"))
-    test = HeldOutTest(split.train, split.test, best.score_users(split.train))
-    model = evaluate(test.score_users, split.train, split.test, seed=seed)
+    scores = best.score_users(split.train)
+    model = evaluate(scores, split.train, split.test, seed=seed)
     popularity = evaluate(_popularity_scores(split.train), split.train, split.test, seed=seed)
+    test = HeldOutTest(split.train, split.test, scores, model.gains(), popularity.gains())
 
     on_progress(Progress("refitting"))
     final = _train_again(interactions, recipe, best.hyperparameters, deadline, on_progress, seed=seed)
