@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +22,6 @@ from tests.unit.http_fakes import Client, shared_app
 
 pytestmark = list(TENSORFLOW)
 
-MAX_S = 2.0
 TRAINED_ON = VALID_FILES[::8]
 """Files that are trained on; `python -m tests.benchmarks.files` trains on all of them in a running service."""
 
@@ -68,9 +66,7 @@ def dropped(backend: Backend, file: BadFile | ValidFile) -> tuple[Job, dict[str,
 
 @bad_files
 def test_a_request_with_a_bad_file_is_explained(client: Client, backend: Backend, file: BadFile) -> None:
-    started = time.process_time()
     job = validated(client, backend, file)
-    assert time.process_time() - started < MAX_S
     assert job["status"] == "failed"
     assert_explained(job["problem"], file)
 
@@ -84,9 +80,7 @@ def test_a_request_with_an_odd_but_valid_file_is_described(client: Client, backe
 
 @bad_files
 def test_a_drop_of_a_bad_file_is_explained_by_its_receipt(backend: Backend, file: BadFile) -> None:
-    started = time.process_time()
     job, receipt = dropped(backend, file)
-    assert time.process_time() - started < MAX_S
     assert (job.state, receipt["status"]) == (JobState.FAILED, "failed")
     assert_explained(receipt["problem"], file)
     assert backend.objects("models/") == []
