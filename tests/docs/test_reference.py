@@ -22,6 +22,7 @@ from recsys_local.progress import PHASES
 from recsys_recommend import schemas
 from recsys_train.data.fields import ID_PROBLEMS
 from recsys_train.data.report import DataReport
+from recsys_train.fitting.breakdowns import Breakdowns, HistoryRow, PopularityRow
 from recsys_train.fitting.evaluation import Quality
 from tests.docs.pages import DOCS, PAGES, REFERENCE, ROOT, SHELL_BLOCKS, code_spans, name_of, prose, table_rows
 
@@ -285,6 +286,14 @@ def test_the_metrics_are_documented() -> None:
     assert spans_of(first_cells("metrics.md", "quality, popularity_baseline")) == [
         field.name for field in fields(Quality)
     ]
+
+
+def test_the_breakdowns_are_documented() -> None:
+    tables = {"history_length": HistoryRow, "item_popularity": PopularityRow}
+    assert spans_of(first_cells("metrics.md", "breakdowns")) == [field.name for field in fields(Breakdowns)]
+    for row in table_rows(DOCS / "reference" / "metrics.md", "breakdowns"):
+        own = [field.name for field in fields(tables[code_spans(row[0])[0]])]
+        assert code_spans(row[2]) == [name for name in own if not name.startswith(("recall", "ndcg", "popularity"))]
 
 
 def test_the_data_report_is_documented() -> None:

@@ -174,7 +174,7 @@ def write_version(
 
 
 def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Return the contents of `metrics.json`: quality, popularity baseline, protocol, training and data report."""
+    """Return the contents of `metrics.json`: quality, baseline, breakdowns, protocol, training and data report."""
     model, popularity = result.quality, result.popularity
     lift = model.ndcg_at_20 / popularity.ndcg_at_20 if popularity.ndcg_at_20 else None
     return {
@@ -184,6 +184,7 @@ def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, s
         "lift_over_popularity": round(lift, 3) if lift is not None else None,
         "lift_interval_95": [round(end, 3) for end in result.lift_interval] if result.lift_interval else None,
         "verdict": _BETTER if model.ndcg_at_20 > popularity.ndcg_at_20 else _NOT_BETTER,
+        "breakdowns": result.breakdowns.to_json(),
         "protocol": _describe_protocol(result, has_times=report.has_timestamps),
         "training": {
             "chosen": asdict(result.hyperparameters),
