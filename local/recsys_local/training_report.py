@@ -27,6 +27,7 @@ from recsys_local.offline import check_writable
 
 SCRIPT: Final = "report.js"
 STYLE: Final = "console.css"
+LICENCES: Final = "console-LICENSES.txt"
 _TEMPLATE: Final = """<!doctype html>
 <html lang="en">
 <head>
@@ -37,6 +38,9 @@ _TEMPLATE: Final = """<!doctype html>
 <style>{style}</style>
 </head>
 <body>
+<!-- The script contains these packages:
+
+{licences}-->
 <div id="app"></div>
 <noscript>This report is drawn by JavaScript. The same numbers are in metrics.json.</noscript>
 <script type="application/json" id="report">{data}</script>
@@ -115,6 +119,7 @@ def render(data: dict[str, Any]) -> str:
     return _TEMPLATE.format(
         title=html.escape(f"Training on {data['source']}"),
         policy=policy,
+        licences=files("recsys_api").joinpath("static", LICENCES).read_text("utf-8"),
         style=style,
         data=json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         script=script,

@@ -105,6 +105,14 @@ def test_page_is_small_and_names_no_other_server(folder: Path) -> None:
     assert re.findall(r"<(?:link|img|iframe)|\ssrc=|@import|url\(", page) == []
 
 
+def test_page_contains_the_licences_of_its_script(folder: Path) -> None:
+    comment = re.search(r"<!--(.*?)-->", written(folder, {}), re.DOTALL)
+    assert comment is not None
+    for package in ("preact@", "uplot@"):
+        assert f"== {package}" in comment[1]
+    assert comment[1].count("Permission is hereby granted, free of charge") >= 2
+
+
 def test_text_of_the_data_cannot_become_markup(folder: Path) -> None:
     title = "</script><script>alert(1)</script>"
     page = written(folder, {"i0": title})
