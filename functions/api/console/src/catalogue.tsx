@@ -17,14 +17,16 @@ export function CatalogueCard() {
   const [report, setReport] = useState<CatalogueReport | null>(null);
   const [failure, setFailure] = useState<ProblemDocument | null>(null);
   const [method, setMethod] = useState<keyof typeof OTHERS>("PUT");
-  const { run, isBusy, problem } = useRequests();
+  const [isReading, setReading] = useState(false);
+  const { run, problem } = useRequests();
   useEffect(() => void run(async (send) => setCatalogue(await loaded(send))), [run]);
 
   const receive = useCallback(
-    (file: File) =>
-      run(async (send) => {
-        setReport(null);
-        setFailure(null);
+    async (file: File) => {
+      setReport(null);
+      setFailure(null);
+      setReading(true);
+      await run(async (send) => {
         const body = new FormData();
         body.append("file", file);
         const job = await finished(send, await send<CatalogueJob>(method, "v1/items", { body }));
@@ -32,7 +34,9 @@ export function CatalogueCard() {
         setReport(job.problem ? null : job.report);
         if (job.report && !job.problem) setCatalogue(contentsOf(job.report));
         announce(job.problem ? "The catalogue was not changed." : "The catalogue was changed.");
-      }),
+      });
+      setReading(false);
+    },
     [run, method],
   );
   const remove = () =>
@@ -54,7 +58,7 @@ export function CatalogueCard() {
         <Select label="Items that the file does not contain" value={method} options={OTHERS} onValue={setMethod} />
       )}
       <DropZone accept=".csv,.tsv,.txt,.gz,.zst,.zip,.parquet,.json,.jsonl,.ndjson" onFile={(file) => void receive(file)}>
-        <strong>{isBusy ? "Reading the catalogue …" : "Drop a catalogue here"}</strong>
+        <strong>{isReading ? "Reading the catalogue …" : "Drop a catalogue here"}</strong>
         <span class="muted">or click to choose one. CSV, JSON Lines, JSON and Parquet work.</span>
       </DropZone>
       {catalogue && (

@@ -5,6 +5,7 @@ import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 
 const HEIGHT = 240;
+const MAX_DECIMALS = 6;
 const FONT = "12px system-ui, sans-serif";
 
 /** Colours of the style sheet, which differ between light and dark. */
@@ -97,8 +98,18 @@ export function axis(colours: Colours): uPlot.Axis {
     size: 52,
     grid: { stroke: colours.line, width: 1 },
     ticks: { show: false },
+    values: (_, splits, _axis, _space, increment) => splits.map((value) => decimals(value, increment)),
   };
 }
+
+/** A number on an axis, with as many decimals as the distance to the next one needs. */
+function decimals(value: number | null, increment: number): string {
+  let digits = 0;
+  while (digits < MAX_DECIMALS && !isWhole(increment * 10 ** digits)) digits += 1;
+  return value === null ? "" : value.toFixed(digits);
+}
+
+const isWhole = (value: number) => Math.abs(value - Math.round(value)) < 1e-6;
 
 /** An axis below the plot. */
 export function bottomAxis(colours: Colours, label: string): uPlot.Axis {

@@ -19,7 +19,11 @@ export function ReliabilityCard({ rows }: { rows: ReliabilityRow[] }) {
       <Plot
         label={`Share of held-out items by score. ${rows.map((row) => `Score ${short(row.mean_score)}: ${short(row.observed)}`).join(", ")}`}
         caption={<Legend names={["share that was held out", "scores that are probabilities"]} />}
-        data={[scores, observed, scores]}
+        data={[
+          [SMALLEST, ...scores, 1],
+          [null, ...observed, null],
+          [SMALLEST, ...scores, 1],
+        ]}
         options={options}
       >
         <Table label="Reliability of the scores" head={["Mean score", "Share that was held out", "Recommendations"]}>
@@ -39,7 +43,7 @@ export function ReliabilityCard({ rows }: { rows: ReliabilityRow[] }) {
 function options(colours: Colours): PlotOptions {
   const scale = { distr: 3 as const, log: 10 as const, range: () => [SMALLEST, 1] as [number, number] };
   const splits = () => [1e-4, 1e-3, 1e-2, 1e-1, 1];
-  const values = (_: unknown, shown: number[]) => shown.map(String);
+  const values = (_: unknown, shown: (number | null)[]) => shown.map((value) => (value === null ? "" : String(value)));
   return {
     scales: { x: { time: false, ...scale }, y: scale },
     axes: [
