@@ -126,7 +126,7 @@ def test_the_default_of_a_setting_is_documented(row: list[str]) -> None:
 
 def _value_of(text: str) -> float | str:
     """Return the number that `600` or `16 MiB` stands for, and any other text as it is."""
-    number = re.fullmatch(r"(\d+)( MiB| GiB|)", text)
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)( MiB| GiB|)", text)
     return float(number[1]) * UNITS[number[2]] if number else text.strip("`")
 
 
@@ -279,7 +279,7 @@ def test_the_layers_of_the_import_rules_are_documented() -> None:
 
 def test_the_files_of_a_version_are_documented() -> None:
     table = [row[0].strip("`") for row in table_rows(DOCS / "architecture.md", "Files of a version")]
-    assert table == [*artifact.LISTED_FILES, artifact.MANIFEST]
+    assert table == [*artifact.LISTED_FILES, artifact.CONTENT, artifact.MANIFEST]
 
 
 def test_the_metrics_are_documented() -> None:
