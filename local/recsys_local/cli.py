@@ -99,7 +99,7 @@ def common(
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917  # each argument is an option of the command
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     public_url: Annotated[
@@ -108,13 +108,19 @@ def serve(
             help="URL at which clients reach the service. Upload forms contain it. Default: http://HOST:PORT."
         ),
     ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Training jobs that run at the same time, in a process each. Default: RECSYS_WORKERS, or 1."
+        ),
+    ] = None,
     metrics_port: MetricsPort = None,
     metrics_host: Annotated[str, typer.Option(help="Address of --metrics-port.")] = "127.0.0.1",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     log_json: Annotated[bool, typer.Option(help="Log every request, as JSON lines on standard error.")] = False,
     sample: Annotated[bool, typer.Option(help="Train on the bundled Online Retail sample at the first start.")] = False,
 ) -> None:
-    """Run the service on this machine: HTTP API, training worker and inbox."""
+    """Run the service on this machine: HTTP API, training workers and inbox."""
     from recsys_local.metrics.service_metrics import MetricsAddress  # noqa: PLC0415  # imports FastAPI
     from recsys_local.service import run_service  # noqa: PLC0415  # imports FastAPI, which other commands do not need
 
@@ -129,6 +135,7 @@ def serve(
             host,
             port,
             data_dir,
+            workers=workers,
             public_url=public_url,
             metrics_address=MetricsAddress(metrics_host, metrics_port),
             sample=sample,
