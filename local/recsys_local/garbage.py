@@ -152,7 +152,10 @@ def summary_of(outcome: LocalCollection, *, dry_run: bool) -> str:
 
 def _collector(store: ObjectStore, registry: SqliteRegistry, settings: Settings) -> Collector:
     policy = RetentionPolicy.of(
-        versions_kept=settings.versions_kept, key_cache_s=settings.key_cache_s, upload_days=settings.upload_days
+        versions_kept=settings.versions_kept,
+        key_cache_s=settings.key_cache_s,
+        upload_days=settings.upload_days,
+        audit_days=settings.audit_days,
     )
     return Collector(registry.table, store, policy)
 
