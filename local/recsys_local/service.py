@@ -70,13 +70,11 @@ def run_service(
         base_url = url_of(listener)
         store = open_locked_store(data_dir, base_url=public_url or base_url)
         registry = open_registry(data_dir, audit_days=settings.audit_days)
-        hung_after_s = max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S)
-        pool = WorkerPool(data_dir, settings.workers, hung_after_s=hung_after_s)
+        pool = _create_pool(data_dir, settings)
         check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)
         queue_file = QueueFile(data_dir)
-        state = ServiceState(
-            registry, queue_file, data_dir, pool.silent_s, lambda: len(server.server_state.connections)
-        )
+        n_connections = lambda: len(server.server_state.connections)  # noqa: E731
+        state = ServiceState(registry, queue_file, data_dir, pool.silent_s, n_connections)
         metrics = ServiceMetrics.of(state, metrics_address, is_behind_proxy=bool(public_url))
         app = create_app(
             registry,
@@ -109,6 +107,11 @@ def _local_settings(data_dir: Path, workers: int | None) -> Settings:
             hint="Unset RECSYS_BACKEND; `aws` is for the Lambda functions, which `sam deploy` sets up.",
         )
     return settings
+
+
+def _create_pool(data_dir: Path, settings: Settings) -> WorkerPool:
+    hung_after_s = max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S)
+    return WorkerPool(data_dir, settings.workers, hung_after_s=hung_after_s)
 
 
 def _print_addresses(base_url: str, data_dir: Path) -> None:
