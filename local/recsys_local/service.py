@@ -72,9 +72,8 @@ def run_service(
         registry = open_registry(data_dir, audit_days=settings.audit_days)
         pool = _create_pool(data_dir, settings)
         check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)
-        queue_file = QueueFile(data_dir)
-        n_connections = lambda: len(server.server_state.connections)  # noqa: E731
-        state = ServiceState(registry, queue_file, data_dir, pool.silent_s, n_connections)
+        queue = QueueFile(data_dir)
+        state = ServiceState(registry, queue, data_dir, pool.silent_s, lambda: len(server.server_state.connections))
         metrics = ServiceMetrics.of(state, metrics_address, is_behind_proxy=bool(public_url))
         app = create_app(
             registry,
@@ -82,7 +81,7 @@ def run_service(
             settings,
             readiness_checks=(DataDirCheck.of(data_dir), check_space, WorkerCheck(pool.silent_s)),
             check_space=check_space,
-            find_position=queue_file.position_of,
+            find_position=queue.position_of,
             metrics=metrics,
             sign_in_links=SignInLinks(data_dir / SIGN_IN_FILE, base_url),
         )
