@@ -129,13 +129,15 @@ _arrivals = st.lists(
 )  # key, seconds since the previous arrival, duration
 
 
-@given(arrivals=_arrivals, n_anonymous=st.integers(0, 4))
-def test_no_key_waits_longer_than_its_bound(arrivals: list[tuple[int, float, float]], n_anonymous: int) -> None:
+@given(arrivals=_arrivals, n_anonymous=st.integers(0, 4), n_workers=st.integers(1, 3))
+def test_no_key_waits_longer_than_its_bound(
+    arrivals: list[tuple[int, float, float]], n_anonymous: int, n_workers: int
+) -> None:
     jobs, now_s = [], 0.0
     for number, (key, pause_s, duration_s) in enumerate(arrivals):
         now_s += pause_s
         jobs.append(job(f"job {number}", f"key {key}", now_s, cost=duration_s, is_known=key >= n_anonymous))
-    waits = simulate(jobs, FairQueue())
+    waits = simulate(jobs, FairQueue(), n_workers=n_workers)
     assert beyond_bound(waits) == []
 
 
