@@ -1,7 +1,8 @@
-"""Build the console from functions/api/console and store it in the function `api`: `make console-assets`. Needs npm.
+"""Build the console and the script of the training report: `make console-assets`. Needs npm.
 
-The build is reproducible: the lock file pins every package by digest, and a test rebuilds and compares. The pages need
-neither Node.js nor npm to be served, because the assets are committed.
+Both are built from functions/api/console. The console is stored in the function `api`, and the script in
+`recsys_local`, which writes the report. The build is reproducible: the lock file pins every package by digest, and a
+test rebuilds and compares. The pages need neither Node.js nor npm to be served, because the assets are committed.
 """
 
 from __future__ import annotations
@@ -17,18 +18,31 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 SOURCES: Final = ROOT / "functions" / "api" / "console"
 STATIC: Final = ROOT / "functions" / "api" / "recsys_api" / "static"
+REPORT_STATIC: Final = ROOT / "local" / "recsys_local" / "static"
 BUILT: Final = ("console.js", "console.css")
+REPORT: Final = "report.js"
 LICENCES: Final = "console-LICENSES.txt"
 
 
 def main() -> None:
     """Build the console, and write its assets and the licences of the packages that they contain."""
     with TemporaryDirectory() as folder:
-        for name, content in build(Path(folder)).items():
-            if name in BUILT:
-                (STATIC / f"{name}.gz").write_bytes(gzip.compress(content, 9, mtime=0))
-            else:
-                (STATIC / name).write_bytes(content)
+        store(build(Path(folder)))
+
+
+def store(built: dict[str, bytes]) -> None:
+    """Write the files that `build` returned. Scripts and the style sheet are compressed."""
+    for name, content in built.items():
+        target = path_of(name)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content if name == LICENCES else gzip.compress(content, 9, mtime=0))
+
+
+def path_of(name: str) -> Path:
+    """Return the path at which a built file is committed."""
+    if name == LICENCES:
+        return STATIC / name
+    return (REPORT_STATIC if name == REPORT else STATIC) / f"{name}.gz"
 
 
 def build(folder: Path) -> dict[str, bytes]:
@@ -47,7 +61,14 @@ def build(folder: Path) -> dict[str, bytes]:
     install = ["npm", "ci", "--omit-lockfile-registry-resolved=true", "--ignore-scripts", "--no-audit", "--no-fund"]
     for command in (install, ["npm", "run", "build"]):
         subprocess.run([*command, "--loglevel=error"], cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - fixed arguments
-    assets = {name: (folder / "dist" / name).read_bytes() for name in BUILT}
+    return read_built(folder)
+
+
+def read_built(folder: Path) -> dict[str, bytes]:
+    """Return the content of each built file in a folder in which the build has ended."""
+    assets = {name: (folder / "dist" / name).read_bytes() for name in (*BUILT, REPORT)}
+    if b"</script" in assets[REPORT]:
+        raise ValueError(f"Expected {REPORT} without </script, because the report contains it in an element.")
     return {**assets, LICENCES: _licences(folder).encode()}
 
 

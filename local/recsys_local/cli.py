@@ -27,6 +27,8 @@ from recsys_local.offline import (
     write_recommendations,
 )
 from recsys_local.progress import TrainingProgress, tracked
+from recsys_local.quality_tables import print_quality
+from recsys_local.training_report import ReportPlan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,6 +72,12 @@ OtherOptions = Annotated[
         "min_score, exclude_items, mode. docs/reference/data.md describes them.",
         metavar="NAME=VALUE",
     ),
+]
+ReportFile = Annotated[
+    Path | None, typer.Option(help="HTML page to write: the quality in plots and the data report.", dir_okay=False)
+]
+TitlesFile = Annotated[
+    Path | None, typer.Option(help="Item catalogue whose titles --report shows.", exists=True, dir_okay=False)
 ]
 app.add_typer(keys, name="keys")
 
@@ -135,7 +143,7 @@ def serve(  # noqa: PLR0913, PLR0917  # each argument is an option of the comman
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913, PLR0917  # Typer needs a parameter for each option
     interactions: Annotated[
         Path,
         typer.Argument(
@@ -150,22 +158,29 @@ def train(
     time: TimeColumn = None,
     score: ScoreColumn = None,
     option: OtherOptions = None,
+    report: ReportFile = None,
+    items: TitlesFile = None,
     as_json: Json = False,
 ) -> None:
     """Train and evaluate a model without a service."""
+    if items is not None and report is None:
+        raise typer.BadParameter(
+            "Expected --report as well, because only the report shows titles.", param_hint="--items"
+        )
     with exit_on_error():
         settings = Settings.from_environment()
         options = read_options(user, item, time, score, option)
+        plan = ReportPlan.of(report, items, settings)
         with TrainingProgress() as progress:
             metrics = train_folder(interactions, out, settings, progress, options)
+        plan.write(metrics, out, source_name=interactions.name)
     if as_json:
         print(json.dumps(metrics))
         return
-    quality, popularity = metrics["quality"], metrics["popularity_baseline"]
-    for name, value in quality.items():
-        print(f"{name:<14} {value:.4f}   popularity {popularity[name]:.4f}")
+    print_quality(metrics)
     warnings = [finding["text"] for finding in metrics["data"]["warnings"]]
-    for line in (*warnings, metrics["verdict"], f"The model was written to {out}."):
+    written = [f"The model was written to {out}.", *([f"The report was written to {report}."] if report else [])]
+    for line in (*warnings, metrics["verdict"], *written):
         print(line)
 
 

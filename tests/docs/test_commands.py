@@ -173,8 +173,6 @@ def test_make_run_prints_the_documented_output(live_reader: Reader, block: Block
 @pytest.mark.parametrize("block", outputs_of("train"))
 def test_train_prints_the_documented_output(cli_reader: Reader, block: Block) -> None:
     assert lines_not_printed(block.text, "\n".join(cli_reader.printed)) == []
-    metrics = re.findall(r"(?m)^(\w+_at_\d+) ", block.text)
-    assert metrics == re.findall(r"(?m)^(\w+_at_\d+) ", "\n".join(cli_reader.printed))
 
 
 def test_the_sample_answers_for_the_ids_of_the_examples(live_reader: Reader) -> None:
@@ -207,6 +205,7 @@ def _without_values(line: str) -> str:
         (r"job \w+…", "JOB"),
         (r"\d[\d.,]*", "N"),
         (r"\s+", " "),
+        ("─+", "─"),
     ):
         line = re.sub(pattern, name, line)
     return line.strip()

@@ -22,6 +22,7 @@ from recsys_local.progress import PHASES
 from recsys_recommend import schemas
 from recsys_train.data.fields import ID_PROBLEMS
 from recsys_train.data.report import DataReport
+from recsys_train.fitting.breakdowns import Breakdowns, HistoryRow, PopularityRow
 from recsys_train.fitting.evaluation import Quality
 from tests.docs.pages import DOCS, PAGES, REFERENCE, ROOT, SHELL_BLOCKS, code_spans, name_of, prose, table_rows
 
@@ -125,7 +126,7 @@ def test_the_default_of_a_setting_is_documented(row: list[str]) -> None:
 
 def _value_of(text: str) -> float | str:
     """Return the number that `600` or `16 MiB` stands for, and any other text as it is."""
-    number = re.fullmatch(r"(\d+)( MiB| GiB|)", text)
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)( MiB| GiB|)", text)
     return float(number[1]) * UNITS[number[2]] if number else text.strip("`")
 
 
@@ -278,13 +279,21 @@ def test_the_layers_of_the_import_rules_are_documented() -> None:
 
 def test_the_files_of_a_version_are_documented() -> None:
     table = [row[0].strip("`") for row in table_rows(DOCS / "architecture.md", "Files of a version")]
-    assert table == [*artifact.LISTED_FILES, artifact.MANIFEST]
+    assert table == [*artifact.LISTED_FILES, artifact.CONTENT, artifact.MANIFEST]
 
 
 def test_the_metrics_are_documented() -> None:
     assert spans_of(first_cells("metrics.md", "quality, popularity_baseline")) == [
         field.name for field in fields(Quality)
     ]
+
+
+def test_the_breakdowns_are_documented() -> None:
+    tables = {"history_length": HistoryRow, "item_popularity": PopularityRow}
+    assert spans_of(first_cells("metrics.md", "breakdowns")) == [field.name for field in fields(Breakdowns)]
+    for row in table_rows(DOCS / "reference" / "metrics.md", "breakdowns"):
+        own = [field.name for field in fields(tables[code_spans(row[0])[0]])]
+        assert code_spans(row[2]) == [name for name in own if not name.startswith(("recall", "ndcg", "popularity"))]
 
 
 def test_the_data_report_is_documented() -> None:

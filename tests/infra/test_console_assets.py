@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployment.console_assets import BUILT, STATIC, build
+from deployment.console_assets import LICENCES, build, path_of
 
 
 @pytest.mark.slow
@@ -18,6 +18,6 @@ def test_committed_assets_are_those_of_the_sources(tmp_path: Path) -> None:
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("npm is not installed")
     for name, content in build(tmp_path).items():
-        stored = STATIC / (f"{name}.gz" if name in BUILT else name)
-        committed = gzip.decompress(stored.read_bytes()) if name in BUILT else stored.read_bytes()
+        stored = path_of(name).read_bytes()
+        committed = stored if name == LICENCES else gzip.decompress(stored)
         assert committed == content, f"{name} is out of date: run make console-assets"

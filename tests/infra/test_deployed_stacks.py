@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+from playwright.sync_api import expect
 
 from local_aws.__main__ import LocalStack, running_without_docker
 from local_aws.processes import free_port
@@ -35,6 +36,8 @@ from tests.infra.stack_flows import (
     until,
     upload_and_recommend,
 )
+from tests.integration.browser import chromium, opened
+from tests.integration.console_steps import DESKTOP, check_page, drop_file, open_page, sign_in
 
 PER_MINUTE: Final = 400  # `recommend` books requests in chunks of a twentieth
 LONG_AGO: Final = Timestamp("2026-01-01T00:00:00.000000Z")
@@ -87,6 +90,31 @@ def shop(stack: LocalStack) -> dict[str, Any]:
 
 def test_uploaded_csv_is_trained_and_serves_recommendations(shop: dict[str, Any]) -> None:
     assert shop["model_version"].startswith(shop["job_id"])
+
+
+def test_console_works_on_the_stack(stack: LocalStack, shop: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.params["stack"] == "serverless.yml":
+        pytest.skip("test_stacks_agree.py shows that its functions and routes equal those of template.yaml")
+    with chromium() as browser, opened(browser, f"{stack.url}/console", viewport=DESKTOP) as tab:
+        page = tab.page
+        page.set_default_timeout(30_000)  # the emulator starts a process for each function
+        sign_in(page, shop["api_key"])
+        expect(page.locator("ol.items > li")).not_to_have_count(0)
+        page.get_by_text("A user", exact=True).click()
+        page.get_by_label("User id").fill("u1")
+        page.get_by_role("button", name="Show recommendations").click()
+        expect(page.get_by_text("Based on the user's history.")).to_be_visible()
+        expect(page.locator("ol.items > li").first).to_contain_text("Because of")
+        open_page(page, "Versions")
+        page.get_by_text("Quality in detail").first.click()
+        expect(page.locator(".plot canvas").first).to_be_visible()
+        open_page(page, "Data")
+        drop_file(page, "items.csv", b"item_id,title\ni1,Mug\n", onto="Drop a catalogue here")
+        expect(page.get_by_text("The catalogue is ready")).to_be_visible()
+        open_page(page, "Keys")
+        expect(page.get_by_role("heading", level=2, name="Usage")).to_be_visible()
+        check_page(page)
+        assert (tab.foreign_hosts(), tab.complaints) == (set(), [])
 
 
 def test_presigned_upload_is_trained_and_serves_recommendations(service: Service) -> None:

@@ -44,7 +44,10 @@ def test_functions_match_names_yaml(stack: Stack, function: str) -> None:
         "AWS_ENDPOINT_URL": "",
     } | {
         "gc": {"RECSYS_VERSIONS_KEPT": names()["functions"]["gc"]["versions_kept"]},
-        "recommend": {"OPENBLAS_NUM_THREADS": "1"},
+        "recommend": {
+            "RECSYS_EXPLORATION": names()["functions"]["recommend"]["exploration"],
+            "OPENBLAS_NUM_THREADS": "1",
+        },
     }.get(function, {})
 
 
@@ -111,6 +114,7 @@ def test_settings_fit_the_stack() -> None:
     assert names()["bucket"]["upload_days"] == settings.upload_days
     assert {name: getattr(settings, name) for name in names()["limits"]} == names()["limits"]
     assert functions["gc"]["versions_kept"] == str(settings.versions_kept)
+    assert functions["recommend"]["exploration"] == str(settings.exploration)
     # Otherwise Lambda rejects the event source mapping.
     assert queue["visibility_timeout_s"] >= functions["train"]["timeout_s"]
     assert settings.train_budget_s < functions["train"]["timeout_s"]

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -200,7 +200,12 @@ def with_key(key: str | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_service(
-    data_dir: Path, log: Path, *options: str, environment: Mapping[str, str] | None = None, until: str = "ready"
+    data_dir: Path,
+    log: Path,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    until: str = "ready",
+    command: Sequence[str | Path] = (RECSYS,),
 ) -> Iterator[LiveService]:
     """Run `recsys serve --port 0 --data-dir DATA_DIR [OPTIONS]`, and kill every process of it at the end.
 
@@ -216,11 +221,13 @@ def running_service(
         Further environment variables.
     until
         "ready" waits until `/health/ready` returns 200, "live" until `/health/live` does.
+    command
+        The program; `serve` and the options are its arguments.
     """
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [RECSYS, "serve", "--port", "0", "--data-dir", data_dir, *options],
+            [*command, "serve", "--port", "0", "--data-dir", data_dir, *options],
             env=clean_environment(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
+import numpy as np
+
 from recsys.catalogue.catalogue import Catalogue, read_catalogue
+from recsys.catalogue.content import ContentModel
 from recsys.errors import Unavailable
+from recsys.model.array_file import view_npz
+from recsys.model.artifact import read_content
 from recsys.objects import layout
 from recsys.registry.records import Job, JobPurpose, JobState
 from recsys_local.catalogue_worker import CatalogueWorker
@@ -16,6 +21,7 @@ from tests.train.backend import LEASE_S, Backend, Killed, at_call, raising
 
 pytestmark = list(TENSORFLOW)
 ITEMS = b"item_id,title,price\ni1,One,1\ni2,Two,2\n"
+ITEMS_WITH_A_NEW_ONE = b"item_id,title\ni1,Red mug\ni2,Red bag\nnew,Red pot\nother,Kettle\n"
 
 
 def send(backend: Backend, job_id: str, key_id: str, content: bytes = ITEMS, *, mode: str = "replace") -> ObjectCreated:
@@ -54,6 +60,20 @@ def test_a_training_and_a_catalogue_of_a_key_do_not_affect_each_other(backend: B
     backend.finish(backend.upload("model2", key_id))
     key = backend.registry.get_key(key_id)
     assert (key.current_version, key.catalogue_version) == ("model2.1", "items1.1")
+
+
+def test_a_model_that_is_trained_when_there_is_a_catalogue_can_embed_new_items(backend: Backend) -> None:
+    key_id = backend.add_key().key_id
+    backend.finish(send(backend, "items1", key_id, ITEMS_WITH_A_NEW_ONE))
+    backend.finish(backend.upload("model1", key_id))
+    model, key = backend.load(key_id), backend.registry.get_key(key_id)
+    prefix = layout.model_prefix(key_id, "model1.1")
+    content = read_content(lambda name: backend.store.read(prefix + name), manifest_sha256=key.current_manifest_sha256)
+    assert content is not None
+    catalogue = catalogue_of(backend, key_id)
+    found = ContentModel.of(view_npz(content)).new_items(catalogue, np.array([2, 3]), model.network)
+    assert found is not None
+    assert list(found.items) == ["new"]
 
 
 def test_an_attempt_that_was_killed_leaves_no_file(backend: Backend) -> None:

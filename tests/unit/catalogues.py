@@ -20,9 +20,9 @@ ITEMS = (
     b"A,Green tea,tea,new|sale,4.50,true,Leaf\n"
     b"B,Black tea,tea,sale,3,false,Leaf\n"
     b"C,Blue mug,mugs,,12,true,\n"
-    b"X,Old pot,pots,sale,20,true,Clay\n"
+    b"X,Old pot,pots,old,20,true,Clay\n"
 )
-"""The model of `http_fakes` has the items A, B, C and D."""
+"""The model of `http_fakes` has the items A, B, C and D, and X has nothing in common with them."""
 
 
 def send(

@@ -138,7 +138,7 @@ def test_coverage_is_the_share_of_items_in_the_top_20_of_any_user() -> None:
 
 
 def ranks(*full: int) -> Ranks:
-    return Ranks(np.array(full), np.array(full), 0.0)
+    return Ranks(np.array(full), np.array(full), np.zeros(1, dtype=np.int64))
 
 
 def test_the_interval_contains_the_lift_and_narrows_with_more_users() -> None:

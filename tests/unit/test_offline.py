@@ -196,9 +196,10 @@ def test_recommend_reads_the_output_of_train(tmp_path: Path, users: Path) -> Non
     lines = [f"u{user},i{item}" for user in range(6) for item in range(5) if (user + item) % 3]
     source, folder, out = tmp_path / "orders.csv", tmp_path / "new" / "model", tmp_path / "recs.csv"
     source.write_text("user_id,item_id\n" + "\n".join(lines))
-    trained = run("train", source, "--out", folder, "--json")
+    trained = run("train", source, "--out", folder, "--json", "--report", tmp_path / "report.html")
     assert trained.exit_code == 0, trained.stderr
     assert json.loads(trained.stdout)["data"]["interactions"] == len(lines)
+    assert "Training on orders.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert sorted(path.name for path in folder.iterdir()) == [
         *("interactions.parquet", "manifest.json", "mappings.json", "metrics.json", "model.h5", "serving.npz")
     ]
@@ -230,6 +231,17 @@ def test_empty_file_fails_the_command_with_a_hint(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "The file is empty." in result.stderr
     assert "→ The first line must be a header" in result.stderr
+
+
+def test_titles_without_a_report_are_a_usage_error(users: Path, tmp_path: Path) -> None:
+    assert run("train", users, "--out", tmp_path / "model", "--items", users).exit_code == 2
+
+
+def test_unwritable_report_fails_the_command_before_the_training(users: Path, tmp_path: Path) -> None:
+    result = run("train", users, "--out", tmp_path / "model", "--report", users / "report.html")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+    assert not (tmp_path / "model").exists()
 
 
 def test_missing_file_is_a_usage_error(tmp_path: Path) -> None:

@@ -100,10 +100,11 @@ def test_cache_fields_cover_every_option() -> None:
         "diversity": 0.5,
         "include_unavailable": True,
         "explain": True,
+        "exploration": 0.0,
     }
     assert set(changes) == {field.name for field in fields(ItemOptions)}
     changed = [replace(ItemOptions(), **{name: value}).cache_fields() for name, value in changes.items()]
-    assert len({json.dumps(each) for each in [ItemOptions().cache_fields(), *changed]}) == 7
+    assert len({json.dumps(each) for each in [ItemOptions().cache_fields(), *changed]}) == 8
 
 
 def test_responses_are_separate_per_version_of_the_catalogue() -> None:

@@ -35,6 +35,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_KEY_CACHE_S": "1.5",
         "RECSYS_MODEL_CACHE_BYTES": "15",
         "RECSYS_RESPONSE_CACHE_BYTES": "16",
+        "RECSYS_EXPLORATION": "0.25",
         "RECSYS_ALLOW_ANONYMOUS_TRAINING": "false",
         "RECSYS_ANONYMOUS_TRAININGS_PER_HOUR": "27",
         "RECSYS_TRAININGS_PER_DAY": "28",
@@ -59,7 +60,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
     }
     assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
     expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
-    expected += [15, 16, False, 27, 28, 29, "10.0.0.0/8", True, True, 17, 18, 19, 20, 26, 21, 25, 3, 23]
+    expected += [15, 16, 0.25, False, 27, 28, 29, "10.0.0.0/8", True, True, 17, 18, 19, 20, 26, 21, 25, 3, 23]
     expected += ["https://shop.example", 24.5, 2.5, False, 22]
     settings = Settings.from_environment(values)
     assert [getattr(settings, field.name) for field in fields(Settings)] == expected
@@ -113,6 +114,7 @@ def test_a_variable_overrides_the_default_on_aws() -> None:
         ("RECSYS_KEY_CACHE_S", "nan"),
         ("RECSYS_TRAIN_BUDGET_S", "inf"),
         ("RECSYS_TRAIN_BUDGET_S", "1,5"),
+        ("RECSYS_EXPLORATION", "1.1"),
     ],
 )
 def test_an_invalid_value_is_reported_with_its_variable(variable: str, text: str) -> None:

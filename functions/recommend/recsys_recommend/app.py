@@ -125,7 +125,12 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
     The app that includes the router must have been set up by `recsys.http.problems.install`. `clock` and `timer` are
     replaced in tests. The other parameters are those of `create_app`.
     """
-    catalogues = Catalogues(store, max_bytes=settings.model_cache_bytes // 4, count_metric=count_metric)
+    catalogues = Catalogues(
+        store,
+        max_bytes=settings.model_cache_bytes // 4,
+        exploration=settings.exploration,
+        count_metric=count_metric,
+    )
     service = _Recommendations(
         ModelCache(
             lambda name: load_model(store, name),
@@ -221,13 +226,13 @@ class _Recommendations:
     async def respond(self, key: KeyRecord, query: ModelQuery) -> Response:
         """Answer a query, from the response cache if possible."""
         loaded = await self._models.get(current_model(key))
-        catalogue = await self._catalogues.bound(key, loaded)
+        loaded, catalogue = await self._catalogues.bound(key, loaded)
         return Response(self._responses.get(loaded, query, catalogue), media_type=_JSON)
 
     async def respond_to_batch(self, key: KeyRecord, batch: BatchQuery) -> Response:
         """Answer a batch in a thread, because it can take seconds and must not block other requests."""
         loaded = await self._models.get(current_model(key))
-        catalogue = await self._catalogues.bound(key, loaded)
+        loaded, catalogue = await self._catalogues.bound(key, loaded)
         content = await asyncio.to_thread(lambda: to_json(batch.run(loaded.model, catalogue)))
         return Response(content, media_type=_JSON)
 

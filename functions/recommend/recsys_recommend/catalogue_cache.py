@@ -7,10 +7,17 @@ import logging
 from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple, TypeVar
 
+import numpy as np
 from cachetools import LRUCache, TTLCache
+from numpy.typing import NDArray
 
 from recsys.catalogue.catalogue import CATALOGUE_HINT, Catalogue, read_catalogue
+from recsys.catalogue.content import ContentModel
 from recsys.errors import ArtifactDamaged, ObjectNotFound, RecsysError, Unavailable
+from recsys.keys.authentication import ModelName
+from recsys.model.array_file import view_npz
+from recsys.model.artifact import read_content
+from recsys.model.new_items import NewItems
 from recsys.objects import layout
 from recsys.objects.store import ObjectReader
 from recsys.registry.key_record import KeyRecord
@@ -58,12 +65,17 @@ class CatalogueCache:
         Object store with the catalogues. It is read in a thread.
     max_bytes
         Memory for all catalogues together. A larger one is loaded for each request and not kept.
+    exploration
+        Largest share of new items in a list, for requests that state none.
     count_metric
         Called with `CatalogueLoaded` or `CatalogueFailed` after each attempt to load a catalogue.
     """
 
-    def __init__(self, store: ObjectReader, *, max_bytes: int, count_metric: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: ObjectReader, *, max_bytes: int, exploration: float, count_metric: Callable[[str], None]
+    ) -> None:
         self._store = store
+        self._exploration = exploration
         self._count_metric = count_metric
         self._catalogues: LRUCache[CatalogueName, Catalogue] = LRUCache(
             max_bytes, getsizeof=lambda catalogue: catalogue.size_bytes
@@ -90,7 +102,7 @@ class CatalogueCache:
         return await self._once(name, lambda: self._load(name))
 
     async def bound(self, name: CatalogueName, loaded: LoadedModel) -> BoundCatalogue:
-        """Return a catalogue in the order of a model's items, or its previous version while it loads.
+        """Return a catalogue in the order of a model's items and its new items, or its previous version while it loads.
 
         Raises
         ------
@@ -107,11 +119,35 @@ class CatalogueCache:
 
     async def _bind(self, name: CatalogueName, loaded: LoadedModel) -> BoundCatalogue:
         catalogue = await self.get(name)
-        bound = await asyncio.to_thread(BoundCatalogue, name.version, catalogue, loaded.model.items)
+        bound = await asyncio.to_thread(self._bind_to_model, name.version, catalogue, loaded)
         if bound.size_bytes <= self._bound.maxsize:
             self._bound[loaded.name] = _Bound(name, bound)
         self._start(_PARSER, asyncio.to_thread(_prepare_parser))
         return bound
+
+    def _bind_to_model(self, version: str, catalogue: Catalogue, loaded: LoadedModel) -> BoundCatalogue:
+        model = loaded.model
+
+        def embed(catalogue: Catalogue, rows: NDArray[np.int64]) -> NewItems | None:
+            try:
+                content = self._content(catalogue, loaded.name)
+                return None if content is None else content.new_items(catalogue, rows, model.network)
+            except (ArtifactDamaged, ObjectNotFound, KeyError, ValueError) as error:
+                # The model and the catalogue can be used without new items.
+                fields = {"key_id": loaded.name.key_id, "model_version": loaded.name.version}
+                _logger.error("The content part of a model cannot be used: %s", error, extra=fields)
+                return None
+
+        return BoundCatalogue(version, catalogue, model.items, exploration=self._exploration, embed=embed)
+
+    def _content(self, catalogue: Catalogue, name: ModelName) -> ContentModel | None:
+        """Return the content part of a model: its own, or the one in the catalogue."""
+        fitted = catalogue.content
+        if fitted is not None and fitted.model_version == name.version:
+            return ContentModel.of(fitted.arrays)
+        prefix = layout.model_prefix(name.key_id, name.version)
+        content = read_content(lambda file: self._store.read(prefix + file), manifest_sha256=name.manifest_sha256)
+        return None if content is None else ContentModel.of(view_npz(content))
 
     async def _once(self, name: CatalogueName, load: Callable[[], Catalogue]) -> Catalogue:
         if name in self._failures:

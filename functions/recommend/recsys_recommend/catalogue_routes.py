@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -35,22 +36,33 @@ class Catalogues:
 
     Parameters
     ----------
-    store, max_bytes, count_metric
+    store, max_bytes, exploration, count_metric
         As for `recsys_recommend.catalogue_cache.CatalogueCache`.
     """
 
-    def __init__(self, store: ObjectReader, *, max_bytes: int, count_metric: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: ObjectReader, *, max_bytes: int, exploration: float, count_metric: Callable[[str], None]
+    ) -> None:
         self._store, self._max_bytes, self._count_metric = store, max_bytes, count_metric
+        self._exploration = exploration
         self._cache: CatalogueCache | None = None
 
-    async def bound(self, key: KeyRecord, loaded: LoadedModel) -> "BoundCatalogue | None":
-        """Return the catalogue of a key in the order of a model's items, or None if the key has none."""
+    async def bound(self, key: KeyRecord, loaded: LoadedModel) -> "tuple[LoadedModel, BoundCatalogue | None]":
+        """Return the model with its new items, and the catalogue of its key in the order of these items.
+
+        Without a catalogue, the model is returned as it is, with None.
+        """
         if key.catalogue_version is None:
-            return None
+            return loaded, None
         from recsys_recommend.catalogue_cache import catalogue_name  # noqa: PLC0415  # see the docstring of the class
 
         name = catalogue_name(key)
-        return None if name is None else await self._loaded_cache().bound(name, loaded)
+        if name is None:
+            return loaded, None
+        catalogue = await self._loaded_cache().bound(name, loaded)
+        if catalogue.new_items is None:
+            return loaded, catalogue
+        return loaded._replace(model=replace(loaded.model, new_items=catalogue.new_items)), catalogue
 
     async def get(self, key: KeyRecord) -> "Catalogue":
         """Return the catalogue of a key.
@@ -71,7 +83,12 @@ class Catalogues:
         from recsys_recommend.catalogue_cache import CatalogueCache  # noqa: PLC0415  # see the docstring of the class
 
         if self._cache is None:
-            self._cache = CatalogueCache(self._store, max_bytes=self._max_bytes, count_metric=self._count_metric)
+            self._cache = CatalogueCache(
+                self._store,
+                max_bytes=self._max_bytes,
+                exploration=self._exploration,
+                count_metric=self._count_metric,
+            )
         return self._cache
 
 

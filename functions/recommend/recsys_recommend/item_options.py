@@ -37,6 +37,8 @@ class ItemOptions:
         Whether items whose `available` is false may occur.
     explain
         Whether to return reasons.
+    exploration
+        Largest share of new items in the list, in [0, 1]. None means the setting.
     """
 
     fields: Sequence[str] = field(default_factory=list)
@@ -45,11 +47,13 @@ class ItemOptions:
     diversity: float = 0.0
     include_unavailable: bool = False
     explain: bool = False
+    exploration: float | None = None
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all fields, because a response depends on each of them."""
         limits = sorted(self.max_per.items())
-        return (list(self.fields), self.filter, limits, self.diversity, self.include_unavailable, self.explain)
+        shown = (list(self.fields), self.filter, limits, self.diversity, self.include_unavailable, self.explain)
+        return (*shown, self.exploration)
 
 
 DEFAULT: Final = ItemOptions()
@@ -73,7 +77,8 @@ def constraints_of(options: ItemOptions, catalogue: BoundCatalogue | None) -> Co
     limits = tuple(
         GroupLimit(catalogue.groups(name, f"/max_per/{name}"), most) for name, most in options.max_per.items()
     )
-    return Constraints(eligible, limits, options.diversity)
+    exploration = catalogue.exploration if options.exploration is None else options.exploration
+    return Constraints(eligible, limits, options.diversity, exploration)
 
 
 def describe_items(
@@ -90,7 +95,7 @@ def describe_items(
     bodies: list[dict[str, Any]] = [{"item_id": item.item_id, "rank": item.rank, "score": item.score} for item in items]
     if not options.fields and not options.explain:
         return bodies
-    indices = [index for item in items if (index := model.items.find(item.item_id)) is not None]
+    indices = [index for item in items if (index := model.find_item(item.item_id)) is not None]
     if options.fields and catalogue is not None:
         for body, attributes in zip(bodies, catalogue.attributes(indices, tuple(options.fields)), strict=True):
             body["attributes"] = attributes
@@ -108,10 +113,13 @@ def _reasons(
     has_titles = catalogue is not None and _TITLE in catalogue.catalogue.columns
 
     def to_body(item_index: int, contribution: float) -> dict[str, Any]:
-        body: dict[str, Any] = {"item_id": model.items[item_index], "contribution": contribution}
+        item_id = model.item_ids(np.array([item_index]))[0]
+        body: dict[str, Any] = {"item_id": item_id, "contribution": contribution}
         if has_titles and catalogue is not None:
             body["title"] = catalogue.attributes([item_index], (_TITLE,))[0][_TITLE]
         return body
 
-    explained = explain(model.network, history, np.array(items, dtype=np.int64))
-    return [[to_body(*reason) for reason in reasons] for reasons in explained]
+    indices = np.concatenate([history, np.array(items, dtype=np.int64)])
+    positions = np.arange(len(indices))
+    explained = explain(model.network_of(indices), positions[: len(history)], positions[len(history) :])
+    return [[to_body(int(history[position]), part) for position, part in reasons] for reasons in explained]

@@ -56,7 +56,13 @@ class UserQuery:
         """
         _check_subject(body, at="")
         options = ItemOptions(
-            body.fields, body.filter, body.max_per, body.diversity, body.include_unavailable, body.explain
+            body.fields,
+            body.filter,
+            body.max_per,
+            body.diversity,
+            body.include_unavailable,
+            body.explain,
+            body.exploration,
         )
         return cls(
             body.user_id, body.recent_items, body.n, body.exclude_seen, body.exclude_items, body.candidates, options
@@ -79,6 +85,7 @@ class UserQuery:
                 defaults.diversity if entry.diversity is None else entry.diversity,
                 defaults.include_unavailable if entry.include_unavailable is None else entry.include_unavailable,
                 defaults.explain if entry.explain is None else entry.explain,
+                defaults.exploration if entry.exploration is None else entry.exploration,
             ),
         )
 
@@ -162,14 +169,16 @@ class BatchQuery:
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
         """Compute the recommendations of the batch and return a `BatchBody`.
 
-        If all queries have default options and the same `n`, and all items are available, they are computed together,
-        because that is faster than one at a time.
+        If all queries have default options and the same `n`, all items are available and no new items are ranked, they
+        are computed together, because that is faster than one at a time.
         """
         from recsys.model import batch_ranking  # noqa: PLC0415  # 7 ms of a cold start that few requests need
 
         n = self.queries[0].n
-        has_all_items = catalogue is None or catalogue.unavailable is None
-        if has_all_items and all(query.is_default and query.n == n for query in self.queries):
+        is_plain = catalogue is None or (
+            catalogue.unavailable is None and (catalogue.new_items is None or catalogue.exploration == 0)
+        )
+        if is_plain and all(query.is_default and query.n == n for query in self.queries):
             user_ids = [query.user_id for query in self.queries if query.user_id is not None]
             results = [
                 _recommendations(each, describe_items(model, each.items, DEFAULT, None))
@@ -250,7 +259,12 @@ class PopularQuery:
 def _options(parameters: ListParameters) -> ItemOptions:
     limits = {column: int(most) for column, _, most in (text.rpartition(":") for text in parameters.max_per)}
     return ItemOptions(
-        parameters.fields, parameters.filter, limits, parameters.diversity, parameters.include_unavailable
+        parameters.fields,
+        parameters.filter,
+        limits,
+        parameters.diversity,
+        parameters.include_unavailable,
+        exploration=parameters.exploration,
     )
 
 

@@ -107,6 +107,13 @@ Diversity = Annotated[
 IncludeUnavailable = Annotated[
     bool, Field(description="Whether to include items whose attribute `available` is false in the catalogue.")
 ]
+Exploration = Annotated[
+    Annotated[float, Field(ge=0, le=1, strict=False)] | None,
+    Field(
+        description="Largest share of new items in the list, which are items of the catalogue without interactions; "
+        "null for the setting of the service. Lists of popular items contain none.",
+    ),
+]
 Explain = Annotated[
     bool, Field(description="Whether to return with each item the items of the history that contribute most to it.")
 ]
@@ -129,6 +136,7 @@ class RecommendationRequest(BaseModel):
     diversity: Diversity = 0.0
     include_unavailable: IncludeUnavailable = False
     explain: Explain = False
+    exploration: Exploration = None
 
 
 class BatchEntry(BaseModel):
@@ -150,6 +158,7 @@ class BatchEntry(BaseModel):
         IncludeUnavailable | None, Field(description="Overrides the batch's `include_unavailable`.")
     ] = None
     explain: Annotated[Explain | None, Field(description="Overrides the batch's `explain`.")] = None
+    exploration: Annotated[Exploration, Field(description="Overrides the batch's `exploration`.")] = None
 
 
 class BatchRequest(BaseModel):
@@ -170,6 +179,7 @@ class BatchRequest(BaseModel):
     diversity: Diversity = 0.0
     include_unavailable: IncludeUnavailable = False
     explain: Explain = False
+    exploration: Exploration = None
 
 
 class ListParameters(BaseModel):
@@ -191,6 +201,7 @@ class ListParameters(BaseModel):
     ] = []
     diversity: Diversity = 0.0
     include_unavailable: IncludeUnavailable = False
+    exploration: Exploration = None
 
 
 class CatalogueParameters(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -25,6 +25,9 @@ from recsys_train.fitting.learning_curve import LearningCurve
 from recsys_train.fitting.recipe import Recipe
 from recsys_train.model.batches import final_histories
 from recsys_train.model.keras_export import save_keras, user_tables
+
+WriteContent = Callable[[Path, Sequence[str], Network], None]
+"""Writes the content part of a model, given the path, the item ids and the network; see `recsys_train.catalogue`."""
 
 _FITTING_SHARE: Final = 2 / 3
 """Share of the time left after reading that fitting may take; the rest is for writing and uploading. Not tuned."""
@@ -66,7 +69,7 @@ class BuiltVersion:
     test: HeldOutTest
 
 
-def build_version(
+def build_version(  # noqa: PLR0913  # one parameter per input of a training
     open_source: Callable[[], BinaryIO],
     folder: Path,
     version: str,
@@ -76,6 +79,7 @@ def build_version(
     options: FileOptions | None = None,
     time_left_s: Callable[[], float] = lambda: math.inf,
     key_data: KeyData | None = None,
+    write_content: WriteContent | None = None,
 ) -> BuiltVersion:
     """Train on a file, and write all files of a model version. `recsys.model.artifact` lists them.
 
@@ -97,6 +101,8 @@ def build_version(
         Returns the seconds until the process is terminated from outside; fitting takes at most two thirds of them.
     key_data
         Interactions to which those of the file are added, and users whose rows in the file are skipped.
+    write_content
+        Writes `content.npz` if the key has an item catalogue.
 
     Returns
     -------
@@ -127,12 +133,17 @@ def build_version(
     metrics = describe_metrics(result, report, recipe=recipe, seed=settings.seed)
     metrics["training"]["curve"] = curve.points
     folder.mkdir(parents=True, exist_ok=True)
-    manifest_sha256 = write_version(folder, version, interactions, result, metrics)
+    manifest_sha256 = write_version(folder, version, interactions, result, metrics, write_content)
     return BuiltVersion(manifest_sha256, metrics, report, interactions, result.test)
 
 
 def write_version(
-    folder: Path, version: str, interactions: Interactions, result: FitResult, metrics: dict[str, Any]
+    folder: Path,
+    version: str,
+    interactions: Interactions,
+    result: FitResult,
+    metrics: dict[str, Any],
+    write_content: WriteContent | None = None,
 ) -> str:
     """Write all files of a version, the manifest last.
 
@@ -149,6 +160,8 @@ def write_version(
         The network that was trained on `interactions`.
     metrics
         The contents of `metrics.json`.
+    write_content
+        Writes `content.npz`, if the version has one.
 
     Returns
     -------
@@ -159,9 +172,10 @@ def write_version(
     users = user_tables(result.weights, final_histories(interactions, result.hyperparameters.decay))
     save_keras(result.dims, result.weights | users, folder / artifact.MODEL)
     artifact.write_mappings(folder, interactions.user_ids, interactions.item_ids)
+    network = Network.from_weights(result.dims, result.weights, decay=result.hyperparameters.decay)
     artifact.write_serving(
         folder,
-        Network.from_weights(result.dims, result.weights, decay=result.hyperparameters.decay),
+        network,
         user_ids=interactions.user_ids,
         item_ids=interactions.item_ids,
         seen_starts=starts,
@@ -170,11 +184,13 @@ def write_version(
     )
     artifact.write_metrics(folder, metrics)
     write_history(folder / artifact.INTERACTIONS, interactions)
+    if write_content is not None:
+        write_content(folder / artifact.CONTENT, interactions.item_ids, network)
     return artifact.write_manifest(folder, version)
 
 
 def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Return the contents of `metrics.json`: quality, popularity baseline, protocol, training and data report."""
+    """Return the contents of `metrics.json`: quality, baseline, breakdowns, protocol, training and data report."""
     model, popularity = result.quality, result.popularity
     lift = model.ndcg_at_20 / popularity.ndcg_at_20 if popularity.ndcg_at_20 else None
     return {
@@ -184,6 +200,7 @@ def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, s
         "lift_over_popularity": round(lift, 3) if lift is not None else None,
         "lift_interval_95": [round(end, 3) for end in result.lift_interval] if result.lift_interval else None,
         "verdict": _BETTER if model.ndcg_at_20 > popularity.ndcg_at_20 else _NOT_BETTER,
+        "breakdowns": result.breakdowns.to_json(),
         "protocol": _describe_protocol(result, has_times=report.has_timestamps),
         "training": {
             "chosen": asdict(result.hyperparameters),

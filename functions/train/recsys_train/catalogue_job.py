@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from recsys.catalogue.catalogue import EMPTY, Catalogue, read_catalogue, write_catalogue
+from recsys.catalogue.catalogue import EMPTY, Catalogue, FittedContent, read_catalogue, write_catalogue
 from recsys.clock import Clock, after
-from recsys.errors import InvalidData, InvalidRequest
+from recsys.errors import ArtifactDamaged, InvalidData, InvalidRequest, KeyNotFound, ObjectNotFound
 from recsys.file_options import FileOptions
+from recsys.model import artifact
+from recsys.model.array_file import write_npz
+from recsys.model.neumf import Network
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore
 from recsys.registry.catalogues import CatalogueChanged, CatalogueVersion, is_outdated
@@ -21,11 +26,14 @@ from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job, Lease
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
+from recsys_train.catalogue.content_fit import fit_content
 from recsys_train.catalogue.records import read_records
 from recsys_train.catalogue.report import CatalogueReport
 from recsys_train.catalogue.update import ItemUpdates, apply_updates, read_updates
 from recsys_train.data.unpack import Limits, unpack
 from recsys_train.lease import LeaseKeeper
+
+_logger: Final = logging.getLogger("recsys.train")
 
 MERGE: Final = "merge"
 """Value of the option `mode` of a job that keeps the items and attributes that its file does not mention."""
@@ -98,9 +106,10 @@ class CatalogueUpdater:
     def _publish(self, lease: Lease, updates: ItemUpdates, report: CatalogueReport) -> None:
         is_merged = (lease.job.options or {}).get("mode") == MERGE
         key = self.registry.get_key(lease.job.key_id)
-        base = self._current(key) if is_merged else EMPTY
+        base = current_catalogue(self.store, key) if is_merged else EMPTY
         report = copy.deepcopy(report)  # `apply_updates` changes it in every round
-        content = write_catalogue(apply_updates(base, updates, report))
+        catalogue = self._with_content(key, base, apply_updates(base, updates, report))
+        content = write_catalogue(catalogue)
         name = layout.catalogue_prefix(key.key_id, lease.version) + layout.CATALOGUE_FILE
         self.store.delete(name)  # left by the previous round, which was not published
         self.store.create(name, content)
@@ -109,11 +118,30 @@ class CatalogueUpdater:
         new = CatalogueVersion(lease.version, sha256, base=key.catalogue_version, is_merged=is_merged)
         self.registry.publish_catalogue(lease, new, report.to_json())
 
-    def _current(self, key: KeyRecord) -> Catalogue:
-        if key.catalogue_version is None or key.catalogue_sha256 is None:
-            return EMPTY
-        name = layout.catalogue_prefix(key.key_id, key.catalogue_version) + layout.CATALOGUE_FILE
-        return read_catalogue(self.store.read(name), sha256=key.catalogue_sha256)
+    def _with_content(self, key: KeyRecord, base: Catalogue, catalogue: Catalogue) -> Catalogue:
+        """Add the content part of the key's current model, unless that model has one of its own.
+
+        It is fitted once per model, and then taken over from the catalogue that is merged into.
+        """
+        name = key.current_version
+        if name is None:
+            return catalogue
+        if base.content is not None and base.content.model_version == name:
+            return replace(catalogue, content=base.content)
+        prefix, sha256 = layout.model_prefix(key.key_id, name), key.current_manifest_sha256
+
+        def read(file: str) -> bytes:
+            return self.store.read(prefix + file)
+
+        try:
+            if artifact.read_entry(read, artifact.CONTENT, manifest_sha256=sha256) is not None:
+                return catalogue
+            model = artifact.read_model(read, manifest_sha256=sha256)
+        except ArtifactDamaged as error:
+            _logger.warning("The model %s gets no content part: %s", name, error.detail)
+            return catalogue
+        arrays = fit_content(catalogue, list(model.items), model.network, seed=self.settings.seed)
+        return catalogue if arrays is None else replace(catalogue, content=FittedContent(name, arrays))
 
     def _remove_replaced(self, key_id: str) -> None:
         """Delete the catalogues that were replaced so long ago that no server reads them any more.
@@ -128,6 +156,41 @@ class CatalogueUpdater:
             is_current = current is not None and info.name.startswith(current)
             if not is_current and following.arrived_at < oldest_kept:
                 self.store.delete(info.name)
+
+
+def current_catalogue(store: ObjectStore, key: KeyRecord) -> Catalogue:
+    """Return the catalogue of a key, which is empty if it has none.
+
+    Raises
+    ------
+    ObjectNotFound, ArtifactDamaged
+        Its file is missing or damaged.
+    """
+    if key.catalogue_version is None or key.catalogue_sha256 is None:
+        return EMPTY
+    name = layout.catalogue_prefix(key.key_id, key.catalogue_version) + layout.CATALOGUE_FILE
+    return read_catalogue(store.read(name), sha256=key.catalogue_sha256)
+
+
+def content_writer(
+    store: ObjectStore, registry: Registry, key_id: str, seed: int
+) -> Callable[[Path, Sequence[str], Network], None]:
+    """Return a function that fits the content part of a model to the catalogue that its key has by then.
+
+    Without a usable catalogue, the function writes no file. See `recsys_train.catalogue.content_fit`.
+    """
+
+    def write(path: Path, item_ids: Sequence[str], network: Network) -> None:
+        try:
+            catalogue = current_catalogue(store, registry.get_key(key_id))
+        except (ArtifactDamaged, KeyNotFound, ObjectNotFound) as error:
+            _logger.warning("The model gets no content part: %s", error.detail)
+            return
+        arrays = fit_content(catalogue, item_ids, network, seed=seed)
+        if arrays is not None:
+            write_npz(path, arrays)
+
+    return write
 
 
 def report_of(error: InvalidData) -> dict[str, Any] | None:

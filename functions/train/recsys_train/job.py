@@ -40,7 +40,7 @@ from recsys.settings import Settings
 from recsys_train.append_base import key_data_of
 from recsys_train.assessment import assess
 from recsys_train.build import BuiltVersion, build_version
-from recsys_train.catalogue_job import CatalogueUpdater, report_of
+from recsys_train.catalogue_job import CatalogueUpdater, content_writer, report_of
 from recsys_train.data.upload import read_upload
 from recsys_train.failures import kill_reason, log_last_failure, reason_of, training_failed
 from recsys_train.job_file import file_options, open_file
@@ -286,6 +286,7 @@ class Trainer:
             options=options,
             time_left_s=self.time_left_s,
             key_data=key_data_of(self.store, key, lease.job, folder),
+            write_content=content_writer(self.store, self.registry, key.key_id, self.settings.seed),
         )
 
     def _source(self, job: Job) -> Callable[[], BinaryIO]:
@@ -294,7 +295,7 @@ class Trainer:
     def _upload(self, lease: Lease, folder: Path, manifest_sha256: str) -> None:
         """Create the version's objects, the manifest last, and check them by loading the version as a server does."""
         prefix = layout.model_prefix(lease.job.key_id, lease.version)
-        for name in (*artifact.LISTED_FILES, artifact.MANIFEST):
+        for name in (*artifact.files_in(folder), artifact.MANIFEST):
             with (folder / name).open("rb") as content:
                 self.store.create(prefix + name, content)
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)

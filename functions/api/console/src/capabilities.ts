@@ -16,6 +16,7 @@ export interface Capabilities {
   attributes: boolean;
   reasons: boolean;
   filter: boolean;
+  catalogue: boolean;
 }
 
 const NONE: Capabilities = {
@@ -26,6 +27,7 @@ const NONE: Capabilities = {
   attributes: false,
   reasons: false,
   filter: false,
+  catalogue: false,
 };
 
 export const capabilities = signal<Capabilities>(NONE);
@@ -45,5 +47,6 @@ export async function loadCapabilities(): Promise<void> {
     attributes: takes("fields"),
     reasons: takes("explain"),
     filter: takes("filter"),
+    catalogue: has("put", "/v1/items"),
   };
 }

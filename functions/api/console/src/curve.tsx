@@ -1,103 +1,58 @@
-/** The learning curve of a training: loss and NDCG@20 by epoch, as a plot and as a table. */
+/** The learning curve of a training: loss and NDCG@20 by epoch. */
 
-import { useEffect, useRef } from "preact/hooks";
-import uPlot from "uplot";
+import type uPlot from "uplot";
+import { useMemo } from "preact/hooks";
 import { metric } from "./format";
 import { Table } from "./parts";
-import type { Point } from "./training";
-
-const HEIGHT = 240;
+import { axis, bottomAxis, type Colours, Legend, lineSeries, Plot, type PlotOptions } from "./plot";
+import type { Point } from "./types";
 
 export function LearningCurve({ points }: { points: Point[] }) {
-  const frame = useRef<HTMLDivElement>(null);
-  const plot = useRef<uPlot | null>(null);
-  useEffect(() => {
-    const element = frame.current;
-    if (!element) return undefined;
-    const draw = () => {
-      plot.current?.destroy();
-      plot.current = new uPlot(options(element), data(points), element);
-    };
-    draw();
-    const resized = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT }));
-    resized.observe(element);
-    const theme = matchMedia("(prefers-color-scheme: dark)");
-    theme.addEventListener("change", draw);
-    return () => {
-      resized.disconnect();
-      theme.removeEventListener("change", draw);
-      plot.current?.destroy();
-      plot.current = null;
-    };
-  }, []);
-  useEffect(() => plot.current?.setData(data(points)), [points]);
   const last = points.at(-1);
+  const data = useMemo<uPlot.AlignedData>(
+    () => [points.map((p) => p.epoch), points.map((p) => p.loss), points.map((p) => p.ndcg)],
+    [points],
+  );
   return (
-    <figure>
-      <figcaption>
-        <span class="swatch first" /> Loss <span class="swatch second" /> NDCG@20 on validation data
-      </figcaption>
-      <div
-        ref={frame}
-        class="plot"
-        role="img"
-        aria-label={
-          last
-            ? `Learning curve. Epoch ${last.epoch}: loss ${metric(last.loss ?? undefined)}, NDCG@20 ${metric(last.ndcg ?? undefined)}.`
-            : "Learning curve, which begins after the first epoch."
-        }
-      />
-      <details>
-        <summary>Show as a table</summary>
-        <Table label="Learning curve" head={["Epoch", "Loss", "NDCG@20"]}>
-          {points.map((point) => (
-            <tr>
-              <td>{point.epoch}</td>
-              <td>{metric(point.loss ?? undefined)}</td>
-              <td>{metric(point.ndcg ?? undefined)}</td>
-            </tr>
-          ))}
-        </Table>
-      </details>
-    </figure>
+    <Plot
+      label={
+        last
+          ? `Learning curve. Epoch ${last.epoch}: loss ${metric(last.loss)}, NDCG@20 ${metric(last.ndcg)}.`
+          : "Learning curve, which begins after the first epoch."
+      }
+      caption={<Legend names={["Loss", "NDCG@20 on validation data"]} />}
+      data={data}
+      options={options}
+    >
+      <Table label="Learning curve" head={["Epoch", "Loss", "NDCG@20"]}>
+        {points.map((point) => (
+          <tr>
+            <td>{point.epoch}</td>
+            <td>{metric(point.loss)}</td>
+            <td>{metric(point.ndcg)}</td>
+          </tr>
+        ))}
+      </Table>
+    </Plot>
   );
 }
 
-function data(points: Point[]): uPlot.AlignedData {
-  return [points.map((p) => p.epoch), points.map((p) => p.loss), points.map((p) => p.ndcg)];
-}
-
-/** The colours are those of the style sheet, which differ between light and dark. */
-function options(element: HTMLElement): uPlot.Options {
-  const style = getComputedStyle(element);
-  const colour = (name: string) => style.getPropertyValue(name).trim();
-  const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-  const series = (label: string, scale: string, stroke: string): uPlot.Series => ({
-    label,
-    scale,
-    stroke,
-    width: 2,
-    points: { show: true, size: 7, fill: stroke },
-  });
+function options(colours: Colours): PlotOptions {
   return {
-    width: element.clientWidth,
-    height: HEIGHT,
-    legend: { show: false },
-    cursor: { show: false },
     scales: {
       x: { time: false, range: (_, _min, max) => [1, Math.max(max ?? 2, 2)] },
       loss: { auto: true },
       ndcg: { auto: true },
     },
     axes: [
-      { ...axis, label: "Epoch", labelFont: "12px system-ui", labelSize: 18, size: 28, incrs: [1, 2, 5, 10, 20, 50] },
-      { ...axis, scale: "loss", size: 56 },
-      { ...axis, scale: "ndcg", side: 1, size: 56, grid: { show: false } },
+      { ...bottomAxis(colours, "Epoch"), incrs: [1, 2, 5, 10, 20, 50] },
+      { ...axis(colours), scale: "loss", size: 56 },
+      { ...axis(colours), scale: "ndcg", side: 1, size: 56, grid: { show: false } },
     ],
     series: [
       { label: "Epoch" },
-      series("Loss", "loss", colour("--series-1")),
-      series("NDCG@20", "ndcg", colour("--series-2")),
+      lineSeries("Loss", "loss", colours.series[0]),
+      lineSeries("NDCG@20", "ndcg", colours.series[1]),
     ],
   };
 }

@@ -7,7 +7,7 @@ const DATE = new Intl.DateTimeFormat("en", { dateStyle: "medium" });
 export const count = (value: number) => INTEGER.format(value);
 export const dateTime = (iso: string) => DATE_TIME.format(new Date(iso));
 export const date = (iso: string) => DATE.format(new Date(iso));
-export const metric = (value: number | undefined) => (value === undefined ? "–" : value.toFixed(3));
+export const metric = (value: number | null | undefined) => (value == null ? "–" : value.toFixed(3));
 export const plural = (value: number, noun: string) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 
 export function percent(share: number): string {
@@ -24,6 +24,12 @@ export function duration(seconds: number): string {
   if (seconds < 90) return plural(Math.max(1, Math.round(seconds)), "second");
   if (seconds < 5400) return plural(Math.round(seconds / 60), "minute");
   return plural(Math.round(seconds / 3600), "hour");
+}
+
+/** A range of whole numbers; without an end, it is open. */
+export function range(first: number, last: number | null): string {
+  if (last === null) return `${count(first)}+`;
+  return first === last ? count(first) : `${count(first)}–${count(last)}`;
 }
 
 /** The beginning of a version's name, which is enough to tell versions apart. */

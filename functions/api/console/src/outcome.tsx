@@ -1,19 +1,25 @@
 /** The outcome of a training: the quality beside that of popularity, or the reasons for holding the version. */
 
-import { metric } from "./format";
 import { LearningCurve } from "./curve";
 import { announce, go } from "./navigation";
 import { Card, ProblemBox, Table } from "./parts";
+import { METRICS, Quality } from "./quality";
+import { QualityPlots } from "./quality_plots";
 import { useRequests } from "./request";
 import { curve, discard, job as currentJob } from "./training";
-import type { Job, Metrics } from "./types";
+import type { Job } from "./types";
 
-const METRICS: Record<string, string> = {
-  ndcg_at_20: "NDCG@20",
-  recall_at_20: "Recall@20",
-  hr_at_10: "Hit rate@10",
-  ndcg_at_10: "NDCG@10",
-  coverage_at_20: "Coverage@20",
+/** Names of the figures of a comparison. */
+const NAMES: Record<string, string> = {
+  users: "Users",
+  items: "Items",
+  users_kept: "Users of the current version",
+  items_kept: "Items of the current version",
+  lift_over_popularity: "NDCG@20 divided by that of popularity",
+  lift_interval_95: "Its 95% interval",
+  compared_users: "Users who were ranked by both versions",
+  compared_ndcg_at_20: "NDCG@20 for these users",
+  version: "Version",
 };
 
 export function Outcome({ job }: { job: Job }) {
@@ -47,43 +53,7 @@ export function Outcome({ job }: { job: Job }) {
           <LearningCurve points={curve.value} />
         </Card>
       )}
-    </>
-  );
-}
-
-export function Quality({ metrics }: { metrics: Metrics | null }) {
-  const quality = metrics?.quality;
-  if (!quality) return null;
-  const popularity = metrics?.popularity_baseline;
-  const lift = metrics?.lift_over_popularity;
-  const interval = metrics?.lift_interval_95;
-  return (
-    <>
-      {metrics?.verdict && <p>{metrics.verdict}</p>}
-      {lift != null && (
-        <p class="lift">
-          <strong>{lift.toFixed(1)}×</strong> the NDCG@20 of recommending what is popular
-          {interval && (
-            <span class="muted">
-              {" "}
-              (95% interval {interval[0].toFixed(1)} to {interval[1].toFixed(1)})
-            </span>
-          )}
-        </p>
-      )}
-      <Table label="Quality" head={["Metric", "This model", ...(popularity ? ["Popularity"] : [])]}>
-        {Object.entries(quality).map(([name, value]) => (
-          <tr>
-            <td>{METRICS[name] ?? name}</td>
-            <td>{metric(value)}</td>
-            {popularity && <td>{metric(popularity[name])}</td>}
-          </tr>
-        ))}
-      </Table>
-      <p class="muted small">
-        Measured on purchases that the model did not see: each user's last one was held out, and the model had to find
-        it.
-      </p>
+      {job.metrics && <QualityPlots metrics={job.metrics} />}
     </>
   );
 }
@@ -123,14 +93,14 @@ function Held({ job }: { job: Job }) {
 }
 
 function Comparison({ comparison }: { comparison: NonNullable<Job["comparison"]> }) {
-  const rows = Object.entries(comparison.new).flatMap(([name, value]) =>
-    flattened(name, value, comparison.current[name]),
-  );
+  const rows = Object.entries(comparison.new)
+    .flatMap(([name, value]) => flattened(name, value, comparison.current[name]))
+    .filter(([, current, next]) => !(isNothing(current) && isNothing(next)));
   return (
     <Table label="Comparison with the current version" head={["", "Current", "New"]}>
       {rows.map(([name, current, next]) => (
         <tr>
-          <td>{METRICS[name] ?? name.replaceAll("_", " ")}</td>
+          <td>{NAMES[name] ?? METRICS[name] ?? name.replaceAll("_", " ")}</td>
           <td>{current}</td>
           <td>{next}</td>
         </tr>
@@ -148,7 +118,10 @@ function flattened(name: string, next: unknown, current: unknown): [string, stri
   return [[name, shown(current), shown(next)]];
 }
 
+const isNothing = (text: string) => text === "0" || text === "–";
+
 function shown(value: unknown): string {
+  if (Array.isArray(value)) return value.map(shown).join(" to ");
   if (typeof value === "number") return value.toLocaleString("en", { maximumFractionDigits: 3 });
   return value === null || value === undefined ? "–" : String(value);
 }

@@ -3,15 +3,10 @@
 import { signal } from "@preact/signals";
 import { asProblem, call, RequestFailed, upload } from "./api";
 import { type Beginning, beginningOf, firstValue } from "./csv";
+import { completeCurve } from "./metrics";
 import { announce } from "./navigation";
 import { apiKey, rememberExample, signOut, keepKey } from "./session";
-import type { Job, ProblemDocument, Report } from "./types";
-
-export interface Point {
-  epoch: number;
-  loss: number | null;
-  ndcg: number | null;
-}
+import type { Job, Point, ProblemDocument, Report } from "./types";
 
 export interface ChosenFile {
   file: File;
@@ -31,7 +26,7 @@ export const checked = signal<Report | null>(null);
 export const activity = signal<"idle" | "uploading" | "checking">("idle");
 export const failure = signal<ProblemDocument | null>(null);
 
-export const isFinal = (value: Job) => FINAL.has(value.status);
+export const isFinal = (value: Pick<Job, "status">) => FINAL.has(value.status);
 export const isTraining = () => job.value !== null && !isFinal(job.value);
 
 export async function choose(file: File): Promise<void> {
@@ -78,7 +73,7 @@ export async function follow(jobId: string): Promise<void> {
   curve.value = [];
   try {
     const final = await poll(jobId, show);
-    curve.value = completeCurve(final) ?? curve.value;
+    curve.value = completeCurve(final.metrics) ?? curve.value;
     announce(outcome(final));
     noteExample(final);
   } catch (error) {
@@ -172,12 +167,6 @@ function show(latest: Job): void {
     curve.value = [...points, { epoch: progress.epoch, loss: progress.loss, ndcg: progress.validation_ndcg }];
   }
   job.value = latest;
-}
-
-/** The curve of a finished training, which also has the epochs that ended between two requests. */
-function completeCurve(final: Job): Point[] | undefined {
-  const points = final.metrics?.training?.curve;
-  return points?.map(({ epoch, loss, validation_ndcg: ndcg }) => ({ epoch, loss, ndcg }));
 }
 
 /** Remember ids of the file's first rows, so that its recommendations can be tried without looking any up. */

@@ -34,6 +34,44 @@ export interface Report {
   advice?: Finding[];
 }
 
+/** An epoch of the learning curve. */
+export interface Point {
+  epoch: number;
+  loss: number | null;
+  ndcg: number | null;
+}
+
+/** Means over some of the measured users, of the model and of the popularity ranking. */
+export interface GroupQuality {
+  recall_at_20: number;
+  ndcg_at_20: number;
+  popularity_recall_at_20: number;
+  popularity_ndcg_at_20: number;
+}
+
+export interface HistoryRow extends GroupQuality {
+  shortest: number;
+  longest: number | null;
+  users: number;
+}
+
+export interface PopularityRow extends GroupQuality {
+  items: number;
+  most_users: number;
+  fewest_users: number;
+  held_out: number;
+  share_of_interactions: number;
+  share_of_recommendations: number;
+  coverage_at_20: number;
+}
+
+/** Pairs whose score is in one interval: their mean score, and the share of them that were held out. */
+export interface ReliabilityRow {
+  mean_score: number;
+  observed: number;
+  pairs: number;
+}
+
 export interface Metrics {
   quality?: Record<string, number>;
   popularity_baseline?: Record<string, number>;
@@ -41,6 +79,8 @@ export interface Metrics {
   lift_interval_95?: [number, number] | null;
   verdict?: string;
   training?: { curve?: { epoch: number; loss: number | null; validation_ndcg: number | null }[] };
+  breakdowns?: { history_length: HistoryRow[]; item_popularity: PopularityRow[] };
+  reliability?: { table: ReliabilityRow[] } | null;
 }
 
 export interface ProblemDocument {
@@ -67,6 +107,26 @@ export interface Job {
   comparison?: { current: Record<string, unknown>; new: Record<string, unknown> } | null;
   created_at: string;
   updated_at: string;
+}
+
+/** The report of a catalogue job. */
+export interface CatalogueReport {
+  lines: number;
+  bad_lines: number;
+  errors: Report["errors"];
+  added: number;
+  updated: number;
+  items: number;
+  columns: Record<string, string>;
+}
+
+export interface CatalogueJob extends Omit<Job, "report"> {
+  report: CatalogueReport | null;
+}
+
+export interface CataloguePage {
+  total: number;
+  columns: { name: string; kind: string }[];
 }
 
 export interface Accepted {

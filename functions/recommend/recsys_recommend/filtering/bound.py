@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from recsys.catalogue.catalogue import AVAILABLE, Catalogue
 from recsys.catalogue.columns import MISSING, BooleanColumn, Column, NumberColumn, TextColumn
 from recsys.errors import FieldError, InvalidRequest
+from recsys.model.new_items import NewItems
 from recsys.model.vocabulary import Vocabulary
 
 Mask = NDArray[np.bool_]
+Embed = Callable[[Catalogue, NDArray[np.int64]], NewItems | None]
 _MASK_BYTES: Final = 64 * 2**20
 _MAX_MASKS: Final = 1024
 """Limits of the cached masks, which allow 64 masks of a million items. Not tuned."""
@@ -35,18 +37,42 @@ class BoundCatalogue:
         The catalogue.
     items
         Items of the model.
+    exploration
+        Largest share of new items in a list, in [0, 1], for requests that state none.
+    embed
+        Returns the new items, given the catalogue and the rows of the items that the model does not contain. None means
+        that there are no new items.
 
     Attributes
     ----------
+    new_items
+        Items that the model does not contain, with embeddings computed from their attributes. Their indices follow
+        those of the model's items. None if there are none.
+    n_items
+        Number of the model's items and the new items together.
     unavailable
         Mask of the items whose `available` is false, (n_items,). None if there are none.
     """
 
-    def __init__(self, version: str, catalogue: Catalogue, items: Vocabulary) -> None:
+    def __init__(
+        self,
+        version: str,
+        catalogue: Catalogue,
+        items: Vocabulary,
+        *,
+        exploration: float = 0.0,
+        embed: Embed | None = None,
+    ) -> None:
         self.version = version
+        self.exploration = exploration
         self.catalogue = catalogue
-        self.n_items = len(items)
-        self._rows = _rows_of(catalogue.items, items)
+        rows = _rows_of(catalogue.items, items)
+        others = np.setdiff1d(np.arange(len(catalogue.items)), rows)
+        self.new_items = embed(catalogue, others) if embed is not None and len(others) else None
+        if self.new_items is not None:
+            rows = np.concatenate([rows, _rows_of(catalogue.items, self.new_items.items)])
+        self.n_items = len(rows)
+        self._rows = rows
         self._columns: dict[str, Column] = {}
         self._masks: OrderedDict[tuple[str | None, bool], Mask] = OrderedDict()
         self._lock = threading.Lock()
@@ -54,8 +80,10 @@ class BoundCatalogue:
 
     @property
     def size_bytes(self) -> int:
-        """Upper bound of the memory of the catalogue, its reordered columns and the cached masks."""
-        return 2 * self.catalogue.size_bytes + self._rows.nbytes + min(_MASK_BYTES, _MAX_MASKS * self.n_items)
+        """Upper bound of the memory of the catalogue, its reordered columns, the cached masks and the new items."""
+        new_bytes = 0 if self.new_items is None else self.new_items.size_bytes
+        masks_bytes = min(_MASK_BYTES, _MAX_MASKS * self.n_items)
+        return 2 * self.catalogue.size_bytes + self._rows.nbytes + masks_bytes + new_bytes
 
     def attributes(self, item_indices: Sequence[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
         """Return the requested attributes of items of the model. A missing value is None.

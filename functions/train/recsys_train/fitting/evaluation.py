@@ -87,13 +87,13 @@ class Ranks:
         Rank in the full catalogue, (n_users,) int64.
     sampled
         Rank among the sampled negatives, (n_users,) int64.
-    coverage
-        Share of the catalogue in the users' top 20, see `Quality`.
+    times_recommended
+        Number of these users whose top 20 contains each item, (n_items,) int64.
     """
 
     full: NDArray[np.int64]
     sampled: NDArray[np.int64]
-    coverage: float
+    times_recommended: NDArray[np.int64]
 
     def gains(self) -> NDArray[np.float64]:
         """Return NDCG@20 per user, (n_users,)."""
@@ -106,12 +106,12 @@ class Ranks:
             ndcg_at_10=_mean(_ndcg(self.sampled, SAMPLED_CUTOFF)),
             recall_at_20=_mean(self.full <= FULL_CUTOFF),
             ndcg_at_20=_mean(self.gains()),
-            coverage_at_20=self.coverage,
+            coverage_at_20=_mean(self.times_recommended > 0),
         )
 
 
 def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interactions, *, seed: int) -> Ranks:
-    """Return the rank of each user's held-out item, and the coverage of the top 20.
+    """Return the rank of each user's held-out item, and how often each item is in a top 20.
 
     Parameters
     ----------
@@ -141,19 +141,18 @@ def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interaction
     generator = np.random.default_rng(seed)
     starts, items = train.items_by_user()
     full, sampled = [], []
-    recommended = np.zeros(train.n_items, dtype=np.bool_)
+    times_recommended = np.zeros(train.n_items, dtype=np.int64)
     for start in range(0, len(held_out), USERS_PER_BATCH):
         users, targets = (column[start : start + USERS_PER_BATCH] for column in (held_out.users, held_out.items))
         for user, target, scores in zip(users.tolist(), targets.tolist(), score_users(users), strict=True):
             competitors = np.ones(train.n_items, dtype=np.bool_)
             competitors[items[starts[user] : starts[user + 1]]] = False
-            recommended[_top_items(scores, competitors)] = True
+            times_recommended[_top_items(scores, competitors)] += 1
             competitors[target] = False
             ranked_before = ~(scores < scores[target])
             full.append(1 + np.count_nonzero(ranked_before & competitors))
             sampled.append(1 + np.count_nonzero(ranked_before[_sample_negatives(competitors, generator)]))
-    coverage = _mean(recommended) if len(held_out) else 0.0
-    return Ranks(np.array(full, dtype=np.int64), np.array(sampled, dtype=np.int64), coverage)
+    return Ranks(np.array(full, dtype=np.int64), np.array(sampled, dtype=np.int64), times_recommended)
 
 
 def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, float] | None:
@@ -175,7 +174,7 @@ def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, f
 
     Examples
     --------
-    >>> model = Ranks(np.array([1, 1, 2, 5]), np.array([1, 1, 1, 2]), coverage=0.5)
+    >>> model = Ranks(np.array([1, 1, 2, 5]), np.array([1, 1, 1, 2]), times_recommended=np.array([4, 0]))
     >>> lift_interval(model, model, seed=0)
     (1.0, 1.0)
     """

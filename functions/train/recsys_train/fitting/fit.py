@@ -12,6 +12,7 @@ import numpy as np
 from recsys.model.neumf import Dims, Floats
 from recsys.registry.records import Progress
 from recsys_train.data.interactions import Interactions
+from recsys_train.fitting.breakdowns import Breakdowns, break_down
 from recsys_train.fitting.evaluation import HeldOutTest, Quality, ScoreUsers, evaluate, lift_interval
 from recsys_train.fitting.recipe import Hyperparameters, Recipe
 from recsys_train.fitting.scoring import score_users
@@ -40,6 +41,8 @@ class FitResult:
         Duration of the whole fit, in seconds.
     test
         The histories and held-out pairs behind `quality`, with the network that was measured.
+    breakdowns
+        `quality` and `popularity` by the length of the history and by the popularity of the item.
     """
 
     dims: Dims
@@ -52,6 +55,7 @@ class FitResult:
     hyperparameters: Hyperparameters
     fit_s: float
     test: HeldOutTest
+    breakdowns: Breakdowns
 
 
 def fit(
@@ -120,6 +124,7 @@ def fit(
         hyperparameters=replace(best.hyperparameters, epochs=final.n_epochs),
         fit_s=round(time.monotonic() - started, 3),
         test=test,
+        breakdowns=break_down(model, popularity, split.train, split.test),
     )
 
 

@@ -50,6 +50,9 @@ class Settings:
     """Size of the cache of loaded models, in bytes. The least recently used model is evicted first."""
     response_cache_bytes: int = 16 * MIB
     """Size of the cache of responses, in bytes. The least recently used response is evicted first."""
+    exploration: float = 0.1
+    """Largest share of new items in a list of recommendations, from 0 to 1. New items are in the catalogue, but
+    have no interactions."""
     allow_anonymous_training: bool = True
     """Whether `POST /v1/train`, `/v1/validate` and `/v1/uploads` create a key if none is sent; otherwise they answer
     401."""
@@ -145,6 +148,9 @@ _AWS_DEFAULTS: Final[dict[str, Any]] = {
 }
 
 
+_SHARES: Final = ("exploration",)
+
+
 def process_environment() -> Mapping[str, str]:
     """Return the environment variables of the process as a live view.
 
@@ -171,6 +177,8 @@ def _parse(name: str, kind: Any, text: str) -> Any:
             raise InvalidSetting(f"{variable} must be a number. Received: {text!r}.") from error
         if not 0 <= number < math.inf:
             raise InvalidSetting(f"{variable} must be a finite number, 0 or greater. Received: {text!r}.")
+        if name in _SHARES and number > 1:
+            raise InvalidSetting(f"{variable} must be from 0 to 1. Received: {text!r}.")
         return number
     if kind in (str, Path):
         return kind(text)

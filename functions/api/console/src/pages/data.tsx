@@ -1,11 +1,14 @@
 /** From a file to a published model: choose, check, train, and see the outcome. */
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { capabilities } from "../capabilities";
+import { CatalogueCard } from "../catalogue";
+import { DropZone } from "../drop_zone";
 import { plural, size } from "../format";
 import { Card, Field, PageTitle, ProblemBox, Table } from "../parts";
 import { Progress } from "../progress";
 import { ReportView } from "../report";
+import { apiKey } from "../session";
 import { activity, check, checked, choose, chosen, discard, failure, isFinal, job, train } from "../training";
 import { Outcome } from "../outcome";
 
@@ -37,6 +40,7 @@ export function DataPage() {
           <ReportView report={latest.report} />
         </Card>
       )}
+      {apiKey.value && capabilities.value.catalogue && <CatalogueCard />}
     </>
   );
 }
@@ -55,7 +59,16 @@ function FileCard({ options, setOptions }: OptionsProps) {
     await choose(file);
     if (canCheck) await check(given);
   };
-  if (!current) return <DropZone onFile={(file) => void receive(file)} />;
+  if (!current) {
+    return (
+      <DropZone accept=".csv,.tsv,.txt,.gz,.zst,.zip,.parquet" onFile={(file) => void receive(file)}>
+        <strong>Drop a CSV or Parquet file here</strong>
+        <span class="muted">
+          or click to choose one. Exports of Shopify, WooCommerce and other shops work as they are.
+        </span>
+      </DropZone>
+    );
+  }
   return (
     <Card title={current.file.name}>
       <p class="muted">{size(current.file.size)}</p>
@@ -80,59 +93,6 @@ function FileCard({ options, setOptions }: OptionsProps) {
         </button>
       </div>
     </Card>
-  );
-}
-
-function DropZone({ onFile }: { onFile: (file: File) => void }) {
-  const [isOver, setOver] = useState(false);
-  const input = useRef<HTMLInputElement>(null);
-  useEffect(() => {
-    const keep = (event: DragEvent) => event.preventDefault(); // otherwise a missed drop opens the file
-    addEventListener("dragover", keep);
-    addEventListener("drop", keep);
-    return () => {
-      removeEventListener("dragover", keep);
-      removeEventListener("drop", keep);
-    };
-  }, []);
-  const drop = (event: DragEvent) => {
-    event.preventDefault();
-    setOver(false);
-    const file = event.dataTransfer?.files[0];
-    if (file) onFile(file);
-  };
-  const pick = () => {
-    const file = input.current?.files?.[0];
-    if (file) onFile(file);
-  };
-  return (
-    <label
-      class={`drop ${isOver ? "over" : ""}`}
-      onDragOver={() => setOver(true)}
-      onDragLeave={() => setOver(false)}
-      onDrop={drop}
-    >
-      <input
-        ref={input}
-        type="file"
-        class="visually-hidden"
-        onChange={pick}
-        accept=".csv,.tsv,.txt,.gz,.zst,.zip,.parquet"
-      />
-      <UploadIcon />
-      <strong>Drop a CSV or Parquet file here</strong>
-      <span class="muted">
-        or click to choose one. Exports of Shopify, WooCommerce and other shops work as they are.
-      </span>
-    </label>
-  );
-}
-
-function UploadIcon() {
-  return (
-    <svg viewBox="0 0 24 24" width="40" height="40" aria-hidden="true" class="icon">
-      <path d="M12 16V5m0 0 4 4m-4-4L8 9M4 16v2a2 2 0 0 0 2 2h12a2 2 0 0 0 2-2v-2" />
-    </svg>
   );
 }
 

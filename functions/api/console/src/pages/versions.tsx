@@ -1,11 +1,16 @@
 /** The versions of the model: compare, roll back, publish a held one, pin. */
 
+import { useState } from "preact/hooks";
 import { capabilities } from "../capabilities";
+import { LearningCurve } from "../curve";
 import { dateTime, metric, shortVersion } from "../format";
+import { completeCurve } from "../metrics";
 import { announce, go } from "../navigation";
 import { Card, ConfirmButton, Loading, PageTitle, ProblemBox } from "../parts";
+import { Quality } from "../quality";
+import { QualityPlots } from "../quality_plots";
 import { type Send, useLoaded, useRequests } from "../request";
-import type { Version, Versions } from "../types";
+import type { Metrics, Version, Versions } from "../types";
 
 export function VersionsPage() {
   const loaded = useLoaded<Versions>("v1/models");
@@ -110,6 +115,30 @@ function VersionEntry({ version, isBusy, change }: EntryProps) {
           )}
         </div>
       )}
+      <Details metrics={version.metrics} />
     </li>
+  );
+}
+
+/** The plots of a version. They are drawn when they are opened, because a hidden plot has no size. */
+function Details({ metrics }: { metrics: Metrics }) {
+  const [isOpen, setOpen] = useState(false);
+  const curve = completeCurve(metrics) ?? [];
+  return (
+    <details class="options" onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>Quality in detail</summary>
+      {isOpen && (
+        <>
+          <Quality metrics={metrics} />
+          {curve.length > 0 && (
+            <section class="card" aria-label="Learning curve">
+              <h3>Learning curve</h3>
+              <LearningCurve points={curve} />
+            </section>
+          )}
+          <QualityPlots metrics={metrics} />
+        </>
+      )}
+    </details>
   );
 }

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,13 @@ KNOWN_KINDS: Final[Mapping[str, Kind]] = {
 CATALOGUE_HINT: Final = "Send the catalogue again with PUT /v1/items."
 
 
+class FittedContent(NamedTuple):
+    """The arrays of a content part, see `recsys.catalogue.content`, and the version of the model that it belongs to."""
+
+    model_version: str
+    arrays: Mapping[str, NDArray[Any]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalogue:
     """Items and their attributes. The row of an item is its index in `items`.
@@ -48,11 +55,14 @@ class Catalogue:
         Columns by name, in the order in which they were first sent.
     size_bytes
         Memory of the arrays in bytes.
+    content
+        Content part of a model that was trained when its key had no catalogue, and therefore has none of its own.
     """
 
     items: Vocabulary
     columns: Mapping[str, Column]
     size_bytes: int = 0
+    content: FittedContent | None = None
 
     def attributes(self, row: int, names: tuple[str, ...] | None = None) -> dict[str, Any]:
         """Return the values of an item as JSON values. A missing value is None, and missing tags are an empty list.
@@ -74,7 +84,8 @@ EMPTY: Final = Catalogue(Vocabulary.of([]), {})
 def write_catalogue(catalogue: Catalogue) -> bytes:
     """Return a catalogue as the content of an `.npz` file of numeric arrays; see `recsys.model.array_file`.
 
-    The array `schema` contains JSON in UTF-8: the format, and the name and kind of each column.
+    The array `schema` contains JSON in UTF-8: the format, the name and kind of each column, and, if the file contains a
+    content part, the version of its model.
 
     Examples
     --------
@@ -82,11 +93,13 @@ def write_catalogue(catalogue: Catalogue) -> bytes:
     >>> len(read_catalogue(content, sha256=hashlib.sha256(content).hexdigest()).items)
     0
     """
-    schema = {
+    schema: dict[str, Any] = {
         "format": FORMAT,
         "columns": [{"name": name, "kind": column.kind} for name, column in catalogue.columns.items()],
     }
-    items = catalogue.items
+    items, content = catalogue.items, catalogue.content
+    if content is not None:
+        schema["content_of"] = content.model_version
     arrays: dict[str, NDArray[Any]] = {
         "schema": np.frombuffer(json.dumps(schema, ensure_ascii=False).encode(), dtype=np.uint8),
         "items_text": items.text,
@@ -95,6 +108,8 @@ def write_catalogue(catalogue: Catalogue) -> bytes:
     }
     for position, column in enumerate(catalogue.columns.values()):
         arrays |= {f"column{position}_{name}": array for name, array in column.arrays().items()}
+    if content is not None:
+        arrays |= {f"content_{name}": array for name, array in content.arrays.items()}
     with tempfile.TemporaryDirectory(prefix="recsys-catalogue-") as folder:
         path = Path(folder) / "items.npz"
         write_npz(path, arrays)
@@ -138,9 +153,11 @@ def read_catalogue(content: bytes, *, sha256: str) -> Catalogue:
             str(column["name"]): column_of(Kind(column["kind"]), _with_prefix(arrays, f"column{position}_"), len(items))
             for position, column in enumerate(schema["columns"])
         }
+        version = schema.get("content_of")
+        fitted = None if version is None else FittedContent(str(version), _with_prefix(arrays, "content_"))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ArtifactDamaged(f"The item catalogue is invalid: {error}.", hint=CATALOGUE_HINT) from error
-    return Catalogue(items, columns, len(content))
+    return Catalogue(items, columns, len(content), fitted)
 
 
 def _with_prefix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,7 @@
 | `serving.npz`          | arrays of `Network` and `Bounds`, ids, histories, popularity; contains no pickled object |
 | `metrics.json`         | evaluation, baselines, and data report                                                   |
 | `interactions.parquet` | distinct pairs with their earliest times, which `mode=append` adds to                    |
+| `content.npz`          | content part, for new items; only if the key had an item catalogue, see `recsys.catalogue`|
 | `manifest.json`        | format, array shapes, and size and SHA-256 of every other file; written last             |
 
 A server reads `manifest.json` and `serving.npz` only. It verifies the manifest by the digest in the registry, the file
@@ -39,9 +40,10 @@ MAPPINGS: Final = "mappings.json"
 SERVING: Final = "serving.npz"
 METRICS: Final = "metrics.json"
 INTERACTIONS: Final = "interactions.parquet"
+CONTENT: Final = "content.npz"
 MANIFEST: Final = "manifest.json"
 LISTED_FILES: Final = (MODEL, MAPPINGS, SERVING, METRICS, INTERACTIONS)
-"""The files that the manifest lists, in upload order; the manifest itself is uploaded last."""
+"""The files that every manifest lists, in upload order; the manifest itself is uploaded last."""
 
 _NETWORK_ARRAYS: Final = {
     "gmf_map": "history_gmf",
@@ -114,8 +116,13 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     (folder / METRICS).write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def files_in(folder: Path) -> list[str]:
+    """Return the files of the version in `folder` in upload order, without the manifest."""
+    return [*LISTED_FILES, *([CONTENT] if (folder / CONTENT).exists() else [])]
+
+
 def write_manifest(folder: Path, version: str) -> str:
-    """Write `manifest.json` for the files in `folder`, which must all exist.
+    """Write `manifest.json` for the files in `folder`, which must all exist, except for `content.npz`.
 
     Parameters
     ----------
@@ -135,7 +142,7 @@ def write_manifest(folder: Path, version: str) -> str:
         If one of `LISTED_FILES` is missing.
     """
     files = {}
-    for name in LISTED_FILES:
+    for name in files_in(folder):
         with (folder / name).open("rb") as stream:
             files[name] = describe_file(stream)
     shapes = {name: list(array.shape) for name, array in view_npz((folder / SERVING).read_bytes()).items()}
@@ -257,6 +264,12 @@ def read_entry(read: Callable[[str], bytes], name: str, *, manifest_sha256: str 
     files = _read_manifest(read, manifest_sha256).get("files")
     entry = files.get(name) if isinstance(files, dict) else None
     return entry if isinstance(entry, dict) else None
+
+
+def read_content(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> bytes | None:
+    """Return the verified `content.npz` of a version, or None if it has none. Parameters and errors as `read_model`."""
+    manifest = _read_manifest(read, manifest_sha256)
+    return _read_listed(read, manifest, CONTENT) if CONTENT in manifest.get("files", ()) else None
 
 
 def _read_manifest(read: Callable[[str], bytes], manifest_sha256: str | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.model.neumf import Floats, ItemIndices
+from recsys.model.new_items import StackedRows
 
 _POOL_FACTOR: Final = 5
 _MIN_POOL: Final = 100
@@ -56,11 +57,14 @@ class Constraints:
         Limits per group.
     diversity
         Weight of diversity against relevance, in [0, 1].
+    exploration
+        Largest share of new items in a list, in [0, 1]; see `recsys.model.new_items`.
     """
 
     eligible: NDArray[np.bool_] | None = None
     limits: tuple[GroupLimit, ...] = ()
     diversity: float = 0.0
+    exploration: float = 0.0
 
 
 UNCONSTRAINED: Final = Constraints()
@@ -110,7 +114,7 @@ def choose(
     rank: Rank,
     n: int,
     constraints: Constraints,
-    embeddings: Floats,
+    embeddings: StackedRows,
     *,
     to_relevance: Callable[[Floats], Floats],
 ) -> Ranking:
@@ -125,7 +129,7 @@ def choose(
     constraints
         The constraints.
     embeddings
-        Embedding of each item, (n_items, dim), for the similarity of two items.
+        Embedding of each item, for the similarity of two items.
     to_relevance
         Converts values of the ranking to scores in [0, 1].
 
@@ -150,7 +154,7 @@ def choose(
             _add_best(chosen, n, pool, values)
         if len(pool) < n_pool or len(chosen.items) == n_before:
             break
-        eligible = chosen.remaining(constraints.eligible, len(embeddings))
+        eligible = chosen.remaining(constraints.eligible, embeddings.n_rows)
     return np.array(chosen.items, dtype=np.int64), np.array(chosen.values, dtype=np.float32)
 
 
@@ -168,14 +172,14 @@ def _add_diverse(
     pool: ItemIndices,
     values: Floats,
     relevance: NDArray[np.float64],
-    embeddings: Floats,
+    embeddings: StackedRows,
     diversity: float,
 ) -> None:
     """Add items of the pool by maximal marginal relevance, until there are `n` or none fits."""
-    unit = _unit_rows(embeddings[pool])
+    unit = _unit_rows(embeddings.take(pool))
     similarity = np.zeros(len(pool))
     if chosen.items:
-        similarity = np.maximum((unit @ _unit_rows(embeddings[chosen.items]).T).max(axis=1), 0)
+        similarity = np.maximum((unit @ _unit_rows(embeddings.take(chosen.items)).T).max(axis=1), 0)
     gain = (1 - diversity) * relevance
     is_left = np.ones(len(pool), dtype=np.bool_)
     while len(chosen.items) < n and is_left.any():

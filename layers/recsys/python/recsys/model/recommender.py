@@ -51,9 +51,11 @@ from numpy.typing import NDArray
 
 from recsys.errors import ItemNotFound
 from recsys.model.choosing import UNCONSTRAINED, Constraints, Ranking, choose
-from recsys.model.neumf import Floats, ItemIndices, Network, sigmoid
+from recsys.model.history_ranking import HistoryRanking, embeddings_of, items_within
+from recsys.model.neumf import Floats, ItemIndices, Network, User, sigmoid
+from recsys.model.new_items import NewItems, item_ids_at, network_of_items
 from recsys.model.pruned_search import Bounds
-from recsys.model.top_n import best_items, top_n
+from recsys.model.top_n import best_values
 from recsys.model.vocabulary import Vocabulary
 
 
@@ -92,6 +94,8 @@ class ServingModel:
         Share of users who interacted with each item, (n_items,) float32 in [0, 1].
     size_bytes
         Memory that the model takes.
+    new_items
+        Items without interactions that can be ranked too. Their indices follow those of the model's items.
     """
 
     version: str
@@ -103,10 +107,34 @@ class ServingModel:
     seen_items: NDArray[np.int32]
     popularity: Floats
     size_bytes: int
+    new_items: NewItems | None = None
 
     def seen(self, user_index: int) -> NDArray[np.int32]:
         """Return the item indices of a user's history, oldest first, (n,) int32."""
         return self.seen_items[self.seen_starts[user_index] : self.seen_starts[user_index + 1]]
+
+    def find_item(self, item_id: str) -> int | None:
+        """Return the index of an item of the model or of a new item, or None if there is no such item."""
+        index = self.items.find(item_id)
+        if index is not None or self.new_items is None:
+            return index
+        row = self.new_items.items.find(item_id)
+        return None if row is None else len(self.items) + row
+
+    def item_ids(self, indices: ItemIndices) -> list[str]:
+        """Return the ids of items, in the order of `indices`."""
+        return self.items.at(indices) if self.new_items is None else item_ids_at(self.items, self.new_items, indices)
+
+    def network_of(self, indices: ItemIndices) -> Network:
+        """Return the network of some items only, in which item j is the one with the index `indices[j]`."""
+        empty = self.new_items or NewItems(self.items, self.network, self.bounds)
+        return network_of_items(self.network, empty, indices)
+
+    def user(self, history: ItemIndices) -> User:
+        """Compute the user's part of every logit from the interaction history, which may contain new items."""
+        if self.new_items is None or (history < len(self.items)).all():
+            return self.network.user(history)
+        return self.network_of(history).user(np.arange(len(history)))
 
 
 class RankedItem(NamedTuple):
@@ -140,7 +168,7 @@ def recommend(
 ) -> Recommendations:
     """Recommend the `n` best items to a user.
 
-    Item ids that the model does not contain are ignored in all parameters.
+    Item ids that neither the model nor its new items contain are ignored in all parameters.
 
     Parameters
     ----------
@@ -170,10 +198,10 @@ def recommend(
         interacted with the item for `POPULAR`.
     """
     is_known, history = history_of(model, user_id, recent_items)
-    excluded = _indices(model.items, exclude_items)
+    excluded = _indices(model, exclude_items)
     if exclude_seen:
         excluded = np.concatenate([excluded, history]) if len(excluded) else history
-    eligible = None if candidates is None else np.unique(_indices(model.items, candidates))
+    eligible = None if candidates is None else np.unique(_indices(model, candidates))
     if not is_known and len(history) == 0:
         return _recommend_popular(model, user_id, n, excluded, eligible, constraints)
     strategy = Strategy.PERSONAL if is_known else Strategy.SESSION
@@ -186,7 +214,7 @@ def history_of(model: ServingModel, user_id: str | None, recent_items: Sequence[
     user_index = None if user_id is None else model.users.find(user_id)
     history = np.zeros(0, dtype=np.int64) if user_index is None else model.seen(user_index).astype(np.int64)
     if recent_items:
-        history = _extend_history(history, _indices(model.items, recent_items))
+        history = _extend_history(history, _indices(model, recent_items))
     return user_index is not None, history
 
 
@@ -221,13 +249,13 @@ def similar(
     Raises
     ------
     ItemNotFound
-        If the model does not contain `item_id`.
+        If neither the model nor its new items contain `item_id`.
     """
-    item_index = model.items.find(item_id)
+    item_index = model.find_item(item_id)
     if item_index is None:
         raise ItemNotFound(f"Item {item_id!r} is not in model version {model.version}.")
     history = np.array([item_index])
-    excluded = np.concatenate([_indices(model.items, exclude_items), history])
+    excluded = np.concatenate([_indices(model, exclude_items), history])
     return _rank_for_history(model, history, n, excluded, None, constraints)
 
 
@@ -252,12 +280,12 @@ def popular(
     Recommendations
         The items, most popular first. The scores are shares of users, in [0, 1].
     """
-    return _recommend_popular(model, None, n, _indices(model.items, exclude_items), None, constraints)
+    return _recommend_popular(model, None, n, _indices(model, exclude_items), None, constraints)
 
 
-def _indices(items: Vocabulary, item_ids: Iterable[str]) -> ItemIndices:
+def _indices(model: ServingModel, item_ids: Iterable[str]) -> ItemIndices:
     """Return the indices of item ids. Unknown ids are skipped."""
-    return np.array([index for item_id in item_ids if (index := items.find(item_id)) is not None], dtype=np.int64)
+    return np.array([index for item_id in item_ids if (index := model.find_item(item_id)) is not None], dtype=np.int64)
 
 
 def _extend_history(history: ItemIndices, recent: ItemIndices) -> ItemIndices:
@@ -274,15 +302,10 @@ def _rank_for_history(
     candidates: ItemIndices | None,
     constraints: Constraints,
 ) -> list[RankedItem]:
-    user = model.network.user(history)
-
-    def rank(n_best: int, eligible: NDArray[np.bool_] | None) -> Ranking:
-        return best_items(
-            model.network, model.bounds, user, n_best, excluded=excluded, candidates=candidates, eligible=eligible
-        )
-
-    best, logits = choose(rank, n, constraints, model.network.item_gmf, to_relevance=sigmoid)
-    return _to_ranked_items(model.items, best, sigmoid(logits))
+    user = model.user(history)
+    ranking = HistoryRanking(model.network, model.bounds, model.new_items, user, excluded, candidates)
+    best, logits = ranking.best(n, constraints)
+    return number_ranks(model.item_ids(best), sigmoid(logits).tolist())
 
 
 def _recommend_popular(
@@ -293,31 +316,23 @@ def _recommend_popular(
     candidates: ItemIndices | None,
     constraints: Constraints,
 ) -> Recommendations:
+    """Rank the items of the model; new items have no popularity."""
+    n_known = model.network.n_items
+
     def rank(n_best: int, eligible: NDArray[np.bool_] | None) -> Ranking:
-        best = _most_popular(model.popularity, n_best, excluded, candidates, eligible)
+        best = best_values(
+            model.popularity,
+            n_best,
+            items_within(excluded, 0, n_known),
+            None if candidates is None else items_within(candidates, 0, n_known),
+            None if eligible is None else eligible[:n_known],
+        )
         return best, model.popularity[best]
 
-    best, popularity = choose(rank, n, constraints, model.network.item_gmf, to_relevance=lambda values: values)
-    return Recommendations(user_id, Strategy.POPULAR, model.version, _to_ranked_items(model.items, best, popularity))
-
-
-def _most_popular(
-    popularity: Floats,
-    n: int,
-    excluded: ItemIndices,
-    candidates: ItemIndices | None,
-    eligible: NDArray[np.bool_] | None,
-) -> ItemIndices:
-    if eligible is not None:
-        candidates = np.flatnonzero(eligible) if candidates is None else candidates[eligible[candidates]]
-    if candidates is None:
-        return top_n(popularity, n, excluded=excluded)
-    excluded_positions = np.flatnonzero(np.isin(candidates, excluded))
-    return candidates[top_n(popularity[candidates], n, excluded=excluded_positions)]
-
-
-def _to_ranked_items(items: Vocabulary, best: ItemIndices, scores: Floats) -> list[RankedItem]:
-    return number_ranks(items.at(best), scores.tolist())
+    table = embeddings_of(model.network, model.new_items)
+    best, popularity = choose(rank, n, constraints, table, to_relevance=lambda values: values)
+    items = number_ranks(model.items.at(best), popularity.tolist())
+    return Recommendations(user_id, Strategy.POPULAR, model.version, items)
 
 
 def number_ranks(item_ids: Sequence[str], scores: Sequence[float]) -> list[RankedItem]:

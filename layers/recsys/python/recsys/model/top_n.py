@@ -57,6 +57,22 @@ def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
     return candidates[order[:n]]
 
 
+def best_values(
+    values: Floats,
+    n: int,
+    excluded: ItemIndices,
+    candidates: ItemIndices | None,
+    eligible: NDArray[np.bool_] | None,
+) -> ItemIndices:
+    """Return the items with the `n` largest values, (n_items,); the other parameters are those of `best_items`."""
+    if eligible is not None:
+        candidates = np.flatnonzero(eligible) if candidates is None else candidates[eligible[candidates]]
+    if candidates is None:
+        return top_n(values, n, excluded=excluded)
+    excluded_positions = np.flatnonzero(np.isin(candidates, excluded))
+    return candidates[top_n(values[candidates], n, excluded=excluded_positions)]
+
+
 def best_items(
     network: Network,
     bounds: Bounds,

@@ -1,0 +1,140 @@
+"""Items without interactions, whose embeddings were computed from their attributes.
+
+They are kept beside the model, so that its arrays are not copied. The indices of new items follow those of the model's
+items: index `n_items` is the first new item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.model.neumf import Floats, ItemIndices, Network
+from recsys.model.pruned_search import Bounds
+from recsys.model.vocabulary import Vocabulary
+
+
+class ItemRows(NamedTuple):
+    """The arrays of `Network` with one row per item, (n, dim) each."""
+
+    history_gmf: Floats
+    history_hidden_1: Floats
+    item_gmf: Floats
+    item_hidden_1: Floats
+
+    @classmethod
+    def of(cls, network: Network) -> Self:
+        """Return the arrays of a network."""
+        return cls(network.history_gmf, network.history_hidden_1, network.item_gmf, network.item_hidden_1)
+
+    def in_network(self, network: Network) -> Network:
+        """Return the network with these items instead of its own."""
+        return replace(
+            network,
+            history_gmf=self.history_gmf,
+            history_hidden_1=self.history_hidden_1,
+            item_gmf=self.item_gmf,
+            item_hidden_1=self.item_hidden_1,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewItems:
+    """New items and their part of the network.
+
+    Parameters
+    ----------
+    items
+        Item ids.
+    network
+        The model's network, with the rows of the new items instead of those of the model's items.
+    bounds
+        Constants for the exact search among the new items.
+    """
+
+    items: Vocabulary
+    network: Network
+    bounds: Bounds
+
+    @classmethod
+    def of(cls, item_ids: Sequence[str], network: Network, rows: ItemRows) -> Self:
+        """Return new items of a model.
+
+        Parameters
+        ----------
+        item_ids
+            Distinct ids that the model does not contain; at least one.
+        network
+            The model's network.
+        rows
+            Rows of the new items.
+        """
+        network = rows.in_network(network)
+        return cls(Vocabulary.of(item_ids), network, Bounds.of(network))
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the arrays in bytes."""
+        return sum(array.nbytes for array in ItemRows.of(self.network))
+
+
+class StackedRows(NamedTuple):
+    """The rows of the model's items, followed by those of the new items, without a copy."""
+
+    known: Floats
+    new: Floats
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Floats:
+        """Return the rows of items, (n, dim)."""
+        index = np.asarray(indices, dtype=np.int64)
+        is_new = index >= len(self.known)
+        rows = self.known.take(np.where(is_new, 0, index), axis=0)
+        rows[is_new] = self.new[index[is_new] - len(self.known)]
+        return rows
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of both parts."""
+        return len(self.known) + len(self.new)
+
+
+def network_of_items(network: Network, new_items: NewItems, indices: ItemIndices) -> Network:
+    """Return the network of some items only, in which item j is the one with the index `indices[j]`."""
+    tables = zip(ItemRows.of(network), ItemRows.of(new_items.network), strict=True)
+    return ItemRows(*(StackedRows(known, new).take(indices) for known, new in tables)).in_network(network)
+
+
+def item_ids_at(items: Vocabulary, new_items: NewItems, indices: ItemIndices) -> list[str]:
+    """Return the ids of the model's items and of new items, in the order of `indices`."""
+    return [items[index] if index < len(items) else new_items.items[index - len(items)] for index in indices.tolist()]
+
+
+def merged(
+    known: tuple[ItemIndices, Floats], new: tuple[ItemIndices, Floats], n: int, *, n_known: int
+) -> tuple[ItemIndices, Floats]:
+    """Merge the ranking of the model's items with that of the new items, and return the `n` best of both.
+
+    Parameters
+    ----------
+    known, new
+        Items and their logits, best first. The indices of new items count from 0.
+    n
+        Length of the result.
+    n_known
+        Number of the model's items, which is added to the indices of new items.
+
+    Examples
+    --------
+    >>> known = np.array([4, 2]), np.array([3.0, 1.0], np.float32)
+    >>> items, logits = merged(known, (np.array([0]), np.array([2.0], np.float32)), 2, n_known=5)
+    >>> items.tolist(), logits.tolist()
+    ([4, 5], [3.0, 2.0])
+    """
+    items = np.concatenate([known[0], new[0] + n_known])
+    logits = np.concatenate([known[1], new[1]])
+    order = np.argsort(-logits, kind="stable")[:n]
+    return items[order], logits[order]
