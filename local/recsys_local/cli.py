@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recsys.errors import RecsysError
-from recsys.keys.api_key import ApiKey
 from recsys.model import artifact
 from recsys.model.batch_ranking import recommend_all
 from recsys.settings import Settings
 from recsys_local import admin, garbage
 from recsys_local.backup import create_backup, restore_backup
+from recsys_local.command_line import DEFAULT_DATA_DIR, DataDir, Json, exit_on_error
+from recsys_local.key_commands import keys
 from recsys_local.offline import (
     read_options,
     read_users,
@@ -54,8 +52,6 @@ def main() -> None:
         os._exit(ended.code if isinstance(ended.code, int) else 0)
 
 
-DataDir = Annotated[Path, typer.Option(help="Directory that holds all state.", envvar="RECSYS_DATA_DIR")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 UserColumn = Annotated[str | None, typer.Option(help="Column with the user id.")]
 ItemColumn = Annotated[str | None, typer.Option(help="Column with the item id.")]
 TimeColumn = Annotated[str | None, typer.Option(help="Column with the time. Pass - to train without times.")]
@@ -83,10 +79,6 @@ ReportFile = Annotated[
 TitlesFile = Annotated[
     Path | None, typer.Option(help="Item catalogue whose titles --report shows.", exists=True, dir_okay=False)
 ]
-DEFAULT_DATA_DIR = Path("recsys-data")
-KeyId = Annotated[str, typer.Argument(help="Key id, as `recsys keys list` prints it.")]
-
-keys = typer.Typer(no_args_is_help=True, help="List, create, rotate, revoke and audit API keys on this machine.")
 app.add_typer(keys, name="keys")
 
 
@@ -107,7 +99,7 @@ def common(
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917  # each argument is an option of the command
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     public_url: Annotated[
@@ -116,13 +108,19 @@ def serve(
             help="URL at which clients reach the service. Upload forms contain it. Default: http://HOST:PORT."
         ),
     ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Training jobs that run at the same time, in a process each. Default: RECSYS_WORKERS, or 1."
+        ),
+    ] = None,
     metrics_port: MetricsPort = None,
     metrics_host: Annotated[str, typer.Option(help="Address of --metrics-port.")] = "127.0.0.1",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     log_json: Annotated[bool, typer.Option(help="Log every request, as JSON lines on standard error.")] = False,
     sample: Annotated[bool, typer.Option(help="Train on the bundled Online Retail sample at the first start.")] = False,
 ) -> None:
-    """Run the service on this machine: HTTP API, training worker and inbox."""
+    """Run the service on this machine: HTTP API, training workers and inbox."""
     from recsys_local.metrics.service_metrics import MetricsAddress  # noqa: PLC0415  # imports FastAPI
     from recsys_local.service import run_service  # noqa: PLC0415  # imports FastAPI, which other commands do not need
 
@@ -137,6 +135,7 @@ def serve(
             host,
             port,
             data_dir,
+            workers=workers,
             public_url=public_url,
             metrics_address=MetricsAddress(metrics_host, metrics_port),
             sample=sample,
@@ -317,78 +316,3 @@ def doctor(
                 f"{'ok  ' if finding.ok else 'BAD '} {finding.what}" + ("" if finding.ok else f"\n     → {finding.fix}")
             )
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
-
-
-@keys.command("list")
-def list_keys(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
-    """List the API keys, oldest first, without their secrets."""
-    with exit_on_error():
-        rows = admin.key_rows(data_dir)
-    admin.print_table(rows, as_json=as_json)
-
-
-@keys.command("create")
-def create_key(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
-    """Create an API key that does not expire, and print it. It cannot be printed again."""
-    with exit_on_error():
-        api_key = admin.create_key(data_dir)
-    _print_key(api_key, as_json=as_json)
-
-
-@keys.command("rotate")
-def rotate_key(
-    key_id: KeyId,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    overlap_s: Annotated[
-        float, typer.Option(min=0, max=admin.MAX_OVERLAP_S, help="Seconds for which the previous secret stays valid.")
-    ] = admin.DEFAULT_OVERLAP_S,
-    as_json: Json = False,
-) -> None:
-    """Replace the secret of an API key, and print the new key. It cannot be printed again."""
-    with exit_on_error():
-        api_key = admin.rotate_key(data_dir, key_id, overlap_s=overlap_s)
-    _print_key(api_key, as_json=as_json)
-
-
-@keys.command("revoke")
-def revoke_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Revoke an API key permanently. The service rejects it within a few seconds."""
-    with exit_on_error():
-        admin.revoke_key(data_dir, key_id)
-    print(f"Key {key_id} is revoked.")
-
-
-@keys.command("audit")
-def audit_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
-    """List the events in the audit log of an API key, newest first. This also works for a revoked key."""
-    with exit_on_error():
-        rows = admin.event_rows(data_dir, key_id)
-    admin.print_table(rows, as_json=as_json)
-
-
-def _print_key(api_key: ApiKey, *, as_json: bool) -> None:
-    print(json.dumps({"key_id": api_key.key_id, "api_key": str(api_key)}) if as_json else str(api_key))
-
-
-@contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Print an expected error to standard error in plain sentences, and exit with status 1.
-
-    The expected errors are the project's own, and those of the operating system, such as no permission, a read-only
-    file system or a full disk. Any other exception keeps its traceback, because it is a bug.
-    """
-    try:
-        yield
-    except RecsysError as error:
-        print(f"{error.title}: {error.detail}", file=sys.stderr)
-        for line in error.errors[:10]:
-            column = f", column {line.column}" if line.column else ""
-            print(f"  line {line.line}{column}: {line.detail}", file=sys.stderr)
-        if error.hint:
-            print(f"→ {error.hint}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"The operating system reported an error: {where}{error.strerror or error}.", file=sys.stderr)
-        print("→ Check the path, its permissions and the free disk space, then run the command again.", file=sys.stderr)
-        raise typer.Exit(1) from error

@@ -106,8 +106,15 @@ def preventing_collection(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def log_collection(outcome: LocalCollection) -> None:
-    """Log a collection in one line, unless there was nothing to delete."""
+def collect_and_log(data_dir: Path, store: ObjectStore, registry: SqliteRegistry, settings: Settings) -> None:
+    """Collect garbage, and log the outcome in one line, unless there was nothing to delete.
+
+    Raises
+    ------
+    Unavailable
+        The data directory cannot be read.
+    """
+    outcome = collect_garbage(data_dir, store, registry, settings)
     if outcome.was_prevented:
         _logger.info("Nothing was collected, because a backup or another collection is in progress.")
     elif outcome.collection.deletions or outcome.n_expired:
@@ -145,7 +152,10 @@ def summary_of(outcome: LocalCollection, *, dry_run: bool) -> str:
 
 def _collector(store: ObjectStore, registry: SqliteRegistry, settings: Settings) -> Collector:
     policy = RetentionPolicy.of(
-        versions_kept=settings.versions_kept, key_cache_s=settings.key_cache_s, upload_days=settings.upload_days
+        versions_kept=settings.versions_kept,
+        key_cache_s=settings.key_cache_s,
+        upload_days=settings.upload_days,
+        audit_days=settings.audit_days,
     )
     return Collector(registry.table, store, policy)
 

@@ -34,11 +34,14 @@ class TrainingProgress:
         Text in front of every line, such as the job id.
     stream
         Stream to write to. Default: standard error.
+    draws_bars
+        Whether a bar is drawn on a terminal.
     """
 
-    def __init__(self, label: str = "", stream: TextIO | None = None) -> None:
+    def __init__(self, label: str = "", stream: TextIO | None = None, *, draws_bars: bool = True) -> None:
         self._label = f"{label}: " if label else ""
         self._stream = stream or sys.stderr
+        self._draws_bars = draws_bars and self._stream.isatty()
         self._last_line = ""
         self._bar = Progress(
             SpinnerColumn(),
@@ -52,7 +55,7 @@ class TrainingProgress:
 
     def __call__(self, progress: records.Progress) -> None:
         """Show one progress report."""
-        if self._stream.isatty():
+        if self._draws_bars:
             self._draw(progress)
         else:
             self._print(progress)
@@ -84,14 +87,14 @@ class TrainingProgress:
         self._last_line = line
 
     def __enter__(self) -> Self:
-        if self._stream.isatty():
+        if self._draws_bars:
             self._bar.start()
         return self
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        if self._stream.isatty():
+        if self._draws_bars:
             if error is None:
                 for task in self._tasks.values():
                     self._finish(task)

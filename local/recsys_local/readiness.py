@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from recsys.errors import NotReady
 from recsys_local.adapters import REGISTRY_FILE
+from recsys_local.worker_process import worker_name
 
 WORKER_SILENT_AFTER_S: Final = 30.0
 """A worker reports every few seconds, and importing TensorFlow takes up to 20 s on a busy machine."""
@@ -71,18 +72,22 @@ class FreeSpaceCheck:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCheck:
-    """Checks that the training worker has reported recently. `silent_s` returns the seconds since its last report."""
+    """Checks that every training worker has reported recently.
 
-    silent_s: Callable[[], float]
+    `silent_s` returns the seconds since the last report of each worker.
+    """
+
+    silent_s: Callable[[], Sequence[float]]
 
     def __call__(self) -> None:
-        """Raise `NotReady` if the worker has not reported for too long."""
-        silent_s = self.silent_s()
-        if silent_s > WORKER_SILENT_AFTER_S:
-            raise NotReady(
-                f"The training worker has not reported for {silent_s:.0f} seconds.",
-                hint="Check the log of the service. A worker that hangs is replaced when its lease has expired.",
-            )
+        """Raise `NotReady` if a worker has not reported for too long."""
+        silences_s = self.silent_s()
+        for number, silent_s in enumerate(silences_s, start=1):
+            if silent_s > WORKER_SILENT_AFTER_S:
+                raise NotReady(
+                    f"{worker_name(number, len(silences_s))} has not reported for {silent_s:.0f} seconds.",
+                    hint="Check the log of the service. A worker that hangs is replaced when its lease has expired.",
+                )
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -6,9 +6,9 @@ Keys take turns. Within the turns, jobs are ordered by fair queueing on their es
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ class FairQueue:
 
     A newer job with a complete file replaces the waiting one of its key but keeps its turn. It precedes the jobs that
     add a file, because it makes those before it obsolete; they keep their order and are never replaced. A key has at
-    most one running job.
+    most one running job. Several workers may take jobs from one queue; the same rules hold for every free worker.
 
     Examples
     --------
@@ -132,6 +132,25 @@ class FairQueue:
         if not any(keys.waiting or keys.running for keys in (self._known, self._anonymous)):
             self._known.forget()
             self._anonymous.forget()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the queue as a JSON object."""
+        return {
+            "known": self._known.to_json(),
+            "anonymous": self._anonymous.to_json(),
+            "following": {key_id: [asdict(job) for job in jobs] for key_id, jobs in self._following.items()},
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Return the queue that `to_json` converted."""
+        queue = cls()
+        queue._known = _KeyClass.from_json(document["known"])
+        queue._anonymous = _KeyClass.from_json(document["anonymous"])
+        queue._following = {
+            key_id: [QueuedJob(**job) for job in jobs] for key_id, jobs in document["following"].items()
+        }
+        return queue
 
     def in_order(self) -> list[QueuedJob]:
         """Return the waiting jobs in the order in which they will start if no other job arrives.
@@ -268,6 +287,14 @@ class _KeyClass:
             self.virtual_time,
             self.class_turn_ended_s,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "running": sorted(self.running)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        waiting = {key_id: QueuedJob(**job) for key_id, job in document["waiting"].items()}
+        return cls(**{**document, "waiting": waiting, "running": set(document["running"])})
 
     def _waits_since_s(self, key_id: str) -> float:
         return max(self.since_s[key_id], self.turn_ended_s.get(key_id, -math.inf))

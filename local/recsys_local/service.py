@@ -1,4 +1,4 @@
-"""Run the local service: HTTP in this process, training in a worker process, all state in one directory."""
+"""Run the local service: HTTP in this process, training in worker processes, all state in one directory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from recsys.errors import Unavailable
 from recsys.objects.layout import INBOX
@@ -22,7 +23,7 @@ from recsys_local.metrics.state_metrics import ServiceState
 from recsys_local.queue_file import QueueFile
 from recsys_local.readiness import WORKER_SILENT_AFTER_S, DataDirCheck, FreeSpaceCheck, WorkerCheck
 from recsys_local.sample import SampleRun
-from recsys_local.worker_process import WorkerProcess
+from recsys_local.worker_process import WorkerPool
 
 
 def run_service(
@@ -30,6 +31,7 @@ def run_service(
     port: int,
     data_dir: Path,
     *,
+    workers: int | None = None,
     public_url: str = "",
     metrics_address: MetricsAddress = MetricsAddress(),  # noqa: B008  # it is immutable
     sample: bool,
@@ -42,6 +44,8 @@ def run_service(
         Address to listen on; port 0 picks a free one, which is printed.
     data_dir
         Data directory; created if it does not exist.
+    workers
+        Number of training workers. Default: the setting `workers`.
     public_url
         URL at which clients reach the service. Upload forms contain it. Default: the address that the service listens
         on.
@@ -59,41 +63,42 @@ def run_service(
     InvalidSetting
         A `RECSYS_*` variable has an invalid value, or selects the AWS backend.
     """
-    settings = _local_settings(data_dir)
+    settings = _local_settings(data_dir, workers)
     return_large_blocks()
     limits = ConnectionLimits.of_process()
     with _until_interrupted(), lock_data_dir(data_dir), listen(host, port, backlog=limits.backlog) as listener:
         base_url = url_of(listener)
         store = open_locked_store(data_dir, base_url=public_url or base_url)
         registry = open_registry(data_dir, audit_days=settings.audit_days)
-        worker = WorkerProcess(data_dir, hung_after_s=max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S))
+        pool = _create_pool(data_dir, settings)
         check_space = FreeSpaceCheck(data_dir, settings.min_free_bytes)
-        queue_file = QueueFile(data_dir)
-        state = ServiceState(
-            registry, queue_file, data_dir, lambda: worker.silent_s, lambda: len(server.server_state.connections)
-        )
+        queue = QueueFile(data_dir)
+        state = ServiceState(registry, queue, data_dir, pool.silent_s, lambda: len(server.server_state.connections))
         metrics = ServiceMetrics.of(state, metrics_address, is_behind_proxy=bool(public_url))
         app = create_app(
             registry,
             store,
             settings,
-            readiness_checks=(DataDirCheck.of(data_dir), check_space, WorkerCheck(lambda: worker.silent_s)),
+            readiness_checks=(DataDirCheck.of(data_dir), check_space, WorkerCheck(pool.silent_s)),
             check_space=check_space,
-            find_position=queue_file.position_of,
+            find_position=queue.position_of,
             metrics=metrics,
             sign_in_links=SignInLinks(data_dir / SIGN_IN_FILE, base_url),
         )
         server = create_server(answer_on_shutdown(app), limits, trusted_proxies=settings.trusted_proxies)
         _print_addresses(base_url, data_dir)
-        # The worker ends first: from then on, registry.sqlite3 without its write-ahead log is a complete copy.
-        with _checkpointing(registry), worker, metrics.listening():
+        # The workers end first: from then on, registry.sqlite3 without its write-ahead log is a complete copy.
+        with _checkpointing(registry), pool, metrics.listening():
             if sample:
                 SampleRun(store, registry, settings, base_url).start()
             asyncio.run(serve(server, listener))
 
 
-def _local_settings(data_dir: Path) -> Settings:
-    settings = Settings.from_environment(data_dir=data_dir)
+def _local_settings(data_dir: Path, workers: int | None) -> Settings:
+    overrides: dict[str, Any] = {} if workers is None else {"workers": workers}
+    settings = Settings.from_environment(data_dir=data_dir, **overrides)
+    if settings.workers < 1:
+        raise InvalidSetting(f"RECSYS_WORKERS must be 1 or greater. Received: {settings.workers}.")
     if settings.backend != "local":
         raise InvalidSetting(
             f"Expected RECSYS_BACKEND=local, because `recsys serve` keeps its state in a directory. Received: "
@@ -101,6 +106,11 @@ def _local_settings(data_dir: Path) -> Settings:
             hint="Unset RECSYS_BACKEND; `aws` is for the Lambda functions, which `sam deploy` sets up.",
         )
     return settings
+
+
+def _create_pool(data_dir: Path, settings: Settings) -> WorkerPool:
+    hung_after_s = max(settings.lease_s, 2 * WORKER_SILENT_AFTER_S)
+    return WorkerPool(data_dir, settings.workers, hung_after_s=hung_after_s)
 
 
 def _print_addresses(base_url: str, data_dir: Path) -> None:

@@ -1,9 +1,11 @@
-"""The queue of the training worker: files that the watcher finds, in the order that the scheduler decides."""
+"""The queue of the training workers: files that the watcher finds, in the order that the scheduler decides."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from recsys.clock import Timestamp, to_datetime
@@ -11,7 +13,8 @@ from recsys.errors import KeyNotFound, ObjectNotFound
 from recsys.file_options import Mode
 from recsys.registry.records import Job, JobPurpose
 from recsys_local.queue_file import QueueFile, QueuePosition
-from recsys_local.scheduler import FairQueue, QueuedJob
+from recsys_local.scheduler import QueuedJob
+from recsys_local.shared_queue import QueueState, RunningJob, SharedQueue
 from recsys_local.watcher import ObjectWatcher
 from recsys_train.events import ObjectCreated, find_or_create_job, process, supersede
 from recsys_train.job import Trainer
@@ -26,10 +29,10 @@ OVERHEAD_BYTES: Final = 1_000_000
 
 
 class TrainingQueue:
-    """Files that wait for their training.
+    """Files that wait for their training, seen by one of the workers that share them.
 
-    The queue is not stored, because after a restart the watcher finds the same files again, and the registry contains
-    the jobs that are done.
+    The queue is not kept when the service restarts, because the watcher finds the same files again, and the registry
+    contains the jobs that are done.
 
     Parameters
     ----------
@@ -37,19 +40,68 @@ class TrainingQueue:
         Finds or creates the jobs of the files.
     watcher
         Finds the files.
-    queue_file
-        File in which the position of each job is published.
+    data_dir
+        Data directory, in which the state of the queue and the position of each job are published.
+    worker
+        Name of this worker.
+    n_workers
+        Number of workers that share the queue. Estimated waiting times depend on it.
     """
 
-    def __init__(self, trainer: Trainer, watcher: ObjectWatcher, queue_file: QueueFile) -> None:
+    def __init__(
+        self, trainer: Trainer, watcher: ObjectWatcher, data_dir: Path, *, worker: str = "1", n_workers: int = 1
+    ) -> None:
         self._trainer = trainer
         self._watcher = watcher
-        self._queue_file = queue_file
-        self._queue = FairQueue()
-        self._events: dict[str, ObjectCreated] = {}
-        self._running: QueuedJob | None = None
-        self._started_s = 0.0
-        self._trained_s = self._trained_cost = 0.0
+        self._worker = worker
+        self._n_workers = n_workers
+        self._shared = SharedQueue(data_dir)
+        self._queue_file = QueueFile(data_dir)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """Keep the other workers from the queue in this context, and share the changes at its end.
+
+        The previous training of this worker counts as ended, even if the worker was killed.
+
+        Raises
+        ------
+        Unavailable
+            The data directory cannot be read or written. A file that was started in the context must not be trained.
+        """
+        with self._shared.locked() as state:
+            turn = Turn(state, self._trainer, self._watcher, self._worker)
+            turn.finish_previous()
+            yield turn
+            self._queue_file.write(self._positions(state))
+
+    def _positions(self, state: QueueState) -> dict[str, QueuePosition]:
+        positions: dict[str, QueuePosition] = {}
+        cost_ahead = sum(running.job.cost for running in state.running.values())
+        seconds_per_cost = state.trained_s / state.trained_cost if state.trained_cost else None
+        for position, job in enumerate(state.queue.in_order(), start=1):
+            wait_s = None if seconds_per_cost is None else round(cost_ahead * seconds_per_cost / self._n_workers)
+            positions[job.job_id] = QueuePosition(position, wait_s)
+            cost_ahead += job.cost
+        return positions
+
+
+class Turn:
+    """Exclusive access of one worker to the queue.
+
+    Parameters
+    ----------
+    state
+        State of the queue, which is changed.
+    trainer, watcher, worker
+        As for `TrainingQueue`.
+    """
+
+    def __init__(self, state: QueueState, trainer: Trainer, watcher: ObjectWatcher, worker: str) -> None:
+        self._state = state
+        self._trainer = trainer
+        self._watcher = watcher
+        self._worker = worker
 
     def look(self) -> list[tuple[ObjectCreated, EndJob]]:
         """Add new files to the queue.
@@ -65,30 +117,30 @@ class TrainingQueue:
         Unavailable
             The data directory or the registry cannot be read.
         """
-        waiting = {(event.name, event.version) for event in self._events.values()}
-        new = [event for event in self._watcher.look() if (event.name, event.version) not in waiting]
-        ended = [step for event in new if (step := self._add(event)) is not None]
-        if new:
-            self._publish()
-        return ended
+        events = [*self._state.events.values(), *(running.event for running in self._state.running.values())]
+        known = {(event.name, event.version) for event in events}
+        new = [event for event in self._watcher.look() if (event.name, event.version) not in known]
+        return [step for event in new if (step := self._add(event)) is not None]
 
     def start(self) -> ObjectCreated | None:
-        """Remove and return the file whose turn it is, or None if there is none. Call `finish` after its training."""
-        job = self._queue.start()
+        """Remove and return the file whose turn it is, or None if there is none.
+
+        The training ends with the next turn of this worker. If it failed, a watcher finds the file again.
+        """
+        job = self._state.queue.start()
         if job is None:
             return None
-        self._running, self._started_s = job, time.monotonic()
-        self._publish()
-        return self._events.pop(job.job_id)
+        event = self._state.events.pop(job.job_id)
+        self._state.running[self._worker] = RunningJob(job, event, time.monotonic())
+        return event
 
-    def finish(self) -> None:
-        """Record that the training on the started file ended. If it failed, the watcher finds the file again."""
-        assert self._running is not None
-        self._trained_s += time.monotonic() - self._started_s
-        self._trained_cost += self._running.cost
-        self._queue.finish(self._running.key_id, now_s=time.time())
-        self._running = None
-        self._publish()
+    def finish_previous(self) -> None:
+        """Record that the training on the file that this worker started ended, if there was one."""
+        running = self._state.running.pop(self._worker, None)
+        if running is not None:
+            self._state.trained_s += time.monotonic() - running.started_s
+            self._state.trained_cost += running.job.cost
+            self._state.queue.finish(running.job.key_id, now_s=time.time())
 
     def _add(self, event: ObjectCreated) -> tuple[ObjectCreated, EndJob] | None:
         job = find_or_create_job(event, self._trainer)
@@ -107,9 +159,9 @@ class TrainingQueue:
             self._is_known(job.key_id),
             is_append=job.mode is Mode.APPEND,
         )
-        superseded = self._queue.add(queued)
-        self._events[queued.job_id] = event
-        return (self._events.pop(superseded.job_id), supersede) if superseded else None
+        superseded = self._state.queue.add(queued)
+        self._state.events[queued.job_id] = event
+        return (self._state.events.pop(superseded.job_id), supersede) if superseded else None
 
     def _cost(self, event: ObjectCreated) -> int:
         """Estimate the cost of a training, in bytes of CSV."""
@@ -126,15 +178,6 @@ class TrainingQueue:
         except KeyNotFound:
             return False
         return key.current_version is not None or key.expires_at is None
-
-    def _publish(self) -> None:
-        places: dict[str, QueuePosition] = {}
-        cost_ahead = self._running.cost if self._running else 0.0
-        for position, job in enumerate(self._queue.in_order(), start=1):
-            wait_s = cost_ahead * self._trained_s / self._trained_cost if self._trained_cost else None
-            places[job.job_id] = QueuePosition(position, None if wait_s is None else round(wait_s))
-            cost_ahead += job.cost
-        self._queue_file.write(places)
 
 
 def _arrived_s(event: ObjectCreated) -> float:

@@ -1,8 +1,10 @@
-"""Supervise the training worker: start it, and replace it when it ends or hangs."""
+"""Supervise the training workers: start them, and replace one that ends or hangs."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,9 +16,7 @@ from typing import Final, Self
 _logger: Final = logging.getLogger("recsys.service")
 
 SCRATCH: Final = ".scratch"
-"""Folder in the data directory for the worker's temporary files and its heartbeat."""
-HEARTBEAT: Final = f"{SCRATCH}/heartbeat"
-"""File whose modification time the worker updates every `HEARTBEAT_EVERY_S` seconds, also during training."""
+"""Folder in the data directory for the state of the queue, and for the temporary files and heartbeats of workers."""
 HEARTBEAT_EVERY_S: Final = 2.0
 RESTART_AFTER_S: Final = 1.0
 """Pause before a worker that ended is started again, so that one that cannot start does not use a whole core."""
@@ -25,6 +25,57 @@ STOP_TIMEOUT_S: Final = 5.0
 START_TIMEOUT_S: Final = 600.0
 """Time that a worker may take until its first heartbeat, because it first imports TensorFlow."""
 _POLL_S: Final = 0.5
+
+
+def scratch_of(data_dir: Path, number: int) -> Path:
+    """Return the folder for the temporary files of a worker, which the worker empties when it starts."""
+    return data_dir / SCRATCH / f"worker-{number}"
+
+
+def heartbeat_of(data_dir: Path, number: int) -> Path:
+    """Return the file that a worker touches every `HEARTBEAT_EVERY_S` seconds, also during a training."""
+    return scratch_of(data_dir, number) / "heartbeat"
+
+
+class WorkerPool:
+    """Context manager that keeps `n_workers` training workers running.
+
+    Parameters
+    ----------
+    data_dir
+        Data directory that the workers read and write. The caller holds its lock.
+    n_workers
+        Number of workers.
+    hung_after_s
+        As for `WorkerProcess`.
+    """
+
+    def __init__(self, data_dir: Path, n_workers: int, *, hung_after_s: float) -> None:
+        self._scratch = data_dir / SCRATCH
+        self._workers = [
+            WorkerProcess(data_dir, number, n_workers, hung_after_s=hung_after_s) for number in range(1, n_workers + 1)
+        ]
+        self._running = contextlib.ExitStack()
+
+    def silent_s(self) -> list[float]:
+        """Return the seconds since the last heartbeat of each worker, in order of their numbers."""
+        return [worker.silent_s for worker in self._workers]
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self._scratch, ignore_errors=True)  # the state of a queue whose workers have ended
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as started:
+            for worker in self._workers:
+                started.enter_context(worker)
+            self._running = started.pop_all()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        for worker in self._workers:  # all of them first, so that they stop at the same time
+            worker.request_stop()
+        self._running.close()
 
 
 class WorkerProcess:
@@ -36,13 +87,19 @@ class WorkerProcess:
     ----------
     data_dir
         Data directory that the worker reads and writes.
+    number
+        Number of the worker, from 1 to `n_workers`.
+    n_workers
+        Number of workers of the data directory.
     hung_after_s
         Seconds without a heartbeat after which a worker is killed and replaced. Its lease has expired by then.
     """
 
-    def __init__(self, data_dir: Path, *, hung_after_s: float) -> None:
-        self._command = [sys.executable, "-m", "recsys_local.worker", "--data-dir", str(data_dir)]
-        self._heartbeat = data_dir / HEARTBEAT
+    def __init__(self, data_dir: Path, number: int, n_workers: int, *, hung_after_s: float) -> None:
+        options = ("--data-dir", str(data_dir), "--number", str(number), "--n-workers", str(n_workers))
+        self._command = [sys.executable, "-m", "recsys_local.worker", *options]
+        self._name = worker_name(number, n_workers)
+        self._heartbeat = heartbeat_of(data_dir, number)
         self._heartbeat_ns = 0
         # Monotonic time, because it stands still while the machine is suspended.
         self._heard_s = self._spawned_s = time.monotonic()
@@ -50,7 +107,7 @@ class WorkerProcess:
         self._stopping = threading.Event()
         self._spawning = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._supervisor = threading.Thread(target=self._supervise, name="worker-supervisor", daemon=True)
+        self._supervisor = threading.Thread(target=self._supervise, name=f"supervisor-{number}", daemon=True)
 
     @property
     def silent_s(self) -> float:
@@ -72,7 +129,7 @@ class WorkerProcess:
             with self._spawning:
                 if self._stopping.is_set():
                     return
-                _logger.warning("The training worker ended with status %s. Starting it again.", status)
+                _logger.warning("%s ended with status %s. Starting it again.", self._name, status)
                 _close_pipe(process)
                 process = self._spawn()
 
@@ -87,7 +144,7 @@ class WorkerProcess:
             silent_s = time.monotonic() - max(self._heard_s, self._spawned_s)
             is_hung = silent_s > (self._hung_after_s if has_started else START_TIMEOUT_S)
             if is_hung and not self._stopping.is_set():
-                _logger.warning("The training worker has not reported for %.0f seconds. Replacing it.", silent_s)
+                _logger.warning("%s has not reported for %.0f seconds. Replacing it.", self._name, silent_s)
                 process.kill()
 
     def _look_at_heartbeat(self) -> None:
@@ -103,19 +160,28 @@ class WorkerProcess:
         self._supervisor.start()
         return self
 
+    def request_stop(self) -> None:
+        """Tell the worker to put its job back into the queue and to end."""
+        with self._spawning:
+            self._stopping.set()
+        if self._process is not None:
+            _close_pipe(self._process)
+
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        with self._spawning:
-            self._stopping.set()
-        process = self._process
-        if process is not None:
-            _close_pipe(process)
+        self.request_stop()
+        if self._process is not None:
             try:
-                process.wait(STOP_TIMEOUT_S)
+                self._process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                process.kill()  # safe at any moment
+                self._process.kill()  # safe at any moment
         self._supervisor.join()
+
+
+def worker_name(number: int, n_workers: int) -> str:
+    """Return the name of a worker, for messages."""
+    return "The training worker" if n_workers == 1 else f"Training worker {number} of {n_workers}"
 
 
 def _close_pipe(process: subprocess.Popen[bytes]) -> None:

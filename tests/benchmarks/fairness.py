@@ -1,14 +1,16 @@
 """Waiting times of trainings on one machine: turns among keys beside first come, first served.
 
-python -m tests.benchmarks.fairness [--tenants 1000] [--jobs 5000] [--load 0.9] [--seed 0]
+python -m tests.benchmarks.fairness [--tenants 1000] [--jobs 5000] [--load 0.9] [--workers 1] [--seed 0]
 
-A simulation with one worker. Job durations are heavy-tailed (Pareto, most take seconds, a few take ten minutes), a few
+A simulation. Job durations are heavy-tailed (Pareto, most take seconds, a few take ten minutes), a few
 tenants send most jobs, and a flood of anonymous jobs arrives at once. The order is that of `recsys_local.scheduler`.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -86,12 +88,13 @@ class Wait:
         return self.n_anonymous * (self.n_known + 1) * longest_s
 
 
-def simulate(jobs: Sequence[QueuedJob], queue: Queue) -> list[Wait]:
-    """Run jobs, sorted by arrival, on one worker; a job takes `cost` seconds. Superseded jobs are not run."""
+def simulate(jobs: Sequence[QueuedJob], queue: Queue, *, n_workers: int = 1) -> list[Wait]:
+    """Run jobs, sorted by arrival, on workers; a job takes `cost` seconds. Superseded jobs are not run."""
     waits: list[Wait] = []
     active_until_s: dict[str, float] = {}
     is_known = {job.key_id: job.is_known for job in jobs}
     waiting_since_s: dict[str, list[float]] = {}
+    running: list[tuple[float, str]] = []
     now_s, n_arrived = 0.0, 0
     while True:
         while n_arrived < len(jobs) and jobs[n_arrived].arrived_s <= now_s:
@@ -99,26 +102,31 @@ def simulate(jobs: Sequence[QueuedJob], queue: Queue) -> list[Wait]:
             n_arrived += 1
             if queue.add(job) is None:
                 waiting_since_s.setdefault(job.key_id, []).append(job.arrived_s)
-        started = queue.start()
-        if started is None:
-            if n_arrived == len(jobs):
-                return waits
-            now_s = jobs[n_arrived].arrived_s
+        started = queue.start() if len(running) < n_workers else None
+        if started is not None:
+            since_s = waiting_since_s[started.key_id].pop(0)
+            if not waiting_since_s[started.key_id]:
+                del waiting_since_s[started.key_id]
+            active = {key_id for key_id, until_s in active_until_s.items() if until_s > since_s}
+            active |= {started.key_id, *waiting_since_s}
+            n_known = sum(is_known[key_id] for key_id in active)
+            waits.append(Wait(started, now_s - since_s, n_known, len(active) - n_known))
+            active_until_s[started.key_id] = now_s + started.cost
+            heapq.heappush(running, (now_s + started.cost, started.key_id))
             continue
-        since_s = waiting_since_s[started.key_id].pop(0)
-        if not waiting_since_s[started.key_id]:
-            del waiting_since_s[started.key_id]
-        active = {key_id for key_id, until_s in active_until_s.items() if until_s > since_s}
-        active |= {started.key_id, *waiting_since_s}
-        n_known = sum(is_known[key_id] for key_id in active)
-        waits.append(Wait(started, now_s - since_s, n_known, len(active) - n_known))
-        now_s += started.cost
-        active_until_s[started.key_id] = now_s
-        queue.finish(started.key_id, now_s=now_s)
+        # Only a worker that is free notices an arrival.
+        arrival_s = jobs[n_arrived].arrived_s if n_arrived < len(jobs) and len(running) < n_workers else math.inf
+        if running and running[0][0] <= arrival_s:
+            now_s, key_id = heapq.heappop(running)
+            queue.finish(key_id, now_s=now_s)
+        elif arrival_s < math.inf:
+            now_s = arrival_s
+        else:
+            return waits
 
 
 def made_jobs(n_tenants: int, n_jobs: int, *, load: float, seed: int) -> list[QueuedJob]:
-    """Return jobs in order of arrival; `load` is the share of the time that the worker would be busy without a flood.
+    """Return jobs in order of arrival; `load` is the share of the time that one worker would be busy without a flood.
 
     Tenants send jobs by Zipf's law. An anonymous job has a key of its own. In the middle, a flood of `FLOOD_SIZE`
     anonymous jobs arrives within six seconds.
@@ -168,13 +176,14 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--load", type=float, default=0.9)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     jobs = made_jobs(arguments.tenants, arguments.jobs, load=arguments.load, seed=arguments.seed)
     columns = {"keys": "", "order": "", "trainings": ",d"}
     table = Table("Wait in seconds", columns | dict.fromkeys(("p50", "p90", "p99", "max"), ",.0f"))
     orders: dict[str, Queue] = {"first come": ArrivalOrder(), "turns": FairQueue()}
-    waits_by_order = {order: simulate(jobs, queue) for order, queue in orders.items()}
+    waits_by_order = {order: simulate(jobs, queue, n_workers=arguments.workers) for order, queue in orders.items()}
     for group, select in GROUPS.items():
         for order, waits in waits_by_order.items():
             n_trainings = sum(select(wait.job) for wait in waits)

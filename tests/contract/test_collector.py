@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -79,6 +79,11 @@ def listed(bench: Bench) -> set[str]:
     return {version.version for version in bench.registry.list_versions("key1")}
 
 
+def deletion_events(bench: Bench) -> list[dict[str, Any]]:
+    page = bench.registry.list_events("key1", limit=100)
+    return [event.detail for event in page.events if event.event == "version.deleted"]
+
+
 def test_an_old_version_is_retired_at_once_and_its_files_follow_after_the_grace_period(
     bench: Bench, store: ObjectStore
 ) -> None:
@@ -88,6 +93,7 @@ def test_an_old_version_is_retired_at_once_and_its_files_follow_after_the_grace_
     (retired,) = collector.run().deletions
     assert (retired.what, retired.reason, retired.is_mark) == ("models/key1/v1.1/", Reason.REPLACED, True)
     assert listed(bench) == {"v2.1", "v3.1"}
+    assert deletion_events(bench) == [{"version": "v1.1", "reason": "replaced"}]
     bench.clock.advance(3599)
     assert collector.run().deletions == ()
     assert folders(store) == set(VERSIONS)
@@ -100,6 +106,7 @@ def test_an_old_version_is_retired_at_once_and_its_files_follow_after_the_grace_
     assert (collection.freed_bytes, collection.n_failed) == (2, 0)
     assert folders(store) == {"v2.1", "v3.1"}
     assert collector.run().deletions == ()
+    assert len(deletion_events(bench)) == 1
 
 
 def test_a_plan_deletes_nothing(bench: Bench, store: ObjectStore) -> None:
@@ -116,6 +123,8 @@ def test_models_and_uploads_of_a_revoked_key_are_deleted_within_a_day(bench: Ben
         Collector(bench.table, store, POLICY, bench.clock).run()
     assert list(store.list(layout.MODELS)) == list(store.list(layout.UPLOADS)) == []
     assert listed(bench) == set()
+    deleted = [{"version": version, "reason": "revoked"} for version in VERSIONS]
+    assert sorted(deletion_events(bench), key=str) == deleted
 
 
 @pytest.mark.parametrize("n", range(4))

@@ -74,6 +74,19 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
     assert missing == []
 
 
+@every_page
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    named = [span for span in code_spans(prose(page)) if re.fullmatch(r"tests/\S+\.py::\w+", span)]
+    missing = [
+        test
+        for test in named
+        if not re.search(
+            rf"^def {test.partition('::')[2]}\(", (ROOT / test.partition("::")[0]).read_text("utf-8"), re.M
+        )
+    ]
+    assert missing == []
+
+
 def test_every_page_that_the_code_names_exists() -> None:
     files = [
         path for folder in ("functions", "layers", "local", "infra", "tests") for path in (ROOT / folder).rglob("*.py")

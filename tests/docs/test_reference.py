@@ -95,7 +95,7 @@ def test_the_events_of_the_audit_log_are_documented() -> None:
     in_code = {
         event
         for path in SOURCES
-        if "registry" in path.parts
+        if {"registry", "retention"} & set(path.parts)
         for event in re.findall(r'"((?:key|scoped_key|version|job|user|catalogue)\.[a-z_]+)"', path.read_text("utf-8"))
     }
     documented = [row[0].strip("`") for row in table_rows(REFERENCE / "routes.md", "GET /v1/audit")]

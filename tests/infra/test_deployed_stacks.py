@@ -18,6 +18,10 @@ from playwright.sync_api import expect
 from local_aws.__main__ import LocalStack, running_without_docker
 from local_aws.processes import free_port
 from local_aws.templates import load
+from recsys.clock import Timestamp, after
+from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.reading import version_address
+from recsys.registry.table import Row
 from tests.infra.stack import ROOT, read_sam
 from tests.infra.stack_flows import (
     EXPECTED,
@@ -36,6 +40,7 @@ from tests.integration.browser import chromium, opened
 from tests.integration.console_steps import DESKTOP, check_page, drop_file, open_page, sign_in
 
 PER_MINUTE: Final = 400  # `recommend` books requests in chunks of a twentieth
+LONG_AGO: Final = Timestamp("2026-01-01T00:00:00.000000Z")
 OPENAPI: Final = ROOT / "layers/recsys/python/recsys/openapi.json"
 pytestmark = [pytest.mark.slow, pytest.mark.ministack, pytest.mark.xdist_group("ministack")]
 
@@ -50,7 +55,11 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         emulator_port=free_port(),
         template=template,
         # A failed message is redelivered after two leases, then with growing delays.
-        environment={"RECSYS_LEASE_S": "1", "RECSYS_RECOMMENDATIONS_PER_MINUTE": str(PER_MINUTE)},
+        environment={
+            "RECSYS_LEASE_S": "1",
+            "RECSYS_RECOMMENDATIONS_PER_MINUTE": str(PER_MINUTE),
+            "RECSYS_VERSIONS_KEPT": "1",
+        },
         enforce_iam=True,
     ) as running:
         yield running
@@ -125,6 +134,52 @@ def test_requests_for_recommendations_are_booked_in_the_registry(
     assert "Item" in stack.emulator.client("dynamodb").get_item(TableName=stack.table, Key=row)
 
 
+def test_collector_deletes_a_version_beyond_the_kept_ones_and_keeps_the_current_one(
+    stack: LocalStack, service: Service, bucket: Bucket, shop: dict[str, Any]
+) -> None:
+    table = DynamoTable(stack.emulator.client("dynamodb"), stack.table)
+    current = table.get(version_address(shop["key_id"], shop["model_version"]))
+    kept, oldest = (_add_older_version(table, bucket, current, job_id) for job_id in ("kept", "oldest"))
+
+    assert _collect(stack)["retired"] == 1
+    assert _listed_versions(service, shop) == [shop["model_version"], kept]
+    assert _collect(stack) == {"retired": 0, "deleted": 0, "freed_bytes": 0, "failed": 0}  # the grace period lasts
+    retired = table.get(version_address(shop["key_id"], oldest))
+    assert table.write([retired.changed_to({**(retired.document or {}), "deleted_at": LONG_AGO})])
+    assert _collect(stack)["deleted"] == 1
+    stored = bucket.s3.list_objects_v2(Bucket=bucket.name, Prefix=f"models/{shop['key_id']}/")["Contents"]
+    folders = {item["Key"].split("/")[2] for item in stored}
+    assert {kept, shop["model_version"]} <= folders
+    assert oldest not in folders
+    assert service.recommend(shop["api_key"], user_id="u1").status_code == 200
+    events = service.request("GET", "/v1/audit", headers={"x-api-key": shop["api_key"]}).json()["events"]
+    assert (events[0]["event"], events[0]["detail"]) == ("version.deleted", {"version": oldest, "reason": "replaced"})
+
+
+def _add_older_version(table: DynamoTable, bucket: Bucket, current: Row, job_id: str) -> str:
+    """Add a version of the same key that was created before `current`, with one file, and return its name."""
+    assert current.document is not None
+    version, key_id = f"{job_id}.1", current.document["key_id"]
+    created_at = LONG_AGO if job_id == "oldest" else after(LONG_AGO, 60)
+    document = {**current.document, "version": version, "job_id": job_id, "created_at": created_at}
+    assert table.write([Row(version_address(key_id, version)).changed_to(document)])
+    bucket.drop(f"models/{key_id}/{version}/manifest.json", b"{}")
+    return version
+
+
+def _listed_versions(service: Service, shop: dict[str, Any]) -> list[str]:
+    models = service.request("GET", "/v1/models", headers={"x-api-key": shop["api_key"]}).json()["models"]
+    return [model["version"] for model in models]
+
+
+def _collect(stack: LocalStack) -> dict[str, int]:
+    """Invoke the function `gc` as its schedule does, and return its outcome."""
+    response = stack.emulator.client("lambda").invoke(FunctionName="recsys-dev-gc", Payload=b"{}")
+    outcome: dict[str, int] = json.loads(response["Payload"].read())
+    assert "FunctionError" not in response, outcome
+    return outcome
+
+
 def test_every_route_returns_the_expected_status(
     service: Service, bucket: Bucket, shop: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
@@ -185,7 +240,7 @@ def test_functions_use_every_action_that_their_roles_allow(stack: LocalStack, re
     if request.node.callspec.params["stack"] == "serverless.yml":
         pytest.skip("test_stacks_agree.py shows that its roles equal those of template.yaml")
     template = read_sam()
-    for role, name in (("ApiRole", "api"), ("RecommendRole", "recommend"), ("TrainRole", "train")):
+    for role, name in (("ApiRole", "api"), ("RecommendRole", "recommend"), ("TrainRole", "train"), ("GcRole", "gc")):
         allowed = {action for _, action, _, condition in template.statements(role) if condition == "{}"}
         allowed -= set(NOT_CALLED)
         assert {action for action in allowed if not _was_called(stack, name, CLOUDTRAIL_EVENTS[action])} == set(), role

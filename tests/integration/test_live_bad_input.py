@@ -270,7 +270,7 @@ def test_gzip_bomb_of_20_gb_is_rejected_in_bounded_memory(live: Live, row: bytes
     assert largest_rss_bytes < MAX_RSS_BYTES
     assert live.service.files(f"models/{problem['key_id']}") == []
     assert live.service.files(".tmp") == []
-    assert not list((live.service.data_dir / ".scratch").glob("recsys-train-*"))
+    assert not list((live.service.data_dir / ".scratch").rglob("recsys-train-*"))
 
 
 def test_command_line_reports_the_error_although_the_csv_reader_reads_ahead(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def assert_no_partial_files(service: LiveService) -> None:
         names = {path.name for path in folder.iterdir()}
         assert names == {*artifact.LISTED_FILES, artifact.MANIFEST}, folder
     assert service.files(".tmp") == []
-    assert not list((service.data_dir / ".scratch").glob("recsys-train-*"))
+    assert not list((service.data_dir / ".scratch").rglob("recsys-train-*"))
 
 
 def assert_has_one_version(service: LiveService, key: str, job: dict[str, Any]) -> None:
@@ -285,7 +285,7 @@ def test_half_sent_file_leaves_no_files(shop: Shop) -> None:
 def test_temporary_files_of_killed_writers_are_removed_at_the_next_start(shop: Shop) -> None:
     (shop.data_dir / ".tmp").mkdir(exist_ok=True)
     (shop.data_dir / ".tmp" / "tmphalf").write_bytes(b"half an upload")
-    half_model = shop.data_dir / ".scratch" / "recsys-train-killed"
+    half_model = shop.data_dir / ".scratch" / "worker-1" / "recsys-train-killed"
     half_model.mkdir(parents=True, exist_ok=True)
     (half_model / "model.h5").write_bytes(b"half a model")
     with shop.start() as service:

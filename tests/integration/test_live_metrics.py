@@ -41,7 +41,7 @@ def test_a_training_and_its_recommendations_show_in_metrics_logs_and_audit_log(t
         assert found['recsys_latency_seconds_count{method="POST",route="/v1/train",status="4xx"}'] == 1
         assert (found["recsys_model_loaded_total"], found["recsys_response_cache_hit_total"]) == (1, 2)
         assert (found["recsys_queue_length"], found["recsys_server_error_total"]) == (0, 0)
-        assert 0 <= found["recsys_worker_silent_seconds"] < 30
+        assert 0 <= found['recsys_worker_silent_seconds{worker="1"}'] < 30
         assert 0 < found["recsys_model_age_seconds"] < 120
         assert found["recsys_connections"] >= 1
         assert found["process_resident_memory_bytes"] > 20e6

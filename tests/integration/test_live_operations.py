@@ -76,7 +76,7 @@ def test_deleted_data_directory_makes_the_service_unready(tmp_path: Path) -> Non
 
 def test_hung_worker_makes_the_service_unready_and_is_replaced(tmp_path: Path) -> None:
     with running_service(tmp_path / "data", tmp_path / "log") as service:
-        heartbeat = service.data_dir / ".scratch" / "heartbeat"
+        heartbeat = service.data_dir / ".scratch" / "worker-1" / "heartbeat"
         eventually(heartbeat.exists, "the worker did not start", timeout_s=120)
         hung = service.worker()
         hung.suspend()

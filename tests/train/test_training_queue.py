@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 
 from recsys.clock import utc_now
+from recsys.errors import Unavailable
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job, JobPurpose, JobState
 from recsys_local.queue_file import QueueFile, QueuePosition
+from recsys_local.shared_queue import QueueState
 from recsys_local.training_queue import OVERHEAD_BYTES, TrainingQueue
 from recsys_local.watcher import ObjectWatcher
 from recsys_train.events import ObjectCreated
@@ -30,8 +33,7 @@ class Machine:
         (self.data_dir / ".scratch").mkdir(parents=True)
         self.trainer = backend.worker("local-worker")
         self.watcher = ObjectWatcher(backend.store, self.data_dir)
-        self.queue_file = QueueFile(self.data_dir)
-        self.queue = TrainingQueue(self.trainer, self.watcher, self.queue_file)
+        self.queue = TrainingQueue(self.trainer, self.watcher, self.data_dir)
 
     def add_known_key(self, key_id: str) -> None:
         self.backend.registry.create_key(KeyRecord(key_id, utc_now(), secret_sha256="5" * 64))
@@ -43,24 +45,45 @@ class Machine:
         self.backend.store.create(name, content)
         time.sleep(0.02)
 
+    def worker(self, name: str, n_workers: int = 2) -> TrainingQueue:
+        """Return the queue as another worker sees it."""
+        watcher = ObjectWatcher(self.backend.store, self.data_dir)
+        return TrainingQueue(self.trainer, watcher, self.data_dir, worker=name, n_workers=n_workers)
+
     def look(self) -> list[str]:
         """Look for files, end those that need no training, and return their names."""
-        ended = self.queue.look()
-        for event, end in ended:
-            end(event, self.trainer)
-            self.watcher.mark_done(event)
+        with self.queue.turn() as turn:
+            ended = turn.look()
+            for event, end in ended:
+                end(event, self.trainer)
+                self.watcher.mark_done(event)
         return [event.name for event, _ in ended]
 
     def train_next(self) -> str:
-        event = self.queue.start()
+        event = started(self.queue)
         assert event is not None
         self.backend.process(event, self.trainer)
         self.watcher.mark_done(event)
-        self.queue.finish()
+        with self.queue.turn():
+            pass  # ends the training
         return event.name
 
     def state(self, job_id: str) -> JobState:
         return self.backend.registry.get_job(job_id).state
+
+
+def started(queue: TrainingQueue) -> ObjectCreated | None:
+    """Start the next file of a worker. Its previous training counts as ended."""
+    with queue.turn() as turn:
+        return turn.start()
+
+
+def looked_and_started(queue: TrainingQueue) -> str | None:
+    """Look for files as a worker does, and return the job id of the file that it starts."""
+    with queue.turn() as turn:
+        turn.look()
+        event = turn.start()
+    return None if event is None else Path(event.name).stem
 
 
 @pytest.fixture
@@ -87,7 +110,7 @@ def test_newer_file_of_a_key_supersedes_the_waiting_one_without_training(machine
     assert (machine.state("older"), machine.backend.fits) == (JobState.SUPERSEDED, 0)
     assert machine.train_next() == "uploads/newer.csv"
     assert machine.look() == []
-    assert machine.queue.start() is None
+    assert started(machine.queue) is None
 
 
 def test_validation_and_training_of_a_key_do_not_supersede_each_other(machine: Machine) -> None:
@@ -130,21 +153,19 @@ def test_final_job_is_not_trained_again_after_a_restart(machine: Machine) -> Non
     machine.upload("job1", "shop")
     machine.look()
     machine.train_next()
-    restarted = TrainingQueue(
-        machine.trainer, ObjectWatcher(machine.backend.store, machine.data_dir), machine.queue_file
-    )
-    assert [event.name for event, _ in restarted.look()] == ["uploads/job1.csv"]
-    assert restarted.start() is None
+    with machine.worker("1").turn() as turn:
+        assert [event.name for event, _ in turn.look()] == ["uploads/job1.csv"]
+        assert turn.start() is None
 
 
 def test_failed_training_returns_to_the_queue(machine: Machine) -> None:
     machine.add_known_key("shop")
     machine.upload("job1", "shop")
     machine.look()
-    first: ObjectCreated | None = machine.queue.start()
-    machine.queue.finish()
+    first = started(machine.queue)
+    assert first is not None
     machine.look()
-    assert machine.queue.start() == first
+    assert started(machine.queue) == first
 
 
 def test_positions_and_estimates_are_published(machine: Machine) -> None:
@@ -162,3 +183,65 @@ def test_positions_and_estimates_are_published(machine: Machine) -> None:
 
 def test_position_is_unknown_before_the_worker_has_started(tmp_path: Path) -> None:
     assert QueueFile(tmp_path).position_of("job1") is None
+
+
+def test_two_workers_train_different_keys_and_never_two_jobs_of_one_key(machine: Machine) -> None:
+    for key_id in ("shop", "other"):
+        machine.add_known_key(key_id)
+    machine.upload("shop-first", "shop")
+    first, second = machine.worker("1"), machine.worker("2")
+    assert looked_and_started(first) == "shop-first"
+    machine.upload("shop-second", "shop")
+    machine.upload("other-first", "other")
+    assert looked_and_started(second) == "other-first"
+    assert looked_and_started(machine.worker("3")) is None  # the file that waits belongs to a key whose job runs
+    assert looked_and_started(first) == "shop-second"  # its first training has ended
+
+
+def test_file_that_superseded_another_one_is_seen_by_all_workers(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    machine.upload("older", "shop")
+    other = machine.worker("2")
+    with other.turn() as turn:
+        assert turn.look() == []
+    machine.upload("newer", "shop")
+    assert machine.look() == ["uploads/older.csv"]
+    assert looked_and_started(other) == "newer"
+
+
+def test_job_of_a_killed_worker_returns_to_the_queue_when_the_worker_is_started_again(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    machine.upload("job1", "shop")
+    survivor = machine.worker("2")
+    assert looked_and_started(machine.worker("1")) == "job1"
+    assert looked_and_started(survivor) is None
+    restarted = machine.worker("1")
+    with restarted.turn() as turn:
+        turn.look()
+    assert looked_and_started(survivor) == "job1"
+
+
+def test_file_is_not_started_if_its_turn_cannot_be_stored(machine: Machine) -> None:
+    machine.add_known_key("shop")
+    machine.upload("job1", "shop")
+    machine.look()
+    state = machine.data_dir / ".scratch" / "turns.json"
+    before = state.read_text()
+    blocked = state.with_suffix(".tmp")
+    blocked.mkdir()
+    with pytest.raises(Unavailable, match=r"turns\.json cannot be written"), machine.queue.turn() as turn:
+        assert turn.start() is not None
+    blocked.rmdir()
+    assert state.read_text() == before
+    assert looked_and_started(machine.worker("2")) == "job1"
+
+
+def test_estimates_are_divided_by_the_number_of_workers(machine: Machine) -> None:
+    for name in ("a", "b", "c"):
+        machine.add_known_key(name)
+        machine.upload(name, name)
+    state = QueueState(trained_s=60.0, trained_cost=OVERHEAD_BYTES)
+    (machine.data_dir / ".scratch" / "turns.json").write_text(json.dumps(state.to_json()))
+    assert looked_and_started(machine.worker("1", n_workers=2)) == "a"
+    reader = QueueFile(machine.data_dir)
+    assert [reader.position_of(name) for name in ("b", "c")] == [QueuePosition(1, 30), QueuePosition(2, 60)]

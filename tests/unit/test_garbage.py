@@ -25,7 +25,7 @@ from recsys.settings import Settings
 from recsys_local.adapters import REGISTRY_FILE, open_store
 from recsys_local.backup import create_backup
 from recsys_local.cli import app
-from recsys_local.garbage import collect_garbage, log_collection, preventing_collection
+from recsys_local.garbage import collect_and_log, preventing_collection
 from tests.unit.lambda_events import Context, imported, unconfigured_logging
 
 LONG_AGO = Timestamp("2025-01-01T00:00:00.000000Z")
@@ -98,7 +98,7 @@ def test_nothing_is_deleted_during_a_backup(data: DataDir, caplog: pytest.LogCap
     with preventing_collection(data.path):
         assert "Nothing was deleted, because a backup" in data.gc()
         with caplog.at_level(logging.INFO, "recsys.gc"):
-            log_collection(collect_garbage(data.path, data.store, data.registry, data.settings))
+            collect_and_log(data.path, data.store, data.registry, data.settings)
     assert "Nothing was collected" in caplog.text
     assert data.names == ["models/key1/v1.1/manifest.json"]
     data.gc()
@@ -125,7 +125,7 @@ def test_the_service_logs_a_collection_only_if_it_did_something(
 ) -> None:
     with caplog.at_level(logging.INFO, "recsys.gc"):
         for _ in range(2):
-            log_collection(collect_garbage(data.path, data.store, data.registry, data.settings))
+            collect_and_log(data.path, data.store, data.registry, data.settings)
     (line,) = caplog.messages
     assert line.startswith("Deleted 1 versions and files")
 

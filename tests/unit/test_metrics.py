@@ -61,7 +61,7 @@ class Machine:
 def state(tmp_path: Path) -> Iterator[ServiceState]:
     (tmp_path / SCRATCH).mkdir()
     registry = SqliteRegistry(tmp_path / "registry.sqlite3")
-    yield ServiceState(registry, QueueFile(tmp_path), tmp_path, silent_s=lambda: 1.5, n_connections=lambda: 3)
+    yield ServiceState(registry, QueueFile(tmp_path), tmp_path, silent_s=lambda: [1.5, 0.5], n_connections=lambda: 3)
     registry.close()
 
 
@@ -153,7 +153,8 @@ def test_an_idle_service_has_an_empty_queue_and_no_model(state: ServiceState) ->
     found = collected(StateCollector(state))
     assert (found["recsys_queue_length"], found["recsys_queue_age_seconds"]) == (0, 0)
     assert "recsys_model_age_seconds" not in found
-    assert (found["recsys_worker_silent_seconds"], found["recsys_connections"]) == (1.5, 3)
+    silent = [found[f'recsys_worker_silent_seconds{{worker="{number}"}}'] for number in (1, 2)]
+    assert (silent, found["recsys_connections"]) == ([1.5, 0.5], 3)
     assert found["recsys_disk_free_bytes"] == pytest.approx(shutil.disk_usage(state.data_dir).free, rel=0.05)
     assert found["recsys_disk_used_bytes"] > 0
 

@@ -29,7 +29,8 @@ from recsys.registry.records import ModelVersion, Progress
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
 from recsys_local.adapters import SAMPLE_FILE, lock_data_dir
-from recsys_local.cli import app, exit_on_error
+from recsys_local.cli import app
+from recsys_local.command_line import exit_on_error
 from recsys_local.console import SignInLinks
 from recsys_local.offline import OutputNotWritable, check_writable, read_user_ids, write_recommendations
 from recsys_local.progress import TrainingProgress

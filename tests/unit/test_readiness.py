@@ -53,9 +53,14 @@ def test_low_disk_space_is_reported(data_dir: Path) -> None:
 
 
 def test_silent_worker_is_reported() -> None:
-    WorkerCheck(lambda: WORKER_SILENT_AFTER_S - 1)()
-    with pytest.raises(NotReady, match="has not reported for 31 seconds"):
-        WorkerCheck(lambda: WORKER_SILENT_AFTER_S + 1)()
+    WorkerCheck(lambda: [WORKER_SILENT_AFTER_S - 1])()
+    with pytest.raises(NotReady, match="The training worker has not reported for 31 seconds"):
+        WorkerCheck(lambda: [WORKER_SILENT_AFTER_S + 1])()
+
+
+def test_silent_worker_of_several_is_named() -> None:
+    with pytest.raises(NotReady, match="Training worker 2 of 3 has not reported"):
+        WorkerCheck(lambda: [0.0, WORKER_SILENT_AFTER_S + 1, 0.0])()
 
 
 @pytest.fixture

@@ -238,4 +238,7 @@ def test_old_objects_are_left_to_a_store_that_deletes_them_itself() -> None:
 
 def test_the_grace_period_exceeds_the_cache_of_keys() -> None:
     for key_cache_s in (0.0, 4.0, 86_400.0):
-        assert RetentionPolicy.of(versions_kept=5, key_cache_s=key_cache_s, upload_days=30).grace_s > key_cache_s
+        assert (
+            RetentionPolicy.of(versions_kept=5, key_cache_s=key_cache_s, upload_days=30, audit_days=365).grace_s
+            > key_cache_s
+        )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,13 +129,15 @@ _arrivals = st.lists(
 )  # key, seconds since the previous arrival, duration
 
 
-@given(arrivals=_arrivals, n_anonymous=st.integers(0, 4))
-def test_no_key_waits_longer_than_its_bound(arrivals: list[tuple[int, float, float]], n_anonymous: int) -> None:
+@given(arrivals=_arrivals, n_anonymous=st.integers(0, 4), n_workers=st.integers(1, 3))
+def test_no_key_waits_longer_than_its_bound(
+    arrivals: list[tuple[int, float, float]], n_anonymous: int, n_workers: int
+) -> None:
     jobs, now_s = [], 0.0
     for number, (key, pause_s, duration_s) in enumerate(arrivals):
         now_s += pause_s
         jobs.append(job(f"job {number}", f"key {key}", now_s, cost=duration_s, is_known=key >= n_anonymous))
-    waits = simulate(jobs, FairQueue())
+    waits = simulate(jobs, FairQueue(), n_workers=n_workers)
     assert beyond_bound(waits) == []
 
 
@@ -145,6 +151,29 @@ def test_arrival_order_exceeds_the_bound_when_one_key_sends_many_jobs() -> None:
     jobs = [*(job(f"job {number}", "busy", 0.0) for number in range(50)), job("single", "other", 0.1)]
     assert [wait.job.job_id for wait in beyond_bound(simulate(jobs, ArrivalOrder()))][-1] == "single"
     assert beyond_bound(simulate(jobs, FairQueue())) == []
+
+
+class StoredQueue:
+    """A queue that is written as JSON after each step, and read before the next one."""
+
+    def __init__(self) -> None:
+        self._text = json.dumps(FairQueue().to_json())
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def step(*arguments: Any, **named: Any) -> Any:
+            queue = FairQueue.from_json(json.loads(self._text))
+            outcome = getattr(queue, name)(*arguments, **named)
+            self._text = json.dumps(queue.to_json())
+            return outcome
+
+        return step
+
+
+def test_queue_that_is_stored_after_each_step_gives_the_same_order() -> None:
+    jobs = made_jobs(20, 100, load=1.3, seed=5)[:80]
+    jobs += [job(f"day {number}", "tenant1", jobs[-1].arrived_s, is_append=True) for number in range(3)]
+    stored: Any = StoredQueue()
+    assert simulate(jobs, stored) == simulate(jobs, FairQueue())
 
 
 # -- files that are added

@@ -244,21 +244,19 @@ def test_unavailable_store_is_logged_once_until_it_recovers(caplog: pytest.LogCa
 def test_failed_training_closes_its_progress_display(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from recsys_local import worker  # noqa: PLC0415
+    from recsys_local.job_runner import CurrentJob, JobRunner  # noqa: PLC0415
 
     closed: list[bool] = []
     nothing: Any = None
-    current = worker.CurrentJob(nothing)
+    current = CurrentJob(nothing)
     monkeypatch.setattr(current, "close", lambda: closed.append(True))
 
     def failing(*_: object) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(worker, "process", failing)
-    monkeypatch.setattr(worker, "RETRY_AFTER_S", 0)
     event: Any = SimpleNamespace(name="inbox/orders.csv")
     with caplog.at_level(logging.ERROR):
-        worker._work(event, nothing, nothing, current)
+        assert not JobRunner(nothing, nothing, current).run(event, failing)
     assert closed == [True]
 
 

@@ -54,6 +54,11 @@ handle: Final = build_handler(
     Collector(
         DynamoTable(aws.dynamodb_client(), _settings.table),
         S3ObjectStore(aws.s3_client(), _settings.bucket),
-        RetentionPolicy.of(versions_kept=_settings.versions_kept, key_cache_s=_settings.key_cache_s, upload_days=None),
+        RetentionPolicy.of(
+            versions_kept=_settings.versions_kept,
+            key_cache_s=_settings.key_cache_s,
+            upload_days=None,
+            audit_days=_settings.audit_days,
+        ),
     )
 )

@@ -13,7 +13,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -21,18 +21,16 @@ from typing import Any, BinaryIO, Final
 from recsys.clock import Clock, utc_now
 from recsys.errors import (
     InvalidData,
-    InvalidRequest,
     JobFinished,
     KeyNotFound,
     LeaseLost,
-    ObjectNotFound,
     RecsysError,
     Unavailable,
 )
 from recsys.file_options import FileOptions, Mode
 from recsys.model import artifact
 from recsys.objects import layout
-from recsys.objects.store import ObjectInfo, ObjectStore
+from recsys.objects.store import ObjectStore
 from recsys.registry import rules
 from recsys.registry.erasures import Erasures
 from recsys.registry.key_record import KeyRecord
@@ -45,6 +43,7 @@ from recsys_train.build import BuiltVersion, build_version
 from recsys_train.catalogue_job import CatalogueUpdater, content_writer, report_of
 from recsys_train.data.upload import read_upload
 from recsys_train.failures import kill_reason, log_last_failure, reason_of, training_failed
+from recsys_train.job_file import file_options, open_file
 from recsys_train.lease import LeaseKeeper
 
 _logger: Final = logging.getLogger("recsys.train")
@@ -223,13 +222,13 @@ class Trainer:
         key = self._check_key(lease.job.key_id)
         if lease.job.purpose is JobPurpose.CATALOGUE:
             updater = CatalogueUpdater(self.store, self.registry, self.settings, self.clock, self.on_renewal)
-            updater.attempt(lease, key, partial(self._open, lease.job))
+            updater.attempt(lease, key, self._source(lease.job))
             return True
         validates = lease.job.purpose is JobPurpose.VALIDATE
         if rules.is_outdated(key, lease.job) and not validates:
             self.registry.supersede_job(lease)
             return True
-        options = self._options(lease.job)
+        options = file_options(self.store, lease.job)
         with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s, on_renewal=self.on_renewal) as keeper:
 
             def on_progress(progress: Progress) -> None:
@@ -272,15 +271,14 @@ class Trainer:
 
     def _validate(self, lease: Lease, options: FileOptions, on_progress: Callable[[Progress], None]) -> None:
         on_progress(Progress("reading"))
-        source = partial(self._open, lease.job)
-        _, report = read_upload(source, self.settings, options=options, time_left_s=self.time_left_s)
+        _, report = read_upload(self._source(lease.job), self.settings, options=options, time_left_s=self.time_left_s)
         self.registry.finish_validation(lease, report.to_json())
 
     def _train(
         self, lease: Lease, key: KeyRecord, folder: Path, options: FileOptions, on_progress: Callable[[Progress], None]
     ) -> BuiltVersion:
         return build_version(
-            partial(self._open, lease.job),
+            self._source(lease.job),
             folder,
             lease.version,
             self.settings,
@@ -291,53 +289,8 @@ class Trainer:
             write_content=content_writer(self.store, self.registry, key.key_id, self.settings.seed),
         )
 
-    def _options(self, job: Job) -> FileOptions:
-        """Return the import options of the job.
-
-        They come from the sidecar of a file that was dropped into the inbox, if it has one, otherwise from the request.
-        """
-        text = self._sidecar(job) if job.receipt_name is not None else None
-        try:
-            options = FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
-            return replace(options, mode=job.mode)  # as when the job was created, even if the sidecar has changed
-        except InvalidRequest as error:
-            raise InvalidData(error.detail, code=error.problem_code, hint=error.hint) from error
-
-    def _sidecar(self, job: Job) -> bytes | None:
-        try:
-            return self.store.read(layout.sidecar(job.object_name))
-        except (ObjectNotFound, InvalidRequest):  # the longest possible name leaves no room for a sidecar's
-            return None
-
-    def _open(self, job: Job) -> BinaryIO:
-        try:
-            stream = self.store.open(job.object_name)
-            try:
-                # Checked after opening, so that a write in between shows as another version.
-                self._check_object(job, self.store.info(job.object_name))
-            except BaseException:
-                stream.close()
-                raise
-        except ObjectNotFound as error:
-            raise InvalidData(
-                "The uploaded file was deleted before it was read.", code="upload-missing", hint="Send the file again."
-            ) from error
-        return stream
-
-    def _check_object(self, job: Job, info: ObjectInfo) -> None:
-        if job.object_version not in (None, info.version):
-            raise InvalidData(
-                "The file was replaced before it was read. The newer file starts its own training job.",
-                code="upload-replaced",
-                hint="Read the receipt again when the training on the newer file has finished.",
-            )
-        if info.size_bytes > self.settings.max_upload_bytes:
-            raise InvalidData(
-                f"The file has {info.size_bytes:,} bytes; the limit is {self.settings.max_upload_bytes:,}.",
-                code="upload-too-large",
-                hint="Compress it with gzip, or send fewer rows and keep the most recent ones because they have the "
-                "most influence.",
-            )
+    def _source(self, job: Job) -> Callable[[], BinaryIO]:
+        return partial(open_file, self.store, job, max_bytes=self.settings.max_upload_bytes)
 
     def _upload(self, lease: Lease, folder: Path, manifest_sha256: str) -> None:
         """Create the version's objects, the manifest last, and check them by loading the version as a server does."""

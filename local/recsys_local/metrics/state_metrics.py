@@ -1,7 +1,7 @@
-"""Compute metrics on each scrape from the registry, the queue file, the disk and the worker's heartbeat.
+"""Compute metrics on each scrape from the registry, the queue file, the disk and the workers' heartbeats.
 
-The training worker is another process. All its results are recorded in the registry. Therefore no metrics are sent
-between processes, and the number of workers does not matter.
+The training workers are other processes. All their results are recorded in the registry. Therefore no metrics are sent
+between processes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,7 +49,7 @@ class ServiceState:
     data_dir
         Data directory, whose disk space is measured.
     silent_s
-        Returns the seconds since the worker's last heartbeat.
+        Returns the seconds since the last heartbeat of each worker.
     n_connections
         Returns the number of open connections.
     """
@@ -57,7 +57,7 @@ class ServiceState:
     registry: SqliteRegistry
     queue_file: QueueFile
     data_dir: Path
-    silent_s: Callable[[], float]
+    silent_s: Callable[[], Sequence[float]]
     n_connections: Callable[[], int]
 
 
@@ -97,7 +97,7 @@ class StateCollector(Collector):
             yield from self._outcomes.collect()
         yield from self._model_metrics()
         yield from self._disk_metrics()
-        yield _gauge("WorkerSilent", "seconds", "Time since the worker's last heartbeat.", self._state.silent_s())
+        yield self._worker_metric()
         yield _gauge("Connections", "", "Open connections of clients.", self._state.n_connections())
 
     def _read_registry(self) -> None:
@@ -133,6 +133,13 @@ class StateCollector(Collector):
             return
         yield _gauge("DiskFree", "bytes", "Free space on the disk of the data directory.", usage.free)
         yield _gauge("DiskUsed", "bytes", "Used space on the disk of the data directory.", usage.used)
+
+    def _worker_metric(self) -> Metric:
+        name = prometheus_name("WorkerSilent", "seconds")
+        silent = GaugeMetricFamily(name, "Time since the last heartbeat of each worker.", labels=["worker"])
+        for number, silent_s in enumerate(self._state.silent_s(), start=1):
+            silent.add_metric([str(number)], silent_s)
+        return silent
 
     def _age_s(self, moment: Timestamp) -> float:
         return max(0.0, (to_datetime(self._clock()) - to_datetime(moment)).total_seconds())

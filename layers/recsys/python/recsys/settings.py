@@ -84,6 +84,8 @@ class Settings:
     """`local`: days after which uploads and receipts are deleted. On AWS the lifecycle of the bucket deletes them."""
     versions_kept: int = 5
     """Versions per key that are kept besides the current and the pinned ones. Older ones are deleted."""
+    workers: int = 1
+    """`local`: training jobs that run at the same time, each in a process of its own."""
     min_free_bytes: int = 256 * MIB
     """`local`: with less free disk space than this, uploads are rejected, trainings wait, and `/health/ready` returns
     503."""

@@ -15,10 +15,11 @@ from recsys.errors import NotReady, Unavailable
 from recsys.objects import layout
 from recsys.objects.layout import ItemsUpload, Upload
 from recsys.objects.store import ObjectInfo, ObjectStore
+from recsys.registry.audit import event_change
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import VERSION_PREFIX, job_address, key_address
 from recsys.registry.records import Job
-from recsys.registry.table import Table
+from recsys.registry.table import Change, Table
 from recsys.retention.plan import (
     Deletion,
     KeyContents,
@@ -132,11 +133,20 @@ class Collector:
 
     def _carry_out(self, deletion: Deletion) -> bool:
         """Carry out one step. Return False if a concurrent writer changed the version, so that it must be kept."""
-        if deletion.mark is not None and not self._table.write([deletion.mark]):
+        if deletion.mark is not None and not self._table.write([deletion.mark, *self._event(deletion)]):
             return False
         for name in deletion.object_names:
             self._store.delete(name)
         return True
+
+    def _event(self, deletion: Deletion) -> list[Change]:
+        """Return the change that records the retirement of a version in the audit log of its key."""
+        version = deletion.retired
+        if version is None:
+            return []
+        detail = {"version": version.version, "reason": deletion.reason.name.lower()}
+        now, keep_days = self._clock(), self._policy.audit_days
+        return [event_change(version.key_id, "version.deleted", detail, now=now, keep_days=keep_days)]
 
     def _keys(self) -> Iterator[KeyContents]:
         """Yield the contents of every key that has model files."""

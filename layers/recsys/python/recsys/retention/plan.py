@@ -17,6 +17,7 @@ from recsys.clock import DAY_S, Timestamp, after
 from recsys.objects import layout
 from recsys.objects.store import ObjectInfo
 from recsys.registry import rules
+from recsys.registry.audit import DEFAULT_DAYS
 from recsys.registry.documents import is_expired
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import version_address
@@ -58,16 +59,19 @@ class RetentionPolicy:
         any reader caches the name of a version.
     upload_days
         Days after which uploads and receipts are deleted. None if the object store deletes them by itself, as S3 does.
+    audit_days
+        Days for which the audit log keeps the event of a deletion.
     """
 
     versions_kept: int = 5
     grace_s: float = READER_GRACE_S
     upload_days: int | None = None
+    audit_days: int = DEFAULT_DAYS
 
     @classmethod
-    def of(cls, *, versions_kept: int, key_cache_s: float, upload_days: int | None) -> Self:
+    def of(cls, *, versions_kept: int, key_cache_s: float, upload_days: int | None, audit_days: int) -> Self:
         """Return the policy of a service whose readers cache the record of a key for `key_cache_s` seconds."""
-        return cls(versions_kept, READER_GRACE_S + key_cache_s, upload_days)
+        return cls(versions_kept, READER_GRACE_S + key_cache_s, upload_days, audit_days)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Deletion:
         Change that marks a version as deleted. If a concurrent writer changed the row, nothing is deleted.
     object_names
         Objects to delete.
+    retired
+        The published or held version that `mark` retires. None if the attempt published none.
     """
 
     what: str
@@ -93,6 +99,7 @@ class Deletion:
     size_bytes: int
     mark: Change | None = None
     object_names: tuple[str, ...] = ()
+    retired: ModelVersion | None = None
 
     @property
     def is_mark(self) -> bool:
@@ -267,6 +274,7 @@ def _retirement(contents: KeyContents, row: Row, version: ModelVersion, reason: 
         reason,
         _size_bytes(contents.files.get(version.version, ())),
         mark=row.changed_to(retired.to_document()),
+        retired=retired if row.document is not None else None,
     )
 
 

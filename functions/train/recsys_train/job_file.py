@@ -1,0 +1,76 @@
+"""The file of a job: its options and its content, checked before a training reads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import BinaryIO
+
+from recsys.errors import InvalidData, InvalidRequest, ObjectNotFound
+from recsys.file_options import FileOptions
+from recsys.objects import layout
+from recsys.objects.store import ObjectInfo, ObjectStore
+from recsys.registry.records import Job
+
+
+def file_options(store: ObjectStore, job: Job) -> FileOptions:
+    """Return the import options of the job.
+
+    They come from the sidecar of a file that was dropped into the inbox, if it has one, otherwise from the request.
+
+    Raises
+    ------
+    InvalidData
+        The options are invalid.
+    """
+    text = _sidecar(store, job) if job.receipt_name is not None else None
+    try:
+        options = FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
+        return replace(options, mode=job.mode)  # as when the job was created, even if the sidecar has changed
+    except InvalidRequest as error:
+        raise InvalidData(error.detail, code=error.problem_code, hint=error.hint) from error
+
+
+def open_file(store: ObjectStore, job: Job, *, max_bytes: int) -> BinaryIO:
+    """Open the file of the job for reading.
+
+    Raises
+    ------
+    InvalidData
+        The file was deleted or replaced, or is larger than `max_bytes`.
+    """
+    try:
+        stream = store.open(job.object_name)
+        try:
+            # Checked after opening, so that a write in between shows as another version.
+            _check_object(job, store.info(job.object_name), max_bytes)
+        except BaseException:
+            stream.close()
+            raise
+    except ObjectNotFound as error:
+        raise InvalidData(
+            "The uploaded file was deleted before it was read.", code="upload-missing", hint="Send the file again."
+        ) from error
+    return stream
+
+
+def _sidecar(store: ObjectStore, job: Job) -> bytes | None:
+    try:
+        return store.read(layout.sidecar(job.object_name))
+    except (ObjectNotFound, InvalidRequest):  # the longest possible name leaves no room for a sidecar's
+        return None
+
+
+def _check_object(job: Job, info: ObjectInfo, max_bytes: int) -> None:
+    if job.object_version not in (None, info.version):
+        raise InvalidData(
+            "The file was replaced before it was read. The newer file starts its own training job.",
+            code="upload-replaced",
+            hint="Read the receipt again when the training on the newer file has finished.",
+        )
+    if info.size_bytes > max_bytes:
+        raise InvalidData(
+            f"The file has {info.size_bytes:,} bytes; the limit is {max_bytes:,}.",
+            code="upload-too-large",
+            hint="Compress it with gzip, or send fewer rows and keep the most recent ones because they have the "
+            "most influence.",
+        )

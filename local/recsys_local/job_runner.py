@@ -1,0 +1,123 @@
+"""Run one job of the training worker: show its progress, log its outcome, and release it when the worker stops."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from recsys.clock import utc_now
+from recsys.errors import JobBusy, LeaseLost, Unavailable
+from recsys.registry.records import Job, JobState, Lease, Progress
+from recsys.registry.registry import Registry
+from recsys_local.disk_space import is_full_disk
+from recsys_local.progress import TrainingProgress
+from recsys_local.training_queue import EndJob
+from recsys_local.watcher import ObjectWatcher
+from recsys_train.events import ObjectCreated, process
+from recsys_train.job import Trainer
+
+_logger: Final = logging.getLogger("recsys.worker")
+
+
+class CurrentJob:
+    """Shows the progress of the current job, and puts the job back into the queue when the worker is stopped.
+
+    Parameters
+    ----------
+    registry
+        Registry of the job.
+    draws_bars
+        Whether progress is shown as a bar on a terminal. Several workers would overwrite the bars of each other.
+    """
+
+    def __init__(self, registry: Registry, *, draws_bars: bool = True) -> None:
+        self._registry = registry
+        self._draws_bars = draws_bars
+        self._job: Job | None = None
+        self._display = contextlib.ExitStack()
+        self._show = TrainingProgress()
+
+    def __call__(self, job: Job, progress: Progress) -> None:
+        """Show a progress report of `job`, which becomes the current job."""
+        if self._job is None or (job.job_id, job.fence) != (self._job.job_id, self._job.fence):
+            self.close()
+            self._job = job
+            self._show = self._display.enter_context(
+                TrainingProgress(f"job {job.job_id[:6]}…", draws_bars=self._draws_bars)
+            )
+        self._show(progress)
+
+    def close(self) -> None:
+        """End the display of the current job, whether it succeeded or not."""
+        self._display.close()
+        self._job = None
+
+    def release(self) -> None:
+        """Put the current job back into the queue without counting the attempt. This is called from another thread."""
+        job = self._job
+        if job is not None:
+            with contextlib.suppress(LeaseLost, Unavailable):  # it has just ended, or the attempt is counted after all
+                self._registry.release_job(Lease(job))
+
+
+@dataclass(frozen=True, slots=True)
+class JobRunner:
+    """Runs the jobs of files.
+
+    Parameters
+    ----------
+    trainer
+        Runs the training.
+    watcher
+        Stops reporting the files whose jobs are final.
+    current
+        Shows the progress of the job.
+    """
+
+    trainer: Trainer
+    watcher: ObjectWatcher
+    current: CurrentJob
+
+    def run(self, event: ObjectCreated, end: EndJob = process) -> bool:
+        """Train on one object, log the outcome, and mark the object as done. Return False if it must be retried.
+
+        Parameters
+        ----------
+        event
+            The object.
+        end
+            Called to end the job. By default, it trains.
+        """
+        started_at = utc_now()
+        try:
+            with contextlib.closing(self.current):
+                job = end(event, self.trainer)
+        except (JobBusy, LeaseLost, Unavailable) as error:
+            _logger.warning("%s: %s Retrying.", event.name, error.detail)
+            return False
+        except Exception as error:  # the other files get their turn; the attempts of a job are counted and bounded
+            if is_full_disk(error):
+                _logger.warning("%s: the disk became full during the training. Retrying.", event.name)
+            else:
+                _logger.exception("%s: the training failed. Retrying.", event.name)
+            return False
+        self.watcher.mark_done(event)
+        # After a restart, the files of earlier jobs are found again; their outcome was logged when they finished.
+        if job is not None and job.updated_at >= started_at:
+            _logger.info("%s: %s", event.name, _outcome(job))
+        return True
+
+
+def _outcome(job: Job) -> str:
+    if job.state is JobState.SUCCEEDED and job.version is None:
+        return "the file is valid"
+    if job.state is JobState.SUCCEEDED:
+        return f"version {job.version} is live"
+    if job.state is JobState.HELD:
+        reasons = " ".join(reason["text"] for reason in job.held_reasons or ())
+        return f"version {job.version} is held. {reasons} Activate it, or send the file again with force=true."
+    if job.problem is not None:
+        return f"{job.state}: {job.problem.detail}"
+    return str(job.state)
