@@ -98,7 +98,9 @@ def test_items_similar_to_a_new_item_are_found_whatever_the_exploration() -> Non
     assert ids(similar(model, "i333", n=20)) == ids(known[:20])
 
 
-@pytest.mark.parametrize(("exploration", "n", "most"), [(0.0, 20, 0), (0.1, 9, 0), (0.1, 20, 2), (0.15, 40, 6)])
+@pytest.mark.parametrize(
+    ("exploration", "n", "most"), [(0.0, 20, 0), (0.1, 9, 0), (0.1, 20, 2), (0.15, 40, 6), (0.07, 100, 7)]
+)
 def test_a_list_has_at_most_its_share_of_new_items_and_keeps_the_order(exploration: float, n: int, most: int) -> None:
     model, oracle = two_models(2)
     ranking = ids(recommend(oracle, "u0", n=N_ALL).items)
