@@ -23,6 +23,7 @@ from recsys.model.new_items import ItemRows, NewItems
 from recsys.model.pruned_search import Bounds
 from recsys.model.recommender import ServingModel, popular, recommend, similar
 from recsys.model.vocabulary import Vocabulary
+from recsys_train import catalogue_job
 from recsys_train.catalogue.content_fit import RIDGE, fit_content
 from recsys_train.catalogue.records import ItemRecord
 from recsys_train.catalogue.report import CatalogueReport
@@ -294,6 +295,13 @@ def test_a_catalogue_that_is_sent_after_the_training_has_new_items_too(service: 
     update(service, key, [{"item_id": "Y", "price": 5}], method="PATCH")
     service.now.move(10)
     eventually(lambda: "X" in item_ids(answered(service, key)))
+
+
+def test_a_large_model_is_not_loaded_for_a_catalogue(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue_job, "MAX_MODEL_BYTES", 100)
+    key = service.published_key()
+    update(service, key, ITEMS)
+    assert item_ids(answered(service, key)) == ["A", "C"]
 
 
 def test_a_damaged_content_part_leaves_the_model_usable(service: Service) -> None:
