@@ -143,19 +143,18 @@ def test_every_route_returns_the_expected_status(
     assert documented <= set(found)
 
 
-def test_failed_messages_are_redriven_after_the_cause_is_fixed(
-    stack: LocalStack, service: Service, shop: dict[str, Any]
-) -> None:
+def test_failed_messages_are_redriven_after_the_cause_is_fixed(stack: LocalStack, service: Service) -> None:
+    api_key = service.request("POST", "/v1/uploads", json={}).json()["api_key"]
     sqs, failed_url = stack.emulator.client("sqs"), f"{stack.queue_url}-failed"
     until(lambda: _messages(sqs, stack.queue_url), lambda n: n == 0)  # other tests may have started trainings
     # One delivery instead of five, because the delays before the others add up to a minute.
     _set_deliveries(sqs, stack.queue_url, 1)
     with _without_registry(stack):
-        sent = service.request("PUT", "/v1/items", content=b"item_id\ni1\n", headers=_csv(shop["api_key"]))
+        sent = service.request("PUT", "/v1/items", content=b"item_id\ni1\n", headers=_csv(api_key))
         sqs.send_message(QueueUrl=stack.queue_url, MessageBody="no JSON")
         until(lambda: (_messages(sqs, stack.queue_url), _messages(sqs, failed_url)), lambda n: n == (0, 2))
     _redrive(sqs, failed_url, stack.queue_url)
-    job = service.finished_job({"api_key": shop["api_key"], "job_id": sent.json()["job_id"]})
+    job = service.finished_job({"api_key": api_key, "job_id": sent.json()["job_id"]})
     assert job["status"] == "succeeded"
     # A message whose cause remains fails again.
     until(lambda: (_messages(sqs, stack.queue_url), _messages(sqs, failed_url)), lambda n: n == (0, 1))
