@@ -152,17 +152,20 @@ locks:
 
 # Packaging needs only pip. It does not depend on `setup`, which would change .venv while other processes use it.
 PACKAGE_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+# arm64 for a stack with Architecture=arm64; also in the environment of `sam build`.
+ARCHITECTURE ?= x86_64
+PACKAGE = $(PACKAGE_PYTHON) infra/deployment/package.py --architecture $(ARCHITECTURE)
 
 # Writes the unpacked package of NAME (api, recommend or shared) into DIR. functions/*/Makefile call it for `sam build`.
 tree:
-	@$(PACKAGE_PYTHON) infra/deployment/package.py tree $(NAME) "$(DIR)"
+	@$(PACKAGE) tree $(NAME) "$(DIR)"
 
 # The zips that serverless.yml deploys.
 package:
-	@$(PACKAGE_PYTHON) infra/deployment/package.py zips .build/package
+	@$(PACKAGE) zips .build/package
 
 sizes:
-	@$(PACKAGE_PYTHON) infra/deployment/package.py sizes
+	@$(PACKAGE) sizes
 
 osls: .build/node/.installed
 

@@ -65,6 +65,8 @@ def function_stack(
         Additional environment variables for every function.
     """
     stack = _with_numbers(template)
+    # The emulator has no CodeDeploy. SAM's transform gets the default, because the emulator passes it no parameters.
+    stack["Parameters"]["CanaryDeployment"]["Default"] = "false"
     # The bucket policy denies requests without TLS, which the emulator does not support.
     stack["Resources"].pop("BucketPolicy")
     for logical_id, resource in stack["Resources"].items():

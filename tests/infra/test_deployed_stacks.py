@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
@@ -22,7 +23,7 @@ from recsys.clock import Timestamp, after
 from recsys.registry.dynamodb import DynamoTable
 from recsys.registry.reading import version_address
 from recsys.registry.table import Row
-from tests.infra.stack import ROOT, read_sam
+from tests.infra.stack import ROOT, names, read_sam
 from tests.infra.stack_flows import (
     EXPECTED,
     Bucket,
@@ -197,18 +198,54 @@ def test_every_route_returns_the_expected_status(
     assert documented <= set(found)
 
 
-def test_poison_message_moves_to_the_failed_queue_and_can_be_redriven(stack: LocalStack) -> None:
-    sqs = stack.emulator.client("sqs")
-    failed_url = f"{stack.queue_url}-failed"
-    sqs.send_message(QueueUrl=stack.queue_url, MessageBody="no JSON")
-    # The queue may still contain trainings that other tests started.
-    until(lambda: (_messages(sqs, failed_url), _messages(sqs, stack.queue_url)), lambda counts: counts == (1, 0))
-    # On AWS, StartMessageMoveTask does this; the emulator does not support it.
-    (message,) = sqs.receive_message(QueueUrl=failed_url, WaitTimeSeconds=5)["Messages"]
-    assert message["Body"] == "no JSON"
-    sqs.send_message(QueueUrl=stack.queue_url, MessageBody=json.dumps({"Records": []}))
-    sqs.delete_message(QueueUrl=failed_url, ReceiptHandle=message["ReceiptHandle"])
-    until(lambda: (_messages(sqs, failed_url), _messages(sqs, stack.queue_url)), lambda counts: counts == (0, 0))
+def test_failed_messages_are_redriven_after_the_cause_is_fixed(stack: LocalStack, service: Service) -> None:
+    api_key = service.request("POST", "/v1/uploads", json={}).json()["api_key"]
+    sqs, failed_url = stack.emulator.client("sqs"), f"{stack.queue_url}-failed"
+    until(lambda: _messages(sqs, stack.queue_url), lambda n: n == 0)  # other tests may have started trainings
+    # One delivery instead of five, because the delays before the others add up to a minute.
+    _set_deliveries(sqs, stack.queue_url, 1)
+    with _without_registry(stack):
+        sent = service.request("PUT", "/v1/items", content=b"item_id\ni1\n", headers=_csv(api_key))
+        sqs.send_message(QueueUrl=stack.queue_url, MessageBody="no JSON")
+        until(lambda: (_messages(sqs, stack.queue_url), _messages(sqs, failed_url)), lambda n: n == (0, 2))
+    _redrive(sqs, failed_url, stack.queue_url)
+    job = service.finished_job({"api_key": api_key, "job_id": sent.json()["job_id"]})
+    assert job["status"] == "succeeded"
+    # A message whose cause remains fails again.
+    until(lambda: (_messages(sqs, stack.queue_url), _messages(sqs, failed_url)), lambda n: n == (0, 1))
+    (poison,) = sqs.receive_message(QueueUrl=failed_url, WaitTimeSeconds=5)["Messages"]
+    assert poison["Body"] == "no JSON"
+    sqs.delete_message(QueueUrl=failed_url, ReceiptHandle=poison["ReceiptHandle"])
+    _set_deliveries(sqs, stack.queue_url, names()["queue"]["max_receive_count"])
+
+
+def _set_deliveries(sqs: Any, queue_url: str, count: int) -> None:
+    """Set the number of deliveries after which a message moves to the failed queue."""
+    policy = json.loads(
+        sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
+    )
+    changed = json.dumps(policy | {"maxReceiveCount": count})
+    sqs.set_queue_attributes(QueueUrl=queue_url, Attributes={"RedrivePolicy": changed})
+
+
+@contextmanager
+def _without_registry(stack: LocalStack) -> Iterator[None]:
+    """Withdraw the permission of `train` for the registry until the end of the context."""
+    iam, configuration = stack.emulator.client("iam"), _configuration(stack, "train")
+    policy = {"RoleName": configuration["Role"].rpartition("/")[2], "PolicyName": "train"}
+    document = iam.get_role_policy(**policy)["PolicyDocument"]
+    kept = [statement for statement in document["Statement"] if statement.get("Sid") != "Registry"]
+    iam.put_role_policy(**policy, PolicyDocument=json.dumps(document | {"Statement": kept}))
+    yield
+    iam.put_role_policy(**policy, PolicyDocument=json.dumps(document))
+
+
+def _redrive(sqs: Any, failed_url: str, queue_url: str) -> None:
+    """Move every message of the failed queue back. On AWS StartMessageMoveTask does it, which the emulator lacks."""
+    while messages := sqs.receive_message(QueueUrl=failed_url, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            sqs.send_message(QueueUrl=queue_url, MessageBody=message["Body"])
+            sqs.delete_message(QueueUrl=failed_url, ReceiptHandle=message["ReceiptHandle"])
 
 
 # -- permissions: the emulator enforces IAM, so the tests above pass only if the roles allow every call
@@ -248,7 +285,7 @@ def test_functions_use_every_action_that_their_roles_allow(stack: LocalStack, re
 
 def _was_called(stack: LocalStack, name: str, events: tuple[str, ...]) -> bool:
     """Return whether the function made one of these calls."""
-    function = stack.emulator.client("lambda").get_function(FunctionName=f"recsys-dev-{name}")["Configuration"]
+    function = _configuration(stack, name)
     # MiniStack derives the access key of a function's session this way.
     digest = hashlib.sha256(f"{function['FunctionArn']}:{function['Role']}".encode()).hexdigest()
     attributes = {"AccessKeyId": f"ASIA{digest[:16].upper()}"}
@@ -262,6 +299,18 @@ def _was_called(stack: LocalStack, name: str, events: tuple[str, ...]) -> bool:
         )["Events"]
         for event in events
     )
+
+
+def _csv(api_key: str) -> dict[str, str]:
+    return {"content-type": "text/csv", "x-api-key": api_key}
+
+
+def _configuration(stack: LocalStack, name: str) -> dict[str, Any]:
+    """Return the configuration of a function, for `api` and `recommend` of the version that serves requests."""
+    qualifier = {} if name == "train" else {"Qualifier": "live"}
+    client = stack.emulator.client("lambda")
+    found: dict[str, Any] = client.get_function(FunctionName=f"recsys-dev-{name}", **qualifier)["Configuration"]
+    return found
 
 
 def _messages(sqs: Any, queue_url: str) -> int:
