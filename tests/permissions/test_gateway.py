@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError
 from recsys.clock import DAY_S, Timestamp, after, utc_now
 from recsys.objects.s3 import S3ObjectStore
 from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.reading import version_address
-from recsys.registry.records import Job, KeyRecord, ModelVersion
+from recsys.registry.records import Job, ModelVersion
 from recsys.registry.registry import Registry
 from recsys.registry.table import Change
 from recsys.retention.collector import Collector
