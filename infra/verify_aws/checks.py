@@ -32,11 +32,11 @@ _ACCOUNT_ACTIONS: Final = ("iam:PassRole", "lambda:UpdateFunctionCode", "sts:Ass
 
 
 def missing_alarms(client: Client, template: Template, stage: str) -> list[str]:
-    """Return the names of the alarms that the template declares and the account does not have, or has disabled."""
+    """Return the names of the template's unconditional alarms that the account does not have, or has disabled."""
     declared = {
         _name(resource["Properties"]["AlarmName"], stage)
         for resource in template["Resources"].values()
-        if resource["Type"] == "AWS::CloudWatch::Alarm"
+        if resource["Type"] == "AWS::CloudWatch::Alarm" and "Condition" not in resource
     }
     pages = client("cloudwatch").get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"recsys-{stage}-")
     found = {alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"] if alarm["ActionsEnabled"]}

@@ -154,7 +154,7 @@ def test_role_of_gc_allows_every_deletion(moto: Emulator) -> None:
             table.write([Change(version_address("revoked", version), None, retired.to_document())])
             store.create(f"models/revoked/{version}/manifest.json", b"1")
 
-        policy = RetentionPolicy.of(versions_kept=5, key_cache_s=0, upload_days=None)
+        policy = RetentionPolicy.of(versions_kept=5, key_cache_s=0, upload_days=None, audit_days=30)
         collector = Collector(
             DynamoTable(gc.dynamodb, names.table), S3ObjectStore(gc.s3, names.bucket), policy, _tomorrow
         )
