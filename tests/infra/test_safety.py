@@ -90,11 +90,12 @@ def test_train_reads_sources_and_writes_models_and_receipts(stack: Stack) -> Non
     read = ("GetObject", "GetObjectVersion")
     receive = ("ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "ReceiveMessage")
     assert allowed(stack, "TrainRole") == (
-        {(f"{BUCKET}/{folder}/*", f"s3:{action}") for folder in ("uploads", "inbox") for action in read}
+        {(f"{BUCKET}/{folder}/*", "s3:GetObject") for folder in ("uploads", "inbox")}
         | {(f"{BUCKET}/models/*", f"s3:{action}") for action in (*read, "PutObject", "DeleteObject")}
         | {(f"{BUCKET}/receipts/*", f"s3:{action}") for action in (*read, "PutObject")}
         | {(BUCKET, "s3:ListBucket"), (BUCKET, "s3:ListBucketVersions")}
         | {("<Queue.Arn>", f"sqs:{action}") for action in receive}
+        | {("<Table.Arn>", "dynamodb:Query")}
         | REGISTRY
     )
 
