@@ -297,6 +297,22 @@ def test_a_catalogue_that_is_sent_after_the_training_has_new_items_too(service: 
     eventually(lambda: "X" in item_ids(answered(service, key)))
 
 
+def test_a_catalogue_can_be_sent_in_parts(service: Service) -> None:
+    key = service.published_key()
+    update(service, key, [{"item_id": "A", "title": "Green tea"}, {"item_id": "B", "title": "Black tea"}])
+    mugs = [{"item_id": "C", "title": "Blue mug"}, {"item_id": "D", "title": "Red mug"}]
+    update(service, key, [*mugs, {"item_id": "Z", "title": "Old mug"}], method="PATCH")
+    assert "Z" in item_ids(answered(service, key))
+
+
+def test_a_change_of_availability_does_not_fit_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = service.published_key()
+    update(service, key, ITEMS)
+    monkeypatch.setattr(catalogue_job, "fit_content", None)
+    update(service, key, [{"item_id": "A", "available": False}], method="PATCH")
+    assert sorted(item_ids(answered(service, key))) == ["C", "X"]
+
+
 def test_a_large_model_is_not_loaded_for_a_catalogue(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue_job, "MAX_MODEL_BYTES", 100)
     key = service.published_key()

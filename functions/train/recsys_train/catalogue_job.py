@@ -110,8 +110,10 @@ class CatalogueUpdater:
         key = self.registry.get_key(lease.job.key_id)
         base = current_catalogue(self.store, key) if is_merged else EMPTY
         report = copy.deepcopy(report)  # `apply_updates` changes it in every round
-        catalogue = self._with_content(key, base, apply_updates(base, updates, report))
-        content = write_catalogue(catalogue)
+        catalogue = apply_updates(base, updates, report)
+        describes_more = report.added > 0 or list(catalogue.columns) != list(base.columns)
+        kept_content = None if describes_more else base.content
+        content = write_catalogue(self._with_content(key, catalogue, kept_content))
         name = layout.catalogue_prefix(key.key_id, lease.version) + layout.CATALOGUE_FILE
         self.store.delete(name)  # left by the previous round, which was not published
         self.store.create(name, content)
@@ -120,17 +122,17 @@ class CatalogueUpdater:
         new = CatalogueVersion(lease.version, sha256, base=key.catalogue_version, is_merged=is_merged)
         self.registry.publish_catalogue(lease, new, report.to_json())
 
-    def _with_content(self, key: KeyRecord, base: Catalogue, catalogue: Catalogue) -> Catalogue:
+    def _with_content(self, key: KeyRecord, catalogue: Catalogue, kept: FittedContent | None) -> Catalogue:
         """Add the content part of the key's current model, unless that model has one of its own.
 
-        It is fitted once per model, and then taken over from the catalogue that is merged into. A model that is larger
-        than `MAX_MODEL_BYTES` gets its content part with the next training.
+        It is fitted unless `kept` belongs to this model, as in updates of prices and availability. A model that is
+        larger than `MAX_MODEL_BYTES` gets its content part with the next training.
         """
         name = key.current_version
         if name is None:
             return catalogue
-        if base.content is not None and base.content.model_version == name:
-            return replace(catalogue, content=base.content)
+        if kept is not None and kept.model_version == name:
+            return replace(catalogue, content=kept)
         prefix, sha256 = layout.model_prefix(key.key_id, name), key.current_manifest_sha256
 
         def read(file: str) -> bytes:

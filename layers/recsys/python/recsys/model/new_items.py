@@ -102,10 +102,13 @@ class StackedRows(NamedTuple):
         return len(self.known) + len(self.new)
 
 
-def network_of_items(network: Network, new_items: NewItems, indices: ItemIndices) -> Network:
+def network_of_items(network: Network, new_items: NewItems | None, indices: ItemIndices) -> Network:
     """Return the network of some items only, in which item j is the one with the index `indices[j]`."""
-    tables = zip(ItemRows.of(network), ItemRows.of(new_items.network), strict=True)
-    return ItemRows(*(StackedRows(known, new).take(indices) for known, new in tables)).in_network(network)
+    known = ItemRows.of(network)
+    if new_items is None:
+        return ItemRows(*(array.take(indices, axis=0) for array in known)).in_network(network)
+    tables = zip(known, ItemRows.of(new_items.network), strict=True)
+    return ItemRows(*(StackedRows(*arrays).take(indices) for arrays in tables)).in_network(network)
 
 
 def item_ids_at(items: Vocabulary, new_items: NewItems, indices: ItemIndices) -> list[str]:

@@ -127,8 +127,7 @@ class ServingModel:
 
     def network_of(self, indices: ItemIndices) -> Network:
         """Return the network of some items only, in which item j is the one with the index `indices[j]`."""
-        empty = self.new_items or NewItems(self.items, self.network, self.bounds)
-        return network_of_items(self.network, empty, indices)
+        return network_of_items(self.network, self.new_items, indices)
 
     def user(self, history: ItemIndices) -> User:
         """Compute the user's part of every logit from the interaction history, which may contain new items."""
