@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 _ROOT: Final = Path(__file__).parents[2]
+
+
+@cache
+def _file(name: str) -> Any:
+    """Return the content of a YAML file, which every variable of serverless.yml reads."""
+    return yaml.safe_load((_ROOT / name).read_text("utf-8"))
 
 
 class ServerlessVariables:
@@ -48,7 +55,7 @@ class ServerlessVariables:
                 return self._stage
             if source.startswith("file("):
                 assert not address, "only whole files are supported; use self: to select a part"
-                return yaml.safe_load((_ROOT / source[5:-1]).read_text("utf-8"))
+                return _file(source[5:-1])
         raise AssertionError(f"no known source of a variable in {choices}")
 
     def _at(self, address: str) -> Any:

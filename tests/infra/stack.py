@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,7 +106,7 @@ def names() -> dict[str, Any]:
 
 def read_sam(stage: str = "dev", **parameters: str | int) -> Stack:
     """Read template.yaml with the default of every parameter that `parameters` does not override."""
-    template = load(ROOT / "template.yaml")
+    template = _load("template.yaml")
     defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     parameters = defaults | {"Stage": stage} | parameters
     return _from_cloudformation(expanded(template, parameters), parameters)
@@ -123,7 +124,7 @@ def read_compiled(path: Path, **parameters: str) -> Stack:
 
 def read_serverless(stage: str = "dev", **parameters: str) -> Stack:
     """Read serverless.yml without the Serverless Framework, with `parameters` of CloudFormation."""
-    service = ServerlessVariables(load(ROOT / "serverless.yml"), stage).resolved()
+    service = ServerlessVariables(_load("serverless.yml"), stage).resolved()
     provider = service["provider"]
     template = service["resources"]
     values = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
@@ -146,6 +147,17 @@ def read_serverless(stage: str = "dev", **parameters: str) -> Stack:
         _plain(_with_conditions(_evaluate(template["Resources"], values), values)),
         _outputs(template, values),
     )
+
+
+def _load(name: str) -> dict[str, Any]:
+    template: dict[str, Any] = json.loads(_json(name))
+    return template
+
+
+@cache
+def _json(name: str) -> str:
+    """Return a template as JSON. Parsing its YAML takes a second, and tests read it in every variant."""
+    return json.dumps(load(ROOT / name))
 
 
 def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, Any]) -> Stack:
