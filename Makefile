@@ -33,7 +33,9 @@ run: setup
 	@$(BIN)/recsys serve --port $(PORT) --data-dir $(DATA_DIR) --sample
 
 test: setup .venv-ministack/.installed
+	@rm -rf .build/aws-calls
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+	$(BIN)/python -m tests.permissions
 
 # About a minute on two cores: without AWS emulators, TensorFlow and slow tests.
 # No test here needs the plugin of schemathesis, which takes a second to import in every process.
@@ -128,7 +130,7 @@ clean:
 
 # -- deployment (AWS SAM and Serverless describe the same stack; see docs/operations/deploy.md)
 
-.PHONY: tree package osls sam validate-stacks local-aws costs
+.PHONY: tree package osls sam validate-stacks local-aws verify-aws costs
 
 # The only target that needs uv. UPGRADE=--upgrade updates versions. The lock of a function is for Lambda's Python and
 # platform, and is constrained to the versions in locks/dev.txt, which the tests run with.
@@ -152,17 +154,20 @@ locks:
 
 # Packaging needs only pip. It does not depend on `setup`, which would change .venv while other processes use it.
 PACKAGE_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+# arm64 for a stack with Architecture=arm64; also in the environment of `sam build`.
+ARCHITECTURE ?= x86_64
+PACKAGE = $(PACKAGE_PYTHON) infra/deployment/package.py --architecture $(ARCHITECTURE)
 
 # Writes the unpacked package of NAME (api, recommend or shared) into DIR. functions/*/Makefile call it for `sam build`.
 tree:
-	@$(PACKAGE_PYTHON) infra/deployment/package.py tree $(NAME) "$(DIR)"
+	@$(PACKAGE) tree $(NAME) "$(DIR)"
 
 # The zips that serverless.yml deploys.
 package:
-	@$(PACKAGE_PYTHON) infra/deployment/package.py zips .build/package
+	@$(PACKAGE) zips .build/package
 
 sizes:
-	@$(PACKAGE_PYTHON) infra/deployment/package.py sizes
+	@$(PACKAGE) sizes
 
 osls: .build/node/.installed
 
@@ -186,6 +191,11 @@ DOCKER ?= yes
 
 local-aws: setup .venv-ministack/.installed $(if $(filter yes,$(DOCKER)),sam)
 	@$(BIN)/python -m local_aws --docker $(DOCKER) $(LOCAL_AWS)
+
+# Deploys the new stage STAGE to the AWS account of the environment, uses and checks it, and deletes it. It first prints
+# what it will do and asks, unless CONFIRM=yes. VERIFY="--dry-run" only prints. See docs/operations/verify-aws.md.
+verify-aws: setup sam
+	@$(BIN)/python -m verify_aws --stage "$(STAGE)" --confirm "$(CONFIRM)" $(VERIFY)
 
 # Prints the table of docs/operations/costs.md: what the stack costs on AWS, from its memory sizes and measured times.
 costs: setup

@@ -31,6 +31,7 @@ S3_GET: Final = 0.4e-6
 SQS_REQUEST: Final = 0.40e-6
 LOGS_GB: Final = 0.50
 ALARM_MONTH: Final = 0.10
+DASHBOARD_MONTH: Final = 3.00
 METRIC_MONTH: Final = 0.30
 ECR_GB_MONTH: Final = 0.10
 PERSONALIZE_RECOMMENDATION: Final = 0.15 / 1000
@@ -59,7 +60,8 @@ GC_S: Final = 3.0
 GC_LISTINGS: Final = 3
 """Listings of one run: up to 1,000 model files and 1,000 uploads, and the rows of a few keys."""
 ALARMS: Final = 9
-METRICS: Final = 12
+METRICS: Final = 13
+"""Latency and errors of `api` and `recommend`, four metrics of models and catalogues, and five of jobs."""
 IDLE_STORED_GB: Final = 1.0
 IMAGE_GB: Final = 0.7
 """Size of the compressed layers, which is what ECR bills."""
@@ -86,6 +88,7 @@ def idle_month(functions: dict[str, Any]) -> list[Cost]:
         Cost(f"S3, {IDLE_STORED_GB:g} GB of models", IDLE_STORED_GB * S3_GB_MONTH),
         Cost("ECR, the image of train", IMAGE_GB * ECR_GB_MONTH),
         Cost(f"CloudWatch, {ALARMS} alarms", ALARMS * ALARM_MONTH),
+        Cost("CloudWatch, a dashboard", DASHBOARD_MONTH),
         Cost(
             # An event source mapping keeps five long polls of 20 s open, so it sends 15 requests per minute.
             "SQS, polling by Lambda",

@@ -3,6 +3,8 @@
 python infra/deployment/package.py tree {api,recommend,shared} DIR     write the unpacked package into DIR
 python infra/deployment/package.py zips DIR                            write DIR/{api,recommend,shared}.zip
 python infra/deployment/package.py sizes                               print unpacked sizes and the largest dependencies
+
+`--architecture arm64` selects the wheels for functions with the parameter `Architecture=arm64`.
 """
 
 from __future__ import annotations
@@ -24,13 +26,15 @@ MAX_FUNCTION_MB: Final = 120
 
 # python3.13 on Lambda runs on Amazon Linux 2023 with glibc 2.34. pip does not infer older tags, so each one is listed.
 _LAMBDA_PYTHON: Final = "3.13"
-_LAMBDA_PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64")
+_MANYLINUX: Final = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17")
+MACHINES: Final = {"x86_64": "x86_64", "arm64": "aarch64"}
+"""Architecture on Lambda → its name in the tags of wheels."""
 _PRINT_VERSION: Final = "import sys; print('%d.%d' % sys.version_info[:2])"
 _IGNORE_BYTECODE: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 
 
-def build_tree(name: str, target: Path) -> None:
+def build_tree(name: str, target: Path, architecture: str = "x86_64") -> None:
     """Write the unpacked package of a function or of the layer into a folder.
 
     Parameters
@@ -40,6 +44,8 @@ def build_tree(name: str, target: Path) -> None:
     target
         The folder to write into; created if missing. A function's folder receives its dependencies and its own package,
         the layer's folder receives `python/recsys`.
+    architecture
+        A key of `MACHINES`. The layer does not depend on it.
 
     Raises
     ------
@@ -52,10 +58,25 @@ def build_tree(name: str, target: Path) -> None:
         )
         _compile(target, unpacked_at="/opt")
         return
-    _install(ROOT / "locks" / f"{name}.txt", target)
+    subprocess.run(install_command(name, target, architecture), check=True)  # noqa: S603 - fixed arguments
+    # Remove console scripts: Lambda runs none, and their shebang contains the path of the local interpreter.
+    shutil.rmtree(target / "bin", ignore_errors=True)
     package = f"recsys_{name}"
     shutil.copytree(ROOT / "functions" / name / package, target / package, ignore=_IGNORE_BYTECODE, dirs_exist_ok=True)
     _compile(target, unpacked_at="/var/task")
+
+
+def install_command(name: str, target: Path, architecture: str) -> list[str]:
+    """Return the command that installs the wheels of a function's lock for Lambda's Python and platform.
+
+    pip neither resolves nor builds, because the lock lists every dependency. `--ignore-requires-python` is needed
+    because `pip install` compares Requires-Python with the interpreter that runs pip, not with `--python-version`.
+    """
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "--ignore-requires-python"]
+    command += ["--implementation", "cp", "--python-version", _LAMBDA_PYTHON]
+    command += [f"--platform={manylinux}_{MACHINES[architecture]}" for manylinux in _MANYLINUX]
+    return [*command, "--target", str(target), "-r", str(ROOT / "locks" / f"{name}.txt")]
 
 
 def lambda_python() -> str | None:
@@ -82,21 +103,6 @@ def size_mb(tree: Path) -> float:
     return sum(path.stat().st_size for path in tree.rglob("*") if path.is_file()) / 1e6
 
 
-def _install(lock: Path, target: Path) -> None:
-    """Install the wheels of a lock file for Lambda's Python and platform.
-
-    pip neither resolves nor builds, because the lock lists every dependency. `--ignore-requires-python` is needed
-    because `pip install` compares Requires-Python with the interpreter that runs pip, not with `--python-version`.
-    """
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "--ignore-requires-python"]
-    command += ["--implementation", "cp", "--python-version", _LAMBDA_PYTHON]
-    command += [f"--platform={platform}" for platform in _LAMBDA_PLATFORMS]
-    subprocess.run([*command, "--target", str(target), "-r", str(lock)], check=True)  # noqa: S603 - fixed arguments
-    # Remove console scripts: Lambda runs none, and their shebang contains the path of the local interpreter.
-    shutil.rmtree(target / "bin", ignore_errors=True)
-
-
 def _compile(tree: Path, *, unpacked_at: str) -> None:
     """Add bytecode to the package if an interpreter of Lambda's Python version is installed.
 
@@ -113,22 +119,22 @@ def _compile(tree: Path, *, unpacked_at: str) -> None:
     subprocess.run([*command, "-s", str(tree), "-p", unpacked_at, str(tree)], check=True)  # noqa: S603 - the project's folders
 
 
-def _write_zips(out_dir: Path) -> None:
+def _write_zips(out_dir: Path, architecture: str) -> None:
     for name in (SHARED, *FUNCTIONS):
         with TemporaryDirectory() as folder:
-            build_tree(name, Path(folder))
+            build_tree(name, Path(folder), architecture)
             build_zip(Path(folder), out_dir / f"{name}.zip")
         _print(f"{out_dir / name}.zip  {(out_dir / f'{name}.zip').stat().st_size / 1e6:.1f} MB")
 
 
-def _print_sizes() -> int:
+def _print_sizes(architecture: str) -> int:
     """Print the size of each function with its layer; return exit status 1 if one exceeds the limit."""
     too_large = 0
     for name in FUNCTIONS:
         with TemporaryDirectory() as folder:
             own, layer = Path(folder) / "own", Path(folder) / "layer"
-            build_tree(name, own)
-            build_tree(SHARED, layer)
+            build_tree(name, own, architecture)
+            build_tree(SHARED, layer, architecture)
             total = size_mb(own) + size_mb(layer)
             too_large += total > MAX_FUNCTION_MB
             _print(f"{name}: {total:.1f} MB unpacked with its layer (limit {MAX_FUNCTION_MB} MB)")
@@ -146,6 +152,7 @@ def _print(line: str) -> None:
 def main() -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", choices=MACHINES, default="x86_64")
     commands = parser.add_subparsers(dest="command", required=True)
     tree = commands.add_parser("tree")
     tree.add_argument("name", choices=[*FUNCTIONS, SHARED])
@@ -155,11 +162,11 @@ def main() -> int:
     commands.add_parser("sizes")
     arguments = parser.parse_args()
     if arguments.command == "tree":
-        build_tree(arguments.name, arguments.dir)
+        build_tree(arguments.name, arguments.dir, arguments.architecture)
     elif arguments.command == "zips":
-        _write_zips(arguments.dir)
+        _write_zips(arguments.dir, arguments.architecture)
     else:
-        return _print_sizes()
+        return _print_sizes(arguments.architecture)
     return 0
 
 

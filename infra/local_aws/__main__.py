@@ -111,6 +111,7 @@ def running_without_docker(
     emulator_port: int,
     template: Template | None = None,
     environment: Mapping[str, str] | None = None,
+    endpoint_urls: Mapping[str, str] | None = None,
     enforce_iam: bool = False,
 ) -> Iterator[LocalStack]:
     """Run the whole stack in MiniStack until the end of the context, with the functions as local Python processes.
@@ -125,6 +126,8 @@ def running_without_docker(
         The template to deploy; None deploys template.yaml.
     environment
         Additional environment variables for every function.
+    endpoint_urls
+        Address of AWS for a function, by its name. Other functions use MiniStack.
     enforce_iam
         Whether a call of a function fails unless its role allows it.
     """
@@ -135,8 +138,12 @@ def running_without_docker(
     ) as emulator:
         # MiniStack runs functions with its own interpreter, whose version may differ from the one that the functions'
         # locks target. Therefore the zips contain only the project's code, and its dependencies are those of the tests.
-        variables = {"PYTHONPATH": sysconfig.get_path("purelib"), "AWS_ENDPOINT_URL": emulator.endpoint_url}
-        stack = function_stack(template, upload_code(emulator), environment=variables | dict(environment or {}))
+        variables = {"PYTHONPATH": sysconfig.get_path("purelib"), **(environment or {})}
+        code, endpoints = upload_code(emulator), endpoint_urls or {}
+        variables_of = {
+            name: variables | {"AWS_ENDPOINT_URL": endpoints.get(name, emulator.endpoint_url)} for name in code
+        }
+        stack = function_stack(template, code, environment=variables_of)
         parameters = {"Stage": _STAGE} if "Stage" in template.get("Parameters", {}) else {}
         outputs = deploy(emulator, f"recsys-{_STAGE}", stack, parameters)
         # The host name in the output, <id>.execute-api.<region>.amazonaws.com, would resolve to AWS.

@@ -66,8 +66,7 @@ def running_ministack(
     log
         File for MiniStack's output.
     enforce_iam
-        Whether a call fails unless a policy allows it, as on AWS. Calls are then also recorded for CloudTrail's
-        `LookupEvents`.
+        Whether a call fails unless a policy allows it, as on AWS.
 
     Raises
     ------
@@ -83,7 +82,6 @@ def running_ministack(
         "LOG_LEVEL": "INFO",
         **CREDENTIALS,
         "AUTH": "true" if enforce_iam else "false",
-        "CLOUDTRAIL_RECORDING": "1" if enforce_iam else "0",
     }
     _check_free(host, port)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RECSYS_"))}

@@ -51,7 +51,7 @@ def retained_stack(template: Template) -> Template:
 
 
 def function_stack(
-    template: Template, code: Mapping[str, Mapping[str, str]], *, environment: Mapping[str, str]
+    template: Template, code: Mapping[str, Mapping[str, str]], *, environment: Mapping[str, Mapping[str, str]]
 ) -> Template:
     """Return the template with the code of every function and layer replaced by a zip, to run without Docker.
 
@@ -62,16 +62,19 @@ def function_stack(
     code
         `{"Bucket": …, "Key": …}` of each zip, by the name of its function or `shared` for the layer.
     environment
-        Additional environment variables for every function.
+        Additional environment variables of each function, by its name.
     """
     stack = _with_numbers(template)
+    # The emulator has no CodeDeploy. SAM's transform gets the default, because the emulator passes it no parameters.
+    stack["Parameters"]["CanaryDeployment"]["Default"] = "false"
     # The bucket policy denies requests without TLS, which the emulator does not support.
     stack["Resources"].pop("BucketPolicy")
     for logical_id, resource in stack["Resources"].items():
         if resource["Type"] in (*_FUNCTION_TYPES, *_LAYER_TYPES):
             _set_code(resource, code[_name_of(logical_id)])
         if resource["Type"] in _FUNCTION_TYPES:
-            resource["Properties"].setdefault("Environment", {}).setdefault("Variables", {}).update(environment)
+            variables = resource["Properties"].setdefault("Environment", {}).setdefault("Variables", {})
+            variables.update(environment[_name_of(logical_id)])
     return stack
 
 

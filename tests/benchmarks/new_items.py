@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,8 @@ from recsys.model.vocabulary import Vocabulary
 from recsys_train.catalogue.content_fit import fit_content
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.reader import read_interactions
-from recsys_train.fitting.recipe import Recipe
+from recsys_train.fitting.recipe import Hyperparameters, Recipe
+from recsys_train.fitting.training import TrainingRun
 from tests.benchmarks.ours import train
 from tests.benchmarks.protocol import BUNDLED, CUTOFF, MAX_UNPACKED_BYTES, ROOT, train_file
 from tests.benchmarks.tables import Table
@@ -97,6 +99,22 @@ def titles_of(path: Path) -> Catalogue:
     code_of = {text: code for code, text in enumerate(texts)}
     codes = np.array([code_of[title] for title in titles.values()], dtype=np.int32)
     return Catalogue(Vocabulary.of(list(titles)), {TITLE: TextColumn(codes, Vocabulary.of(texts))})
+
+
+def selected_network(train_part: Interactions, seed: int) -> Network:
+    """Train as `recsys train` does."""
+    result = train(train_part, Recipe(), seed=seed, has_times=True).result
+    print(f"selected: {result.hyperparameters}")
+    return Network.from_weights(result.dims, result.weights, decay=result.hyperparameters.decay)
+
+
+def fixed_network(train_part: Interactions, fixed: list[float], seed: int) -> Network:
+    """Train with given hyperparameters: ridge, decay and number of epochs."""
+    ridge, decay, n_epochs = fixed
+    training = TrainingRun.start(train_part, Recipe(), Hyperparameters(ridge, decay), seed=seed)
+    for _ in range(int(n_epochs)):
+        training.run_epoch(deadline=math.inf)
+    return Network.from_weights(training.network.dims, training.network.weights(), decay=decay)
 
 
 def with_new_items(train_part: Interactions, network: Network, catalogue: Catalogue, *, seed: int) -> ServingModel:
@@ -195,7 +213,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Train for each seed and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the left-out items and of training")
-    parser.add_argument("--max-epochs", type=int, default=Recipe().max_epochs)
+    parser.add_argument(
+        "--fixed",
+        nargs=3,
+        type=float,
+        metavar=("RIDGE", "DECAY", "EPOCHS"),
+        help="train with these hyperparameters, instead of selecting them, which takes longer",
+    )
     options: Any = parser.parse_args(arguments)
     with train_file(BUNDLED, None).open("rb") as stream:
         interactions, _ = read_interactions(stream, max_unpacked_bytes=MAX_UNPACKED_BYTES)
@@ -203,10 +227,11 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in options.seeds:
         data = leave_out(interactions, np.random.default_rng(seed))
         train_part, held_out = data.kept.split_last()
-        result = train(train_part, Recipe(max_epochs=options.max_epochs), seed=seed, has_times=True).result
-        network = Network.from_weights(result.dims, result.weights, decay=result.hyperparameters.decay)
+        network = (
+            fixed_network(train_part, options.fixed, seed) if options.fixed else selected_network(train_part, seed)
+        )
         model = with_new_items(train_part, network, catalogue, seed=seed)
-        print(f"\nseed {seed}, {result.hyperparameters}\n")
+        print(f"\nseed {seed}\n")
         print(left_out_table(model, data).text(), end="\n\n")
         print(lists_table(model, data, held_out).text(), flush=True)
 

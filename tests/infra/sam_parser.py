@@ -1,6 +1,7 @@
-"""Print the routes and functions that the AWS SAM CLI finds in a template, as JSON. Runs with the Python of .venv-sam.
+"""Print what AWS SAM makes of a template, as JSON. Runs with the Python of .venv-sam.
 
-It calls the parser that `sam local start-api` and `sam local invoke` use, but starts no containers.
+It calls the parser that `sam local start-api` and `sam local invoke` use, but starts no containers, and the translator
+that CloudFormation uses.
 """
 
 from __future__ import annotations
@@ -8,11 +9,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from boto3.session import Session
 from samcli.lib.providers.api_provider import ApiProvider
 from samcli.lib.providers.sam_function_provider import SamFunctionProvider
 from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
 
 
 def read(template: str, parameters: Mapping[str, str]) -> dict[str, Any]:
@@ -29,5 +35,23 @@ def read(template: str, parameters: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def translated(template: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return the resources that CloudFormation gets after the transform."""
+    document = yaml_parse(Path(template).read_text("utf-8"))
+    for resource in document["Resources"].values():
+        if resource["Type"].startswith("AWS::Serverless::"):
+            # Locations that `sam deploy` would fill in.
+            location = {"CodeUri": "s3://bucket/key", "ContentUri": "s3://bucket/key", "ImageUri": "registry/image:tag"}
+            is_image = resource["Properties"].get("PackageType") == "Image"
+            is_layer = resource["Type"].endswith("LayerVersion")
+            name = "ContentUri" if is_layer else "ImageUri" if is_image else "CodeUri"
+            resource["Properties"][name] = location[name]
+    values = {name: str(each["Default"]) for name, each in document["Parameters"].items()} | parameters
+    session = Session(region_name="eu-central-1")
+    resources: dict[str, Any] = Translator({}, Parser(), boto_session=session).translate(document, values)["Resources"]
+    return resources
+
+
 if __name__ == "__main__":
-    json.dump(read(sys.argv[1], {"Stage": sys.argv[2]}), sys.stdout)
+    stage = {"Stage": sys.argv[2]}
+    json.dump(read(sys.argv[1], stage) | {"resources": translated(sys.argv[1], stage)}, sys.stdout)

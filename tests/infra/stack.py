@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,8 @@ from typing import Any, Final
 import yaml
 
 from local_aws.templates import load
+from tests.infra.sam_transform import expanded
+from tests.infra.serverless_variables import ServerlessVariables
 
 ROOT: Final = Path(__file__).parents[2]
 NAMES_FILE: Final = ROOT / "infra" / "names.yaml"
@@ -31,7 +33,10 @@ _SERVERLESS_IDS: Final = {
     "ApiLambdaPermissionHttpApi": "ApiPermission",
     "RecommendLambdaPermissionHttpApi": "RecommendPermission",
     "TrainEventSourceMappingSQSQueue": "TrainTrigger",
+    "ApiSnapStartLambdaAlias": "ApiFunctionAliaslive",
+    "RecommendSnapStartLambdaAlias": "RecommendFunctionAliaslive",
 }
+_SERVERLESS_VERSION: Final = re.compile(r"^(Api|Recommend)LambdaVersion\w+$")
 _SERVERLESS_OWN: Final = ("ServerlessDeploymentBucket", "ServerlessDeploymentBucketPolicy")
 
 
@@ -44,6 +49,8 @@ class Function:
     runtime: str | None
     packaging: str
     architectures: list[str]
+    tracing: str
+    snap_start: str | None
     memory_mb: int
     timeout_s: int
     storage_mb: int | None
@@ -100,39 +107,33 @@ def read_sam(stage: str = "dev", **parameters: str | int) -> Stack:
     """Read template.yaml with the default of every parameter that `parameters` does not override."""
     template = load(ROOT / "template.yaml")
     defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
-    shared = template["Globals"]["Function"]
-    for resource in template["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Function":
-            own = resource["Properties"]
-            variables = shared["Environment"]["Variables"] | own.pop("Environment", {}).get("Variables", {})
-            resource["Properties"] = {**shared, "PackageType": "Zip", **own, "Environment": {"Variables": variables}}
-            resource["Type"] = "AWS::Lambda::Function"
-        elif resource["Type"] == "AWS::Serverless::LayerVersion":
-            resource["Type"] = "AWS::Lambda::LayerVersion"
-    return _from_cloudformation(template, defaults | {"Stage": stage} | parameters)
+    parameters = defaults | {"Stage": stage} | parameters
+    return _from_cloudformation(expanded(template, parameters), parameters)
 
 
-def read_compiled(path: Path) -> Stack:
-    """Read the template that osls compiled from serverless.yml."""
+def read_compiled(path: Path, **parameters: str) -> Stack:
+    """Read the template that osls compiled from serverless.yml, with `parameters` of CloudFormation."""
     template = json.loads(path.read_text("utf-8"))
     defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Lambda::Function":
             resource["Properties"].setdefault("PackageType", "Zip")
-    return _from_cloudformation(template, defaults)
+    return _from_cloudformation(template, defaults | parameters)
 
 
-def read_serverless(stage: str = "dev") -> Stack:
-    """Read serverless.yml without the Serverless Framework."""
-    service = _ServerlessVariables(load(ROOT / "serverless.yml"), stage).resolved()
+def read_serverless(stage: str = "dev", **parameters: str) -> Stack:
+    """Read serverless.yml without the Serverless Framework, with `parameters` of CloudFormation."""
+    service = ServerlessVariables(load(ROOT / "serverless.yml"), stage).resolved()
     provider = service["provider"]
     template = service["resources"]
     values = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
+    values |= parameters
     values |= _conditions(template, values)
     functions, routes, triggers = {}, {}, []
     for key, function in service["functions"].items():
         logical_id = f"{key.title()}Function"
-        functions[logical_id] = _written_function(function, provider)
+        extension = template["extensions"].get(f"{key.title()}LambdaFunction", {}).get("Properties", {})
+        functions[logical_id] = _written_function(function, provider, extension)
         for event in function["events"]:
             if "httpApi" in event:
                 routes["$default" if event["httpApi"] == "*" else event["httpApi"]] = logical_id
@@ -142,8 +143,8 @@ def read_serverless(stage: str = "dev") -> Stack:
         functions,
         routes,
         triggers,
-        _plain(_evaluate(template["Resources"], values)),
-        {key: output["Value"] for key, output in _evaluate(template["Outputs"], values).items()},
+        _plain(_with_conditions(_evaluate(template["Resources"], values), values)),
+        _outputs(template, values),
     )
 
 
@@ -151,9 +152,9 @@ def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, Any]
     parameters = {**parameters, **_conditions(template, parameters)}
     resources = _with_references(
         {
-            _SERVERLESS_IDS.get(key, key): value
-            for key, value in _evaluate(template["Resources"], parameters).items()
-            if key not in _SERVERLESS_OWN and ("Condition" not in value or parameters[value["Condition"]])
+            _sam_id(key): value
+            for key, value in _with_conditions(_evaluate(template["Resources"], parameters), parameters).items()
+            if key not in _SERVERLESS_OWN
         }
     )
     by_type: dict[str, dict[str, dict[str, Any]]] = {}
@@ -164,22 +165,38 @@ def _from_cloudformation(template: dict[str, Any], parameters: Mapping[str, Any]
     return Stack(
         {key: _deployed_function(properties) for key, properties in functions.items()},
         {
-            route["RouteKey"]: _function_of(route["Target"], integrations)
+            route["RouteKey"]: _function_of(route["Target"], integrations, by_type["AWS::Lambda::Alias"])
             for route in by_type.pop("AWS::ApiGatewayV2::Route").values()
         },
         [_deployed_trigger(properties) for properties in by_type.pop("AWS::Lambda::EventSourceMapping").values()],
         _plain({key: resource for key, resource in resources.items() if resource["Type"] in by_type}),
-        {key: value["Value"] for key, value in _evaluate(template["Outputs"], parameters).items()},
+        _outputs(template, parameters),
     )
 
 
+def _with_conditions(resources: dict[str, dict[str, Any]], parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the resources, or outputs, that have no condition or one that is met."""
+    return {key: value for key, value in resources.items() if parameters.get(value.get("Condition", ""), True)}
+
+
+def _outputs(template: dict[str, Any], parameters: Mapping[str, Any]) -> dict[str, str]:
+    outputs = _with_conditions(_evaluate(template["Outputs"], parameters), parameters)
+    return {key: output["Value"] for key, output in outputs.items()}
+
+
 def _with_references(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Replace ARNs that name a function of this template with the reference `<LogicalId.Arn>`."""
+    """Replace ARNs that name a function or an alias of this template with `<LogicalId.Arn>` or `<LogicalId>`."""
     function_arn = "arn:<AWS::Partition>:lambda:<AWS::Region>:<AWS::AccountId>:function"
+    properties = {key: value["Properties"] for key, value in resources.items()}
     references = {
-        f"{function_arn}:{value['Properties']['FunctionName']}": key
+        f"{function_arn}:{properties[key]['FunctionName']}": _reference(key, "Arn")
         for key, value in resources.items()
         if value["Type"] == "AWS::Lambda::Function"
+    }
+    references |= {
+        f"{function_arn}:{properties[each['FunctionName'][1:-1]]['FunctionName']}:{each['Name']}": _reference(key)
+        for key, each in properties.items()
+        if resources[key]["Type"] == "AWS::Lambda::Alias"
     }
 
     def replace(node: Any) -> Any:
@@ -187,7 +204,7 @@ def _with_references(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str
             return {key: replace(value) for key, value in node.items()}
         if isinstance(node, list):
             return [replace(item) for item in node]
-        return _reference(references[node], "Arn") if isinstance(node, str) and node in references else node
+        return references.get(node, node) if isinstance(node, str) else node
 
     return {key: replace(resource) for key, resource in resources.items()}
 
@@ -199,6 +216,8 @@ def _deployed_function(properties: dict[str, Any]) -> Function:
         runtime=properties.get("Runtime"),
         packaging=properties["PackageType"],
         architectures=properties["Architectures"],
+        tracing=properties["TracingConfig"]["Mode"],
+        snap_start=properties.get("SnapStart", {}).get("ApplyOn"),
         memory_mb=properties["MemorySize"],
         timeout_s=properties["Timeout"],
         storage_mb=properties.get("EphemeralStorage", {}).get("Size"),
@@ -208,14 +227,16 @@ def _deployed_function(properties: dict[str, Any]) -> Function:
     )
 
 
-def _written_function(function: dict[str, Any], provider: dict[str, Any]) -> Function:
+def _written_function(function: dict[str, Any], provider: dict[str, Any], extension: dict[str, Any]) -> Function:
     image = function.get("image")
     return Function(
         name=function["name"],
         handler=image["command"][0] if image else function["handler"],
         runtime=None if image else provider["runtime"],
         packaging="Image" if image else "Zip",
-        architectures=[provider["architecture"]],
+        architectures=[function.get("architecture", provider["architecture"])],
+        tracing=provider["tracing"]["lambda"],
+        snap_start=extension.get("SnapStart", {}).get("ApplyOn"),
         memory_mb=function["memorySize"],
         timeout_s=function["timeout"],
         storage_mb=function.get("ephemeralStorageSize"),
@@ -250,13 +271,16 @@ def _written_trigger(event: dict[str, Any], function: str) -> Trigger:
     )
 
 
-def _function_of(target: str, integrations: Mapping[str, dict[str, Any]]) -> str:
-    uri: str = integrations[target.removeprefix("integrations/<").removesuffix(">")]["IntegrationUri"]
-    return uri.removeprefix("<").removesuffix(".Arn>")
+def _function_of(target: str, integrations: Mapping[str, Any], aliases: Mapping[str, Any]) -> str:
+    """Return the function of the alias that the integration invokes."""
+    alias = integrations[target.removeprefix("integrations/<").removesuffix(">")]["IntegrationUri"][1:-1]
+    function: str = aliases[alias]["FunctionName"][1:-1]
+    return function
 
 
 def _plain(resources: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {key: {"Type": value["Type"], "Properties": value["Properties"]} for key, value in resources.items()}
+    kept = ("Type", "Properties", "UpdatePolicy")
+    return {key: {name: value[name] for name in kept if name in value} for key, value in resources.items()}
 
 
 def _as_list(value: str | list[str]) -> list[str]:
@@ -274,7 +298,7 @@ def _conditions(template: dict[str, Any], parameters: Mapping[str, Any]) -> dict
 def _evaluate(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - one return per intrinsic function
     """Evaluate intrinsic functions; references to anything but `parameters` become `<LogicalId>`."""
     if isinstance(node, list):
-        return [_evaluate(item, parameters) for item in node]
+        return [item for item in (_evaluate(item, parameters) for item in node) if item != _NO_VALUE]
     if not isinstance(node, dict) or not node:
         return node
     (function, argument), *others = node.items()
@@ -295,56 +319,17 @@ def _evaluate(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: PLR0911
         case "Fn::Sub":
             return re.sub(r"\$\{([^}]+)\}", lambda match: str(parameters.get(match[1], _reference(match[1]))), argument)
         case _:
-            return {key: _evaluate(value, parameters) for key, value in node.items()}
+            evaluated = {key: _evaluate(value, parameters) for key, value in node.items()}
+            return {key: value for key, value in evaluated.items() if value != _NO_VALUE}
+
+
+_NO_VALUE: Final = "<AWS::NoValue>"
 
 
 def _reference(name: str, *attribute: str) -> str:
-    return f"<{'.'.join((_SERVERLESS_IDS.get(name, name), *attribute))}>"
+    return f"<{'.'.join((_sam_id(name), *attribute))}>"
 
 
-# -- the Serverless Framework's variables
-
-
-class _ServerlessVariables:
-    """Resolves the variables that serverless.yml uses: `file(…)`, `self:`, `sls:`, `opt:`, `param:` and `env:`."""
-
-    _INNERMOST = re.compile(r"\$\{((?:file\([^)]*\)|self|sls|opt|param|env)[^${}]*)\}")
-
-    def __init__(self, service: dict[str, Any], stage: str) -> None:
-        self._service = service
-        self._stage = stage
-
-    def resolved(self) -> dict[str, Any]:
-        result = self._resolve(self._service)
-        assert isinstance(result, dict)
-        return result
-
-    def _resolve(self, node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: self._resolve(value) for key, value in node.items()}
-        if isinstance(node, list):
-            return [self._resolve(item) for item in node]
-        while isinstance(node, str) and (variable := self._INNERMOST.search(node)):
-            value = self._first_known(variable[1].split(","))
-            node = value if variable[0] == node else node.replace(variable[0], str(value))
-        return node
-
-    def _first_known(self, choices: Iterable[str]) -> Any:
-        for choice in choices:
-            source, _, address = choice.strip().partition(":")
-            if source.startswith(("'", '"')):
-                return choice.strip()[1:-1]
-            if source == "self":
-                return self._at(address)
-            if source == "sls":
-                return self._stage
-            if source.startswith("file("):
-                assert not address, "only whole files are supported; use self: to select a part"
-                return yaml.safe_load((ROOT / source[5:-1]).read_text("utf-8"))
-        raise AssertionError(f"no known source of a variable in {choices}")
-
-    def _at(self, address: str) -> Any:
-        node: Any = self._service
-        for part in address.split("."):
-            node = self._resolve(node[part]) if isinstance(node[part], str) else node[part]
-        return self._resolve(node)
+def _sam_id(logical_id: str) -> str:
+    """Return the logical id in template.yaml of a resource of serverless.yml."""
+    return _SERVERLESS_IDS.get(logical_id) or _SERVERLESS_VERSION.sub(r"\1FunctionVersion", logical_id)

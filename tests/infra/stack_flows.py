@@ -16,8 +16,7 @@ import os
 import random
 import secrets
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,21 +24,10 @@ from typing import Any, Final
 import boto3
 import httpx
 
-TIMEOUT_S: Final = 240.0
+from verify_aws.flows import CSV, Bucket, Service, orders_csv, presigned_upload, until, upload_and_recommend
+
 MIB: Final = 1024 * 1024
 _GZIP: Final = {"content-type": "application/gzip"}
-_CSV: Final = {"content-type": "text/csv"}
-
-
-def orders_csv() -> bytes:
-    """Return interactions of two groups of users with disjoint items. One item id contains a slash."""
-    lines = ["user_id,item_id,timestamp"]
-    for user in range(60):
-        stride = (1, 3, 7)[user % 3]
-        for step in range(8):
-            item = 2 * ((user // 2 + step * stride) % 20) + user % 2
-            lines.append(f"u{user},{'a/b' if item == 0 else f'i{item}'},{1_700_000_000 + 3600 * step + user}")
-    return "\n".join([*lines, ""]).encode()
 
 
 def large_csv(size_bytes: int) -> bytes:
@@ -52,105 +40,13 @@ def large_csv(size_bytes: int) -> bytes:
     return ("\n".join(lines)[:size_bytes].rpartition("\n")[0] + "\n").encode()
 
 
-@dataclass(frozen=True)
-class Service:
-    """Client of a running service at `url`."""
-
-    url: str
-
-    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        # httpx does not decode escapes in the path, so %2F is sent as it is.
-        return httpx.request(method, self.url + path, timeout=TIMEOUT_S, trust_env=False, **arguments)
-
-    def train(self, content: bytes, *, headers: Mapping[str, str] = _CSV) -> dict[str, Any]:
-        response = self.request("POST", "/v1/train", content=content, headers=dict(headers))
-        assert response.status_code == 202, response.text
-        accepted: dict[str, Any] = response.json()
-        return accepted
-
-    def finished_job(self, accepted: Mapping[str, Any]) -> dict[str, Any]:
-        """Wait until the job is final and return it."""
-        headers = {"x-api-key": accepted["api_key"]}
-        return until(
-            lambda: self.request("GET", f"/v1/jobs/{accepted['job_id']}", headers=headers).json(),
-            lambda job: job.get("status") not in ("queued", "running"),
-        )
-
-    def recommend(self, api_key: str, **members: Any) -> httpx.Response:
-        return self.request("POST", "/v1/recommendations", json=members, headers={"x-api-key": api_key})
-
-
-def until(poll: Callable[[], Any], is_done: Callable[[Any], bool], *, timeout_s: float = TIMEOUT_S) -> Any:
-    """Call `poll` twice per second until `is_done` accepts its result; return that result."""
-    deadline = time.monotonic() + timeout_s
-    while not is_done(result := poll()):
-        assert time.monotonic() < deadline, f"Not done after {timeout_s} s. Last result: {result}"
-        time.sleep(0.5)
-    return result
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """The stack's bucket."""
-
-    s3: Any
-    name: str
-
-    def drop(self, name: str, content: bytes) -> None:
-        self.s3.put_object(Bucket=self.name, Key=name, Body=content)
-
-    def receipt(self, name: str) -> dict[str, Any]:
-        """Wait until the receipt is written and return it."""
-
-        def read() -> dict[str, Any] | None:
-            try:
-                document: dict[str, Any] = json.loads(self.s3.get_object(Bucket=self.name, Key=name)["Body"].read())
-            except self.s3.exceptions.NoSuchKey:
-                return None
-            return document
-
-        found: dict[str, Any] = until(read, lambda receipt: receipt is not None)
-        return found
-
-
 # -- the flows
-
-
-def upload_and_recommend(service: Service) -> dict[str, Any]:
-    """Upload a CSV, wait for the training and request recommendations. Return the response to the upload."""
-    accepted = service.train(orders_csv())
-    job = service.finished_job(accepted)
-    assert job["status"] == "succeeded", job
-    response = service.recommend(accepted["api_key"], user_id="u1", n=5)
-    assert (response.status_code, response.json()["strategy"]) == (200, "personal"), response.text
-    return accepted | {"model_version": job["model_version"]}
-
-
-def presigned_upload(service: Service) -> None:
-    """Request a presigned form, upload a CSV with it, wait for the training and request recommendations."""
-    offer = service.request("POST", "/v1/uploads", json={}).json()
-    sent = httpx.post(offer["url"], data=offer["fields"], files={"file": orders_csv()}, trust_env=False)
-    assert sent.status_code in (200, 201, 204), sent.text
-    assert service.finished_job(offer)["status"] == "succeeded"
-    assert service.recommend(offer["api_key"], user_id="u1").status_code == 200
-
-
-def drop_and_claim(service: Service, bucket: Bucket) -> str:
-    """Drop a CSV, exchange the claim token of its receipt for an API key, request recommendations; return the key."""
-    bucket.drop("inbox/spring orders.csv.gz", gzip.compress(orders_csv()))
-    receipt = bucket.receipt("receipts/spring orders.gz.json")
-    assert receipt["status"] == "succeeded", receipt
-    claimed = service.request("POST", "/v1/key/claim", json={"claim_token": receipt["claim_token"]})
-    assert claimed.status_code == 201, claimed.text
-    api_key: str = claimed.json()["api_key"]
-    assert service.recommend(api_key, user_id="u1").status_code == 200
-    return api_key
 
 
 def send_items(service: Service, shop: Mapping[str, Any]) -> None:
     """Send an item catalogue, wait until it is current and request recommendations with titles."""
     key = {"x-api-key": shop["api_key"]}
-    sent = service.request("PUT", "/v1/items", content=b"item_id,title\ni1,Tea\ni3,Mug\n", headers={**_CSV, **key})
+    sent = service.request("PUT", "/v1/items", content=b"item_id,title\ni1,Tea\ni3,Mug\n", headers={**CSV, **key})
     assert sent.status_code == 202, sent.text
     job = service.finished_job({"api_key": shop["api_key"], "job_id": sent.json()["job_id"]})
     assert job["status"] == "succeeded", job
@@ -226,19 +122,19 @@ def cases(shop: Mapping[str, Any], claim_token: str) -> Iterator[Case]:
 def body_cases(key: Mapping[str, str]) -> Iterator[Case]:
     """Yield uploads in every body format that `POST /v1/train` documents."""
     content, packed = orders_csv(), gzip.compress(orders_csv())
-    yield Case("POST /v1/train", "POST", "/v1/train", {"content": content, "headers": _CSV})
+    yield Case("POST /v1/train", "POST", "/v1/train", {"content": content, "headers": CSV})
     yield Case("[multipart]", "POST", "/v1/train", {"files": {"file": ("orders.csv", content)}})
     yield Case("[multipart, gzip]", "POST", "/v1/train", {"files": {"file": ("orders.csv.gz", packed)}})
     yield Case("[application/gzip]", "POST", "/v1/train", {"content": packed, "headers": _GZIP})
-    yield Case("[gzip as text/csv]", "POST", "/v1/train", {"content": packed, "headers": _CSV})
+    yield Case("[gzip as text/csv]", "POST", "/v1/train", {"content": packed, "headers": CSV})
     form = {"files": {"file": ("orders.csv", large_csv(4 * MIB - 1024))}}
     yield Case("[a file of 4 MiB]", "POST", "/v1/train", form)
-    yield Case("POST /v1/validate", "POST", "/v1/validate", {"content": content, "headers": {**_CSV, **key}})
+    yield Case("POST /v1/validate", "POST", "/v1/validate", {"content": content, "headers": {**CSV, **key}})
     yield Case("POST /v1/uploads", "POST", "/v1/uploads", {"json": {}})
-    items = {"content": b"item_id,title\ni1,Tea\n", "headers": {**_CSV, **key}}
+    items = {"content": b"item_id,title\ni1,Tea\n", "headers": {**CSV, **key}}
     yield Case("PUT /v1/items", "PUT", "/v1/items", items)
     yield Case("PATCH /v1/items", "PATCH", "/v1/items", items)
-    yield Case("[training with a key]", "POST", "/v1/train", {"content": content, "headers": {**_CSV, **key}})
+    yield Case("[training with a key]", "POST", "/v1/train", {"content": content, "headers": {**CSV, **key}})
 
 
 def error_cases(key: Mapping[str, str]) -> Iterator[Case]:
@@ -252,7 +148,7 @@ def error_cases(key: Mapping[str, str]) -> Iterator[Case]:
     yield Case("[an unknown path]", "GET", "/v1/nothing")
     yield Case("[an unknown job]", "GET", "/v1/jobs/none", {"headers": key})
     yield Case("[an unknown version]", "POST", "/v1/models/none/activate", {"headers": key})
-    yield Case("[an empty file]", "POST", "/v1/train", {"content": b"", "headers": _CSV})
+    yield Case("[an empty file]", "POST", "/v1/train", {"content": b"", "headers": CSV})
     yield Case("[JSON as a file]", "POST", "/v1/train", {"content": b"{}", "headers": _json({})})
 
 
@@ -350,7 +246,7 @@ def statuses(service: Service, shop: Mapping[str, Any], claim_token: str) -> dic
 
 
 def main() -> None:
-    """Print the status of every route as a table."""
+    """Print the status of every route as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compare-with", help="URL of a second service", metavar="URL")
     parser.add_argument("--inbox", help="data directory of the second service, used as its bucket", metavar="DIR")
@@ -360,9 +256,12 @@ def main() -> None:
     columns = [_column(service, bucket)]
     if arguments.compare_with:
         columns.append(_column(Service(arguments.compare_with), _Directory(arguments.inbox)))
-    for route, status in columns[0].items():
-        others = "".join(f"{column[route]:34}" for column in columns[1:])
-        sys.stdout.write(f"{route:38}{status:34}{others}\n")
+    sys.stdout.write(
+        f"| request | status |{' status of the second service |' * (len(columns) - 1)}\n|---|{'---|' * len(columns)}\n"
+    )
+    for route in columns[0]:
+        cells = [f"`{route}`" if route[0].isupper() else route.strip("[]"), *(column[route] for column in columns)]
+        sys.stdout.write(f"| {' | '.join(cells)} |\n")
 
 
 def _column(service: Service, bucket: Any) -> dict[str, str]:

@@ -2,14 +2,14 @@
 
 The tests run the code of `make local-aws DOCKER=no`: the emulator runs the functions, serves HTTP through its API
 Gateway and delivers messages to `train`. IAM is enforced (`AUTH=true`), so that a call of a function fails unless its
-role allows it.
+role allows it; the gateways of `tests.permissions` enforce the roles as well, and record the calls.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import pytest
@@ -22,25 +22,34 @@ from recsys.clock import Timestamp, after
 from recsys.registry.dynamodb import DynamoTable
 from recsys.registry.reading import version_address
 from recsys.registry.table import Row
-from tests.infra.stack import ROOT, read_sam
+from tests.infra.stack import ROOT, names
 from tests.infra.stack_flows import (
     EXPECTED,
-    Bucket,
-    Service,
-    drop_and_claim,
     invalid_drop,
-    orders_csv,
-    presigned_upload,
     send_items,
     statuses,
-    until,
-    upload_and_recommend,
 )
 from tests.integration.browser import chromium, opened
 from tests.integration.console_steps import DESKTOP, check_page, drop_file, open_page, sign_in
+from tests.permissions.calls import StackNames
+from tests.permissions.gateway import Gateway
+from tests.permissions.roles import FUNCTIONS
+from verify_aws.checks import excess_permissions, missing_alarms
+from verify_aws.flows import (
+    Bucket,
+    Service,
+    drop_and_claim,
+    orders_csv,
+    presigned_upload,
+    until,
+    upload_and_recommend,
+)
+from verify_aws.stacks import Deployed
+from verify_aws.verification import Sizes, verify
 
 PER_MINUTE: Final = 400  # `recommend` books requests in chunks of a twentieth
 LONG_AGO: Final = Timestamp("2026-01-01T00:00:00.000000Z")
+NAMES: Final = StackNames("recsys-dev-objects-000000000000-eu-central-1", "recsys-dev-registry", "recsys-dev-training")
 OPENAPI: Final = ROOT / "layers/recsys/python/recsys/openapi.json"
 pytestmark = [pytest.mark.slow, pytest.mark.ministack, pytest.mark.xdist_group("ministack")]
 
@@ -50,18 +59,25 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     is_sam = request.param == "template.yaml"
     template = load() if is_sam else load(request.getfixturevalue("compiled_stages")["dev"])
     folder = tmp_path_factory.mktemp("local-aws")
-    with running_without_docker(
-        folder,
-        emulator_port=free_port(),
-        template=template,
-        # A failed message is redelivered after two leases, then with growing delays.
-        environment={
-            "RECSYS_LEASE_S": "1",
-            "RECSYS_RECOMMENDATIONS_PER_MINUTE": str(PER_MINUTE),
-            "RECSYS_VERSIONS_KEPT": "1",
-        },
-        enforce_iam=True,
-    ) as running:
+    port = free_port()
+    with (
+        ExitStack() as gateways,
+        running_without_docker(
+            folder,
+            emulator_port=port,
+            template=template,
+            endpoint_urls={
+                name: gateways.enter_context(Gateway(name, f"http://127.0.0.1:{port}", NAMES)).url for name in FUNCTIONS
+            },
+            # A failed message is redelivered after two leases, then with growing delays.
+            environment={
+                "RECSYS_LEASE_S": "1",
+                "RECSYS_RECOMMENDATIONS_PER_MINUTE": str(PER_MINUTE),
+                "RECSYS_VERSIONS_KEPT": "1",
+            },
+            enforce_iam=True,
+        ) as running,
+    ):
         yield running
 
 
@@ -199,71 +215,112 @@ def test_every_route_returns_the_expected_status(
     assert documented <= set(found)
 
 
-def test_poison_message_moves_to_the_failed_queue_and_can_be_redriven(stack: LocalStack) -> None:
-    sqs = stack.emulator.client("sqs")
-    failed_url = f"{stack.queue_url}-failed"
-    sqs.send_message(QueueUrl=stack.queue_url, MessageBody="no JSON")
-    # The queue may still contain trainings that other tests started.
-    until(lambda: (_messages(sqs, failed_url), _messages(sqs, stack.queue_url)), lambda counts: counts == (1, 0))
-    # On AWS, StartMessageMoveTask does this; the emulator does not support it.
-    (message,) = sqs.receive_message(QueueUrl=failed_url, WaitTimeSeconds=5)["Messages"]
-    assert message["Body"] == "no JSON"
-    sqs.send_message(QueueUrl=stack.queue_url, MessageBody=json.dumps({"Records": []}))
-    sqs.delete_message(QueueUrl=failed_url, ReceiptHandle=message["ReceiptHandle"])
-    until(lambda: (_messages(sqs, failed_url), _messages(sqs, stack.queue_url)), lambda counts: counts == (0, 0))
+def test_failed_messages_are_redriven_after_the_cause_is_fixed(stack: LocalStack, service: Service) -> None:
+    api_key = service.request("POST", "/v1/uploads", json={}).json()["api_key"]
+    sqs, failed_url = stack.emulator.client("sqs"), f"{stack.queue_url}-failed"
+    until(lambda: _messages(sqs, stack.queue_url), lambda n: n == 0)  # other tests may have started trainings
+    # One delivery instead of five, because the delays before the others add up to a minute.
+    _set_deliveries(sqs, stack.queue_url, 1)
+    with _without_registry(stack):
+        sent = service.request("PUT", "/v1/items", content=b"item_id\ni1\n", headers=_csv(api_key))
+        sqs.send_message(QueueUrl=stack.queue_url, MessageBody="no JSON")
+        until(lambda: (_messages(sqs, stack.queue_url), _messages(sqs, failed_url)), lambda n: n == (0, 2))
+    _redrive(sqs, failed_url, stack.queue_url)
+    job = service.finished_job({"api_key": api_key, "job_id": sent.json()["job_id"]})
+    assert job["status"] == "succeeded"
+    # A message whose cause remains fails again.
+    until(lambda: (_messages(sqs, stack.queue_url), _messages(sqs, failed_url)), lambda n: n == (0, 1))
+    (poison,) = sqs.receive_message(QueueUrl=failed_url, WaitTimeSeconds=5)["Messages"]
+    assert poison["Body"] == "no JSON"
+    sqs.delete_message(QueueUrl=failed_url, ReceiptHandle=poison["ReceiptHandle"])
+    _set_deliveries(sqs, stack.queue_url, names()["queue"]["max_receive_count"])
 
 
-# -- permissions: the emulator enforces IAM, so the tests above pass only if the roles allow every call
-
-CLOUDTRAIL_EVENTS: Final = {
-    "s3:GetObject": ("GetObject", "HeadObject"),
-    "s3:PutObject": ("PutObject", "PostObject"),
-    "s3:ListBucketVersions": ("ListObjects", "ListObjectsV2", "ListBucket"),
-    "dynamodb:GetItem": ("GetItem",),
-    "dynamodb:PutItem": ("TransactWriteItems",),
-    "dynamodb:DeleteItem": ("TransactWriteItems",),
-    "dynamodb:Query": ("Query",),
-    "sqs:ChangeMessageVisibility": ("ChangeMessageVisibility",),
-}
-"""Action → the calls that require it, by their names in CloudTrail."""
-NOT_CALLED: Final = {
-    "logs:CreateLogStream": "called by the Lambda service",
-    "logs:PutLogEvents": "called by the Lambda service",
-    "sqs:DeleteMessage": "called by the event source mapping",
-    "sqs:GetQueueAttributes": "called by the event source mapping",
-    "sqs:ReceiveMessage": "called by the event source mapping",
-    "s3:ListBucket": "not called; it makes S3 answer 404, not 403, for a missing object",
-    "s3:GetObjectVersion": "a GetObject or HeadObject with a version id",
-    "s3:DeleteObject": "called only after an attempt was killed during its upload; tested in test_lambda_flow.py",
-}
-
-
-def test_functions_use_every_action_that_their_roles_allow(stack: LocalStack, request: pytest.FixtureRequest) -> None:
-    if request.node.callspec.params["stack"] == "serverless.yml":
-        pytest.skip("test_stacks_agree.py shows that its roles equal those of template.yaml")
-    template = read_sam()
-    for role, name in (("ApiRole", "api"), ("RecommendRole", "recommend"), ("TrainRole", "train"), ("GcRole", "gc")):
-        allowed = {action for _, action, _, condition in template.statements(role) if condition == "{}"}
-        allowed -= set(NOT_CALLED)
-        assert {action for action in allowed if not _was_called(stack, name, CLOUDTRAIL_EVENTS[action])} == set(), role
-
-
-def _was_called(stack: LocalStack, name: str, events: tuple[str, ...]) -> bool:
-    """Return whether the function made one of these calls."""
-    function = stack.emulator.client("lambda").get_function(FunctionName=f"recsys-dev-{name}")["Configuration"]
-    # MiniStack derives the access key of a function's session this way.
-    digest = hashlib.sha256(f"{function['FunctionArn']}:{function['Role']}".encode()).hexdigest()
-    attributes = {"AccessKeyId": f"ASIA{digest[:16].upper()}"}
-    trail = stack.emulator.client("cloudtrail")
-    return any(
-        trail.lookup_events(
-            LookupAttributes=[
-                {"AttributeKey": key, "AttributeValue": value}
-                for key, value in (attributes | {"EventName": event}).items()
-            ]
-        )["Events"]
-        for event in events
+def _set_deliveries(sqs: Any, queue_url: str, count: int) -> None:
+    """Set the number of deliveries after which a message moves to the failed queue."""
+    policy = json.loads(
+        sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
     )
+    changed = json.dumps(policy | {"maxReceiveCount": count})
+    sqs.set_queue_attributes(QueueUrl=queue_url, Attributes={"RedrivePolicy": changed})
+
+
+@contextmanager
+def _without_registry(stack: LocalStack) -> Iterator[None]:
+    """Withdraw the permission of `train` for the registry until the end of the context."""
+    iam, configuration = stack.emulator.client("iam"), _configuration(stack, "train")
+    policy = {"RoleName": configuration["Role"].rpartition("/")[2], "PolicyName": "train"}
+    document = iam.get_role_policy(**policy)["PolicyDocument"]
+    kept = [statement for statement in document["Statement"] if statement.get("Sid") != "Registry"]
+    iam.put_role_policy(**policy, PolicyDocument=json.dumps(document | {"Statement": kept}))
+    yield
+    iam.put_role_policy(**policy, PolicyDocument=json.dumps(document))
+
+
+def _redrive(sqs: Any, failed_url: str, queue_url: str) -> None:
+    """Move every message of the failed queue back. On AWS StartMessageMoveTask does it, which the emulator lacks."""
+    while messages := sqs.receive_message(QueueUrl=failed_url, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            sqs.send_message(QueueUrl=queue_url, MessageBody=message["Body"])
+            sqs.delete_message(QueueUrl=failed_url, ReceiptHandle=message["ReceiptHandle"])
+
+
+@contextmanager
+def wider_role(iam: Any, role_arn: str) -> Iterator[None]:
+    """Allow a role to write every object while the context lasts."""
+    name = role_arn.rpartition("/")[2]
+    statement = {"Effect": "Allow", "Action": "s3:PutObject", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_role_policy(RoleName=name, PolicyName="wide", PolicyDocument=document)
+    yield
+    iam.delete_role_policy(RoleName=name, PolicyName="wide")
+
+
+class RunningStack:
+    """A `Deployer` of `make verify-aws` whose stack runs already."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        self._stack = stack
+
+    def deploy(self) -> Deployed:
+        return Deployed(self._stack.url, self._stack.bucket, self._stack.table)
+
+    def delete(self) -> None:
+        cloudformation = self._stack.emulator.client("cloudformation")
+        cloudformation.delete_stack(StackName="recsys-dev")
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName="recsys-dev", WaiterConfig={"Delay": 1})
+
+
+def test_verification_uses_checks_and_deletes_the_stack(stack: LocalStack, request: pytest.FixtureRequest) -> None:
+    """The last test, because nothing of the stack is left."""
+    if request.node.callspec.params["stack"] == "serverless.yml":
+        pytest.skip("make verify-aws deploys template.yaml")
+    lines: list[str] = []
+    client = stack.emulator.client
+    assert missing_alarms(client, load(), "other")
+    with wider_role(client("iam"), client("lambda").get_function_configuration(FunctionName="recsys-dev-api")["Role"]):
+        excess = list(excess_permissions(client, "dev", stack.bucket, stack.table))
+    assert f"api may call s3:PutObject on arn:aws:s3:::{stack.bucket}/models/x" in excess
+    assert verify(RunningStack(stack), client, "dev", lines.append, Sizes(cold=2, warm=5)), lines
+    text = "\n".join(lines)
+    assert "Alarms: all exist.\nPermissions: 0 in excess, 0 missing." in text
+    assert "cold (2 requests): p50" in text
+    assert "Cost of the run: about $0." in text
+    assert stack.bucket not in [bucket["Name"] for bucket in client("s3").list_buckets()["Buckets"]]
+    assert stack.table not in client("dynamodb").list_tables()["TableNames"]
+    assert "recsys-dev-api" not in [each["FunctionName"] for each in client("lambda").list_functions()["Functions"]]
+
+
+def _csv(api_key: str) -> dict[str, str]:
+    return {"content-type": "text/csv", "x-api-key": api_key}
+
+
+def _configuration(stack: LocalStack, name: str) -> dict[str, Any]:
+    """Return the configuration of a function, for `api` and `recommend` of the version that serves requests."""
+    qualifier = {} if name == "train" else {"Qualifier": "live"}
+    client = stack.emulator.client("lambda")
+    found: dict[str, Any] = client.get_function(FunctionName=f"recsys-dev-{name}", **qualifier)["Configuration"]
+    return found
 
 
 def _messages(sqs: Any, queue_url: str) -> int:

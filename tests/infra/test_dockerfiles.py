@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 
 from recsys.settings import Settings
 from tests.infra.stack import ROOT, names
 
 TRAIN: Final = ROOT / "functions" / "train" / "Dockerfile"
 LOCAL: Final = ROOT / "infra" / "docker" / "Dockerfile"
+COMPOSE: Final = LOCAL.with_name("compose.yaml")
 
 
 @pytest.mark.parametrize("dockerfile", [TRAIN, LOCAL], ids=["train", "local"])
@@ -66,6 +68,15 @@ def test_local_image_runs_as_an_unprivileged_user_with_its_state_in_a_volume() -
 def test_local_image_has_a_health_check_on_readiness() -> None:
     (check,) = [text for keyword, text in instructions(LOCAL) if keyword == "HEALTHCHECK"]
     assert "/health/ready" in check
+
+
+def test_compose_runs_the_image_with_a_volume_and_without_privileges() -> None:
+    service = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]["recsys"]
+    assert (COMPOSE.parent / service["build"]["context"] / service["build"]["dockerfile"]).resolve() == LOCAL
+    (volume,) = [text for keyword, text in instructions(LOCAL) if keyword == "VOLUME"]
+    assert service["volumes"] == [f"recsys-data:{volume}"]
+    assert service["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
+    assert (service["read_only"], service["tmpfs"], service["cap_drop"]) == (True, ["/tmp"], ["ALL"])
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:

@@ -34,6 +34,7 @@ def test_functions_match_names_yaml(stack: Stack, function: str) -> None:
         "RECSYS_BACKEND": "aws",
         "RECSYS_BUCKET": "<Bucket>",
         "RECSYS_TABLE": "<Table>",
+        "RECSYS_CORS_ORIGINS": "",
         "RECSYS_ALLOW_ANONYMOUS_TRAINING": "true",
         **{f"RECSYS_{name.upper()}": str(value) for name, value in names()["limits"].items()},
         "RECSYS_PER_ROUTE_METRICS": "false",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -99,6 +100,17 @@ def test_bytecode_is_absent_or_for_lambdas_python_version(trees: dict[str, Path]
     """Lambda ignores bytecode of another version and cannot replace it, because its file system is read-only."""
     versions = {path.suffixes[-2] for path in trees[name].rglob("*.pyc")}
     assert versions == ({".cpython-313"} if package.lambda_python() else set())
+
+
+@pytest.mark.parametrize("name", package.FUNCTIONS)
+def test_every_dependency_has_a_wheel_for_arm64(name: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = package.install_command(name, tmp_path / "target", "arm64")
+    subprocess.run([*command, "--dry-run", "--report", str(report)], check=True)
+    wheels = [Path(each["download_info"]["url"]).stem for each in json.loads(report.read_text("utf-8"))["install"]]
+    compiled = {wheel.partition("-")[0] for wheel in wheels if not wheel.endswith("-any")}
+    assert compiled == {wheel.partition("-")[0] for wheel in wheels if wheel.endswith("aarch64")}
+    assert {"numpy", "pydantic_core"} <= compiled
 
 
 def test_same_files_give_an_identical_zip(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from recsys.settings import Settings
-from tests.infra.stack import ROOT, Stack, read_sam
+from tests.infra.stack import ROOT, Stack, names, read_sam
 
 ADAPTERS: Final = (
     ROOT / "layers/recsys/python/recsys/objects/s3.py",
@@ -90,11 +90,12 @@ def test_train_reads_sources_and_writes_models_and_receipts(stack: Stack) -> Non
     read = ("GetObject", "GetObjectVersion")
     receive = ("ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "ReceiveMessage")
     assert allowed(stack, "TrainRole") == (
-        {(f"{BUCKET}/{folder}/*", f"s3:{action}") for folder in ("uploads", "inbox") for action in read}
+        {(f"{BUCKET}/{folder}/*", "s3:GetObject") for folder in ("uploads", "inbox")}
         | {(f"{BUCKET}/models/*", f"s3:{action}") for action in (*read, "PutObject", "DeleteObject")}
         | {(f"{BUCKET}/receipts/*", f"s3:{action}") for action in (*read, "PutObject")}
         | {(BUCKET, "s3:ListBucket"), (BUCKET, "s3:ListBucketVersions")}
         | {("<Queue.Arn>", f"sqs:{action}") for action in receive}
+        | {("<Table.Arn>", "dynamodb:Query")}
         | REGISTRY
     )
 
@@ -216,6 +217,89 @@ def test_every_alarm_notifies_the_topic_if_one_is_configured() -> None:
     for topic, actions in ((TOPIC, [TOPIC]), ("", [])):
         alarms = read_sam(AlarmTopicArn=topic).of_type("AWS::CloudWatch::Alarm").values()
         assert [alarm["AlarmActions"] for alarm in alarms] == [actions] * len(WATCHED)
+
+
+def test_alarm_on_the_age_of_models_counts_days_without_a_success() -> None:
+    alarm = read_sam(ModelAgeDays="3").resources["ModelAgeAlarm"]["Properties"]
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("recsys-dev", "JobsSucceeded")
+    assert (alarm["Period"], int(alarm["EvaluationPeriods"])) == (86_400, 3)
+    # No metric at all is also no success.
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
+    assert alarm["TreatMissingData"] == "breaching"
+
+
+def test_budget_warns_the_topic() -> None:
+    budget = read_sam(MonthlyBudgetUsd="100", AlarmTopicArn=TOPIC).resources["Budget"]["Properties"]
+    assert budget["Budget"]["BudgetLimit"] == {"Amount": "100", "Unit": "USD"}
+    assert [
+        (each["Notification"]["NotificationType"], each["Notification"]["Threshold"], each["Subscribers"])
+        for each in budget["NotificationsWithSubscribers"]
+    ] == [
+        (kind, at, [{"SubscriptionType": "SNS", "Address": TOPIC}])
+        for kind, at in (("ACTUAL", 80), ("FORECASTED", 100))
+    ]
+    without_topic = read_sam(MonthlyBudgetUsd="100").resources["Budget"]["Properties"]
+    assert "NotificationsWithSubscribers" not in without_topic
+
+
+def test_dashboard_shows_documented_metrics_of_this_stage() -> None:
+    """A wrong name would show an empty graph without an error."""
+    body = json.loads(read_sam("prod").resources["MetricsDashboard"]["Properties"]["DashboardBody"])
+    metrics = [metric for widget in body["widgets"] for metric in widget["properties"]["metrics"]]
+    own = {(metric[1], metric[3]) for metric in metrics if metric[0] == "recsys-prod"}
+    reference = (ROOT / "docs" / "reference" / "operational-metrics.md").read_text("utf-8")
+    shown = {name for name, _ in own}
+    assert {"Latency", "JobsSucceeded", "JobsFailed", "ModelFailed"} <= shown
+    assert {name for name in shown if f"`{name}`" not in reference} == set()
+    assert {service for _, service in own} == {"api", "recommend", "train"}
+    resources = {(metric[0], metric[2], metric[3]) for metric in metrics if metric[0] != "recsys-prod"}
+    assert resources == {
+        ("AWS/ApiGateway", "ApiId", "<HttpApi>"),
+        *(("AWS/Lambda", "FunctionName", f"<{name}Function>") for name in ("Api", "Gc", "Recommend", "Train")),
+        *(("AWS/SQS", "QueueName", f"<{name}.QueueName>") for name in ("FailedQueue", "Queue")),
+    }
+
+
+@pytest.mark.parametrize("function", ["Api", "Gc", "Recommend", "Train"])
+def test_functions_may_send_traces_only_if_tracing_is_on(function: str) -> None:
+    for mode, expected in (("Active", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}), ("PassThrough", set())):
+        stack = read_sam(Tracing=mode)
+        assert stack.functions[f"{function}Function"].tracing == mode
+        statements = stack.statements(f"{function}Role")
+        assert {action for _, action, _, _ in statements if action.startswith("xray:")} == expected
+
+
+def test_http_api_invokes_published_versions(stack: Stack) -> None:
+    for name in ("Api", "Recommend"):
+        alias = f"{name}FunctionAliaslive"
+        assert stack.resources[f"{name}Integration"]["Properties"]["IntegrationUri"] == f"<{alias}>"
+        assert stack.resources[f"{name}Permission"]["Properties"]["FunctionName"] == f"<{alias}>"
+        assert stack.resources[alias]["Properties"]["Name"] == names()["deployment"]["alias"]
+
+
+def test_new_version_is_rolled_back_on_errors(stack: Stack) -> None:
+    for name in ("Api", "Recommend"):
+        group = stack.resources[f"{name}FunctionDeploymentGroup"]["Properties"]
+        assert group["DeploymentConfigName"] == f"CodeDeployDefault.Lambda{names()['deployment']['type']}"
+        assert group["AlarmConfiguration"]["Alarms"] == [
+            {"Name": f"<{name}ErrorsAlarm>"},
+            {"Name": "<ServerErrorsAlarm>"},
+        ]
+        assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_only_the_image_has_a_fixed_architecture(architecture: str) -> None:
+    functions = read_sam(Architecture=architecture).functions
+    zips = {key: function for key, function in functions.items() if function.packaging == "Zip"}
+    assert set(zips) == {"ApiFunction", "GcFunction", "RecommendFunction"}
+    assert {tuple(function.architectures) for function in zips.values()} == {(architecture,)}
+    assert functions["TrainFunction"].architectures == ["x86_64"]
+
+
+def test_web_pages_of_the_listed_origins_may_call_the_service() -> None:
+    environment = read_sam(CorsOrigins="https://shop.example").functions["RecommendFunction"].environment
+    assert Settings.from_environment(environment).cors_origins == "https://shop.example"
 
 
 def test_every_anonymous_post_route_is_throttled(stack: Stack) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from local_aws.templates import load
 from recsys_api.uploads import RAW_TYPES
+from tests.infra.sam_transform import expanded
 from tests.infra.stack import ROOT, read_sam
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packages")]
@@ -69,3 +72,42 @@ def test_binary_media_types_are_declared(parsed: dict[str, Any]) -> None:
 def test_every_function_can_be_configured_for_an_emulator(parsed: dict[str, Any], variable: str) -> None:
     """`sam local --env-vars` sets only variables that the template declares."""
     assert [name for name, variables in parsed["environments"].items() if variable not in variables] == []
+
+
+def test_aliases_and_canary_deployments_are_as_sam_generates_them(parsed: dict[str, Any]) -> None:
+    """The other tests read template.yaml without SAM's translator, so `sam_transform.py` imitates it."""
+    kinds = ("AWS::Lambda::Alias", "AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup")
+    generated = {key: each for key, each in parsed["resources"].items() if each["Type"] in kinds}
+    text = re.sub(r"FunctionVersion[0-9a-f]{10}", "FunctionVersion", json.dumps(generated))
+    expected = expanded(load(), {"CanaryDeployment": "true"})["Resources"]
+    expected = {key: each for key, each in expected.items() if each["Type"] in kinds}
+    assert _evaluated(json.loads(text)) == _evaluated(expected)
+
+
+def test_every_parameter_of_a_version_is_part_of_its_description(parsed: dict[str, Any]) -> None:
+    """SAM publishes a version for changed code only. A changed description makes CloudFormation publish one, too."""
+    for function in ("ApiFunction", "RecommendFunction"):
+        used = _parameters(parsed["resources"][function]["Properties"])
+        versions = [key for key in parsed["resources"] if re.fullmatch(rf"{function}Version[0-9a-f]{{10}}", key)]
+        described = {name for key in versions for name in _parameters(parsed["resources"][key]["Properties"])}
+        # The stage never changes, and only an emulator has an address.
+        assert used - {"Stage", "EmulatorUrl"} <= described
+        assert "SnapStart" in described
+
+
+def _parameters(node: Any) -> set[str]:
+    """Return the names of the template's parameters to which a resource refers."""
+    text = json.dumps(node)
+    return {name for name in load()["Parameters"] if f'{{"Ref": "{name}"}}' in text or f"${{{name}}}" in text}
+
+
+def _evaluated(node: Any) -> Any:
+    """Replace SAM's two-argument `Fn::Sub` with its value."""
+    if isinstance(node, list):
+        return [_evaluated(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    match node.get("Fn::Sub"):
+        case [text, {"ConfigName": value}]:
+            return text.replace("${ConfigName}", value)
+    return {key: _evaluated(value) for key, value in node.items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +19,21 @@ COMPILED_ONLY: Final = {
     "AWS::ApiGatewayV2::Api",
     "AWS::ApiGatewayV2::Integration",
     "AWS::ApiGatewayV2::Stage",
+    "AWS::Lambda::Alias",
     "AWS::Lambda::LayerVersion",
     "AWS::Lambda::Permission",
+    "AWS::Lambda::Version",
     "AWS::Logs::LogGroup",
 }
+EVERYTHING: Final = {
+    "AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:operations",
+    "CertificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/1",
+    "DomainName": "recsys.example.com",
+    "ModelAgeDays": "3",
+    "MonthlyBudgetUsd": "100",
+    "Tracing": "Active",
+}
+"""Parameters that create every optional resource; CanaryDeployment and Dashboard do so by default."""
 
 
 @pytest.fixture
@@ -28,12 +41,21 @@ def sam_stack() -> Stack:
     return read_sam()
 
 
+ReadServerless = Callable[..., Stack]
+
+
 @pytest.fixture(params=["written", pytest.param("compiled", marks=NODE)])
-def serverless_stack(request: pytest.FixtureRequest) -> Stack:
-    """Return the stack of serverless.yml, once as written and once as compiled by osls."""
+def read_other(request: pytest.FixtureRequest) -> ReadServerless:
+    """Return a function that reads serverless.yml, once as written and once as compiled by osls."""
     if request.param == "written":
-        return read_serverless()
-    return read_compiled(request.getfixturevalue("compiled_stages")["dev"])
+        return read_serverless
+    return partial(read_compiled, request.getfixturevalue("compiled_stages")["dev"])
+
+
+@pytest.fixture
+def serverless_stack(read_other: ReadServerless) -> Stack:
+    """Return the stack of serverless.yml, once as written and once as compiled by osls."""
+    return read_other()
 
 
 def test_functions_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
@@ -58,7 +80,13 @@ def test_permissions_are_the_same(sam_stack: Stack, serverless_stack: Stack, rol
 @pytest.mark.parametrize(
     "kind",
     [
+        "AWS::ApiGatewayV2::ApiMapping",
+        "AWS::ApiGatewayV2::DomainName",
+        "AWS::Budgets::Budget",
         "AWS::CloudWatch::Alarm",
+        "AWS::CloudWatch::Dashboard",
+        "AWS::CodeDeploy::Application",
+        "AWS::CodeDeploy::DeploymentGroup",
         "AWS::DynamoDB::Table",
         "AWS::Events::Rule",
         "AWS::IAM::Role",
@@ -68,14 +96,55 @@ def test_permissions_are_the_same(sam_stack: Stack, serverless_stack: Stack, rol
         "AWS::SQS::QueuePolicy",
     ],
 )
-def test_resources_are_the_same(sam_stack: Stack, serverless_stack: Stack, kind: str) -> None:
-    assert sam_stack.of_type(kind)
-    assert serverless_stack.of_type(kind) == sam_stack.of_type(kind)
+def test_resources_are_the_same(read_other: ReadServerless, kind: str) -> None:
+    complete = read_sam(**EVERYTHING).of_type(kind)
+    assert complete
+    assert read_other(**EVERYTHING).of_type(kind) == complete
+    assert read_other().of_type(kind) == read_sam().of_type(kind)
 
 
-def test_every_type_of_resource_is_compared(sam_stack: Stack) -> None:
-    written = {resource["Type"] for resource in read_serverless().resources.values()}
-    assert {resource["Type"] for resource in sam_stack.resources.values()} == written | COMPILED_ONLY
+OPTIONAL: Final = {
+    "CanaryDeployment": {
+        "ApiFunctionDeploymentGroup",
+        "CodeDeployServiceRole",
+        "RecommendFunctionDeploymentGroup",
+        "ServerlessDeploymentApplication",
+    },
+    "Dashboard": {"MetricsDashboard"},
+    "DomainName": {"Domain", "DomainMapping"},
+    "ModelAgeDays": {"ModelAgeAlarm"},
+    "MonthlyBudgetUsd": {"Budget"},
+}
+"""Resources that a parameter creates."""
+
+
+@pytest.mark.parametrize("parameter", OPTIONAL)
+def test_parameter_creates_optional_resources(read_other: ReadServerless, parameter: str) -> None:
+    off = {"CanaryDeployment": "false", "Dashboard": "false"}
+    on = {parameter: EVERYTHING.get(parameter, "true")}
+    for read in (read_sam, read_other):
+        assert set(read(**off | on).resources) - set(read(**off).resources) == OPTIONAL[parameter]
+
+
+@pytest.mark.node
+@pytest.mark.xdist_group("node")
+def test_canary_deployment_shifts_the_requests_of_both_aliases(compiled_stages: dict[str, Path]) -> None:
+    for read in (read_sam, partial(read_compiled, compiled_stages["dev"])):
+        for name in ("Api", "Recommend"):
+            alias = f"{name}FunctionAliaslive"
+            assert read().resources[alias]["UpdatePolicy"] == {
+                "CodeDeployLambdaAliasUpdate": {
+                    "ApplicationName": "<ServerlessDeploymentApplication>",
+                    "DeploymentGroupName": f"<{name}FunctionDeploymentGroup>",
+                }
+            }
+            assert "UpdatePolicy" not in read(CanaryDeployment="false").resources[alias]
+
+
+def test_every_type_of_resource_is_compared() -> None:
+    written = {resource["Type"] for resource in read_serverless(**EVERYTHING).resources.values()}
+    complete = read_sam(**EVERYTHING).resources.values()
+    assert {resource["Type"] for resource in complete} == written | COMPILED_ONLY
 
 
 def test_outputs_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
@@ -130,7 +199,7 @@ def _names(stack: Stack) -> set[str]:
 
 def _comparable(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the resources without the location of the code and without defaults that only osls writes."""
-    ignored = ("Content", "ContentUri", "RetentionPolicy", "DefaultRouteSettings")
+    ignored = ("CodeSha256", "Content", "ContentUri", "DefaultRouteSettings", "Description", "RetentionPolicy")
     return {
         key: {name: value for name, value in properties.items() if name not in ignored}
         for key, properties in resources.items()

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +29,8 @@ import boto3
 import yaml
 
 from tests.emulators import Emulator
+from tests.permissions.calls import StackNames
+from tests.permissions.gateway import Gateway
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -238,6 +240,9 @@ class Deployment:
     queue_url: str
     failed_queue_url: str
     functions: dict[str, Function] = field(default_factory=dict)
+    gateways: dict[str, Gateway] = field(default_factory=dict)
+    """One per function; they enforce the roles of the templates."""
+    resources: ExitStack = field(default_factory=ExitStack)
     secrets: set[str] = field(default_factory=set)
     """Every key and claim token that the service returned."""
 
@@ -246,10 +251,15 @@ class Deployment:
     def start(self, name: str, **environment: str) -> Function:
         """Start another instance of a function, with changes to its environment."""
         function = NAMES["functions"][name]
+        if name not in self.gateways:
+            names = StackNames(self.bucket, self.table, self.queue_url.rpartition("/")[2])
+            gateway = Gateway(name, self.emulator.endpoint_url, names)
+            self.gateways[name] = self.resources.enter_context(gateway)
         return Function(
             function["handler"],
             {
                 **self.emulator.environment,
+                "AWS_ENDPOINT_URL": self.gateways[name].url,
                 "RECSYS_BACKEND": "aws",
                 "RECSYS_BUCKET": self.bucket,
                 "RECSYS_TABLE": self.table,
@@ -265,6 +275,12 @@ class Deployment:
             self.folder / f"{name}.log",
             timeout_s=function["timeout_s"],
         )
+
+    def close(self) -> None:
+        """Kill the functions and close their gateways."""
+        for function in self.functions.values():
+            function.kill()
+        self.resources.close()
 
     # -- HTTP
 
@@ -491,8 +507,7 @@ def deployed(emulator: Emulator, folder: Path) -> Iterator[Deployment]:
             deployment.functions[name] = deployment.start(name)
         yield deployment
     finally:
-        for function in deployment.functions.values():
-            function.kill()
+        deployment.close()
 
 
 def eventually(condition: Callable[[], bool]) -> None:

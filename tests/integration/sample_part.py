@@ -52,7 +52,7 @@ class SamplePart:
         folder.mkdir()
         rows = [["user_id", "item_id", "interaction_score", "timestamp"], *self.rows]
         (folder / "online_retail.csv.gz").write_bytes(gzip.compress(csv_of(rows)))
-        (folder / ITEMS_FILE).write_bytes((SAMPLE / ITEMS_FILE).read_bytes())
+        (folder / ITEMS_FILE).write_bytes(self.catalogue())
         return sys.executable, "-c", SERVE_WITH_OTHER_SAMPLE, folder
 
     def shop_export(self, n_rows: int | None = None) -> bytes:

@@ -37,8 +37,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def part() -> SamplePart:
-    """The shop's data, of which an epoch takes so long that the learning curve moves while it is watched."""
-    return SamplePart.read(n_customers=600, n_items=500)
+    """The shop's data. Its epochs take seconds, because the progress of a training is written once per second."""
+    return SamplePart.read(n_customers=800, n_items=500)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def train_on_export(page: Page, part: SamplePart) -> str:
 
     page.get_by_role("button", name="Train on this file").click()
     said = watch_training(page)
-    assert any("Epoch 1" in text for text in said), f"the curve did not move: {said}"
+    assert any(re.search(r"Epoch \d", text) for text in said), f"the curve did not move: {said}"
     curve = page.get_by_role("region", name="Learning curve").first
     curve.get_by_text("Show as a table").click()
     expect(curve.get_by_role("row")).not_to_have_count(1)

@@ -55,6 +55,7 @@ def instances(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Instan
     for started in functions.values():
         for function in started:
             function.kill()
+    deployment.close()
 
 
 def test_limits_hold_across_the_instances_of_a_function(instances: Instances, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from recsys.model.new_items import ItemRows, NewItems
 from recsys.model.pruned_search import Bounds
 from recsys.model.recommender import ServingModel, popular, recommend, similar
 from recsys.model.vocabulary import Vocabulary
+from recsys_train import catalogue_job
 from recsys_train.catalogue.content_fit import RIDGE, fit_content
 from recsys_train.catalogue.records import ItemRecord
 from recsys_train.catalogue.report import CatalogueReport
@@ -98,7 +99,9 @@ def test_items_similar_to_a_new_item_are_found_whatever_the_exploration() -> Non
     assert ids(similar(model, "i333", n=20)) == ids(known[:20])
 
 
-@pytest.mark.parametrize(("exploration", "n", "most"), [(0.0, 20, 0), (0.1, 9, 0), (0.1, 20, 2), (0.15, 40, 6)])
+@pytest.mark.parametrize(
+    ("exploration", "n", "most"), [(0.0, 20, 0), (0.1, 9, 0), (0.1, 20, 2), (0.15, 40, 6), (0.07, 100, 7)]
+)
 def test_a_list_has_at_most_its_share_of_new_items_and_keeps_the_order(exploration: float, n: int, most: int) -> None:
     model, oracle = two_models(2)
     ranking = ids(recommend(oracle, "u0", n=N_ALL).items)
@@ -292,6 +295,13 @@ def test_a_catalogue_that_is_sent_after_the_training_has_new_items_too(service: 
     update(service, key, [{"item_id": "Y", "price": 5}], method="PATCH")
     service.now.move(10)
     eventually(lambda: "X" in item_ids(answered(service, key)))
+
+
+def test_a_large_model_is_not_loaded_for_a_catalogue(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue_job, "MAX_MODEL_BYTES", 100)
+    key = service.published_key()
+    update(service, key, ITEMS)
+    assert item_ids(answered(service, key)) == ["A", "C"]
 
 
 def test_a_damaged_content_part_leaves_the_model_usable(service: Service) -> None:

@@ -37,6 +37,8 @@ _logger: Final = logging.getLogger("recsys.train")
 
 MERGE: Final = "merge"
 """Value of the option `mode` of a job that keeps the items and attributes that its file does not mention."""
+MAX_MODEL_BYTES: Final = 2**30
+"""Largest serving bundle that a catalogue job loads: 250,000 items of width 512. A training may run beside it."""
 _MERGE_ATTEMPTS: Final = 5
 _KEPT_S: Final = 600.0
 """Time for which a replaced catalogue is kept. It is far longer than a server uses an outdated key record."""
@@ -121,7 +123,8 @@ class CatalogueUpdater:
     def _with_content(self, key: KeyRecord, base: Catalogue, catalogue: Catalogue) -> Catalogue:
         """Add the content part of the key's current model, unless that model has one of its own.
 
-        It is fitted once per model, and then taken over from the catalogue that is merged into.
+        It is fitted once per model, and then taken over from the catalogue that is merged into. A model that is larger
+        than `MAX_MODEL_BYTES` gets its content part with the next training.
         """
         name = key.current_version
         if name is None:
@@ -135,6 +138,9 @@ class CatalogueUpdater:
 
         try:
             if artifact.read_entry(read, artifact.CONTENT, manifest_sha256=sha256) is not None:
+                return catalogue
+            serving = artifact.read_entry(read, artifact.SERVING, manifest_sha256=sha256)
+            if serving is None or serving["size_bytes"] > MAX_MODEL_BYTES:
                 return catalogue
             model = artifact.read_model(read, manifest_sha256=sha256)
         except ArtifactDamaged as error:

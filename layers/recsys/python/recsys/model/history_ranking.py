@@ -63,6 +63,8 @@ class HistoryRanking:
         table = embeddings_of(self.network, self.new_items)
         if n_new == 0:
             return choose(self._rank_known, n, constraints, table, to_relevance=sigmoid)
+        if not constraints.limits and not constraints.diversity:
+            return self._rank_all(n, constraints.eligible, n_new=n_new)
         if n_new < n:
             groups = np.full(table.n_rows, -1, dtype=np.int32)
             groups[self.network.n_items :] = 0
@@ -80,8 +82,8 @@ class HistoryRanking:
             self.network, self.bounds, self.user, n, excluded=excluded, candidates=candidates, eligible=eligible
         )
 
-    def _rank_all(self, n: int, eligible: NDArray[np.bool_] | None) -> Ranking:
-        """Rank the items of the model together with the new ones."""
+    def _rank_all(self, n: int, eligible: NDArray[np.bool_] | None, n_new: int | None = None) -> Ranking:
+        """Rank the items of the model together with the best `n_new` new ones; None means `n`."""
         known = self._rank_known(n, eligible)
         if self.new_items is None:
             return known
@@ -91,7 +93,7 @@ class HistoryRanking:
             self.new_items.network,
             self.new_items.bounds,
             self.user,
-            n,
+            n if n_new is None else n_new,
             excluded=excluded,
             candidates=candidates,
             eligible=None if eligible is None else eligible[n_known:],
