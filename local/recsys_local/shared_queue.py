@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -88,9 +88,12 @@ class SharedQueue:
     ----------
     data_dir
         The data directory.
+    publish
+        Called with the state while it is locked, if it has changed.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, publish: Callable[[QueueState], None]) -> None:
+        self._publish = publish
         self._path = data_dir / SCRATCH / _NAME
         self._lock_path = data_dir / SCRATCH / _LOCK_NAME
 
@@ -115,6 +118,7 @@ class SharedQueue:
             after = json.dumps(state.to_json())
             if after != before:
                 self._write(after)
+                self._publish(state)
 
     def _read(self) -> str:
         try:

@@ -55,8 +55,8 @@ class TrainingQueue:
         self._watcher = watcher
         self._worker = worker
         self._n_workers = n_workers
-        self._shared = SharedQueue(data_dir)
         self._queue_file = QueueFile(data_dir)
+        self._shared = SharedQueue(data_dir, publish=self._write_positions)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Turn]:
@@ -73,9 +73,8 @@ class TrainingQueue:
             turn = Turn(state, self._trainer, self._watcher, self._worker)
             turn.finish_previous()
             yield turn
-            self._queue_file.write(self._positions(state))
 
-    def _positions(self, state: QueueState) -> dict[str, QueuePosition]:
+    def _write_positions(self, state: QueueState) -> None:
         positions: dict[str, QueuePosition] = {}
         cost_ahead = sum(running.job.cost for running in state.running.values())
         seconds_per_cost = state.trained_s / state.trained_cost if state.trained_cost else None
@@ -83,7 +82,7 @@ class TrainingQueue:
             wait_s = None if seconds_per_cost is None else round(cost_ahead * seconds_per_cost / self._n_workers)
             positions[job.job_id] = QueuePosition(position, wait_s)
             cost_ahead += job.cost
-        return positions
+        self._queue_file.write(positions)
 
 
 class Turn:

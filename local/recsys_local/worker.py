@@ -136,7 +136,7 @@ class LogOnChange:
 def _use_scratch(folder: Path) -> None:
     """Empty `folder` and use it for temporary files, because a worker that is killed cannot remove its own."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(folder)
 
 

@@ -151,8 +151,10 @@ def test_requests_for_recommendations_are_booked_in_the_registry(
 
 
 def test_collector_deletes_a_version_beyond_the_kept_ones_and_keeps_the_current_one(
-    stack: LocalStack, service: Service, bucket: Bucket, shop: dict[str, Any]
+    stack: LocalStack, service: Service, bucket: Bucket, shop: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
+    if request.node.callspec.params["stack"] == "serverless.yml":
+        pytest.skip("test_stacks_agree.py shows that its functions and roles equal those of template.yaml")
     table = DynamoTable(stack.emulator.client("dynamodb"), stack.table)
     current = table.get(version_address(shop["key_id"], shop["model_version"]))
     kept, oldest = (_add_older_version(table, bucket, current, job_id) for job_id in ("kept", "oldest"))

@@ -236,6 +236,15 @@ def test_file_is_not_started_if_its_turn_cannot_be_stored(machine: Machine) -> N
     assert looked_and_started(machine.worker("2")) == "job1"
 
 
+def test_turn_without_a_change_writes_no_file(machine: Machine) -> None:
+    machine.look()
+    scratch = machine.data_dir / ".scratch"
+    before = {path.name: path.stat().st_mtime_ns for path in scratch.iterdir()}
+    assert before.keys() == {"queue.json", "turns.json", "turns.lock"}
+    assert looked_and_started(machine.worker("2")) is None
+    assert {path.name: path.stat().st_mtime_ns for path in scratch.iterdir()} == before
+
+
 def test_estimates_are_divided_by_the_number_of_workers(machine: Machine) -> None:
     for name in ("a", "b", "c"):
         machine.add_known_key(name)
