@@ -1,4 +1,4 @@
-"""Commands with which an operator manages keys and jobs in the registry. The service may be running."""
+"""Commands with which an operator manages keys and jobs in the registry, also while the service is running."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class BackupSummary:
 
 
 def create_backup(data_dir: Path, target: Path) -> BackupSummary:
-    """Copy the registry and the objects of a data directory. The service may be running.
+    """Copy the registry and the objects of a data directory. This also works while the service is running.
 
     Parameters
     ----------

@@ -111,7 +111,8 @@ def serve(  # noqa: PLR0913, PLR0917  # each argument is an option of the comman
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Training jobs that run at the same time, in a process each. Default: RECSYS_WORKERS, or 1."
+            min=1,
+            help="Training jobs that run at the same time, each in its own process. Default: RECSYS_WORKERS, or 1.",
         ),
     ] = None,
     metrics_port: MetricsPort = None,
@@ -241,7 +242,7 @@ def backup(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: Json = False,
 ) -> None:
-    """Back up the data directory. The service may be running."""
+    """Back up the data directory. This also works while the service is running."""
     with exit_on_error():
         summary = create_backup(data_dir, target)
     if as_json:

@@ -44,7 +44,9 @@ class LocalCollection:
 
 
 def collect_in(data_dir: Path, settings: Settings, *, dry_run: bool) -> LocalCollection:
-    """Delete data that is no longer kept from a data directory. The service may be running.
+    """Delete from a data directory the data that the retention policy no longer keeps.
+
+    This also works while the service is running.
 
     Parameters
     ----------

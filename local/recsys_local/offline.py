@@ -72,7 +72,7 @@ def train_folder(
     kept = folder / artifact.INTERACTIONS
     if is_append and not kept.exists() and (folder / artifact.MANIFEST).exists():
         raise InvalidRequest(
-            f"Expected {kept}, which mode=append adds to. The model in {folder} was trained by an earlier release.",
+            f"mode=append needs {kept}, which is missing because an earlier release trained the model in {folder}.",
             hint="Train once on all data with mode=replace. Later files can then be added to it.",
         )
     with _reporting_unwritable(folder), tempfile.TemporaryDirectory(prefix="recsys-train-") as scratch:

@@ -154,7 +154,7 @@ class ScopedKeyRequest(_Request):
         Field(
             max_length=MAX_ORIGINS,
             description="Origins of the web pages that may use a `recommend` key, such as `https://shop.example`. "
-            "Requests of pages with other origins are rejected. An empty list sets no limit, but then only pages of "
+            "Requests from pages of other origins are rejected. An empty list sets no limit, but then only pages of "
             "the origins that the operator permits can read the responses.",
         ),
     ] = []
@@ -418,7 +418,7 @@ class KeyIssued(BaseModel):
 class ScopedKeyBody(BaseModel):
     """A scoped key, without its secret."""
 
-    scoped_key_id: Annotated[str, Field(description="Public id of the scoped key, which is also part of its text.")]
+    scoped_key_id: Annotated[str, Field(description="Public id of the scoped key. The scoped key itself contains it.")]
     name: Annotated[str, Field(description="Name of the scoped key.")]
     scope: Annotated[Scope, Field(description="Operations that the key permits.")]
     origins: Annotated[
@@ -481,7 +481,7 @@ class AuditBody(BaseModel):
 
     @classmethod
     def of(cls, page: AuditPage) -> AuditBody:
-        """Convert a page for the owner of the key."""
+        """Return the response body for a page of the audit log."""
         events = [AuditEventBody(at=event.at, event=event.event, detail=event.detail) for event in page.events]
         return cls(events=events, next=page.next_cursor)
 

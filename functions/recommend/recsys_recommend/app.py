@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 _JSON: Final = "application/json"
 _DESCRIPTIONS: Final = {
     404: "The model does not contain the item.",
-    409: "The key has no published model yet (retry after the seconds in `Retry-After`), or no item catalogue.",
+    409: "The key has no published model yet (retry after the number of seconds in `Retry-After`), "
+    "or no item catalogue.",
     503: "The model's files are damaged, or a storage backend did not respond. See `Retry-After`.",
 }
 

@@ -82,8 +82,8 @@ Fields = Annotated[
 Filter = Annotated[
     Annotated[str, Field(min_length=1, max_length=MAX_FILTER_LENGTH)] | None,
     Field(
-        description="Expression that each item must fulfil, such as `price < 20 and category in ['tea', 'mugs']`; "
-        "null for all items.",
+        description="Expression that each item must fulfil, such as `price < 20 and category in ['tea', 'mugs']`. "
+        "Default: all items.",
     ),
 ]
 _Most = Annotated[int, Field(ge=1, le=MAX_N), BeforeValidator(whole_number)]
@@ -110,8 +110,8 @@ IncludeUnavailable = Annotated[
 Exploration = Annotated[
     Annotated[float, Field(ge=0, le=1, strict=False)] | None,
     Field(
-        description="Largest share of new items in the list, which are items of the catalogue without interactions; "
-        "null for the setting of the service. Lists of popular items contain none.",
+        description="Largest share of new items in the list, which are items of the catalogue without interactions. "
+        "Default: the value that the operator of the service has set. Lists of popular items contain none.",
     ),
 ]
 Explain = Annotated[
@@ -212,5 +212,5 @@ class CatalogueParameters(BaseModel):
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE, description="Number of items to return.")] = 100
     cursor: Annotated[
         Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] | None,
-        Field(description="`next` of the previous page; null for the first page."),
+        Field(description="`next` of the previous page. Default: the first page."),
     ] = None

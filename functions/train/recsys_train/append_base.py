@@ -1,4 +1,4 @@
-"""Gather what a key has before a training: the interactions that a file is added to, and the erased users."""
+"""Load the existing data of a key for a training: the interactions to which a file is added, and the erased users."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ def compare(
     current, current_metrics
         The current version, and its metrics in the registry.
     erased_users
-        Users whom the new version has to lose. They, and the items of no other users, do not count as lost.
+        Users whom the new version must not contain. Neither they nor items with which only they interacted count as
+        lost.
 
     Returns
     -------

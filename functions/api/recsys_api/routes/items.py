@@ -137,7 +137,9 @@ def create_item_router(
         summary="Delete the item catalogue",
         status_code=204,
         response_description="The key has no catalogue.",
-        responses=documented(401, 403, 404, 503, descriptions={404: "The key was revoked or has expired meanwhile."}),
+        responses=documented(
+            401, 403, 404, 503, descriptions={404: "The key has been revoked or has expired in the meantime."}
+        ),
     )
     def delete_items(key: Annotated[KeyRecord, Depends(current_key)]) -> Response:
         """Delete the catalogue. Recommendations then have no attributes, and contain unavailable items again."""

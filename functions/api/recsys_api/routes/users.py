@@ -25,7 +25,7 @@ def create_user_router(registry: Registry, *, current_key: Callable[..., KeyReco
         responses=documented(
             *(401, 403, 404, 409, 422, 503),
             descriptions={
-                404: "The key was revoked or has expired meanwhile.",
+                404: "The key has been revoked or has expired in the meantime.",
                 409: "The key already has the largest permitted number of erased users.",
             },
         ),

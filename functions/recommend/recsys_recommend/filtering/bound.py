@@ -118,7 +118,9 @@ class BoundCatalogue:
         return found
 
     def groups(self, name: str, pointer: str) -> NDArray[np.int32]:
-        """Return the group of each item by its value, (n_items,). It is -1 for an item without a value.
+        """Return the group of each item, (n_items,).
+
+        Items with the same value in the column share a group; an item without a value has -1.
 
         Raises
         ------

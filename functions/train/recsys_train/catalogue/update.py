@@ -199,7 +199,10 @@ def _rows_of(updates: ItemUpdates, known: Mapping[str, int], new_ids: Sequence[s
 
 
 def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
-    """Return the kind of each column: that in the base, the known kind, or that of the values.
+    """Return the kind of each column.
+
+    A column of the base keeps its kind, a column that the service knows has a fixed kind, and the kind of any other
+    column follows from its values.
 
     New columns whose values are all blank are omitted.
     """

@@ -57,7 +57,7 @@ def is_blank(value: Any) -> bool:
 
 
 def parse(kind: Kind, value: Any) -> Any:
-    """Return a value that is not blank as its column stores it: a float, a bool, a text, or a list of texts.
+    """Convert a non-blank value to the type that its column stores: a float, a bool, a text, or a list of texts.
 
     Raises
     ------

@@ -71,7 +71,8 @@ def expected_quality(n_users: int, per_user: float) -> list[Remark]:
         return [found]
     needed = math.ceil((_NORMAL_95 * NDCG_DEVIATION / IMPRECISE) ** 2 / TEST_SHARE)
     text = (
-        f"Send a longer period: from about {needed:,} users with two or more interactions, and {_FEW_PER_USER} per "
-        "user, personal recommendations can be expected to differ from popularity measurably."
+        f"Send data of a longer period. With at least {needed:,} users who have two or more interactions, and at least "
+        f"{_FEW_PER_USER} interactions per user, personal recommendations can be expected to differ measurably from "
+        "popularity."
     )
     return [found, Remark("longer-period", text)]

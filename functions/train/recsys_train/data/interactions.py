@@ -26,8 +26,8 @@ class Interactions:
         Earliest time of each pair, (n_pairs,) int64, microseconds since 1970 (UTC). None if the data has no times, or
         if the interactions are a selection.
     file_rows
-        Smallest number of a row with this pair and time in the files that were added, (n_pairs,) int64. None means that
-        the pairs are in the order of one file.
+        Number of the first row, counted over the added files, that has this pair and time, (n_pairs,) int64. None if
+        all pairs come from one file and are in its order.
 
     Examples
     --------

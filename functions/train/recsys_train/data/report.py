@@ -192,8 +192,9 @@ class DataReport:
             warnings.append(Remark("no-min-score", text))
         if self.lines_inside_quotes:
             text = (
-                f"{self.lines_inside_quotes:,} line breaks are inside quotes, and from there on line numbers count "
-                "records. If that is not intended, look for a quote that is not closed."
+                f"{self.lines_inside_quotes:,} line breaks are inside quotes. After the first of them, line numbers in "
+                "this report count records instead of lines. If the line breaks are not intended, look for a quote "
+                "that is not closed."
             )
             warnings.append(Remark("lines-inside-quotes", text))
         return warnings + self.added_warnings

@@ -368,8 +368,8 @@ class TooManyErasures(Conflict):
     code = "too-many-erasures"
     title = "The key has too many erased users"
     default_hint = (
-        "Train on a complete file (mode=replace) that does not contain the users to be erased. Erased users stop "
-        "counting 30 days after their erasure, once a training has left them out."
+        "Train on a complete file (mode=replace) that does not contain the users to be erased. An erased user stops "
+        "counting when 30 days have passed and a training has left the user out."
     )
 
 
@@ -393,7 +393,7 @@ class RateLimited(RecsysError):
 
     code = "rate-limited"
     title = "Too many requests"
-    default_hint = "Retry after the seconds in Retry-After."
+    default_hint = "Retry after the number of seconds in Retry-After."
 
 
 class Gone(RecsysError):

@@ -18,7 +18,7 @@ from recsys.registry.rate_limits import Buckets, Quota, RateLimit
 
 _IPV6_PREFIX: Final = 64
 """Length of the prefix that a provider assigns to one customer, who chooses the rest of the IPv6 address."""
-_ANONYMOUS_HINT: Final = "Send your API key in X-API-Key, or retry after the seconds in Retry-After."
+_ANONYMOUS_HINT: Final = "Send your API key in X-API-Key, or retry after the number of seconds in Retry-After."
 
 
 class RateLimiter:

@@ -98,7 +98,7 @@ class StackedRows(NamedTuple):
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of both parts."""
+        """Number of items, those of the model and the new ones together."""
         return len(self.known) + len(self.new)
 
 

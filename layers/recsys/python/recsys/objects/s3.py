@@ -151,7 +151,10 @@ class S3ObjectStore:
 
 
 class _ObjectStream(io.RawIOBase):
-    """The body of a response, with translated errors. Reading to its end fails if length or checksum are wrong."""
+    """The body of a response; errors of the library are translated.
+
+    Reading to the end fails if the length or the checksum is wrong.
+    """
 
     def __init__(self, body: StreamingBody) -> None:
         self._body = body
