@@ -35,9 +35,9 @@ class ValidRows:
     file_rows: NDArray[np.int64] | None = None
 
     def selected(self, rows: NDArray[np.bool_]) -> ValidRows:
-        """Select rows by a mask, and keep only their ids in the dictionaries."""
+        """Select rows by a mask."""
         file_rows = None if self.file_rows is None else self.file_rows[rows]
-        return ValidRows(_filtered(self.users, rows), _filtered(self.items, rows), self.times[rows], file_rows)
+        return ValidRows(self.users.selected(rows), self.items.selected(rows), self.times[rows], file_rows)
 
 
 class RowChecker:
@@ -82,6 +82,8 @@ class RowChecker:
         users, items = chunk.columns["user"], chunk.columns["item"]
         user_problems, item_problems = id_problems(users), id_problems(items)
         scores, times, bad_times = self._scores(chunk, n_records), *self._parsed_times(chunk, n_records)
+        if not self._has_rules(chunk) and user_problems is None and item_problems is None and not bad_times.any():
+            return self._counted(ValidRows(users, items, times))
         no_problem = np.zeros(n_records, dtype=np.bool_)
         blank_user = no_problem if user_problems is None else user_problems == BLANK
         blank_item = no_problem if item_problems is None else item_problems == BLANK
@@ -106,10 +108,13 @@ class RowChecker:
             open_ &= ~applies
         if len(self._score_values) <= _MAX_SCORES:
             self._score_values.update(np.unique(scores[open_])[: _MAX_SCORES + 1].tolist())
-        return self._selected(users, items, times, open_)
+        return self._counted(ValidRows(users, items, times).selected(open_))
 
-    def _selected(self, users: Column, items: Column, times: NDArray[np.int64], valid: NDArray[np.bool_]) -> ValidRows:
-        rows = ValidRows(users, items, times).selected(valid)
+    def _has_rules(self, chunk: Chunk) -> bool:
+        """Return whether a rule can skip records of the chunk whose fields are valid."""
+        return bool("score" in chunk.columns or len(self._guests) or len(self._excluded) or self._erased_users)
+
+    def _counted(self, rows: ValidRows) -> ValidRows:
         self._report.rows_used += len(rows.times)
         self._report.padded_ids += n_padded(rows.users) + n_padded(rows.items)
         dated = rows.times[rows.times != MISSING_TIME]
@@ -174,24 +179,13 @@ class RowChecker:
 def is_of_users(users: Column, user_ids: Container[str]) -> NDArray[np.bool_]:
     """Return whether each record belongs to one of the users."""
     if not user_ids:
-        return np.zeros(len(users.codes), dtype=np.bool_)
+        return np.zeros(len(users), dtype=np.bool_)
     is_one = [raw.decode("utf-8", "replace") in user_ids for raw in users.dictionary.to_pylist()]
     return np.array(is_one, dtype=np.bool_)[users.codes]
 
 
 def _isin(column: Column, values: Any) -> NDArray[np.bool_]:
     if len(values) == 0:
-        return np.zeros(len(column.codes), dtype=np.bool_)
+        return np.zeros(len(column), dtype=np.bool_)
     found: NDArray[np.bool_] = pc.is_in(column.dictionary, value_set=values).to_numpy(zero_copy_only=False)
     return found[column.codes]
-
-
-def _filtered(column: Column, valid: NDArray[np.bool_]) -> Column:
-    """Return the selected records as a column.
-
-    Its dictionary contains only the ids of these records, in order of first appearance.
-    """
-    if valid.all():
-        return column
-    codes = column.codes[valid]
-    return Column.of(pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), column.dictionary).dictionary_decode())
