@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ class RowChecker:
         self._erased_users = erased_users
         self.scores = ScoreParser(DECIMALS[options.decimal] if options.decimal else None)
         self._guests = pa.array(sorted(mapping.guests), pa.binary())
-        self._excluded = pa.array([item.encode() for item in options.exclude_items], pa.binary())
+        self._excluded = _binary_array(options.exclude_items or ())
         self._score_values: set[float] = set()
 
     def valid_rows(self, chunk: Chunk) -> ValidRows:
@@ -174,6 +174,15 @@ class RowChecker:
         comma = ", with a decimal comma" if self.scores.decimal == "," else ""
         hint = "" if self.scores.decimal else "; for numbers such as 1.234,5 declare decimal=comma"
         return f"a finite number{comma}{hint}"
+
+
+def without_items(rows: ValidRows, item_ids: Sequence[str]) -> ValidRows:
+    """Return the rows of all items but these."""
+    return rows.selected(~_isin(rows.items, _binary_array(item_ids))) if item_ids else rows
+
+
+def _binary_array(item_ids: Sequence[str]) -> Any:
+    return pa.array([item.encode() for item in item_ids], pa.binary())
 
 
 def is_of_users(users: Column, user_ids: Container[str]) -> NDArray[np.bool_]:

@@ -19,6 +19,8 @@ DELIMITERS: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 DECIMALS: Final = {"point": ".", "comma": ","}
 TIME_FORMATS: Final = ("iso", "day-first", "month-first", "yyyymmdd", "unix", "excel")
 MAX_EXCLUDED_ITEMS: Final = 1000
+MAX_EXCLUDED_BYTES: Final = 32 * 1024
+"""All excluded ids together, because they are stored with the key, in a row of at most 400 KB."""
 
 
 class Mode(StrEnum):
@@ -40,7 +42,8 @@ OPTION_TEXTS: Final = {
     "decimal": "`point` or `comma`. Default: detected.",
     "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
     "min_score": "Rows with a smaller score are skipped.",
-    "exclude_items": "Item ids whose rows are skipped, separated by commas.",
+    "exclude_items": "Item ids whose rows are skipped, separated by commas. Kept with the model and used for later "
+    "files of the key until the option is set again; an empty value clears the list.",
     "force": "`true` publishes the version even if the comparison with the current one would hold it.",
     "mode": "`replace` trains on this file alone, `append` adds it to the current version's data. Default: `replace`.",
 }
@@ -70,7 +73,8 @@ class FileOptions:
     min_score
         Rows with a smaller score are skipped.
     exclude_items
-        Rows with one of these item ids are skipped, such as `POSTAGE`.
+        Rows with one of these item ids are skipped, such as `POSTAGE`. None means the items of the key's current
+        version; an empty list clears them.
     force
         Whether the version is published even if the comparison with the current one would hold it.
     mode
@@ -91,7 +95,7 @@ class FileOptions:
     decimal: str | None = None
     time_format: str | None = None
     min_score: float | None = None
-    exclude_items: tuple[str, ...] = ()
+    exclude_items: tuple[str, ...] | None = None
     force: bool = False
     mode: str | None = None
 
@@ -139,7 +143,7 @@ class FileOptions:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if value not in (None, ()) and value is not False
+            if value is not None and value is not False
         }
 
 
@@ -191,7 +195,7 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _item_list(value: Any) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
+    items = value.split(",") if isinstance(value, str) and value else value or []
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) and item for item in items):
         raise _invalid(
             "Expected exclude_items to be non-empty item ids, as a list or separated by commas. "
@@ -199,6 +203,12 @@ def _item_list(value: Any) -> tuple[str, ...]:
         )
     if len(items) > MAX_EXCLUDED_ITEMS:
         raise _invalid(f"Expected at most {MAX_EXCLUDED_ITEMS} exclude_items. Received: {len(items)}.")
+    try:
+        n_bytes = sum(len(item.encode()) for item in items)
+    except UnicodeEncodeError as error:  # JSON can express a lone surrogate
+        raise _invalid("Expected exclude_items in Unicode. Received an incomplete surrogate pair.") from error
+    if n_bytes > MAX_EXCLUDED_BYTES:
+        raise _invalid(f"Expected exclude_items of at most {MAX_EXCLUDED_BYTES:,} bytes. Received: {n_bytes:,}.")
     return tuple(items)
 
 
