@@ -106,6 +106,10 @@ class UploadRequest(_Request):
             "until the option is set again; an empty list clears it."
         ),
     ] = None
+    event: Annotated[str | None, Field(description=OPTION_TEXTS["event"])] = None
+    events: Annotated[
+        list[str] | None, Field(description="Kinds of events whose rows are used, such as `purchase`. Default: all.")
+    ] = None
     force: Annotated[bool | None, Field(description=OPTION_TEXTS["force"])] = None
     mode: Annotated[str | None, Field(description=OPTION_TEXTS["mode"])] = None
 

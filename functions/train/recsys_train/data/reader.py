@@ -110,6 +110,7 @@ def _collect(
     chunks: Iterator[Chunk], mapping: Mapping, options: FileOptions, report: DataReport, key_data: KeyData
 ) -> Interactions:
     report.describe_mapping(mapping.names, mapping.source)
+    report.unused_event = mapping.unused_event
     times = TimeParser(options.time_format)
     checker = RowChecker(mapping, options, times, report, erased_users=key_data.erased_users)
     collector = InteractionCollector(is_append=options.mode == Mode.APPEND)

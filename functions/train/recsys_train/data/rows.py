@@ -71,6 +71,7 @@ class RowChecker:
         self.scores = ScoreParser(DECIMALS[options.decimal] if options.decimal else None)
         self._guests = pa.array(sorted(mapping.guests), pa.binary())
         self._excluded = _binary_array(options.exclude_items or ())
+        self._events = _binary_array(options.events or ())
         self._score_values: set[float] = set()
 
     def valid_rows(self, chunk: Chunk) -> ValidRows:
@@ -88,14 +89,16 @@ class RowChecker:
         blank_user = no_problem if user_problems is None else user_problems == BLANK
         blank_item = no_problem if item_problems is None else item_problems == BLANK
         blank = blank_user & blank_item
-        guest = (blank_user | _isin(users, self._guests)) & ~blank
+        other_event = self._other_events(chunk, n_records) & ~blank
+        guest = (blank_user | _isin(users, self._guests)) & ~blank & ~other_event
         bad_user = no_problem if user_problems is None else (user_problems != "") & ~blank_user
         bad_item = no_problem if item_problems is None else item_problems != ""
-        open_ = ~blank & ~guest
+        open_ = ~blank & ~guest & ~other_event
         bad = open_ & (bad_user | bad_item | np.isnan(scores) | bad_times)
         for record in np.flatnonzero(bad).tolist():
             self._add_bad(chunk, record, user_problems, item_problems, scores)
         self._report.lines -= int(blank.sum())
+        self._report.skip("other-event", chunk.lines[other_event])
         self._report.skip("guest", chunk.lines[guest])
         open_ &= ~bad
         for rule, applies in (
@@ -112,7 +115,12 @@ class RowChecker:
 
     def _has_rules(self, chunk: Chunk) -> bool:
         """Return whether a rule can skip records of the chunk whose fields are valid."""
-        return bool("score" in chunk.columns or len(self._guests) or len(self._excluded) or self._erased_users)
+        has_column = "score" in chunk.columns or "event" in chunk.columns
+        return bool(has_column or len(self._guests) or len(self._excluded) or self._erased_users)
+
+    def _other_events(self, chunk: Chunk, n_records: int) -> NDArray[np.bool_]:
+        column = chunk.columns.get("event")
+        return np.zeros(n_records, dtype=np.bool_) if column is None else ~_isin(column, self._events)
 
     def _counted(self, rows: ValidRows) -> ValidRows:
         self._report.rows_used += len(rows.times)

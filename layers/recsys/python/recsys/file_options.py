@@ -18,9 +18,9 @@ from recsys.errors import InvalidRequest
 DELIMITERS: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 DECIMALS: Final = {"point": ".", "comma": ","}
 TIME_FORMATS: Final = ("iso", "day-first", "month-first", "yyyymmdd", "unix", "excel")
-MAX_EXCLUDED_ITEMS: Final = 1000
-MAX_EXCLUDED_BYTES: Final = 32 * 1024
-"""All excluded ids together, because they are stored with the key, in a row of at most 400 KB."""
+MAX_LISTED: Final = 1000
+MAX_LISTED_BYTES: Final = 32 * 1024
+"""All texts of a list together, because excluded items are stored with the key, in a row of at most 400 KB."""
 
 
 class Mode(StrEnum):
@@ -44,12 +44,14 @@ OPTION_TEXTS: Final = {
     "min_score": "Rows with a smaller score are skipped.",
     "exclude_items": "Item ids whose rows are skipped, separated by commas. Kept with the model and used for later "
     "files of the key until the option is set again; an empty value clears the list.",
+    "event": "Column with the kind of event. Used only with `events`.",
+    "events": "Kinds of events whose rows are used, separated by commas, such as `add_to_cart,purchase`. Default: all.",
     "force": "`true` publishes the version even if the comparison with the current one would hold it.",
     "mode": "`replace` trains on this file alone, `append` adds it to the current version's data. Default: `replace`.",
 }
 """Descriptions of the options of a file, by name."""
 _MAX_TEXT: Final = 512
-_COLUMN_OPTIONS: Final = ("user", "item", "time", "score")
+_COLUMN_OPTIONS: Final = ("user", "item", "time", "score", "event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class FileOptions:
     exclude_items
         Rows with one of these item ids are skipped, such as `POSTAGE`. None means the items of the key's current
         version; an empty list clears them.
+    event
+        Name of the column with the kind of event. It is used only if `events` is set.
+    events
+        Kinds of events whose rows are used. None, or an empty list, means all.
     force
         Whether the version is published even if the comparison with the current one would hold it.
     mode
@@ -96,6 +102,8 @@ class FileOptions:
     time_format: str | None = None
     min_score: float | None = None
     exclude_items: tuple[str, ...] | None = None
+    event: str | None = None
+    events: tuple[str, ...] | None = None
     force: bool = False
     mode: str | None = None
 
@@ -106,7 +114,8 @@ class FileOptions:
         Parameters
         ----------
         values
-            Options by name. None is the same as a missing option. `exclude_items` is a list or comma-separated text.
+            Options by name. None is the same as a missing option. `exclude_items` and `events` are lists or
+            comma-separated texts.
 
         Raises
         ------
@@ -148,8 +157,8 @@ class FileOptions:
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "exclude_items":
-        return _item_list(value)
+    if name in ("exclude_items", "events"):
+        return _text_list(name, value)
     if name == "min_score":
         return _number(name, value)
     if name == "force":
@@ -194,22 +203,21 @@ def _flag(name: str, value: Any) -> bool:
     return flags[value]
 
 
-def _item_list(value: Any) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) and value else value or []
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) and item for item in items):
+def _text_list(name: str, value: Any) -> tuple[str, ...]:
+    texts = value.split(",") if isinstance(value, str) and value else value or []
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
         raise _invalid(
-            "Expected exclude_items to be non-empty item ids, as a list or separated by commas. "
-            f"Received: {str(value)[:80]!r}."
+            f"Expected {name} to be non-empty texts, as a list or separated by commas. Received: {str(value)[:80]!r}."
         )
-    if len(items) > MAX_EXCLUDED_ITEMS:
-        raise _invalid(f"Expected at most {MAX_EXCLUDED_ITEMS} exclude_items. Received: {len(items)}.")
+    if len(texts) > MAX_LISTED:
+        raise _invalid(f"Expected at most {MAX_LISTED} {name}. Received: {len(texts)}.")
     try:
-        n_bytes = sum(len(item.encode()) for item in items)
+        n_bytes = sum(len(text.encode()) for text in texts)
     except UnicodeEncodeError as error:  # JSON can express a lone surrogate
-        raise _invalid("Expected exclude_items in Unicode. Received an incomplete surrogate pair.") from error
-    if n_bytes > MAX_EXCLUDED_BYTES:
-        raise _invalid(f"Expected exclude_items of at most {MAX_EXCLUDED_BYTES:,} bytes. Received: {n_bytes:,}.")
-    return tuple(items)
+        raise _invalid(f"Expected {name} in Unicode. Received an incomplete surrogate pair.") from error
+    if n_bytes > MAX_LISTED_BYTES:
+        raise _invalid(f"Expected {name} of at most {MAX_LISTED_BYTES:,} bytes in all. Received: {n_bytes:,}.")
+    return tuple(texts)
 
 
 def _invalid(detail: str) -> InvalidRequest:
