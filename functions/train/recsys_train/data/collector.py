@@ -38,8 +38,8 @@ class _VocabularyBuilder:
         """Memory of the ids that have not been numbered yet."""
         return sum(ids.entries.nbytes for ids in self._pending)
 
-    def indices(self) -> list[Int32s]:
-        """Return the indices of the ids of each chunk that was added since the previous call."""
+    def indices(self) -> Int32s:
+        """Return the indices of the ids of all chunks that were added since the previous call."""
         pending, self._pending = self._pending, []
         parts = [self.dictionary, *(ids.entries.cast(_ID) for ids in pending)]
         encoded: Any = pa.chunked_array(parts).dictionary_encode()
@@ -47,9 +47,10 @@ class _VocabularyBuilder:
             self.dictionary = encoded.chunk(0).dictionary
         indices = np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
         ends = np.cumsum([len(part) for part in parts])
-        return [
-            ids.per_record(indices[start:end]) for ids, start, end in zip(pending, ends[:-1], ends[1:], strict=True)
-        ]
+        if not any(ids.is_encoded for ids in pending):
+            return indices[ends[0] :]
+        numbered = zip(pending, ends[:-1], ends[1:], strict=True)
+        return np.concatenate([ids.per_record(indices[start:end]) for ids, start, end in numbered])
 
     def ids(self) -> list[str]:
         """Return all ids in the order of their indices."""
@@ -100,11 +101,12 @@ class InteractionCollector:
 
     def _joined(self) -> ParsedRows:
         """Number the ids of the new rows, and append these rows to the earlier ones."""
-        parts = [self._rows] if self._rows is not None else []
-        columns = zip(self._users.indices(), self._items.indices(), self._times, self._file_rows, strict=True)
-        parts += [ParsedRows(*column) for column in columns]
+        file_rows = [numbers for numbers in self._file_rows if numbers is not None]
+        times = np.concatenate([np.zeros(0, np.int64), *self._times])
+        numbers = np.concatenate([np.zeros(0, np.int64), *file_rows]) if self.is_append else None
+        new = ParsedRows(self._users.indices(), self._items.indices(), times, numbers)
         self._times, self._file_rows, self._n_new = [], [], 0
-        self._rows = ParsedRows.joined(parts)
+        self._rows = new if self._rows is None else ParsedRows.joined([self._rows, new])
         return self._rows
 
     def interactions(self, *, has_times: bool = False) -> Interactions:

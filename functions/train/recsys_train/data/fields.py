@@ -56,11 +56,12 @@ class Column:
     ([b'tea', b'milk'], array([0, 1, 0], dtype=int32))
     """
 
-    __slots__ = ("_codes", "entries")
+    __slots__ = ("_codes", "are_simple_ids", "entries")
 
     def __init__(self, entries: Any, codes: NDArray[np.int32] | None = None) -> None:
         self.entries = entries
         self._codes = codes
+        self.are_simple_ids: bool | None = None  # of `are_simple`, once it is known
 
     @classmethod
     def of_times(cls, array: Any) -> Column:
@@ -144,7 +145,12 @@ def are_simple(ids: Column) -> bool:
 
     Such ids have no problem and are not padded. Examining their bytes at once costs less than encoding the column.
     """
-    values = ids.entries
+    if ids.are_simple_ids is None:
+        ids.are_simple_ids = _are_simple(ids.entries)
+    return ids.are_simple_ids
+
+
+def _are_simple(values: Any) -> bool:
     _, offsets, content = values.buffers()
     if len(values) == 0 or content is None or values.null_count:
         return False

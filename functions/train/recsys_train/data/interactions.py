@@ -197,8 +197,9 @@ def _first_of_pairs(users: Int32s, items: Int32s) -> NDArray[np.integer] | None:
     n = len(users)
     n_users, n_items = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
     by_item = sorted_by_code(items, n_items, users)
-    item_column = np.repeat(np.arange(n_items), np.diff(by_item.starts))
-    by_user = sorted_by_code(by_item.values, n_users, item_column << _ROW_BITS | by_item.order)
+    items_and_rows = np.repeat(np.arange(n_items) << _ROW_BITS, np.diff(by_item.starts))
+    items_and_rows |= by_item.order
+    by_user = sorted_by_code(by_item.values, n_users, items_and_rows)
     item_column = by_user.values >> _ROW_BITS
     is_first = np.ones(n, dtype=np.bool_)
     np.not_equal(item_column[1:], item_column[:-1], out=is_first[1:])

@@ -1,8 +1,8 @@
 """Read interactions from a file: unpack and decode it, split it into columns, check the records, number the ids.
 
 Reading is strict: each line is either used as it is, skipped by a documented rule, or counted as bad in the data
-report. Memory grows with the number of distinct pairs (16 bytes each) instead of with the size of the file, because a
-small gzip file can contain a billion rows.
+report. Memory grows with the number of distinct pairs (about 32 bytes each) instead of with the size of the file,
+because a small gzip file can contain a billion rows.
 """
 
 from __future__ import annotations

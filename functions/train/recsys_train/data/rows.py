@@ -82,9 +82,10 @@ class RowChecker:
         n_records = len(chunk.lines)
         users, items = chunk.columns["user"], chunk.columns["item"]
         user_problems, item_problems = id_problems(users), id_problems(items)
-        scores, times, bad_times = self._scores(chunk, n_records), *self._parsed_times(chunk, n_records)
+        times, bad_times = self._parsed_times(chunk, n_records)
         if not self._has_rules(chunk) and user_problems is None and item_problems is None and not bad_times.any():
             return self._counted(ValidRows(users, items, times))
+        scores = self._scores(chunk, n_records)
         no_problem = np.zeros(n_records, dtype=np.bool_)
         blank_user = no_problem if user_problems is None else user_problems == BLANK
         blank_item = no_problem if item_problems is None else item_problems == BLANK
@@ -125,7 +126,9 @@ class RowChecker:
     def _counted(self, rows: ValidRows) -> ValidRows:
         self._report.rows_used += len(rows.times)
         self._report.padded_ids += n_padded(rows.users) + n_padded(rows.items)
-        dated = rows.times[rows.times != MISSING_TIME]
+        dated = rows.times
+        if len(dated) and dated.min() == MISSING_TIME:
+            dated = dated[dated != MISSING_TIME]
         if len(dated) and self._report.has_timestamps:
             self._report.add_times(int(dated.min()), int(dated.max()))
         return rows

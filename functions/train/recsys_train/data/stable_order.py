@@ -75,14 +75,17 @@ def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
     """
     if bool((times[1:] >= times[:-1]).all()):
         return None
+    keys: NDArray[Any]
     keys, n_bits = _keys(times)
+    if n_bits <= np.iinfo(np.uint32).bits:
+        keys = keys.astype(np.uint32)
     n_digits = -(-n_bits // _DIGIT_BITS)
-    digit_bits = np.uint64(-(-n_bits // n_digits))
-    n_values = 1 << int(digit_bits)
+    digit_bits = -(-n_bits // n_digits)
+    n_values = 1 << digit_bits
     order: NDArray[np.integer] | None = None
     for _ in range(n_digits):
-        digits = (keys & np.uint64(n_values - 1)).astype(np.int32)
-        by_digit = sorted_by_code(digits, n_values, keys >> digit_bits)
+        digits = (keys & keys.dtype.type(n_values - 1)).astype(np.int32)
+        by_digit = sorted_by_code(digits, n_values, keys >> keys.dtype.type(digit_bits))
         order = by_digit.order if order is None else order[by_digit.order]
         keys = by_digit.values
     return order
@@ -96,7 +99,8 @@ def _keys(times: NDArray[np.int64]) -> tuple[NDArray[np.uint64], int]:
     is_missing = times == MISSING_TIME
     has_missing = bool(is_missing.any())
     first = int(times.min() if not has_missing else times[~is_missing].min())
-    offsets = times.astype(np.uint64) - np.uint64(first % 2**64)  # modulo 2**64, so that no range is too large
+    offsets = times.astype(np.uint64)
+    offsets -= np.uint64(first % 2**64)  # modulo 2**64, so that no range is too large
     if has_missing:
         offsets[is_missing] = 0
     unit = next((unit for unit in _UNITS if not (offsets % np.uint64(unit)).any()), 1)
