@@ -69,7 +69,7 @@ OtherOptions = Annotated[
     list[str] | None,
     typer.Option(
         help="Option for the file, such as delimiter=tab; repeatable. Names: delimiter, charset, decimal, time_format, "
-        "min_score, exclude_items, mode. docs/reference/data.md describes them.",
+        "min_score, exclude_items, event, events, mode. docs/reference/data.md describes them.",
         metavar="NAME=VALUE",
     ),
 ]

@@ -58,6 +58,7 @@ FULL_KEY = KeyRecord(
     replaced_data_timestamp="2026-02-27T12:00:00.000000Z#tie",
     erasures='{"salt":"00","last":1,"users":[[1,"ab","2026-02-28T12:00:00.000000Z"]]}',
     current_erasures=1,
+    excluded_items='["POSTAGE","größe"]',
 )
 FULL_JOB = Job(
     job_id="fullJob",

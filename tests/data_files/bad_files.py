@@ -43,6 +43,7 @@ BAD_FILES = [
     BadFile("two-times", b"user_id,item_id,created_at,order_date\na,b,,\n", "ambiguous-column", "time=-"),
     BadFile("two-scores", b"user_id,item_id,quantity,rating\na,b,1,1\n", "ambiguous-column", "score="),
     BadFile("repeated-user", b"user_id,item_id,USER_ID\na,b,c\n", "duplicate-column"),
+    BadFile("events-without-a-column", PLAIN, "missing-column", "option event", {"events": ["purchase"]}),
     BadFile("option-names-no-column", PLAIN, "missing-column", "'buyer'", {"user": "buyer"}),
     BadFile("option-names-repeated", b"x,x,item_id\na,b,c\n", "duplicate-column", "", {"user": "x"}),
     BadFile("same-column-twice", PLAIN, "duplicate-column", "", {"item": "user_id"}),

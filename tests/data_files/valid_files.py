@@ -125,4 +125,7 @@ VALID_FILES = [
               {"min_score": 4}),
     ValidFile("excluded-items", _extra("user_id,item_id", [*_rows(","), "007,POSTAGE"]), {},
               {"exclude_items": ["POSTAGE"]}),
+    ValidFile("events", _extra("user_id,item_id,event_name",
+              [*(f"{u},{i},purchase" for u, i in PAIRS), "007,other,view_item", ",,session_start", "x,,visit"]), {},
+              {"events": ["add_to_cart", "purchase"]}),
 ]  # fmt: skip

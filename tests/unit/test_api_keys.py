@@ -24,6 +24,7 @@ def test_key_is_described_without_its_secret(service: Service) -> None:
         "catalogue_version": None,
         "expires_at": after(service.now.timestamp, 7 * DAY_S),
         "previous_key_expires_at": None,
+        "exclude_items": [],
     }
 
 

@@ -37,12 +37,22 @@ def test_only_the_options_that_are_set_are_kept() -> None:
         {"exclude_items": "a,,b"},
         {"exclude_items": [1]},
         {"exclude_items": ["x"] * 1001},
+        {"exclude_items": ["x" * 512] * 65},
+        {"exclude_items": ["\ud800"]},
     ],
 )
 def test_an_invalid_option_is_rejected(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         FileOptions.of(values)
     assert caught.value.problem_code == "invalid-option"
+
+
+@pytest.mark.parametrize("empty", ["", []])
+def test_an_empty_list_of_excluded_items_is_different_from_a_missing_one(empty: str | list[str]) -> None:
+    options = FileOptions.of({"exclude_items": empty})
+    assert options.to_json() == {"exclude_items": []}
+    assert FileOptions.of(options.to_json()).exclude_items == ()
+    assert FileOptions.of({"exclude_items": None}).exclude_items is None
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b'{"user": 1}'])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -250,6 +251,37 @@ def test_pyarrow_words_its_errors_as_the_reader_expects(content: bytes, message:
 def test_a_ragged_line_that_is_not_utf8_costs_only_that_line() -> None:
     _interactions, report = read(HEADER + GOOD_LINES + b"caf\xe9,x,y\n")
     assert lines_and_codes(report.listed) == [(1002, "ragged-line")]
+
+
+EVENTS = b"user_id,item_id,event_name\na,x,view\na,y,purchase\nb,x,purchase\nb,,session_start\nb,y,cart\n"
+
+
+def test_only_rows_with_the_chosen_events_are_used() -> None:
+    options = FileOptions(events=("purchase", "cart"))
+    interactions, report = read_interactions(io.BytesIO(EVENTS), max_unpacked_bytes=10**6, options=options)
+    assert pairs(interactions) == [("a", "y"), ("b", "x"), ("b", "y")]
+    assert report.mapping["event"] == "event_name"
+    assert (report.skipped["other-event"].lines, report.bad_lines) == ([2, 5], 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"events": ["purchase"], "event": "kind"}, "missing-column"),
+        ({"events": ["purchase"], "event": "item_id"}, "duplicate-column"),
+        ({"events": ["checkout"]}, "too-few-users"),
+    ],
+)
+def test_events_that_cannot_be_found_are_an_error(options: dict[str, Any], code: str) -> None:
+    with pytest.raises(InvalidData) as caught:
+        read_interactions(io.BytesIO(EVENTS), max_unpacked_bytes=10**6, options=FileOptions.of(options))
+    assert caught.value.problem_code == code
+
+
+def test_an_unused_column_of_events_is_reported() -> None:
+    _interactions, report = read(EVENTS.replace(b"b,,session_start\n", b""))
+    assert [warning.code for warning in report.warnings()] == ["unused-event"]
+    assert read(EVENTS.replace(b"event_name", b"kind").replace(b"b,,session_start\n", b""))[1].warnings() == []
 
 
 def test_advice_is_based_on_the_users_with_two_or_more_interactions() -> None:

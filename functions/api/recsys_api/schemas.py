@@ -11,6 +11,7 @@ from recsys.file_options import OPTION_TEXTS, Mode
 from recsys.http.json_numbers import whole_number
 from recsys.http.origins import MAX_ORIGIN_LENGTH, ORIGIN_PATTERN, is_origin
 from recsys.http.problems import to_document
+from recsys.registry import excluded_items
 from recsys.registry.audit import AuditPage
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job, JobPurpose, JobState, ModelVersion, Progress
@@ -98,7 +99,17 @@ class UploadRequest(_Request):
     decimal: Annotated[str | None, Field(description=OPTION_TEXTS["decimal"])] = None
     time_format: Annotated[str | None, Field(description=OPTION_TEXTS["time_format"])] = None
     min_score: Annotated[float | None, Field(description=OPTION_TEXTS["min_score"])] = None
-    exclude_items: Annotated[list[str] | None, Field(description="Item ids whose rows are skipped.")] = None
+    exclude_items: Annotated[
+        list[str] | None,
+        Field(
+            description="Item ids whose rows are skipped. Kept with the model and used for later files of the key "
+            "until the option is set again; an empty list clears it."
+        ),
+    ] = None
+    event: Annotated[str | None, Field(description=OPTION_TEXTS["event"])] = None
+    events: Annotated[
+        list[str] | None, Field(description="Kinds of events whose rows are used, such as `purchase`. Default: all.")
+    ] = None
     force: Annotated[bool | None, Field(description=OPTION_TEXTS["force"])] = None
     mode: Annotated[str | None, Field(description=OPTION_TEXTS["mode"])] = None
 
@@ -393,6 +404,12 @@ class KeyBody(BaseModel):
         str | None,
         Field(description="When the previous secret of a rotated key expires; null if only the current one is valid."),
     ]
+    exclude_items: Annotated[
+        list[str],
+        Field(
+            description="Items that the current version was trained without. Later files are trained without them, too."
+        ),
+    ]
 
     @classmethod
     def of(cls, key: KeyRecord, *, now: Timestamp) -> KeyBody:
@@ -405,6 +422,7 @@ class KeyBody(BaseModel):
             catalogue_version=key.catalogue_version,
             expires_at=key.expires_at,
             previous_key_expires_at=key.previous_expires_at if is_overlapping else None,
+            exclude_items=list(excluded_items.parse(key.excluded_items)),
         )
 
 

@@ -31,7 +31,7 @@ from recsys.file_options import FileOptions, Mode
 from recsys.model import artifact
 from recsys.objects import layout
 from recsys.objects.store import ObjectStore
-from recsys.registry import rules
+from recsys.registry import excluded_items, rules
 from recsys.registry.erasures import Erasures
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job, JobPurpose, Lease, ModelVersion, Progress
@@ -228,7 +228,7 @@ class Trainer:
         if rules.is_outdated(key, lease.job) and not validates:
             self.registry.supersede_job(lease)
             return True
-        options = file_options(self.store, lease.job)
+        options = file_options(self.store, lease.job, key)
         with LeaseKeeper(self.registry, lease, lease_s=self.settings.lease_s, on_renewal=self.on_renewal) as keeper:
 
             def on_progress(progress: Progress) -> None:
@@ -242,7 +242,7 @@ class Trainer:
                 built = self._train(lease, key, Path(folder), options, on_progress)
                 self._upload(lease, Path(folder), built.manifest_sha256)
             keeper.check()
-            return self._publish(lease, key, built, may_hold=self.settings.hold_versions and not options.force)
+            return self._publish(lease, key, built, options)
 
     def _is_given_up(self, lease: Lease) -> bool:
         """Return whether the job must fail without another attempt.
@@ -300,7 +300,7 @@ class Trainer:
                 self.store.create(prefix + name, content)
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
 
-    def _publish(self, lease: Lease, key: KeyRecord, built: BuiltVersion, *, may_hold: bool) -> bool:
+    def _publish(self, lease: Lease, key: KeyRecord, built: BuiltVersion, options: FileOptions) -> bool:
         """Publish the version, trained on what `key` was at the start, or hold it.
 
         If another version became current meanwhile, compare again. But if the file was added to that version's
@@ -316,7 +316,9 @@ class Trainer:
             _summary(built.metrics),
             base_version=key.current_version if job.mode is Mode.APPEND else None,
             erasures=Erasures.parse(key.erasures).last or None,
+            excluded_items=excluded_items.to_text(options.exclude_items or ()),
         )
+        may_hold = self.settings.hold_versions and not options.force
         published = Published.OUTDATED
         while published is Published.OUTDATED:
             assessment = assess(built, job.key_id, self.store, self.registry, may_hold=may_hold)

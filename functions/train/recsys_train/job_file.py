@@ -9,13 +9,16 @@ from recsys.errors import InvalidData, InvalidRequest, ObjectNotFound
 from recsys.file_options import FileOptions
 from recsys.objects import layout
 from recsys.objects.store import ObjectInfo, ObjectStore
+from recsys.registry import excluded_items
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job
 
 
-def file_options(store: ObjectStore, job: Job) -> FileOptions:
+def file_options(store: ObjectStore, job: Job, key: KeyRecord) -> FileOptions:
     """Return the import options of the job.
 
     They come from the sidecar of a file that was dropped into the inbox, if it has one, otherwise from the request.
+    If they do not say which items to exclude, those of the key's current version are excluded again.
 
     Raises
     ------
@@ -25,9 +28,11 @@ def file_options(store: ObjectStore, job: Job) -> FileOptions:
     text = _sidecar(store, job) if job.receipt_name is not None else None
     try:
         options = FileOptions.of(job.options or {}) if text is None else FileOptions.from_text(text)
-        return replace(options, mode=job.mode)  # as when the job was created, even if the sidecar has changed
     except InvalidRequest as error:
         raise InvalidData(error.detail, code=error.problem_code, hint=error.hint) from error
+    excluded = excluded_items.parse(key.excluded_items) if options.exclude_items is None else options.exclude_items
+    # The mode is that of the job's creation, even if the sidecar has changed.
+    return replace(options, mode=job.mode, exclude_items=excluded)
 
 
 def open_file(store: ObjectStore, job: Job, *, max_bytes: int) -> BinaryIO:

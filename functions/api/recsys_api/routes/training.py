@@ -91,6 +91,8 @@ def file_options(  # noqa: PLR0913, PLR0917  # one parameter per option, as in F
     time_format: Annotated[str | None, Query(description=OPTION_TEXTS["time_format"])] = None,
     min_score: Annotated[str | None, Query(description=OPTION_TEXTS["min_score"])] = None,
     exclude_items: Annotated[str | None, Query(description=OPTION_TEXTS["exclude_items"])] = None,
+    event: Annotated[str | None, Query(description=OPTION_TEXTS["event"])] = None,
+    events: Annotated[str | None, Query(description=OPTION_TEXTS["events"])] = None,
     force: Annotated[str | None, Query(description=OPTION_TEXTS["force"])] = None,
     mode: Annotated[str | None, Query(description=OPTION_TEXTS["mode"])] = None,
 ) -> dict[str, str]:

@@ -14,13 +14,17 @@ from recsys_train.data.interactions import Int32s, Interactions, ParsedRows
 from recsys_train.data.rows import ValidRows
 
 MERGE_ROWS: Final = 4_000_000
-"""Repeated pairs are merged once this many new rows (or as many as there are merged ones) have accumulated."""
+"""Repeated pairs are looked for once this many new rows (or as many as there are earlier ones) have accumulated."""
+MERGE_SHARE: Final = 0.5
+"""Repeated pairs are merged if less than this share of the rows are distinct, because merging sorts all rows."""
+_MAX_PENDING_BYTES: Final = 512 * 1024 * 1024
+"""Ids of new rows are numbered earlier if they need more memory, so that long ids do not fill it."""
 _ID: Final = pa.large_binary()  # offsets of 64 bits, because all ids together can exceed 2 GiB
 
 
 @dataclass(slots=True)
 class _VocabularyBuilder:
-    """Numbers ids in order of first appearance. pyarrow does the hashing when it unifies the chunks' dictionaries."""
+    """Numbers ids in order of first appearance. pyarrow does the hashing, for many chunks at once."""
 
     dictionary: Any = field(default_factory=lambda: pa.array([], _ID))
     _pending: list[Column] = field(default_factory=list)
@@ -29,17 +33,24 @@ class _VocabularyBuilder:
         """Add the ids of a chunk."""
         self._pending.append(ids)
 
-    def indices(self) -> list[Int32s]:
-        """Return the indices of the ids of each chunk that was added since the previous call."""
-        known = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), self.dictionary)
-        chunks = [
-            pa.DictionaryArray.from_arrays(pa.array(ids.codes, pa.int32()), ids.dictionary.cast(_ID))
-            for ids in self._pending
-        ]
-        unified: Any = pa.chunked_array([known, *chunks]).unify_dictionaries()
-        self._pending = []
-        self.dictionary = unified.chunk(0).dictionary
-        return [chunk.indices.to_numpy() for chunk in unified.chunks[1:]]
+    @property
+    def n_pending_bytes(self) -> int:
+        """Memory of the ids that have not been numbered yet."""
+        return sum(ids.entries.nbytes for ids in self._pending)
+
+    def indices(self) -> Int32s:
+        """Return the indices of the ids of all chunks that were added since the previous call."""
+        pending, self._pending = self._pending, []
+        parts = [self.dictionary, *(ids.entries.cast(_ID) for ids in pending)]
+        encoded: Any = pa.chunked_array(parts).dictionary_encode()
+        if encoded.num_chunks:
+            self.dictionary = encoded.chunk(0).dictionary
+        indices = np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
+        ends = np.cumsum([len(part) for part in parts])
+        if not any(ids.is_encoded for ids in pending):
+            return indices[ends[0] :]
+        numbered = zip(pending, ends[:-1], ends[1:], strict=True)
+        return np.concatenate([ids.per_record(indices[start:end]) for ids, start, end in numbered])
 
     def ids(self) -> list[str]:
         """Return all ids in the order of their indices."""
@@ -58,7 +69,7 @@ class InteractionCollector:
     """
 
     is_append: bool = False
-    _merged: ParsedRows | None = None
+    _rows: ParsedRows | None = None
     _times: list[NDArray[np.int64]] = field(default_factory=list)
     _file_rows: list[NDArray[np.int64] | None] = field(default_factory=list)
     _n_file_rows: int = 0
@@ -73,8 +84,12 @@ class InteractionCollector:
         self._times.append(rows.times)
         self._file_rows.append(self._numbers(rows) if self.is_append else None)
         self._n_new += len(rows.times)
-        if self._n_new >= max(MERGE_ROWS, len(self._merged) if self._merged is not None else 0):
-            self._merge()
+        n_earlier = len(self._rows) if self._rows is not None else 0
+        n_bytes = self._users.n_pending_bytes + self._items.n_pending_bytes
+        if self._n_new >= max(MERGE_ROWS, n_earlier) or n_bytes > _MAX_PENDING_BYTES:
+            rows_so_far = self._joined()
+            if rows_so_far.distinct_share() < MERGE_SHARE:
+                self._rows = rows_so_far.distinct()
 
     def _numbers(self, rows: ValidRows) -> NDArray[np.int64]:
         """Return the row numbers: those of an earlier file, or the next ones of the file that is being read."""
@@ -84,18 +99,20 @@ class InteractionCollector:
         self._n_file_rows += len(rows.times)
         return np.arange(first, self._n_file_rows)
 
-    def _merge(self) -> ParsedRows:
-        parts = [self._merged] if self._merged is not None else []
-        columns = zip(self._users.indices(), self._items.indices(), self._times, self._file_rows, strict=True)
-        parts += [ParsedRows(*column) for column in columns]
-        self._merged = ParsedRows.joined(parts).distinct()
+    def _joined(self) -> ParsedRows:
+        """Number the ids of the new rows, and append these rows to the earlier ones."""
+        file_rows = [numbers for numbers in self._file_rows if numbers is not None]
+        times = np.concatenate([np.zeros(0, np.int64), *self._times])
+        numbers = np.concatenate([np.zeros(0, np.int64), *file_rows]) if self.is_append else None
+        new = ParsedRows(self._users.indices(), self._items.indices(), times, numbers)
         self._times, self._file_rows, self._n_new = [], [], 0
-        return self._merged
+        self._rows = new if self._rows is None else ParsedRows.joined([self._rows, new])
+        return self._rows
 
     def interactions(self, *, has_times: bool = False) -> Interactions:
         """Return the distinct (user, item) pairs of all added rows, oldest first, with their times if `has_times`."""
-        if self._merged is None and not self._times:
+        if self._rows is None and not self._times:
             return Interactions([], [], np.zeros(0, np.int32), np.zeros(0, np.int32))
-        rows = self._merge() if self._times or self._merged is None else self._merged
+        rows = self._joined().distinct()
         times = rows.times if has_times else None
         return Interactions(self._users.ids(), self._items.ids(), rows.users, rows.items, times, rows.file_rows)

@@ -25,8 +25,6 @@ from recsys_train.data.report import DataReport
 
 CHUNK_BYTES: Final = 8 * 1024 * 1024
 """Size of a chunk, and therefore the longest record that can be read."""
-_ENCODED: Final = pa.dictionary(pa.int32(), pa.binary())
-"""Encoded while parsing, in the parser's thread."""
 NO_RECORDS_MESSAGE: Final = "Empty CSV file"
 """Part of pyarrow's error for a file without a record; pyarrow has no error class for it."""
 LONG_RECORD_MESSAGE: Final = "straddling"
@@ -60,8 +58,7 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
             lines = _lines_of_chunk(next_line, batch.num_rows, ragged, dialect, report)
             next_line = int(lines[-1]) + 1 if len(lines) else next_line
             columns = {
-                role: (Column.of_times if role == "time" else Column.of)(batch.column(role))
-                for role in mapping.positions
+                role: (Column.of_times if role == "time" else Column)(batch.column(role)) for role in mapping.positions
             }
             yield Chunk(columns, lines)
     except pa.ArrowInvalid as error:
@@ -93,7 +90,7 @@ def _open(
             delimiter=dialect.delimiter, invalid_row_handler=skip, ignore_empty_lines=False, newlines_in_values=True
         ),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types={role: pa.binary() if role == "time" else _ENCODED for role in roles},
+            column_types={role: pa.binary() for role in roles},
             include_columns=roles,
             strings_can_be_null=False,
             check_utf8=False,
@@ -112,7 +109,8 @@ def _lines_of_chunk(
         _add_ragged(ragged.popleft(), dialect, report)
         end += 1
     report.lines += n_records
-    return np.delete(np.arange(first, end), np.array(skipped, dtype=np.int64) - first)
+    lines = np.arange(first, end)
+    return np.delete(lines, np.array(skipped, dtype=np.int64) - first) if skipped else lines
 
 
 def _line(row: pyarrow.csv.InvalidRow, dialect: Dialect) -> int:

@@ -1,7 +1,7 @@
 """Parse the fields of records strictly: ids remain bytes, scores become numbers.
 
-Each function works on the distinct values of a column. pyarrow checks a column as a whole; its values are examined one
-by one only if the column contains a problem.
+The bytes of a column of ids are examined at once. Only if some are not visible ASCII characters, its distinct values
+are checked by pyarrow as a whole, and examined one by one if the column contains a problem.
 """
 
 from __future__ import annotations
@@ -29,70 +29,141 @@ ID_PROBLEMS: Final = {
 }
 """Problem codes of an id, and the text of each with a placeholder for the column's name."""
 
+_SPACE: Final = 0x20
+_DELETE: Final = 0x7F
+"""Visible ASCII characters are between these two."""
 _MARK: Final = NOT_UTF8.encode()
 _SUSPICIOUS: Final = rf"[\r\n\x00]|{NOT_UTF8}"
 _SAMPLE_ROWS: Final = 4096
 _PADDED: Final = r"^\s|\s$"
 
 
-@dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a chunk in dictionary encoding: record r contains `dictionary[codes[r]]`.
+    """A column of a chunk, plain or in dictionary encoding. It is encoded when the dictionary is first used.
 
     Parameters
     ----------
-    dictionary
-        Distinct values in order of first appearance, a pyarrow array of type binary.
+    entries
+        A pyarrow array of type binary, or int64 for times: a value per record, or the distinct values in order of first
+        appearance if `codes` is given.
     codes
-        Indices into `dictionary`, (n_records,) int32.
+        Index into `entries` for each record, (n_records,) int32.
+
+    Examples
+    --------
+    >>> column = Column(pa.array([b"tea", b"milk", b"tea"]))
+    >>> column.dictionary.to_pylist(), column.codes
+    ([b'tea', b'milk'], array([0, 1, 0], dtype=int32))
     """
 
-    dictionary: Any
-    codes: NDArray[np.int32]
+    __slots__ = ("_codes", "are_simple_ids", "entries")
 
-    @classmethod
-    def of(cls, array: Any) -> Column:
-        """Return the dictionary encoding of a `pyarrow.BinaryArray`: its distinct values and an index per element."""
-        encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-        return cls(encoded.dictionary, encoded.indices.to_numpy())
+    def __init__(self, entries: Any, codes: NDArray[np.int32] | None = None) -> None:
+        self.entries = entries
+        self._codes = codes
+        self.are_simple_ids: bool | None = None  # of `are_simple`, once it is known
 
     @classmethod
     def of_times(cls, array: Any) -> Column:
-        """Return the dictionary encoding of a `pyarrow.BinaryArray` of times.
+        """Return a column of times, encoded if many times repeat.
 
-        If few times repeat, every record gets an entry of its own, because finding the distinct times would cost more
-        than it saves.
+        Otherwise finding the distinct times would cost more than it saves.
         """
+        column = cls(array)
         sample = array.slice(0, _SAMPLE_ROWS)
         if 2 * len(sample.unique()) < len(sample):
-            return cls.of(array)
-        return cls(array, np.arange(len(array), dtype=np.int32))
+            column.encode()
+        return column
+
+    def encode(self) -> None:
+        """Encode the column if it is plain."""
+        if self._codes is None:
+            encoded = self.entries.dictionary_encode()
+            self.entries, self._codes = encoded.dictionary, encoded.indices.to_numpy()
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether `entries` are the distinct values."""
+        return self._codes is not None
+
+    @property
+    def dictionary(self) -> Any:
+        """The distinct values in order of first appearance."""
+        self.encode()
+        return self.entries
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """Index into `dictionary` for each record, (n_records,) int32."""
+        self.encode()
+        return cast("NDArray[np.int32]", self._codes)
+
+    def per_record(self, results: NDArray[Any]) -> NDArray[Any]:
+        """Return the result of each record, given that of each of `entries`."""
+        return results if self._codes is None else results[self._codes]
+
+    def selected(self, rows: NDArray[np.bool_]) -> Column:
+        """Return the selected records as a column whose dictionary contains only the values of these records."""
+        if rows.all():
+            return self
+        if self._codes is None:
+            return Column(self.entries.filter(pa.array(rows)))
+        return Column(self.entries.take(pa.array(self._codes[rows])))
+
+    def __len__(self) -> int:
+        return len(self.entries) if self._codes is None else len(self._codes)
 
     def __getitem__(self, record: int) -> bytes:
-        value: bytes = self.dictionary[int(self.codes[record])].as_py()
-        return value
+        value = self.entries[record if self._codes is None else int(self._codes[record])].as_py()
+        return value if isinstance(value, bytes) else str(value).encode()
 
     def texts(self) -> list[str]:
-        """Return the distinct values as text, with a replacement character for bytes that are not UTF-8."""
-        return [raw.decode("utf-8", errors="replace").strip() for raw in self.dictionary.to_pylist()]
+        """Return `entries` as text, with a replacement character for bytes that are not UTF-8."""
+        strings = self.as_strings()
+        if strings is None:
+            return [raw.decode("utf-8", errors="replace").strip() for raw in self.entries.to_pylist()]
+        return [text.strip() for text in strings.to_pylist()]
 
     def as_strings(self) -> Any:
-        """Return the distinct values as a pyarrow array of type string, or None if one of them is not UTF-8."""
+        """Return `entries` as a pyarrow array of type string, or None if one of them is not UTF-8."""
         try:
-            return self.dictionary.cast(pa.string())
+            return self.entries.cast(pa.string())
         except pa.ArrowInvalid:
             return None
 
 
 def id_problems(ids: Column) -> NDArray[np.object_] | None:
     """Return a key of `ID_PROBLEMS` for each record ("" if its id is valid), or None if all ids are valid."""
-    if _all_valid(ids):
+    if are_simple(ids) or _all_valid(ids):
         return None
     problems = np.array([_id_problem(raw) for raw in ids.dictionary.to_pylist()], dtype=object)
     return problems[ids.codes] if problems.any() else None
 
 
+def are_simple(ids: Column) -> bool:
+    """Return whether all ids have a valid length and only visible ASCII characters, without white space.
+
+    Such ids have no problem and are not padded. Examining their bytes at once costs less than encoding the column.
+    """
+    if ids.are_simple_ids is None:
+        ids.are_simple_ids = _are_simple(ids.entries)
+    return ids.are_simple_ids
+
+
+def _are_simple(values: Any) -> bool:
+    _, offsets, content = values.buffers()
+    if len(values) == 0 or content is None or values.null_count:
+        return False
+    ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    lengths = np.diff(ends)
+    if lengths.min() < 1 or lengths.max() > MAX_ID_BYTES:
+        return False
+    characters = np.frombuffer(content, np.uint8)[ends[0] : ends[-1]]
+    return bool(characters.min() > _SPACE and characters.max() < _DELETE)
+
+
 def _all_valid(ids: Column) -> bool:
+    ids.encode()
     strings = ids.as_strings()
     if strings is None or len(strings) == 0:
         return False
@@ -126,6 +197,8 @@ def _is_utf8(raw: bytes) -> bool:
 
 def n_padded(ids: Column) -> int:
     """Return the number of records whose id begins or ends with white space, which is kept."""
+    if are_simple(ids):
+        return 0
     padded = pc.match_substring_regex(ids.dictionary, _PADDED).to_numpy(zero_copy_only=False)
     return int(padded[ids.codes].sum()) if padded.any() else 0
 

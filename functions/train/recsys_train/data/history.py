@@ -65,9 +65,9 @@ class History:
 
     def chunks(self) -> Iterator[ValidRows]:
         """Yield the rows of all users except the erased ones."""
-        with pq.ParquetFile(self.path, read_dictionary=[_USER, _ITEM]) as file:
+        with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_CHUNK_ROWS):
-                users, items = _column(batch.column(_USER)), _column(batch.column(_ITEM))
+                users, items = (Column(batch.column(name).cast(pa.binary())) for name in (_USER, _ITEM))
                 times = _times(batch.column(_TIME)) if _TIME in batch.schema.names else np.zeros(len(batch), np.int64)
                 file_rows = batch.column(_ROW).to_numpy()
                 yield ValidRows(users, items, times, file_rows).selected(~is_of_users(users, self.erased_users))
@@ -145,13 +145,6 @@ def _numbered(ids: list[str], indices: NDArray[np.int32]) -> tuple[list[str], ND
     """Return the ids that occur in order of first appearance, and the indices into them."""
     encoded: Any = pa.array(indices).dictionary_encode()
     return [ids[index] for index in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
-
-
-def _column(array: Any) -> Column:
-    values = array.dictionary if pa.types.is_dictionary(array.type) else array
-    if not pa.types.is_dictionary(array.type):
-        return Column.of(values.cast(pa.binary()))
-    return Column.of(pa.DictionaryArray.from_arrays(array.indices, values.cast(pa.binary())))
 
 
 def _times(array: Any) -> NDArray[np.int64]:

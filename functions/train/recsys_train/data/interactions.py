@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from recsys_train.data.stable_order import order_of_times, sorted_by_code
+
 Int32s = NDArray[np.int32]
+_ROW_BITS: Final = 32
+"""Bits of a row number that is packed into one integer with an item index of 31 bits."""
+_PAIRS_PER_SAMPLE: Final = 64
+_HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
+"""Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4): 2**64 / golden ratio."""
+_MAX_HASH: Final = np.uint64(2**64 // _PAIRS_PER_SAMPLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +152,60 @@ class ParsedRows:
         users, items, times = map(np.concatenate, columns)
         return cls(users, items, times, np.concatenate(file_rows) if file_rows else None)
 
+    def selected(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
+        """Return the rows that a mask or indices select."""
+        file_rows = None if self.file_rows is None else self.file_rows[rows]
+        return type(self)(self.users[rows], self.items[rows], self.times[rows], file_rows)
+
+    def distinct_share(self) -> float:
+        """Estimate the number of distinct pairs per row from the pairs of a sample of hashes.
+
+        It is never estimated too high because one pair is frequent: the sample contains the pair once or not at all.
+        """
+        hashes = (self.users.astype(np.uint64) << np.uint64(32) | self.items.astype(np.uint64)) * _HASH_FACTOR
+        n_sampled = len(np.unique(hashes[hashes < _MAX_HASH]))
+        return n_sampled * _PAIRS_PER_SAMPLE / max(1, len(self))
+
     def distinct(self) -> Self:
         """Return the earliest row of each pair, sorted by time. Rows of the same time keep their order in the file.
 
         This can be done incrementally: removing repetitions from some rows before others are added gives the same
         result.
         """
+        order = self._oldest_first()
+        users, items = (self.users, self.items) if order is None else (self.users[order], self.items[order])
+        kept = _first_of_pairs(users, items)
+        if kept is not None:
+            users, items = users[kept], items[kept]
+            order = kept if order is None else order[kept]
+        if order is None:
+            return self
+        file_rows = None if self.file_rows is None else self.file_rows[order]
+        return type(self)(users, items, self.times[order], file_rows)
+
+    def _oldest_first(self) -> NDArray[np.integer] | None:
+        """Return the order by time, and by row number among equal times. None if the rows have this order."""
         if self.file_rows is None:
-            order = np.argsort(self.times, kind="stable")
-        else:
-            order = np.lexsort((self.file_rows, self.times))
-        n_items = int(self.items.max(initial=0)) + 1
-        codes, pairs = pd.factorize((self.users.astype(np.int64) * n_items + self.items)[order])
-        times = np.empty(len(pairs), dtype=np.int64)
-        times[codes[::-1]] = self.times[order[::-1]]  # the last assignment of a pair counts: its earliest time
-        file_rows = None
-        if self.file_rows is not None:
-            file_rows = np.empty(len(pairs), dtype=np.int64)
-            file_rows[codes[::-1]] = self.file_rows[order[::-1]]
-        return type(self)((pairs // n_items).astype(np.int32), (pairs % n_items).astype(np.int32), times, file_rows)
+            return order_of_times(self.times)
+        by_row = np.argsort(self.file_rows, kind="stable")
+        by_time = order_of_times(self.times[by_row])
+        return by_row if by_time is None else by_row[by_time]
+
+
+def _first_of_pairs(users: Int32s, items: Int32s) -> NDArray[np.integer] | None:
+    """Return the indices of the first row of each pair, in ascending order. None if no pair is repeated."""
+    n = len(users)
+    n_users, n_items = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
+    by_item = sorted_by_code(items, n_items, users)
+    items_and_rows = np.repeat(np.arange(n_items) << _ROW_BITS, np.diff(by_item.starts))
+    items_and_rows |= by_item.order
+    by_user = sorted_by_code(by_item.values, n_users, items_and_rows)
+    item_column = by_user.values >> _ROW_BITS
+    is_first = np.ones(n, dtype=np.bool_)
+    np.not_equal(item_column[1:], item_column[:-1], out=is_first[1:])
+    is_first[by_user.starts[:-1][np.diff(by_user.starts) > 0]] = True
+    if is_first.all():
+        return None
+    is_kept = np.zeros(n, dtype=np.bool_)
+    is_kept[by_user.values[is_first] & (1 << _ROW_BITS) - 1] = True
+    return np.flatnonzero(is_kept)

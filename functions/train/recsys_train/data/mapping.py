@@ -18,6 +18,7 @@ DOCUMENTED: Final = {"user": "user_id", "item": "item_id", "time": "timestamp", 
 NO_COLUMN: Final = "-"
 """Value of an option that maps no column: `score=-`."""
 _REQUIRED: Final = ("user", "item")
+_EVENT: Final = "event"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +28,22 @@ class Mapping:
     Parameters
     ----------
     positions
-        Index of the column of each role; `time` and `score` can be missing.
+        Index of the column of each role; `time` and `score` can be missing. `event` is there if `events` is set.
     names
         Names of the same columns, as in the file.
     source
         `options`, a system of `known_columns.json`, or `names`.
     guests
         User ids that this system writes for customers without an account.
+    unused_event
+        Name of a column that has the name of a column of kinds of events, but is not used.
     """
 
     positions: dict[str, int]
     names: dict[str, str]
     source: str
     guests: frozenset[bytes] = frozenset()
+    unused_event: str | None = None
 
 
 def map_columns(header: list[str], options: FileOptions) -> Mapping:
@@ -65,6 +69,8 @@ def map_columns(header: list[str], options: FileOptions) -> Mapping:
         found = _by_option(header, role, option) if option else _by_name(header, role, known)
         if found is not None:
             positions[role] = found
+    if options.events:
+        positions[_EVENT] = _event_column(header, options.event, positions)
     missing = [role for role in _REQUIRED if role not in positions]
     if missing:
         raise _missing(header, missing)
@@ -82,6 +88,7 @@ def map_columns(header: list[str], options: FileOptions) -> Mapping:
         {role: header[position].strip() for role, position in positions.items()},
         "options" if has_options else system or "names",
         frozenset(guest.encode() for guest in guests),
+        next((header[index].strip() for index in _event_columns(header) if index not in positions.values()), None),
     )
 
 
@@ -128,9 +135,10 @@ def _by_option(header: list[str], role: str, option: str) -> int | None:
 
 
 def _by_name(header: list[str], role: str, known: dict[str, list[str]]) -> int | None:
-    documented = [index for index, name in enumerate(header) if name.strip().casefold() == DOCUMENTED[role]]
+    documented_name = DOCUMENTED.get(role, role)
+    documented = [index for index, name in enumerate(header) if name.strip().casefold() == documented_name]
     if len(documented) > 1:
-        raise _duplicate(header, DOCUMENTED[role])
+        raise _duplicate(header, documented_name)
     if documented and role not in known:
         return documented[0]
     wanted = {_plain(name) for name in known.get(role) or _known()["generic"][role]}
@@ -146,6 +154,29 @@ def _by_name(header: list[str], role: str, known: dict[str, list[str]]) -> int |
             hint=f"Choose one with the option {role}, for example {role}={header[found[0]].strip()}{alternative}.",
         )
     return found[0]
+
+
+def _event_column(header: list[str], option: str | None, others: dict[str, int]) -> int:
+    """Return the column with the kind of event, which the option `events` needs."""
+    found = _by_option(header, _EVENT, option) if option else _by_name(header, _EVENT, {})
+    if found is not None and found in others.values():
+        raise InvalidData(
+            f"The column {header[found]!r} is used for the event and for another role.",
+            code="duplicate-column",
+            hint="Name another column with the option event.",
+        )
+    if found is None:
+        raise InvalidData(
+            f"The option events needs a column with the kind of event. Received: {_received(header)}.",
+            code="missing-column",
+            hint="Name the column with the option event, or remove the option events.",
+        )
+    return found
+
+
+def _event_columns(header: list[str]) -> list[int]:
+    known = {_plain(name) for name in _known()["generic"][_EVENT]}
+    return [index for index, name in enumerate(header) if _plain(name) in known]
 
 
 def _missing(header: list[str], roles: list[str]) -> InvalidData:

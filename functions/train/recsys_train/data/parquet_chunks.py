@@ -18,21 +18,13 @@ from recsys_train.data.record_chunk import Chunk
 from recsys_train.data.report import DataReport
 from recsys_train.data.times import MISSING_TIME
 
-_ROWS_PER_CHUNK: Final = 262_144
+_ROWS_PER_CHUNK: Final = 524_288
 
 
-def open_parquet(stream: BinaryIO, encoded: list[str] | None = None) -> pq.ParquetFile:
-    """Open a Parquet file; raise `InvalidData` if it is damaged.
-
-    Parameters
-    ----------
-    stream
-        The file, seekable.
-    encoded
-        Columns of text to read in dictionary encoding.
-    """
+def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
+    """Open a seekable Parquet file; raise `InvalidData` if it is damaged."""
     try:
-        return pq.ParquetFile(cast("Any", stream), pre_buffer=False, read_dictionary=encoded)
+        return pq.ParquetFile(cast("Any", stream), pre_buffer=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(error) from error
 
@@ -62,10 +54,10 @@ def read_parquet_chunks(
     InvalidData
         The file is damaged, or has more than `max_unpacked_bytes` in the columns that are used.
     """
-    schema = open_parquet(stream).schema_arrow
-    names = {role: schema.names[position] for role, position in mapping.positions.items()}
-    # Text is encoded in the file already; reading it as a dictionary saves hashing every value again.
-    file = open_parquet(stream, [names[role] for role in ("user", "item")])
+    # Ids are read as plain text although the file may contain their dictionary: pyarrow repeats it in every chunk, and
+    # beyond 1 MB of ids the file contains plain text anyway.
+    file = open_parquet(stream)
+    names = {role: file.schema_arrow.names[position] for role, position in mapping.positions.items()}
     n_rows = n_bytes = 0
     try:
         for batch in file.iter_batches(_ROWS_PER_CHUNK, columns=list(names.values()), use_threads=False):
@@ -96,22 +88,36 @@ def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
 
 
 def _column(array: Any, *, is_encoded: bool) -> Column:
-    """Convert values to the bytes of their text. Null becomes the empty text."""
+    """Convert values to the bytes of their text. Null becomes the empty text. Times that are integers stay integers."""
+    if not is_encoded and _is_complete_int64(array):
+        return Column.of_times(array.cast(pa.int64()))
     if not is_encoded and not pa.types.is_dictionary(array.type):
-        texts = array if pa.types.is_binary(array.type) else array.cast(pa.string()).cast(pa.binary())
-        return Column.of_times(pc.fill_null(texts, b""))
-    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    values = encoded.dictionary
-    if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
-        values = values.cast(pa.string())
-    values = values.cast(pa.binary())
-    codes = encoded.indices
+        return Column.of_times(_without_nulls(_binary(array)))
+    if not pa.types.is_dictionary(array.type):
+        if not pa.types.is_integer(array.type) and not pa.types.is_floating(array.type):
+            return Column(_without_nulls(_binary(array)))
+        array = array.dictionary_encode()  # numbers are formatted slowly, and each distinct one once
+    values, codes = _binary(array.dictionary), array.indices
     if codes.null_count or values.null_count:
-        return Column.of(pc.fill_null(pc.take(values, codes), b""))
+        return Column(_without_nulls(pc.take(values, codes)))
     positions = codes.cast(pa.int32()).to_numpy()
     if len(positions) and not 0 <= positions.min() <= positions.max() < len(values):  # pyarrow does not check it
         raise pa.ArrowIndexError("An index is beyond the end of the dictionary")
     return Column(values, positions)
+
+
+def _without_nulls(array: Any) -> Any:
+    return pc.fill_null(array, b"") if array.null_count else array  # fill_null copies the array in any case
+
+
+def _binary(array: Any) -> Any:
+    """Convert values to text and return its bytes."""
+    is_binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
+    return (array if is_binary else array.cast(pa.string())).cast(pa.binary())
+
+
+def _is_complete_int64(array: Any) -> bool:
+    return bool(pa.types.is_integer(array.type) and array.type != pa.uint64() and array.null_count == 0)
 
 
 def _microseconds(array: Any) -> Any:

@@ -1,14 +1,14 @@
 """Read interactions from a file: unpack and decode it, split it into columns, check the records, number the ids.
 
 Reading is strict: each line is either used as it is, skipped by a documented rule, or counted as bad in the data
-report. Memory grows with the number of distinct pairs (16 bytes each) instead of with the size of the file, because a
-small gzip file can contain a billion rows.
+report. Memory grows with the number of distinct pairs (about 32 bytes each) instead of with the size of the file,
+because a small gzip file can contain a billion rows.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import BinaryIO, cast
 
@@ -25,7 +25,7 @@ from recsys_train.data.mapping import Mapping, map_columns
 from recsys_train.data.parquet_chunks import map_parquet, open_parquet, read_parquet_chunks
 from recsys_train.data.record_chunk import Chunk
 from recsys_train.data.report import MAX_BAD_SHARE, DataReport
-from recsys_train.data.rows import RowChecker
+from recsys_train.data.rows import RowChecker, without_items
 from recsys_train.data.times import TimeParser
 from recsys_train.data.unpack import Limits, Unpacked, unpack
 
@@ -110,11 +110,12 @@ def _collect(
     chunks: Iterator[Chunk], mapping: Mapping, options: FileOptions, report: DataReport, key_data: KeyData
 ) -> Interactions:
     report.describe_mapping(mapping.names, mapping.source)
+    report.unused_event = mapping.unused_event
     times = TimeParser(options.time_format)
     checker = RowChecker(mapping, options, times, report, erased_users=key_data.erased_users)
     collector = InteractionCollector(is_append=options.mode == Mode.APPEND)
     if key_data.history is not None:
-        _add_history(key_data.history, collector, report)
+        _add_history(key_data.history, collector, report, options.exclude_items or ())
     for chunk in _with_known_times(chunks, times):
         collector.add(checker.valid_rows(chunk))
     _finish_format(report, checker, times, options)
@@ -123,7 +124,9 @@ def _collect(
     return in_canonical_order(interactions) if options.mode == Mode.APPEND else interactions
 
 
-def _add_history(history: History, collector: InteractionCollector, report: DataReport) -> None:
+def _add_history(
+    history: History, collector: InteractionCollector, report: DataReport, excluded_items: Sequence[str]
+) -> None:
     if history.has_times != report.has_timestamps:
         with_times, without = ("model's data", "file") if history.has_times else ("file", "model's data")
         fix = (
@@ -138,7 +141,8 @@ def _add_history(history: History, collector: InteractionCollector, report: Data
             hint=f"{fix} Otherwise, send all data with mode=replace.",
         )
     report.appended_to = history.version
-    for rows in history.chunks():
+    for kept in history.chunks():
+        rows = without_items(kept, excluded_items)
         report.kept_interactions += len(rows.times)
         collector.add(rows)
 

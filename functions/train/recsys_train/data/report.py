@@ -24,6 +24,7 @@ MAX_DETAIL: Final = 160
 400 KB, and the row of a job contains the bad lines twice: in the report and in the problem."""
 SKIP_RULES: Final = {
     "guest": "have no user (guest checkouts)",
+    "other-event": "have a kind of event that is not among events",
     "not-positive-score": "have an interaction_score of 0 or less",
     "below-min-score": "have a score below min_score",
     "excluded-item": "have an item of exclude_items",
@@ -77,6 +78,8 @@ class DataReport:
         First and last time, in microseconds since 1970.
     needs_min_score
         Whether the scores look like ratings and no `min_score` was set.
+    unused_event
+        Name of an unused column that seems to contain kinds of events. None if there is none.
     added_warnings
         Warnings that the training added.
     appended_to, kept_interactions
@@ -102,6 +105,7 @@ class DataReport:
     first_time: int | None = None
     last_time: int | None = None
     needs_min_score: bool = False
+    unused_event: str | None = None
     added_warnings: list[Remark] = field(default_factory=list)
     appended_to: str | None = None
     kept_interactions: int = 0
@@ -190,6 +194,13 @@ class DataReport:
                 "interest. Set min_score, for example min_score=4, if low ratings mean dislike."
             )
             warnings.append(Remark("no-min-score", text))
+        if self.unused_event is not None:
+            text = (
+                f"The column {_shortened(self.unused_event)} is not used, so that every kind of event counts as the "
+                "same interest. If there are views among them, choose those that show interest, for example "
+                "events=add_to_cart,purchase."
+            )
+            warnings.append(Remark("unused-event", text))
         if self.lines_inside_quotes:
             text = (
                 f"{self.lines_inside_quotes:,} line breaks are inside quotes. After the first of them, line numbers in "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,9 +35,9 @@ class ValidRows:
     file_rows: NDArray[np.int64] | None = None
 
     def selected(self, rows: NDArray[np.bool_]) -> ValidRows:
-        """Select rows by a mask, and keep only their ids in the dictionaries."""
+        """Select rows by a mask."""
         file_rows = None if self.file_rows is None else self.file_rows[rows]
-        return ValidRows(_filtered(self.users, rows), _filtered(self.items, rows), self.times[rows], file_rows)
+        return ValidRows(self.users.selected(rows), self.items.selected(rows), self.times[rows], file_rows)
 
 
 class RowChecker:
@@ -70,7 +70,8 @@ class RowChecker:
         self._erased_users = erased_users
         self.scores = ScoreParser(DECIMALS[options.decimal] if options.decimal else None)
         self._guests = pa.array(sorted(mapping.guests), pa.binary())
-        self._excluded = pa.array([item.encode() for item in options.exclude_items], pa.binary())
+        self._excluded = _binary_array(options.exclude_items or ())
+        self._events = _binary_array(options.events or ())
         self._score_values: set[float] = set()
 
     def valid_rows(self, chunk: Chunk) -> ValidRows:
@@ -81,19 +82,24 @@ class RowChecker:
         n_records = len(chunk.lines)
         users, items = chunk.columns["user"], chunk.columns["item"]
         user_problems, item_problems = id_problems(users), id_problems(items)
-        scores, times, bad_times = self._scores(chunk, n_records), *self._parsed_times(chunk, n_records)
+        times, bad_times = self._parsed_times(chunk, n_records)
+        if not self._has_rules(chunk) and user_problems is None and item_problems is None and not bad_times.any():
+            return self._counted(ValidRows(users, items, times))
+        scores = self._scores(chunk, n_records)
         no_problem = np.zeros(n_records, dtype=np.bool_)
         blank_user = no_problem if user_problems is None else user_problems == BLANK
         blank_item = no_problem if item_problems is None else item_problems == BLANK
         blank = blank_user & blank_item
-        guest = (blank_user | _isin(users, self._guests)) & ~blank
+        other_event = self._other_events(chunk, n_records) & ~blank
+        guest = (blank_user | _isin(users, self._guests)) & ~blank & ~other_event
         bad_user = no_problem if user_problems is None else (user_problems != "") & ~blank_user
         bad_item = no_problem if item_problems is None else item_problems != ""
-        open_ = ~blank & ~guest
+        open_ = ~blank & ~guest & ~other_event
         bad = open_ & (bad_user | bad_item | np.isnan(scores) | bad_times)
         for record in np.flatnonzero(bad).tolist():
             self._add_bad(chunk, record, user_problems, item_problems, scores)
         self._report.lines -= int(blank.sum())
+        self._report.skip("other-event", chunk.lines[other_event])
         self._report.skip("guest", chunk.lines[guest])
         open_ &= ~bad
         for rule, applies in (
@@ -106,13 +112,23 @@ class RowChecker:
             open_ &= ~applies
         if len(self._score_values) <= _MAX_SCORES:
             self._score_values.update(np.unique(scores[open_])[: _MAX_SCORES + 1].tolist())
-        return self._selected(users, items, times, open_)
+        return self._counted(ValidRows(users, items, times).selected(open_))
 
-    def _selected(self, users: Column, items: Column, times: NDArray[np.int64], valid: NDArray[np.bool_]) -> ValidRows:
-        rows = ValidRows(users, items, times).selected(valid)
+    def _has_rules(self, chunk: Chunk) -> bool:
+        """Return whether a rule can skip records of the chunk whose fields are valid."""
+        has_column = "score" in chunk.columns or "event" in chunk.columns
+        return bool(has_column or len(self._guests) or len(self._excluded) or self._erased_users)
+
+    def _other_events(self, chunk: Chunk, n_records: int) -> NDArray[np.bool_]:
+        column = chunk.columns.get("event")
+        return np.zeros(n_records, dtype=np.bool_) if column is None else ~_isin(column, self._events)
+
+    def _counted(self, rows: ValidRows) -> ValidRows:
         self._report.rows_used += len(rows.times)
         self._report.padded_ids += n_padded(rows.users) + n_padded(rows.items)
-        dated = rows.times[rows.times != MISSING_TIME]
+        dated = rows.times
+        if len(dated) and dated.min() == MISSING_TIME:
+            dated = dated[dated != MISSING_TIME]
         if len(dated) and self._report.has_timestamps:
             self._report.add_times(int(dated.min()), int(dated.max()))
         return rows
@@ -171,27 +187,25 @@ class RowChecker:
         return f"a finite number{comma}{hint}"
 
 
+def without_items(rows: ValidRows, item_ids: Sequence[str]) -> ValidRows:
+    """Return the rows of all items but these."""
+    return rows.selected(~_isin(rows.items, _binary_array(item_ids))) if item_ids else rows
+
+
+def _binary_array(item_ids: Sequence[str]) -> Any:
+    return pa.array([item.encode() for item in item_ids], pa.binary())
+
+
 def is_of_users(users: Column, user_ids: Container[str]) -> NDArray[np.bool_]:
     """Return whether each record belongs to one of the users."""
     if not user_ids:
-        return np.zeros(len(users.codes), dtype=np.bool_)
+        return np.zeros(len(users), dtype=np.bool_)
     is_one = [raw.decode("utf-8", "replace") in user_ids for raw in users.dictionary.to_pylist()]
     return np.array(is_one, dtype=np.bool_)[users.codes]
 
 
 def _isin(column: Column, values: Any) -> NDArray[np.bool_]:
     if len(values) == 0:
-        return np.zeros(len(column.codes), dtype=np.bool_)
+        return np.zeros(len(column), dtype=np.bool_)
     found: NDArray[np.bool_] = pc.is_in(column.dictionary, value_set=values).to_numpy(zero_copy_only=False)
     return found[column.codes]
-
-
-def _filtered(column: Column, valid: NDArray[np.bool_]) -> Column:
-    """Return the selected records as a column.
-
-    Its dictionary contains only the ids of these records, in order of first appearance.
-    """
-    if valid.all():
-        return column
-    codes = column.codes[valid]
-    return Column.of(pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), column.dictionary).dictionary_decode())

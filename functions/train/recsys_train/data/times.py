@@ -38,6 +38,10 @@ _SLASH: Final = r"^\s*\d{1,2}[/.-]\d{1,2}[/.-](\d{4}|\d{2})([ T,].*)?\s*$"
 _DAY_FIRST: Final = r"^\s*(1[3-9]|2\d|3[01])[/.-]"
 _MONTH_FIRST: Final = r"^\s*\d{1,2}[/.-](1[3-9]|2\d|3[01])[/.-]"
 _CLOCKS: Final = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+_LAST_DATE: Final = 21001231
+"""A larger integer cannot be a date such as 20260913."""
+_MAX_SECONDS: Final = 10**11
+"""A larger Unix time is not in seconds."""
 _MAX_UNDECIDED: Final = 2_000_000
 """Distinct dates after which a file whose day and month cannot be told apart is rejected. Not tuned."""
 
@@ -61,8 +65,8 @@ class TimeParser:
         If it is not known, the caller tries the next chunk.
         """
         if self.time_format is None:
-            self.time_format = _recognise(column)
-            self._n_undecided += len(column.dictionary)
+            self.time_format = "iso" if _is_iso_at_once(column) else _recognise(column)
+            self._n_undecided += len(column.entries)
             if self.time_format is None and self._n_undecided > _MAX_UNDECIDED:
                 raise self.undecided(column)
         return self.time_format is not None
@@ -91,10 +95,16 @@ class TimeParser:
         time_format = self.time_format or "iso"
         quick = _quick_iso(column) if time_format == "iso" else None
         if quick is not None:
-            return quick[column.codes], np.zeros(len(column.codes), dtype=np.bool_)
-        distinct = Column.of(column.dictionary)
-        times, invalid = _parse(distinct, time_format)
-        return times[distinct.codes][column.codes], invalid[distinct.codes][column.codes]
+            return column.per_record(quick), np.zeros(len(column), dtype=np.bool_)
+        column.encode()
+        times, invalid = _parse(column, time_format)
+        return column.per_record(times), column.per_record(invalid)
+
+
+def _is_iso_at_once(column: Column) -> bool:
+    """Return whether pyarrow can parse all values. `_recognise` finds the same, but takes ten times as long."""
+    integers = _integers(column)
+    return _quick_timestamps(column) is not None if integers is None else _are_seconds(integers)
 
 
 def _recognise(column: Column) -> str | None:
@@ -155,19 +165,39 @@ def _count(strings: Any, pattern: str) -> int:
 
 def _quick_iso(column: Column) -> NDArray[np.int64] | None:
     """Parse a column of integers or of ISO 8601 timestamps with pyarrow; return None if any value is something else."""
-    strings = column.as_strings()
-    if strings is None:
+    integers = _integers(column)
+    if integers is None:
+        return _quick_timestamps(column)
+    if _are_seconds(integers):
+        return integers * 1_000_000
+    times = _from_unix(integers.astype(np.float64), integers)
+    return None if (times == MISSING_TIME).any() else times
+
+
+def _integers(column: Column) -> NDArray[np.int64] | None:
+    entries = column.entries if pa.types.is_integer(column.entries.type) else column.as_strings()
+    try:
+        integers: NDArray[np.int64] | None = None if entries is None else entries.cast(pa.int64()).to_numpy()
+    except pa.ArrowInvalid:
         return None
-    for kind in (pa.int64(), pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
+    return integers
+
+
+def _are_seconds(integers: NDArray[np.int64]) -> bool:
+    """Return whether all integers can only be Unix times in seconds, because they are larger than dates."""
+    return len(integers) > 0 and bool(integers.min() > _LAST_DATE and integers.max() < _MAX_SECONDS)
+
+
+def _quick_timestamps(column: Column) -> NDArray[np.int64] | None:
+    strings = column.as_strings()
+    for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
         try:
-            values = strings.cast(kind)
+            times: NDArray[np.int64] | None = (
+                None if strings is None else strings.cast(kind).cast(pa.int64()).to_numpy()
+            )
         except pa.ArrowInvalid:
             continue
-        if kind == pa.int64():
-            times = _from_unix(values.to_numpy().astype(np.float64), values.to_numpy())
-            return None if (times == MISSING_TIME).any() else times
-        parsed: NDArray[np.int64] = values.cast(pa.int64()).to_numpy()
-        return parsed
+        return times
     return None
 
 
@@ -176,17 +206,15 @@ def _from_unix(numbers: NDArray[np.float64], integers: NDArray[np.int64] | None 
 
     A date such as 20200913 among Unix times is invalid, because it would be August 1970.
     """
-    if integers is not None and len(numbers) and numbers.min() > 21001231 and numbers.max() < 1e11:
-        return integers * 1_000_000
     magnitude = np.abs(numbers)
-    scale = np.select([magnitude < 1e11, magnitude < 1e14, magnitude < 1e17], [1e6, 1e3, 1.0], default=1e-3)
+    scale = np.select([magnitude < _MAX_SECONDS, magnitude < 1e14, magnitude < 1e17], [1e6, 1e3, 1.0], default=1e-3)
     microseconds: NDArray[np.int64] = np.clip(numbers * scale, -9e18, 9e18).astype(np.int64)
     if integers is not None:  # exact, where a float would round
         is_us = scale == 1.0
         microseconds[is_us] = integers[is_us]
     day, month = magnitude % 100, magnitude // 100 % 100
     is_date = (
-        (magnitude >= 19000101) & (magnitude <= 21001231) & (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)
+        (magnitude >= 19000101) & (magnitude <= _LAST_DATE) & (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)
     )
     microseconds[is_date & (numbers == np.trunc(numbers))] = MISSING_TIME
     return microseconds

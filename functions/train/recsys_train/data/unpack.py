@@ -23,6 +23,7 @@ MAX_RATIO: Final = 100
 """Largest compression ratio of a file above `RATIO_APPLIES_BYTES`. Exports compress 3 to 40 times, bombs 1,000."""
 RATIO_APPLIES_BYTES: Final = 64 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
+"""Bytes per read, at most. Larger blocks would be new memory each time, which the kernel clears."""
 _IN_MEMORY_BYTES: Final = 64 * 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -137,7 +138,7 @@ class BoundedReader(io.RawIOBase):
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the buffer that BufferedReader passes
         """Fill the buffer with at most its length of unpacked bytes, and return their number."""
         try:
-            content = self._stream.read(len(buffer))
+            content = self._stream.read(min(len(buffer), _READ_BYTES))
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from error
         except OSError as error:  # pyarrow raises it, without an errno, for damaged zstd, and bz2 in a zip archive
@@ -197,7 +198,7 @@ class _CountingReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the buffer that BufferedReader passes
-        content = self._stream.read(len(buffer))
+        content = self._stream.read(min(len(buffer), _READ_BYTES))
         self.n_bytes += len(content)
         buffer[: len(content)] = content
         return len(content)

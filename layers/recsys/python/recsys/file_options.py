@@ -18,7 +18,9 @@ from recsys.errors import InvalidRequest
 DELIMITERS: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 DECIMALS: Final = {"point": ".", "comma": ","}
 TIME_FORMATS: Final = ("iso", "day-first", "month-first", "yyyymmdd", "unix", "excel")
-MAX_EXCLUDED_ITEMS: Final = 1000
+MAX_LISTED: Final = 1000
+MAX_LISTED_BYTES: Final = 32 * 1024
+"""All texts of a list together, because excluded items are stored with the key, in a row of at most 400 KB."""
 
 
 class Mode(StrEnum):
@@ -40,13 +42,16 @@ OPTION_TEXTS: Final = {
     "decimal": "`point` or `comma`. Default: detected.",
     "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
     "min_score": "Rows with a smaller score are skipped.",
-    "exclude_items": "Item ids whose rows are skipped, separated by commas.",
+    "exclude_items": "Item ids whose rows are skipped, separated by commas. Kept with the model and used for later "
+    "files of the key until the option is set again; an empty value clears the list.",
+    "event": "Column with the kind of event. Used only with `events`.",
+    "events": "Kinds of events whose rows are used, separated by commas, such as `add_to_cart,purchase`. Default: all.",
     "force": "`true` publishes the version even if the comparison with the current one would hold it.",
     "mode": "`replace` trains on this file alone, `append` adds it to the current version's data. Default: `replace`.",
 }
 """Descriptions of the options of a file, by name."""
 _MAX_TEXT: Final = 512
-_COLUMN_OPTIONS: Final = ("user", "item", "time", "score")
+_COLUMN_OPTIONS: Final = ("user", "item", "time", "score", "event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,12 @@ class FileOptions:
     min_score
         Rows with a smaller score are skipped.
     exclude_items
-        Rows with one of these item ids are skipped, such as `POSTAGE`.
+        Rows with one of these item ids are skipped, such as `POSTAGE`. None means the items of the key's current
+        version; an empty list clears them.
+    event
+        Name of the column with the kind of event. It is used only if `events` is set.
+    events
+        Kinds of events whose rows are used. None, or an empty list, means all.
     force
         Whether the version is published even if the comparison with the current one would hold it.
     mode
@@ -91,7 +101,9 @@ class FileOptions:
     decimal: str | None = None
     time_format: str | None = None
     min_score: float | None = None
-    exclude_items: tuple[str, ...] = ()
+    exclude_items: tuple[str, ...] | None = None
+    event: str | None = None
+    events: tuple[str, ...] | None = None
     force: bool = False
     mode: str | None = None
 
@@ -102,7 +114,8 @@ class FileOptions:
         Parameters
         ----------
         values
-            Options by name. None is the same as a missing option. `exclude_items` is a list or comma-separated text.
+            Options by name. None is the same as a missing option. `exclude_items` and `events` are lists or
+            comma-separated texts.
 
         Raises
         ------
@@ -139,13 +152,13 @@ class FileOptions:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if value not in (None, ()) and value is not False
+            if value is not None and value is not False
         }
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "exclude_items":
-        return _item_list(value)
+    if name in ("exclude_items", "events"):
+        return _text_list(name, value)
     if name == "min_score":
         return _number(name, value)
     if name == "force":
@@ -190,16 +203,21 @@ def _flag(name: str, value: Any) -> bool:
     return flags[value]
 
 
-def _item_list(value: Any) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) and item for item in items):
+def _text_list(name: str, value: Any) -> tuple[str, ...]:
+    texts = value.split(",") if isinstance(value, str) and value else value or []
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
         raise _invalid(
-            "Expected exclude_items to be non-empty item ids, as a list or separated by commas. "
-            f"Received: {str(value)[:80]!r}."
+            f"Expected {name} to be non-empty texts, as a list or separated by commas. Received: {str(value)[:80]!r}."
         )
-    if len(items) > MAX_EXCLUDED_ITEMS:
-        raise _invalid(f"Expected at most {MAX_EXCLUDED_ITEMS} exclude_items. Received: {len(items)}.")
-    return tuple(items)
+    if len(texts) > MAX_LISTED:
+        raise _invalid(f"Expected at most {MAX_LISTED} {name}. Received: {len(texts)}.")
+    try:
+        n_bytes = sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError as error:  # JSON can express a lone surrogate
+        raise _invalid(f"Expected {name} in Unicode. Received an incomplete surrogate pair.") from error
+    if n_bytes > MAX_LISTED_BYTES:
+        raise _invalid(f"Expected {name} of at most {MAX_LISTED_BYTES:,} bytes in all. Received: {n_bytes:,}.")
+    return tuple(texts)
 
 
 def _invalid(detail: str) -> InvalidRequest:

@@ -52,6 +52,8 @@ class KeyRecord:
         The erased users, as text of `recsys.registry.erasures`.
     current_erasures
         `ModelVersion.erasures` of the current version.
+    excluded_items
+        `ModelVersion.excluded_items` of the current version.
     """
 
     key_id: str
@@ -72,6 +74,7 @@ class KeyRecord:
     replaced_data_timestamp: str | None = None
     erasures: str | None = None
     current_erasures: int | None = None
+    excluded_items: str | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `scoped_keys` becomes JSON text."""

@@ -233,6 +233,8 @@ class ModelVersion:
         Number of the last erasure that the training applied (`recsys.registry.erasures`).
     erase_by
         Time by which the version must be deleted, because it contains users who were erased afterwards.
+    excluded_items
+        Items that the training left out, as text of `recsys.registry.excluded_items`; None if there are none.
     """
 
     key_id: str
@@ -248,6 +250,7 @@ class ModelVersion:
     base_version: str | None = None
     erasures: int | None = None
     erase_by: Timestamp | None = None
+    excluded_items: str | None = None
 
     def to_document(self) -> Document:
         """Return the record as a flat document. `metrics` and `held_reasons` become JSON text."""

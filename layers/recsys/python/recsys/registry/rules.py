@@ -329,4 +329,5 @@ def _pointing_to(
         current_data_timestamp=data_timestamp,
         replaced_data_timestamp=replaced_data_timestamp,
         current_erasures=version.erasures,
+        excluded_items=version.excluded_items,
     )

@@ -1,0 +1,111 @@
+"""Sort integers stably in linear time, by counting.
+
+NumPy sorts 64-bit integers by comparison, which costs several times as much on millions of rows
+(docs/decisions/0056-reading-speed.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from recsys_train.data.times import MISSING_TIME
+
+_DIGIT_BITS: Final = 16
+"""Bits of a digit of a time. The counters of its values fit into the L2 cache."""
+_UNITS: Final = (1_000_000, 1_000)
+"""Microseconds per second and per millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Values sorted by codes.
+
+    Parameters
+    ----------
+    starts
+        The values of code c are `values[starts[c] : starts[c + 1]]`, (n_codes + 1,).
+    order
+        Indices that sort the codes, (n,).
+    values
+        The values in this order, (n,).
+    """
+
+    starts: NDArray[np.integer]
+    order: NDArray[np.integer]
+    values: NDArray[Any]
+
+
+def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any]) -> Sorted:
+    """Sort values by their codes, stably.
+
+    Parameters
+    ----------
+    codes
+        Integers from 0 to `n_codes - 1`, (n,).
+    n_codes
+        Number of different codes.
+    values
+        Values of any integer type, (n,).
+
+    Examples
+    --------
+    >>> by_code = sorted_by_code(np.array([2, 0, 2, 0], "i4"), 3, np.array([10, 11, 12, 13]))
+    >>> by_code.starts, by_code.order, by_code.values
+    (array([0, 2, 2, 4], dtype=int32), array([1, 3, 0, 2], dtype=int32), array([11, 13, 10, 12]))
+    """
+    # A sparse matrix with one entry per column: conversion to rows lists the columns of each row in ascending order.
+    n = len(codes)
+    starts: NDArray[Any] = np.arange(n + 1, dtype=np.int32 if n < np.iinfo(np.int32).max else np.int64)
+    rows = scipy.sparse.csc_array((values, codes, starts), shape=(n_codes, n)).tocsr()
+    return Sorted(rows.indptr, rows.indices, rows.data)
+
+
+def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
+    """Return the indices that sort times stably, or None if they are sorted.
+
+    Parameters
+    ----------
+    times
+        Microseconds, (n,) int64. `MISSING_TIME` sorts first.
+    """
+    if bool((times[1:] >= times[:-1]).all()):
+        return None
+    keys: NDArray[Any]
+    keys, n_bits = _keys(times)
+    if n_bits <= np.iinfo(np.uint32).bits:
+        keys = keys.astype(np.uint32)
+    n_digits = -(-n_bits // _DIGIT_BITS)
+    digit_bits = -(-n_bits // n_digits)
+    n_values = 1 << digit_bits
+    order: NDArray[np.integer] | None = None
+    for _ in range(n_digits):
+        digits = (keys & keys.dtype.type(n_values - 1)).astype(np.int32)
+        by_digit = sorted_by_code(digits, n_values, keys >> keys.dtype.type(digit_bits))
+        order = by_digit.order if order is None else order[by_digit.order]
+        keys = by_digit.values
+    return order
+
+
+def _keys(times: NDArray[np.int64]) -> tuple[NDArray[np.uint64], int]:
+    """Return integers in the order of the times, from 0 for a missing time, and the number of bits of the largest one.
+
+    The unit is the second or the millisecond if all times are multiples of it, because fewer bits are sorted faster.
+    """
+    is_missing = times == MISSING_TIME
+    has_missing = bool(is_missing.any())
+    first = int(times.min() if not has_missing else times[~is_missing].min())
+    offsets = times.astype(np.uint64)
+    offsets -= np.uint64(first % 2**64)  # modulo 2**64, so that no range is too large
+    if has_missing:
+        offsets[is_missing] = 0
+    unit = next((unit for unit in _UNITS if not (offsets % np.uint64(unit)).any()), 1)
+    offsets //= np.uint64(unit)
+    if has_missing:
+        offsets += np.uint64(1)
+        offsets[is_missing] = 0
+    return offsets, int(offsets.max()).bit_length()
