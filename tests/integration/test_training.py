@@ -252,10 +252,10 @@ def test_a_budget_of_zero_publishes_the_warm_start(tastes: Interactions, tmp_pat
 
 def test_the_gmf_width_is_reduced_so_that_the_tables_fit_into_memory() -> None:
     recipe = Recipe()
-    assert gmf_dim(recipe, 5_000, 4_000) == 512
-    assert gmf_dim(recipe, 5_000, 30) == 30
-    assert gmf_dim(recipe, 10_000_000, 50_000) == 16
-    dim = gmf_dim(recipe, 200_000, 500_000)
+    assert gmf_dim(512, recipe, 5_000, 4_000) == 512
+    assert gmf_dim(512, recipe, 5_000, 30) == 30
+    assert gmf_dim(512, recipe, 10_000_000, 50_000) == 16
+    dim = gmf_dim(512, recipe, 200_000, 500_000)
     assert dim < 512
     assert 2 * 4 * 500_000 * (dim + recipe.hidden_dims[0]) <= MAX_SERVING_BYTES
 
