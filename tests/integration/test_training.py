@@ -105,6 +105,14 @@ def test_the_model_ranks_better_than_popularity_if_tastes_differ(fitted: FitResu
     assert fitted.evaluated_users == N_USERS // 2  # the others are the validation users
 
 
+def test_the_best_scores_of_a_user_sum_to_the_probability_of_a_hit(fitted: FitResult) -> None:
+    # The level of scores that are not calibrated depends on the weight of the negatives.
+    reliability = fitted.reliability
+    assert reliability is not None
+    assert reliability.expected_recall == pytest.approx(reliability.recall, rel=0.25)
+    assert reliability.above_99 == 0
+
+
 def test_recommendations_match_the_users_taste(tastes: Interactions, fitted: FitResult, tmp_path: Path) -> None:
     model = publish(tastes, fitted, tmp_path)
     purchases = {(f"u{user}", f"i{item}") for user, item in two_tastes()}
