@@ -104,11 +104,13 @@ def _initial_network(
     """Return a network that ranks items like the closed-form model plus the weighted logarithm of popularity."""
     histories = final_histories(train, hyperparameters.decay)
     start = _factors(train, histories, recipe, hyperparameters, generator)
-    popularity = log_popularity(train)
-    sample = np.sort(generator.permutation(train.n_users)[: max(1, UNIT_PAIRS // train.n_items)])
-    unit = popularity_unit(start.scores(histories[sample]), popularity)
     dims = Dims(train.n_users, train.n_items, start.item_map.shape[1], recipe.mlp_dim, recipe.hidden_dims)
-    item_bias = hyperparameters.popularity * unit * popularity
+    item_bias = np.zeros(train.n_items, dtype=np.float32)
+    if hyperparameters.popularity > 0:
+        popularity = log_popularity(train)
+        sample = np.sort(generator.permutation(train.n_users)[: max(1, UNIT_PAIRS // train.n_items)])
+        unit = popularity_unit(start.scores(histories[sample]), popularity)
+        item_bias = np.float32(hyperparameters.popularity * unit) * popularity
     weights = initial_weights(dims, start.item_map, start.item_vectors, item_bias, generator)
     return NeuMF(dims, weights, decay=hyperparameters.decay)
 
