@@ -47,7 +47,7 @@ def select_hyperparameters(
 
     The search is a hill climb over the candidates of the recipe: each setting in turn moves up or down as long as that
     improves NDCG@20. It covers every setting once, and ends early at `deadline`. The weight of popularity and the width
-    of the GMF come last.
+    of the GMF come last, in any case.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def select_hyperparameters(
     linear, decay = _settings(climb(_grid(recipe, decays, has_inverse=has_inverse), start, mean_ndcg, deadline))
     ndcgs = np.mean([validation.ndcg_by_popularity(linear, decay) for validation in validations], axis=0)
     is_good = ndcgs >= (1 - POPULARITY_TOLERANCE) * ndcgs.max()
-    if has_inverse and time.monotonic() < deadline:
+    if has_inverse:
         dim = validations[0].best_dim(linear, decay)
     return Hyperparameters(linear, decay, recipe.popularities[int(np.argmax(is_good))], dim)
 
