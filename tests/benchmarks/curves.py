@@ -16,8 +16,8 @@ CUTS = 3
 RATES = (0.001, 0.003, 0.006)
 MAX_EPOCHS = 6
 MAX_EPOCHS_WITHOUT_TIMES = 4
-LINEAR = {BUNDLED: (200.0, 1.0), "ml-100k": (800.0, 0.75)}
-"""Ridge and decay that validation selected, fixed here so that the curves of a set differ by epochs only."""
+DECAYS = {BUNDLED: 1.0, "ml-100k": 0.75}
+"""As validation selected them once; the curves of a set are to differ by epochs alone."""
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def _by_time(data: DataSet) -> None:
     for cut in range(1, CUTS + 1):
         train, held_out = train.split_last()
         part = DataSet(data.name, train, has_times=True, test_users=held_out.users, test_items=held_out.items)
-        print(f"{data.name}, item {cut} from the end: {_curve(part, *LINEAR[data.name], None, MAX_EPOCHS)}", flush=True)
+        print(f"{data.name}, item {cut} from the end: {_curve(part, DECAYS[data.name], None, MAX_EPOCHS)}", flush=True)
 
 
 def _by_rate(data: DataSet) -> None:
@@ -49,18 +49,19 @@ def _by_rate(data: DataSet) -> None:
     part = DataSet(data.name, train, has_times=False, test_users=held_out.users, test_items=held_out.items)
     part = part.with_test_of(np.random.default_rng(0).permutation(np.unique(held_out.users))[:5000])
     for rate in RATES:
-        print(f"{data.name}, rate {rate}: {_curve(part, 0.0, 0.0, rate, MAX_EPOCHS_WITHOUT_TIMES)}", flush=True)
+        print(f"{data.name}, rate {rate}: {_curve(part, 0.0, rate, MAX_EPOCHS_WITHOUT_TIMES)}", flush=True)
 
 
-def _curve(data: DataSet, ridge: float, decay: float, rate: float | None, max_epochs: int) -> list[float]:
+def _curve(data: DataSet, decay: float, rate: float | None, max_epochs: int) -> list[float]:
     """Return NDCG@20 of the warm start and after each epoch."""
     from recsys.model.neumf import Network  # noqa: PLC0415  # imports TensorFlow, which takes seconds
-    from recsys_train.fitting.recipe import Hyperparameters, Recipe  # noqa: PLC0415  # as above
+    from recsys_train.fitting.recipe import Recipe, first_hyperparameters  # noqa: PLC0415  # as above
     from recsys_train.fitting.training import TrainingRun  # noqa: PLC0415  # as above
     from tests.benchmarks.ours import network_scorer  # noqa: PLC0415  # as above
 
-    recipe = Recipe() if rate is None else Recipe(learning_rate=rate)
-    training = TrainingRun.start(data.train, recipe, Hyperparameters(ridge, decay), seed=0)
+    recipe = Recipe() if rate is None else Recipe(learning_rate=rate, fine_tuning_rate=rate)
+    hyperparameters = first_hyperparameters(recipe, data.train.n_users, data.train.n_items, decay=decay)
+    training = TrainingRun.start(data.train, recipe, hyperparameters, seed=0)
 
     def ndcg() -> float:
         network = Network.from_weights(training.network.dims, training.network.weights(), decay=decay)

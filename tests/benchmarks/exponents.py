@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_train.model.warm_start import SPECTRAL_EXPONENTS, Exponents, LinearModel, spectral, to_matrix
+from recsys_train.model.spectral import SPECTRAL_EXPONENTS, Exponents, spectral
+from recsys_train.model.warm_start import LinearModel
 from tests.benchmarks.generated_data import write_generated_set
 from tests.benchmarks.protocol import BUNDLED, SETS, DataSet, Floats, leave_last_out, load, measure
 from tests.benchmarks.tables import Table
@@ -60,7 +61,7 @@ def main() -> None:
 def _curve(name: str, data: DataSet) -> Curve:
     """Return NDCG@20 on the validation part of a data set, by exponents."""
     part = data.validation()
-    matrix = to_matrix(part.train)
+    matrix = part.train.to_matrix()
     counts = np.maximum(part.train.users_per_item(), 1).astype(np.float32)[:, None]
     curve = {}
     for user, item in itertools.product(USER, ITEM):

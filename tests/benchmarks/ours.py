@@ -13,7 +13,7 @@ from recsys.registry.records import Progress
 from recsys.settings import Settings
 from recsys_train.data.interactions import Interactions
 from recsys_train.fitting.fit import FitResult, fit
-from recsys_train.fitting.recipe import Hyperparameters, Recipe
+from recsys_train.fitting.recipe import Recipe, first_hyperparameters
 from recsys_train.fitting.scoring import score_histories
 from recsys_train.fitting.training import TrainingRun
 from recsys_train.model.batches import Histories
@@ -26,6 +26,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without the MLP path": {"mlp_dim": 1, "hidden_dims": (1,)},
     "without recency": {"decays": (0.0,)},
     "negatives weighted like positives": {"negative_weight": 1.0},
+    "without popularity": {"popularities": (0.0,)},
+    "GMF of 512 dimensions": {"widenings": (1,)},
+    "GMF of 1024 dimensions": {"widenings": (2,)},
 }
 """Ablations: the changes of the recipe that disable one of its parts."""
 TIMED_PASSES = 2
@@ -86,7 +89,8 @@ def pairs_per_second(data: DataSet, recipe: Recipe, *, seed: int) -> float:
             (batch.lengths - data.has_times).sum()
         )  # the first item of an ordered history is not a positive
         n_pairs += n_positives + (n_positives if data.has_times else len(batch.lengths)) * sizes.negatives
-    training = TrainingRun.start(data.train, recipe, Hyperparameters(recipe.ridges[0], decay), seed=seed)
+    hyperparameters = first_hyperparameters(recipe, data.train.n_users, data.train.n_items, decay=decay)
+    training = TrainingRun.start(data.train, recipe, hyperparameters, seed=seed)
     training.run_epoch(deadline=float("inf"))
     started = time.perf_counter()
     for _ in range(TIMED_PASSES):

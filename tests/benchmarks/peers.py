@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +16,9 @@ import scipy.sparse as sp
 
 from recsys_train.data.interactions import Interactions
 from tests.benchmarks.protocol import DataSet, Floats, ScoredInteractions, Scores, measure
+
+MAX_DOUBLE_ITEMS: Final = 8_000
+"""EASE inverts larger matrices in single precision: 25,000 items then take about 6 GB."""
 
 Settings = dict[str, Any]
 Grid = Mapping[str, tuple[Any, ...]]
@@ -119,8 +122,8 @@ class Als:
     """
 
     grid: ClassVar[Grid] = {
-        "alpha": (1.0, 5.0, 20.0),
-        "regularization": (0.1, 1.0, 10.0, 50.0),
+        "alpha": (1.0, 5.0, 20.0, 40.0),
+        "regularization": (0.1, 1.0, 10.0, 30.0, 100.0),
         "factors": (64, 128, 256),
         "strength": ("log score", "one"),
     }
@@ -147,7 +150,7 @@ class Als:
 class Ease:
     """Embarrassingly shallow autoencoder (Steck, WWW 2019, equation 8): `B = I - P / diag(P)`, `P = (XᵀX + λI)⁻¹`."""
 
-    grid: ClassVar[Grid] = {"ridge": (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)}
+    grid: ClassVar[Grid] = {"ridge": (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)}
     is_random: ClassVar[bool] = False
 
     def __init__(self, train: Interactions) -> None:
@@ -162,8 +165,9 @@ class Ease:
     def _weights_for(self, ridge: float) -> Floats:
         """Cache the latest weights, because `EaseRecent` needs them for every decay."""
         if self._weights is None or self._weights[0] != ridge:
-            gram = (self._matrix.T @ self._matrix).toarray().astype(np.float64)
-            gram[np.diag_indices_from(gram)] += ridge
+            precision = np.float64 if self._matrix.shape[1] <= MAX_DOUBLE_ITEMS else np.float32
+            gram = (self._matrix.T @ self._matrix).toarray().astype(precision, copy=False)
+            gram[np.diag_indices_from(gram)] += precision(ridge)
             inverse = scipy.linalg.inv(gram, assume_a="pos", overwrite_a=True)
             weights = (inverse / -np.diag(inverse)).astype(np.float32)
             np.fill_diagonal(weights, 0.0)
@@ -177,7 +181,7 @@ class EaseRecent(Ease):
     This is not a published method. It shows how much of our lead over EASE comes from recency alone.
     """
 
-    grid: ClassVar[Grid] = {**Ease.grid, "decay": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)}
+    grid: ClassVar[Grid] = {**Ease.grid, "decay": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)}
 
     def __init__(self, train: Interactions) -> None:
         super().__init__(train)
@@ -195,6 +199,21 @@ class EaseRecent(Ease):
         weights = [np.arange(len(row), 0, -1, dtype=np.float32) ** -decay for row in rows]
         shape = (len(rows), self._matrix.shape[1])
         return sp.csr_matrix((np.concatenate(weights), np.concatenate(rows), starts), shape=shape)
+
+
+class EaseAndAls:
+    """The sum of EASE's and ALS's scores, each standardised per user: an ensemble without weights to fit."""
+
+    grid: ClassVar[Grid] = Ease.grid | Als.grid
+    is_random: ClassVar[bool] = True
+
+    def __init__(self, train: Interactions) -> None:
+        self._parts = Ease(train), Als(train)
+
+    def fit(self, settings: Settings, seed: int) -> Fit:
+        """Fit both."""
+        fits = [part.fit({name: settings[name] for name in part.grid}, seed) for part in self._parts]
+        return Fit(lambda users: sum(_standardised(fit.scores(users)) for fit in fits))
 
 
 class GfCf:
@@ -244,6 +263,12 @@ def _product(user_factors: Floats, item_factors: Floats) -> Scores:
         return np.asarray(user_factors[users] @ item_factors.T, dtype=np.float32)
 
     return scores
+
+
+def _standardised(scores: Floats) -> Floats:
+    spread = scores.std(axis=1, keepdims=True)
+    result: Floats = (scores - scores.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
+    return result
 
 
 def _root(counts: Any) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,14 +19,22 @@ from recsys_train.data.reader import read_interactions
 ROOT: Final = Path(__file__).parents[2]
 BUNDLED: Final = "online_retail"
 GOWALLA: Final = "gowalla"
-SETS: Final = (BUNDLED, "ml-100k", GOWALLA)
+UNTIMED: Final = {f"{name}-untimed": name for name in (BUNDLED, "ml-100k")}
+"""Sets without their timestamps, where a random fifth of each user's items is held out."""
+SHUFFLED: Final = {f"{BUNDLED}-shuffled": BUNDLED}
+"""Sets whose lines of the same user and time are shuffled, because file order decides which of them is held out."""
+SETS: Final = (BUNDLED, "ml-100k", GOWALLA, "citeulike", "video_games", *UNTIMED, *SHUFFLED)
 TRAIN_FILES: Final = {
     BUNDLED: ROOT / "local/recsys_local/sample/online_retail.csv.gz",
     "ml-100k": Path("ml-100k/interactions.csv"),
     GOWALLA: Path("gowalla/train.csv.gz"),
+    "citeulike": Path("citeulike/train.csv.gz"),
+    "video_games": Path("video_games/train.csv.gz"),
 }
 """The file that `recsys train` receives; relative paths are in the folder of the sets that may not be bundled."""
-GOWALLA_TEST: Final = Path("gowalla/test.csv.gz")
+TEST_FILES: Final = {name: Path(name) / "test.csv.gz" for name in (GOWALLA, "citeulike", "video_games")}
+"""The test part of each set that comes with one."""
+UNTIMED_TEST_SHARE: Final = 0.2
 CUTOFF: Final = 20
 NCF_CUTOFF: Final = 10
 NCF_NEGATIVES: Final = 99
@@ -115,9 +124,15 @@ def load(name: str, folder: Path | None, *, with_scores: bool = False) -> DataSe
         Whether `train` is `ScoredInteractions`, which costs memory.
     """
     path = train_file(name, folder)
-    if name == GOWALLA:
+    if name in TEST_FILES:
         assert folder is not None
-        data = _given_split(name, path, folder / GOWALLA_TEST)
+        data = _given_split(name, path, folder / TEST_FILES[name])
+    elif name in UNTIMED:
+        interactions, _ = _read(path)
+        train, held_out = hold_out_share(interactions, UNTIMED_TEST_SHARE, np.random.default_rng(0))
+        data = DataSet(name, train, False, held_out.users, held_out.items)
+    elif name in SHUFFLED:
+        data = leave_last_out(name, io.BytesIO(shuffle_ties(path, np.random.default_rng(0))))
     else:
         data = leave_last_out(name, path)
     return replace(data, train=add_scores(data.train, path)) if with_scores else data
@@ -125,14 +140,15 @@ def load(name: str, folder: Path | None, *, with_scores: bool = False) -> DataSe
 
 def train_file(name: str, folder: Path | None) -> Path:
     """Return the path of the CSV to train on."""
+    name = (UNTIMED | SHUFFLED).get(name, name)
     if name != BUNDLED and folder is None:
         raise SystemExit(f"{name} may not be bundled. Pass the folder that contains it: DATA=…")
     return (folder or Path()) / TRAIN_FILES[name]  # an absolute path is unaffected
 
 
-def leave_last_out(name: str, path: Path) -> DataSet:
+def leave_last_out(name: str, source: Path | io.BytesIO) -> DataSet:
     """Read a CSV and hold out the last pair of each user who has at least two."""
-    interactions, has_times = _read(path)
+    interactions, has_times = _read(source)
     train, held_out = interactions.split_last()
     return DataSet(name, train, has_times, held_out.users, held_out.items)
 
@@ -151,8 +167,15 @@ def _given_split(name: str, train_path: Path, test_path: Path) -> DataSet:
     return DataSet(name, train, has_times, users, items)
 
 
-def _read(path: Path) -> tuple[Interactions, bool]:
-    with path.open("rb") as stream:
+def shuffle_ties(path: Path, generator: np.random.Generator) -> bytes:
+    """Return the CSV with its lines in chronological order, and lines of the same time in random order."""
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    shuffled = rows.iloc[generator.permutation(len(rows))]
+    return shuffled.sort_values("timestamp", kind="stable").to_csv(index=False).encode()
+
+
+def _read(source: Path | io.BytesIO) -> tuple[Interactions, bool]:
+    with source.open("rb") if isinstance(source, Path) else source as stream:
         interactions, report = read_interactions(stream, max_unpacked_bytes=MAX_UNPACKED_BYTES)
     return interactions, report.has_timestamps
 

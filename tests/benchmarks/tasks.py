@@ -29,6 +29,7 @@ PEERS: dict[str, type[peers.Peer]] = {
     ALS: peers.Als,
     "EASE": peers.Ease,
     "EASE, recent": peers.EaseRecent,
+    "EASE + ALS": peers.EaseAndAls,
     "GF-CF": peers.GfCf,
 }
 NEWCOMER_SHARE = 0.2
@@ -46,7 +47,7 @@ def main() -> None:
 
 def quality(method: str, data: str, folder: str | None, seed: int, settings: Json | None) -> Json:
     """Measure one method on one data set. Without `settings`, a peer selects them first."""
-    loaded = load(data, _path(folder), with_scores=method == ALS)
+    loaded = load(data, _path(folder), with_scores=method in (ALS, "EASE + ALS"))
     if method == OURS:
         return _our_quality(loaded, seed, {})
     peer = _peer(method)

@@ -105,6 +105,14 @@ def test_the_model_ranks_better_than_popularity_if_tastes_differ(fitted: FitResu
     assert fitted.evaluated_users == N_USERS // 2  # the others are the validation users
 
 
+def test_the_best_scores_of_a_user_sum_to_the_probability_of_a_hit(fitted: FitResult) -> None:
+    # The level of scores that are not calibrated depends on the weight of the negatives.
+    reliability = fitted.reliability
+    assert reliability is not None
+    assert reliability.expected_recall == pytest.approx(reliability.recall, rel=0.25)
+    assert reliability.above_99 == 0
+
+
 def test_recommendations_match_the_users_taste(tastes: Interactions, fitted: FitResult, tmp_path: Path) -> None:
     model = publish(tastes, fitted, tmp_path)
     purchases = {(f"u{user}", f"i{item}") for user, item in two_tastes()}
@@ -252,10 +260,10 @@ def test_a_budget_of_zero_publishes_the_warm_start(tastes: Interactions, tmp_pat
 
 def test_the_gmf_width_is_reduced_so_that_the_tables_fit_into_memory() -> None:
     recipe = Recipe()
-    assert gmf_dim(recipe, 5_000, 4_000) == 512
-    assert gmf_dim(recipe, 5_000, 30) == 30
-    assert gmf_dim(recipe, 10_000_000, 50_000) == 16
-    dim = gmf_dim(recipe, 200_000, 500_000)
+    assert gmf_dim(512, recipe, 5_000, 4_000) == 512
+    assert gmf_dim(512, recipe, 5_000, 30) == 30
+    assert gmf_dim(512, recipe, 10_000_000, 50_000) == 16
+    dim = gmf_dim(512, recipe, 200_000, 500_000)
     assert dim < 512
     assert 2 * 4 * 500_000 * (dim + recipe.hidden_dims[0]) <= MAX_SERVING_BYTES
 

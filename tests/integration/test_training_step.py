@@ -114,14 +114,17 @@ def test_the_first_step_of_adam_moves_each_weight_by_the_learning_rate() -> None
     assert moved.tolist() == [pytest.approx(0.01, rel=1e-3)]
 
 
-def test_a_network_starts_with_the_scores_of_its_warm_start() -> None:
+@pytest.mark.parametrize("item_bias", [np.zeros(9), np.arange(9) / 4], ids=["without-bias", "with-bias"])
+def test_a_network_starts_with_the_scores_of_its_warm_start_and_the_item_bias(item_bias: Any) -> None:
     generator = np.random.default_rng(0)
     items, item_map = generator.normal(size=(2, 9, 4)).astype(np.float32)
-    network = Network.from_weights(DIMS, initial_weights(DIMS, item_map, items, generator), decay=0.0)
+    weights = initial_weights(DIMS, item_map, items, item_bias.astype(np.float32), generator)
+    network = Network.from_weights(DIMS, weights, decay=0.0)
     for item in range(3):
         linear, logits = items @ item_map[item], network.logits(network.user(np.array([item])))
-        # The MLP path starts at 0, because spectral scores are so small that noise would dominate them.
-        assert logits == pytest.approx(linear, abs=1e-5)
+        # The rest of the MLP starts with output weights of 0: any noise would drown a spectral model's small scores.
+        assert logits == pytest.approx(linear + item_bias, abs=1e-5)
+    assert network.logits(network.user(np.array([], dtype=np.int64))) == pytest.approx(item_bias, abs=1e-5)
 
 
 def test_user_tables_are_the_histories_times_the_maps() -> None:
@@ -129,3 +132,10 @@ def test_user_tables_are_the_histories_times_the_maps() -> None:
     tables = user_tables(weights, np.eye(3, 9, dtype=np.float32))
     assert np.array_equal(tables["gmf_user"], weights["gmf_map"][:3])
     assert np.array_equal(tables["mlp_user"], weights["mlp_map"][:3])
+
+
+def test_calibration_scales_both_paths() -> None:
+    network, batch = network_and_batch(0.0)
+    before = network.logits(batch, NEGATIVES)[1].logits - float(trainable_weights()["output_bias"][0])
+    network.calibrate(0.5, 0.25)
+    assert network.logits(batch, NEGATIVES)[1].logits == pytest.approx(0.5 * before + 0.25, rel=1e-4, abs=1e-5)

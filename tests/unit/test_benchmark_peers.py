@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from recsys_train.data.interactions import Interactions
+from tests.benchmarks import peers
 from tests.benchmarks.generated_data import N_CLUSTERS, generate_pairs
 from tests.benchmarks.measured import seconds_by_phase
 from tests.benchmarks.peers import Ease, EaseRecent, GfCf, climb
@@ -43,6 +44,12 @@ def test_each_column_of_ease_is_the_ridge_regression_on_the_other_items(train: I
         rest = x[:, others]
         weights[others, item] = np.linalg.solve(rest.T @ rest + ridge * np.eye(4), rest.T @ x[:, item])
     assert_allclose(Ease(train).fit({"ridge": ridge}, 0).scores(ALL_USERS), x @ weights, atol=1e-5)
+
+
+def test_ease_in_single_precision_is_ease(train: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = Ease(train).fit({"ridge": 2.0}, 0).scores(ALL_USERS)
+    monkeypatch.setattr(peers, "MAX_DOUBLE_ITEMS", 0)
+    assert_allclose(Ease(train).fit({"ridge": 2.0}, 0).scores(ALL_USERS), double, atol=1e-5)
 
 
 def test_recent_ease_without_decay_is_ease(train: Interactions) -> None:

@@ -119,7 +119,7 @@ def assert_recommends(model: ServingModel) -> None:
     assert len(recommend(model, model.users[0], n=3).items) == 3
 
 
-@pytest.mark.parametrize("name", ["curves", "exponents", "training", "serving", "serving_http", "serving_keepalive"])
+@pytest.mark.parametrize("name", ["curves", "training", "serving", "serving_http", "serving_keepalive"])
 def test_help_of_a_benchmark_imports_it_and_declares_valid_arguments(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,10 @@ _RANDOM_HELD_OUT: Final = (
     "an interaction of each user with two or more held out at random, since the data has no timestamps"
 )
 _AMONG_SAMPLED: Final = "the held-out item among 99 that the user never interacted with; a tie counts against the model"
+_RELIABILITY: Final = (
+    "the 20 best items of each evaluated user, by score: the mean score, and the share of these items that were held "
+    "out; fitted on other held-out interactions"
+)
 _AMONG_CATALOGUE: Final = "the held-out item among the whole catalogue, without the items of the user's history"
 
 
@@ -201,6 +205,7 @@ def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, s
         "lift_interval_95": [round(end, 3) for end in result.lift_interval] if result.lift_interval else None,
         "verdict": _BETTER if model.ndcg_at_20 > popularity.ndcg_at_20 else _NOT_BETTER,
         "breakdowns": result.breakdowns.to_json(),
+        "reliability": result.reliability.to_json() if result.reliability else None,
         "protocol": _describe_protocol(result, has_times=report.has_timestamps),
         "training": {
             "chosen": asdict(result.hyperparameters),
@@ -219,6 +224,7 @@ def _describe_protocol(result: FitResult, *, has_times: bool) -> dict[str, Any]:
         "evaluated_users": result.evaluated_users,
         "measured_interactions": result.measured_interactions,
         "chosen_on": "other users' held-out interactions (the same users where fewer than 20 have one)",
+        "reliability": _RELIABILITY,
         "hr_at_10": _AMONG_SAMPLED,
         "ndcg_at_10": _AMONG_SAMPLED,
         "recall_at_20": _AMONG_CATALOGUE,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recsys_train.data.stable_order import order_of_times, sorted_by_code
@@ -92,6 +93,11 @@ class Interactions:
         """Return the number of users who interacted with each item, (n_items,) int64."""
         return np.bincount(self.items, minlength=self.n_items)
 
+    def to_matrix(self) -> Any:
+        """Return a sparse CSR matrix (n_users, n_items) of ones, float32."""
+        ones = np.ones(len(self), dtype=np.float32)
+        return sp.csr_matrix((ones, (self.users, self.items)), shape=(self.n_users, self.n_items))
+
     def split_last(self) -> tuple[Self, Self]:
         """Hold out the last pair of each user who has at least two (leave-one-out).
 
@@ -123,6 +129,24 @@ class Interactions:
         _, last = self[order].split_last()
         is_held_out = np.isin(self._pair_codes(), last._pair_codes())
         return self[~is_held_out], self[is_held_out]
+
+    def split_share(self, share: float, generator: np.random.Generator) -> tuple[Self, Self]:
+        """Return `(rest, held_out)`: of each user's n pairs, `round(share * n)` random ones are held out.
+
+        Of users with two or more pairs at least one is held out, and never all.
+        """
+        order = generator.permutation(len(self))
+        order = order[np.argsort(self.users[order], kind="stable")]  # by user, each user's pairs at random
+        counts = np.bincount(self.users, minlength=self.n_users)
+        position = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        n_held_out = np.where(counts >= 2, np.clip(np.rint(share * counts), 1, counts - 1), 0)
+        is_held_out = np.zeros(len(order), dtype=np.bool_)
+        is_held_out[order] = position < np.repeat(n_held_out, counts)
+        return self[~is_held_out], self[is_held_out]
+
+    def without(self, pairs: Self) -> Self:
+        """Return these interactions without those whose (user, item) pair is in `pairs`."""
+        return self[~np.isin(self._pair_codes(), pairs._pair_codes())]
 
     def _pair_codes(self) -> NDArray[np.int64]:
         """Encode each (user, item) pair as one integer, (n_pairs,) int64, so that equal pairs have equal codes."""

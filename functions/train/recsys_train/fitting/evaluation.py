@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +153,41 @@ def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interaction
             full.append(1 + np.count_nonzero(ranked_before & competitors))
             sampled.append(1 + np.count_nonzero(ranked_before[_sample_negatives(competitors, generator)]))
     return Ranks(np.array(full, dtype=np.int64), np.array(sampled, dtype=np.int64), times_recommended)
+
+
+def ndcg_at_20(scores: Floats, seen: Any, held_out: Any) -> NDArray[np.float64]:
+    """Return each user's NDCG@20 among the items that the user has not seen, (n,).
+
+    Parameters
+    ----------
+    scores
+        Shape (n, n_items).
+    seen, held_out
+        Sparse CSR matrices of the same shape; `held_out` has one or several items per user.
+    """
+    n, n_items = scores.shape
+    rows = np.repeat(np.arange(n), np.diff(seen.indptr))
+    eligible = np.nan_to_num(scores, nan=-np.inf)  # a copy
+    eligible[rows, seen.indices] = -np.inf
+    cut = min(20, n_items)
+    top = np.argpartition(-eligible, cut - 1, axis=1)[:, :cut]
+    order = np.argsort(-np.take_along_axis(eligible, top, axis=1), axis=1, kind="stable")
+    top = np.take_along_axis(top, order, axis=1)
+    targets = np.repeat(np.arange(n), np.diff(held_out.indptr)) * n_items + held_out.indices
+    hits = np.isin(np.arange(n)[:, None] * n_items + top, targets)
+    discounts = 1 / np.log2(np.arange(2, 22))
+    ideal = np.cumsum(discounts)[np.clip(np.diff(held_out.indptr), 1, 20) - 1]
+    ndcgs: NDArray[np.float64] = (hits @ discounts[:cut]) / ideal
+    return ndcgs
+
+
+def mean_ndcg_at_20(score_users: ScoreUsers, train: Interactions, held_out: Interactions) -> float:
+    """Return the mean NDCG@20 over the users of `held_out`, which may have several items each; 0 without users."""
+    seen, targets = train.to_matrix(), held_out.to_matrix()
+    users = np.unique(held_out.users)
+    parts = [users[begin : begin + USERS_PER_BATCH] for begin in range(0, len(users), USERS_PER_BATCH)]
+    ndcgs = [ndcg_at_20(score_users(part), seen[part], targets[part]) for part in parts]
+    return float(np.mean(np.concatenate(ndcgs))) if ndcgs else 0.0
 
 
 def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,30 @@ from recsys.model.neumf import Dims, Floats
 from recsys.registry.records import Progress
 from recsys_train.data.interactions import Interactions
 from recsys_train.fitting.breakdowns import Breakdowns, break_down
-from recsys_train.fitting.evaluation import HeldOutTest, Quality, ScoreUsers, evaluate, lift_interval
+from recsys_train.fitting.calibration import (
+    IDENTITY,
+    Platt,
+    Reliability,
+    fit_platt,
+    measure_reliability,
+    top_logits,
+)
+from recsys_train.fitting.evaluation import (
+    HeldOutTest,
+    Quality,
+    ScoreUsers,
+    evaluate,
+    lift_interval,
+    mean_ndcg_at_20,
+)
 from recsys_train.fitting.recipe import Hyperparameters, Recipe
 from recsys_train.fitting.scoring import score_users
 from recsys_train.fitting.selection import select_hyperparameters
-from recsys_train.fitting.split import Split, split_interactions
+from recsys_train.fitting.split import Fold, Split, folds_for_selection, split_interactions
 from recsys_train.fitting.training import TrainingRun
+
+SELECTION_BUDGET: Final = 0.25
+"""Share of the time budget after which the search for a closed-form model ends."""
 
 OnProgress = Callable[[Progress], None]
 """Called with the progress of a training run; an exception that it raises ends the run."""
@@ -35,6 +53,8 @@ class FitResult:
     quality, popularity
         Means over `evaluated_users` of the network trained on `measured_interactions`, and of the popularity ranking.
         These users took no part in any selection, unless fewer than `split.MIN_SPLIT_USERS` have a held-out item.
+    reliability
+        How well the scores of the same network estimate probabilities; None without held-out interactions.
     lift_interval
         95% interval of the ratio of both NDCG@20, see `evaluation.lift_interval`.
     fit_s
@@ -49,6 +69,7 @@ class FitResult:
     weights: dict[str, Floats]
     quality: Quality
     popularity: Quality
+    reliability: Reliability | None
     lift_interval: tuple[float, float] | None
     evaluated_users: int
     measured_interactions: int
@@ -110,17 +131,19 @@ def fit(
     model = evaluate(scores, split.train, split.test, seed=seed)
     popularity = evaluate(_popularity_scores(split.train), split.train, split.test, seed=seed)
     test = HeldOutTest(split.train, split.test, scores, model.gains(), popularity.gains())
+    platt, reliability = _calibrate(scores, split)
 
     on_progress(Progress("refitting"))
     final = _train_again(interactions, recipe, best.hyperparameters, deadline, on_progress, seed=seed)
     return FitResult(
         dims=final.network.dims,
-        weights=final.network.weights(),
+        weights=platt.fold(final.network.weights()),
         quality=model.quality(),
         popularity=popularity.quality(),
+        reliability=reliability,
         lift_interval=lift_interval(model, popularity, seed=seed),
         evaluated_users=len(split.test),
-        measured_interactions=len(split.train),
+        measured_interactions=best.n_interactions,
         hyperparameters=replace(best.hyperparameters, epochs=final.n_epochs),
         fit_s=round(time.monotonic() - started, 3),
         test=test,
@@ -135,6 +158,7 @@ class _Checkpoint(NamedTuple):
     ndcg: float
     dims: Dims
     weights: dict[str, Floats]
+    n_interactions: int
 
     def score_users(self, train: Interactions) -> ScoreUsers:
         """Return the scoring function of this network."""
@@ -158,33 +182,50 @@ def _select_and_train(
 ) -> _Checkpoint:
     """Select the hyperparameters, train on the training part, and return the best epoch by validation.
 
-    The closed-form model and the optimiser's state are freed on return, because the refit needs the memory.
+    The optimiser's state is freed on return, because the refit needs the memory.
     """
     on_progress(Progress("choosing"))
-    selection = select_hyperparameters(split.train, split.validation, recipe, has_times=has_times, seed=seed)
+    folds = folds_for_selection(split, has_times=has_times, seed=seed)
+    selected = select_hyperparameters(
+        folds,
+        recipe,
+        has_times=has_times,
+        seed=seed,
+        deadline=started + SELECTION_BUDGET * budget_s,
+    )
     on_progress(Progress("fitting"))
     training_started = time.monotonic()
-    training = TrainingRun.start(
-        split.train, recipe, selection.hyperparameters, seed=seed, warm_start=selection.warm_start
-    )
-    best = _validate(training, selection.hyperparameters, split, seed)
+    # Without an order, several held-out items per user are less noisy than one.
+    uses_fold = selected.linear is not None and not has_times
+    fold = folds[0] if uses_fold else Fold(split.train, split.validation)
+    training = TrainingRun.start(fold.train, recipe, selected, seed=seed)
+    best = _validate(training, selected, fold)
     while (
         training.n_epochs < min(recipe.max_epochs, best.hyperparameters.epochs + recipe.patience)
         and _leaves_time_for_another(training.n_epochs, training_started, started + budget_s)
     ):  # fmt: skip
         loss = training.run_epoch(deadline=started + budget_s / 2)
-        latest = _validate(training, selection.hyperparameters, split, seed)
+        latest = _validate(training, selected, fold)
         on_progress(Progress("fitting", training.n_epochs, recipe.max_epochs, loss, latest.ndcg))
         if latest.ndcg > best.ndcg and latest.is_finite:
             best = latest
     return best
 
 
-def _validate(training: TrainingRun, hyperparameters: Hyperparameters, split: Split, seed: int) -> _Checkpoint:
+def _validate(training: TrainingRun, hyperparameters: Hyperparameters, fold: Fold) -> _Checkpoint:
     dims, weights = training.network.dims, training.network.weights()
-    scores = score_users(dims, weights, hyperparameters.decay, split.train)
-    ndcg = evaluate(scores, split.train, split.validation, seed=seed).quality().ndcg_at_20
-    return _Checkpoint(replace(hyperparameters, epochs=training.n_epochs), ndcg, dims, weights)
+    scores = score_users(dims, weights, hyperparameters.decay, fold.train)
+    ndcg = mean_ndcg_at_20(scores, fold.train, fold.held_out)
+    epochs = replace(hyperparameters, epochs=training.n_epochs)
+    return _Checkpoint(epochs, ndcg, dims, weights, n_interactions=len(fold.train))
+
+
+def _calibrate(score_users: ScoreUsers, split: Split) -> tuple[Platt, Reliability | None]:
+    """Calibrate scores on the validation users, and measure the calibration on the test users."""
+    if len(split.test) == 0:
+        return IDENTITY, None
+    platt = fit_platt(top_logits(score_users, split.train, split.validation))
+    return platt, measure_reliability(top_logits(score_users, split.train, split.test), platt)
 
 
 def _leaves_time_for_another(n_epochs: int, training_started: float, deadline: float) -> bool:

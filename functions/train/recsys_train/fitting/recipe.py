@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+from recsys_train.model.autoencoder import LinearSettings, can_invert
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,31 @@ class BatchSizes:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """Candidates for the settings of the linear autoencoder, in ascending order, and where the search starts.
+
+    `LinearSettings` explains the fields. A field with one candidate is fixed.
+    """
+
+    user_exponents: tuple[float, ...]
+    item_exponents: tuple[float, ...]
+    ridges: tuple[float, ...]
+    diagonals: tuple[float, ...]
+    score_exponents: tuple[float, ...]
+    start: LinearSettings
+
+
+SEARCH_SPACE: Final = SearchSpace(
+    user_exponents=(0.0, 0.125, 0.25, 0.375),
+    item_exponents=(0.0, 0.1, 0.2, 0.3),
+    ridges=(0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+    diagonals=(0.0, 0.3, 0.5, 0.7),
+    score_exponents=(-0.4, -0.3, -0.2, -0.1, 0.0, 0.1),
+    start=LinearSettings(0.25, 0.2, ridge=4.0, diagonal=0.3, score_exponent=-0.2),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Network sizes, candidates for the hyperparameters, and limits of a training run.
 
@@ -32,20 +59,26 @@ class Recipe:
 
     gmf_dim: int = 512
     """Width of the GMF embeddings; reduced to the number of items, or so that the tables fit into memory."""
+    widenings: tuple[int, ...] = (1, 2)
+    """Factors by which validation may widen the GMF of a linear autoencoder; see `selection.MIN_WIDE_GAIN`."""
     mlp_dim: int = 16
     """Width of the MLP embeddings."""
     hidden_dims: tuple[int, ...] = (8,)
     """Widths of the ReLU layers."""
-    ridges: tuple[float, ...] = (50.0, 200.0, 800.0)
-    """Candidates for EASE's L2 regularisation; validation selects one."""
-    decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    search_space: SearchSpace = SEARCH_SPACE
+    """Candidates for the settings of the linear autoencoder."""
+    popularities: tuple[float, ...] = (0.0, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0, 1000.0)
+    """Candidates for the weight of popularity, in standard deviations of the closed-form model's scores."""
+    decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
     """Candidates for the recency exponent of histories; validation selects one. Without timestamps, 0 is used."""
     ordered: BatchSizes = BatchSizes(interactions=1024, negatives=256)
     """Batch sizes for ordered histories, in which every position scores the negatives."""
     unordered: BatchSizes = BatchSizes(interactions=8192, negatives=2048)
     """Batch sizes for unordered histories; each user scores the negatives once, so more of them are affordable."""
     learning_rate: float = 0.003
-    """Adam's step size."""
+    """Adam's step size after the spectral start."""
+    fine_tuning_rate: float = 0.0003
+    """Adam's step size after a linear autoencoder, which larger steps make worse."""
     negative_weight: float = 16.0
     """Weight of the mean loss over negatives relative to the mean loss over positives."""
     max_epochs: int = 3
@@ -64,14 +97,26 @@ class Hyperparameters:
 
     Parameters
     ----------
-    ridge
-        L2 regularisation of EASE; 0 if the warm start is spectral.
+    linear
+        Settings of the linear autoencoder; None if the warm start is spectral.
     decay
         Recency exponent of histories, see `recsys.model.user_encoder`.
+    popularity
+        Weight of the logarithm of an item's count, in standard deviations of the closed-form model's scores.
+    gmf_dim
+        Width of the GMF embeddings.
     epochs
         Number of epochs.
     """
 
-    ridge: float
+    linear: LinearSettings | None
     decay: float
+    popularity: float
+    gmf_dim: int
     epochs: int = 0
+
+
+def first_hyperparameters(recipe: Recipe, n_users: int, n_items: int, *, decay: float) -> Hyperparameters:
+    """Return the hyperparameters that the search for a data set of this size starts with."""
+    linear = recipe.search_space.start if can_invert(n_users, n_items) else None
+    return Hyperparameters(linear, decay, popularity=0.0, gmf_dim=recipe.gmf_dim)

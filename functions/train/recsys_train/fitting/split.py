@@ -16,6 +16,20 @@ TEST_PAIRS: Final = 150_000_000
 """User-item pairs that the evaluation may score; limits the number of test users."""
 MIN_SPLIT_USERS: Final = 20
 """With fewer users with a held-out pair than this, the same users serve validation and test."""
+MAX_HELD_OUT_SHARE: Final = 0.2
+"""Limit of the interactions that are held out. Where histories are short, most users keep theirs, because histories of
+one item do not show which items go together."""
+SELECTION_PAIRS: Final = 20_000_000
+"""User-item pairs that one trial of a closed-form model may score; limits the number of its users."""
+MIN_SELECTION_USERS: Final = 500
+"""Users that a trial scores at least; not tuned."""
+FOLD_SHARE: Final = 0.2
+"""Share of each user's items that are held out to select a closed-form model without timestamps. Several items per user
+are less noisy than one."""
+FOLD_USERS: Final = 5_000
+"""Users of all folds together; the noise of their NDCG@20 is below 1%."""
+MAX_FOLDS: Final = 5
+"""Limit of the number of folds, because each takes as long as the first."""
 
 
 class Split(NamedTuple):
@@ -42,22 +56,24 @@ def split_interactions(interactions: Interactions, *, has_times: bool, seed: int
     Returns
     -------
     Split
-        Users with a single interaction are in `train` only. Above `MAX_SELECTION_INTERACTIONS`, a random subset of the
-        users remains. With fewer than `MIN_SPLIT_USERS` held-out pairs, validation and test are the same.
+        Users with a single interaction are in `train` only, and so are random others while more than
+        `MAX_HELD_OUT_SHARE` of the interactions would be held out. Above `MAX_SELECTION_INTERACTIONS`, a random subset
+        of the users remains. With fewer than `MIN_SPLIT_USERS` held-out pairs, validation and test are the same.
 
     Examples
     --------
-    >>> users, items = np.divmod(np.arange(120, dtype="i4"), 3)
+    >>> users, items = np.divmod(np.arange(200, dtype="i4"), 5)
     >>> ids = [str(index) for index in range(40)]
-    >>> split = split_interactions(Interactions(ids, ids[:3], users, items), has_times=True, seed=0)
+    >>> split = split_interactions(Interactions(ids, ids[:5], users, items), has_times=True, seed=0)
     >>> len(split.train), len(split.validation), len(split.test)
-    (80, 20, 20)
+    (160, 20, 20)
     """
     if has_times:
-        train, held_out = interactions.split_last()
+        _, held_out = interactions.split_last()
     else:
-        train, held_out = interactions.split_random(np.random.default_rng(seed))
-    train, held_out = _subsample_users(train, held_out, seed)
+        _, held_out = interactions.split_random(np.random.default_rng(seed))
+    held_out = _limit_held_out(interactions, held_out, seed)
+    train, held_out = _subsample_users(interactions.without(held_out), held_out, seed)
     validation, test = _split_validation_test(
         held_out,
         n_validation=max(50, VALIDATION_PAIRS // train.n_items),
@@ -88,3 +104,67 @@ def _split_validation_test(
         held_out[np.sort(order[:n_validation])],
         held_out[np.sort(order[n_validation : n_validation + n_test])],
     )
+
+
+class Fold(NamedTuple):
+    """A training part, and held-out pairs of some of its users."""
+
+    train: Interactions
+    held_out: Interactions
+
+
+def folds_for_selection(split: Split, *, has_times: bool, seed: int) -> list[Fold]:
+    """Split the training part once more, to select a closed-form model.
+
+    Parameters
+    ----------
+    split
+        Its test part is never used.
+    has_times
+        With timestamps, the last interaction of each user of `split.train` is held out, which gives twice as many users
+        as `split.validation` has, unless most histories are too short. Without timestamps, a random fifth of each
+        user's interactions is held out, in several folds until they have `FOLD_USERS` users.
+    seed
+        Seed of every random choice.
+
+    Returns
+    -------
+    list of Fold
+        At least one.
+    """
+    train = split.train
+    max_users = max(MIN_SELECTION_USERS, SELECTION_PAIRS // train.n_items)
+    if has_times:
+        _, held_out = train.split_last()
+        held_out = _limit_held_out(train, held_out, seed)
+        if len(held_out) > len(split.validation):
+            return [Fold(train.without(held_out), _of_some_users(held_out, max_users, seed))]
+        return [Fold(train, _of_some_users(split.validation, max_users, seed))]
+    folds = [_random_fold(train, max_users, seed)]
+    n_users = len(np.unique(folds[0].held_out.users))
+    if n_users == 0:
+        return [Fold(train, _of_some_users(split.validation, max_users, seed))]
+    n_folds = min(MAX_FOLDS, FOLD_USERS // n_users, max_users // n_users)  # no more scores than those of one large fold
+    return folds + [_random_fold(train, max_users, seed + fold) for fold in range(1, n_folds)]
+
+
+def _random_fold(train: Interactions, max_users: int, seed: int) -> Fold:
+    """Hold out `FOLD_SHARE` of the items of at most `max_users` users."""
+    _, held_out = train.split_share(FOLD_SHARE, np.random.default_rng(seed))
+    held_out = _of_some_users(_limit_held_out(train, held_out, seed), max_users, seed)
+    return Fold(train.without(held_out), held_out)
+
+
+def _limit_held_out(interactions: Interactions, held_out: Interactions, seed: int) -> Interactions:
+    """Drop random users from `held_out` until it holds at most `MAX_HELD_OUT_SHARE` of the interactions."""
+    share = MAX_HELD_OUT_SHARE * len(interactions) / max(1, len(held_out))
+    n_users = len(np.unique(held_out.users))
+    return _of_some_users(held_out, max(MIN_SPLIT_USERS, round(share * n_users)), seed)
+
+
+def _of_some_users(interactions: Interactions, max_users: int, seed: int) -> Interactions:
+    """Return the interactions of at most `max_users` random users."""
+    users = np.unique(interactions.users)
+    if len(users) <= max_users:
+        return interactions
+    return interactions[np.isin(interactions.users, np.random.default_rng(seed).permutation(users)[:max_users])]

@@ -6,20 +6,23 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
 from recsys.model.neumf import Dims
 from recsys_train.data.interactions import Interactions
 from recsys_train.fitting.recipe import BatchSizes, Hyperparameters, Recipe
-from recsys_train.fitting.selection import closed_form, gmf_dim
+from recsys_train.fitting.selection import closed_form, gmf_dim, log_popularity, popularity_unit
 from recsys_train.model.batches import Histories, final_histories
+from recsys_train.model.calibration import calibrate
 from recsys_train.model.network import NeuMF, Objective, WeightedLogits, initial_weights
-from recsys_train.model.warm_start import ItemWeights, WarmStart, balance, calibrate, reduce_rank, to_matrix
+from recsys_train.model.warm_start import LinearModel, balance, reduce_rank
 
 CALIBRATION_BATCHES: Final = 16
 """Batches whose logits calibrate the warm start; enough for two parameters."""
+UNIT_PAIRS: Final = 4_000_000
+"""User-item pairs whose scores determine the unit of popularity, see `popularity_unit`."""
 
 
 @dataclass(slots=True)
@@ -44,22 +47,17 @@ class TrainingRun:
         hyperparameters: Hyperparameters,
         *,
         seed: int,
-        warm_start: WarmStart | None = None,
     ) -> Self:
-        """Create a training run that starts from the closed-form model.
+        """Create a training run that starts from the closed-form model and popularity.
 
-        The model is calibrated, so that its scores are logits.
-
-        Parameters
-        ----------
-        warm_start
-            The closed-form model of `train` with these hyperparameters, if it has been fitted already.
+        Both are calibrated, so that their scores are logits.
         """
         generator = np.random.default_rng(seed)
-        network = _initial_network(train, recipe, hyperparameters, warm_start, generator)
+        network = _initial_network(train, recipe, hyperparameters, generator)
         histories = Histories.of(train, ordered=hyperparameters.decay > 0)
         batch_sizes = recipe.ordered if histories.ordered else recipe.unordered
-        objective = Objective(recipe.learning_rate, recipe.negative_weight)
+        rate = recipe.learning_rate if hyperparameters.linear is None else recipe.fine_tuning_rate
+        objective = Objective(rate, recipe.negative_weight)
         training = cls(network, histories, batch_sizes, objective, generator)
         training._calibrate()
         return training
@@ -101,21 +99,35 @@ class TrainingRun:
 
 
 def _initial_network(
+    train: Interactions, recipe: Recipe, hyperparameters: Hyperparameters, generator: np.random.Generator
+) -> NeuMF:
+    """Return a network that ranks items like the closed-form model plus the weighted logarithm of popularity."""
+    histories = final_histories(train, hyperparameters.decay)
+    start = _factors(train, histories, recipe, hyperparameters, generator)
+    dims = Dims(train.n_users, train.n_items, start.item_map.shape[1], recipe.mlp_dim, recipe.hidden_dims)
+    item_bias = np.zeros(train.n_items, dtype=np.float32)
+    if hyperparameters.popularity > 0:
+        popularity = log_popularity(train)
+        sample = np.sort(generator.permutation(train.n_users)[: max(1, UNIT_PAIRS // train.n_items)])
+        unit = popularity_unit(start.scores(histories[sample]), popularity)
+        item_bias = np.float32(hyperparameters.popularity * unit) * popularity
+    weights = initial_weights(dims, start.item_map, start.item_vectors, item_bias, generator)
+    return NeuMF(dims, weights, decay=hyperparameters.decay)
+
+
+def _factors(
     train: Interactions,
+    histories: Any,
     recipe: Recipe,
     hyperparameters: Hyperparameters,
-    warm_start: WarmStart | None,
     generator: np.random.Generator,
-) -> NeuMF:
-    """Return a network that ranks items like the closed-form model."""
-    final = final_histories(train, hyperparameters.decay)
-    start = warm_start or closed_form(to_matrix(train), hyperparameters.ridge, recipe, generator)
-    if isinstance(start, ItemWeights):
-        start = reduce_rank(start, final, gmf_dim(recipe, train.n_users, train.n_items), generator)
-    start = balance(start, final @ start.item_map)
-    dims = Dims(train.n_users, train.n_items, start.item_map.shape[1], recipe.mlp_dim, recipe.hidden_dims)
-    weights = initial_weights(dims, start.item_map, start.item_vectors, generator)
-    return NeuMF(dims, weights, decay=hyperparameters.decay)
+) -> LinearModel:
+    """Return the closed-form model at the GMF's width, balanced."""
+    dim = gmf_dim(hyperparameters.gmf_dim, recipe, train.n_users, train.n_items)
+    model = closed_form(train.to_matrix(), hyperparameters.linear, dim, generator)
+    if not isinstance(model, LinearModel):
+        model = reduce_rank(model, histories, dim, generator)
+    return balance(model, histories @ model.item_map)
 
 
 def _concatenated(parts: Sequence[WeightedLogits]) -> WeightedLogits:

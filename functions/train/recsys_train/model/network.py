@@ -139,12 +139,15 @@ class NeuMF:
         return positives, WeightedLogits(values.negative, values.negative_weights)
 
     def calibrate(self, slope: float, bias: float) -> None:
-        """Multiply the GMF path's logits by `slope`, and set the output bias.
+        """Multiply all logits by `slope`, and set the output bias.
 
-        Both tables of the path are multiplied by the square root of `slope`.
+        Both tables of the GMF path are multiplied by the square root of `slope`, the MLP path's output weights by
+        `slope`.
         """
         for name in ("gmf_map", "gmf_item"):
             self._weights[name].assign(self._weights[name] * slope**0.5)
+        kernel, gmf_dim = self._weights["output_kernel"], self.dims.gmf_dim
+        kernel.assign(tf.concat([kernel[:gmf_dim], kernel[gmf_dim:] * slope], axis=0))
         self._weights["output_bias"].assign([bias])
 
     def _train_step(
@@ -289,16 +292,22 @@ def _earlier_item_weights(decay: float) -> Floats:
     return scaled
 
 
-def initial_weights(dims: Dims, gmf_map: Floats, gmf_item: Floats, generator: np.random.Generator) -> dict[str, Floats]:
+def initial_weights(
+    dims: Dims, gmf_map: Floats, gmf_item: Floats, item_bias: Floats, generator: np.random.Generator
+) -> dict[str, Floats]:
     """Return the weights before the first training step.
 
-    With these weights, the logits are those of the warm start, `(history @ gmf_map) @ gmf_item.T`, because the MLP
-    path's output weights are 0.
+    With these weights, the logits are those of the warm start, `(history @ gmf_map) @ gmf_item.T + item_bias`. NeuMF
+    has no item bias. The first unit of every ReLU layer passes it on: it is the first dimension of the MLP's item
+    embeddings, and neither the user nor any other dimension influences that unit. The output weights of the other
+    units are 0.
 
     Parameters
     ----------
     gmf_map, gmf_item
         The warm start's factors, (n_items, gmf_dim) float32 each.
+    item_bias
+        Not negative, (n_items,) float32. If it is 0 everywhere, the first unit starts like the other ones.
     generator
         Source of the MLP path's embeddings and kernels (He initialisation for the ReLU layers).
     """
@@ -315,4 +324,20 @@ def initial_weights(dims: Dims, gmf_map: Floats, gmf_item: Floats, generator: np
         weights[f"mlp_bias_{layer}"] = np.zeros(shape[1])
     weights["output_kernel"] = np.concatenate([np.ones((dims.gmf_dim, 1)), np.zeros((dims.hidden_dims[-1], 1))])
     weights["output_bias"] = np.zeros(1)
+    if item_bias.any():
+        _pass_item_bias(weights, dims, item_bias)
     return {name: value.astype(np.float32, copy=False) for name, value in weights.items()}
+
+
+def _pass_item_bias(weights: dict[str, NDArray[np.floating]], dims: Dims, item_bias: Floats) -> None:
+    """Add `item_bias` to all logits by way of the first unit of each ReLU layer."""
+    largest = item_bias.max()
+    weights["mlp_item"][:, 0] = item_bias / largest
+    source = dims.mlp_dim  # the first dimension of the item embeddings, which follow those of the user
+    for layer in range(1, len(dims.hidden_dims) + 1):
+        kernel = weights[f"mlp_kernel_{layer}"]
+        kernel[:, 0] = 0.0
+        kernel[source] = 0.0
+        kernel[source, 0] = 1.0
+        source = 0
+    weights["output_kernel"][dims.gmf_dim] = largest

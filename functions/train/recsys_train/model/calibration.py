@@ -1,0 +1,62 @@
+"""Logistic regression of two parameters, which turns scores into logits."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import NDArray
+from scipy.special import expit
+
+CALIBRATION_RIDGE: Final = 1e-6
+"""Keeps slope and bias finite if a threshold separates positives from negatives; negligible otherwise. Not tuned."""
+CALIBRATION_START: Final = (1.0, -2.0)
+"""Slope and bias at which the optimiser starts. The loss is convex, so that only the number of steps depends on it."""
+MIN_SLOPE: Final = 1e-3
+"""Lower limit of the calibrated slope, since a slope of 0 or less would invert the ranking. Not tuned."""
+
+Numbers = NDArray[np.floating]
+
+
+def calibrate(
+    positives: tuple[Numbers, Numbers], negatives: tuple[Numbers, Numbers], negative_weight: float
+) -> tuple[float, float]:
+    """Find the slope and bias that minimise the loss of the logits `slope * score + bias` (logistic regression).
+
+    Parameters
+    ----------
+    positives, negatives
+        Scores and their weights in the loss, both (n,). Each side's loss is a weighted mean.
+    negative_weight
+        Weight of the negatives' mean loss relative to the positives' mean loss.
+
+    Returns
+    -------
+    slope : float
+        At least `MIN_SLOPE` divided by the standard deviation of the scores.
+    bias : float
+        The best bias for this slope.
+
+    Examples
+    --------
+    >>> positives, negatives = np.array([0.0, 1.0, 1.0, 1.0]), np.array([0.0, 0.0, 0.0, 1.0])
+    >>> slope, bias = calibrate((positives, np.ones(4)), (negatives, np.ones(4)), 1.0)
+    >>> bool(np.isclose(slope, np.log(9), rtol=0.01) and np.isclose(bias, -np.log(3), rtol=0.01))  # odds 1:3 and 3:1
+    True
+    """
+    (up, up_weights), (down, down_weights) = positives, negatives
+    unit = float(np.concatenate([up, down]).std()) or 1.0
+    up, down = up / unit, down / unit
+    up_weights, down_weights = up_weights / up_weights.sum(), negative_weight * down_weights / down_weights.sum()
+
+    def loss_and_gradient(theta: Any) -> tuple[float, Any]:
+        logits_up, logits_down = theta[0] * up + theta[1], theta[0] * down + theta[1]
+        loss = up_weights @ np.logaddexp(0, -logits_up) + down_weights @ np.logaddexp(0, logits_down)
+        pull_up, pull_down = -up_weights * expit(-logits_up), down_weights * expit(logits_down)
+        gradient = np.array([pull_up @ up + pull_down @ down, pull_up.sum() + pull_down.sum()])
+        return loss + CALIBRATION_RIDGE * theta @ theta, gradient + 2 * CALIBRATION_RIDGE * theta
+
+    result = scipy.optimize.minimize(loss_and_gradient, np.array(CALIBRATION_START), jac=True, method="L-BFGS-B")
+    slope, bias = result.x.tolist()
+    return max(slope, MIN_SLOPE) / unit, bias
