@@ -56,6 +56,12 @@ UserColumn = Annotated[str | None, typer.Option(help="Column with the user id.")
 ItemColumn = Annotated[str | None, typer.Option(help="Column with the item id.")]
 TimeColumn = Annotated[str | None, typer.Option(help="Column with the time. Pass - to train without times.")]
 ScoreColumn = Annotated[str | None, typer.Option(help="Column with the score. Pass - to ignore scores.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Training jobs that run at the same time, each in its own process. Default: RECSYS_WORKERS, or 1."
+    ),
+]
 MetricsPort = Annotated[
     int | None,
     typer.Option(
@@ -108,13 +114,7 @@ def serve(  # noqa: PLR0913, PLR0917  # each argument is an option of the comman
             help="URL at which clients reach the service. Upload forms contain it. Default: http://HOST:PORT."
         ),
     ] = "",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Training jobs that run at the same time, each in its own process. Default: RECSYS_WORKERS, or 1.",
-        ),
-    ] = None,
+    workers: Workers = None,
     metrics_port: MetricsPort = None,
     metrics_host: Annotated[str, typer.Option(help="Address of --metrics-port.")] = "127.0.0.1",
     data_dir: DataDir = DEFAULT_DATA_DIR,
