@@ -151,6 +151,7 @@ def test_erased_users_and_the_items_of_no_other_users_do_not_count_as_lost() -> 
         ((0.7, 1.1), (1.6, 2.4), "no-better-than-popularity"),
         ((0.7, 0.9), (1.6, 2.4), "no-better-than-popularity"),
         ((0.7, 1.7), (1.6, 2.4), None),
+        ((0.9, 0.99), (1.05, 1.3), None),  # a drop of less than 10%
         ((1.1, 1.3), (1.6, 2.4), None),
         ((0.7, 1.1), (0.9, 2.4), None),
     ],

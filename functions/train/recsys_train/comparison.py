@@ -176,7 +176,7 @@ def _quality(test: HeldOutTest, metrics: dict[str, Any], current_metrics: dict[s
         ]
     if new is None or len(test.gains) < MIN_COMPARED_USERS:
         return []
-    if current and current[0] > 1 and new[0] <= 1 and new[1] < current[0]:
+    if current and current[0] > 1 and new[0] <= 1 and new[1] < (1 - TOLERATED_DROP) * current[0]:
         return [
             _reason(
                 "no-better-than-popularity",
