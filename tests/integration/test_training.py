@@ -266,6 +266,9 @@ def test_the_gmf_width_is_reduced_so_that_the_tables_fit_into_memory() -> None:
     dim = gmf_dim(512, recipe, 200_000, 500_000)
     assert dim < 512
     assert 2 * 4 * 500_000 * (dim + recipe.hidden_dims[0]) <= MAX_SERVING_BYTES
+    assert gmf_dim(512, Recipe.for_memory(8192), 184_000, 50_000) == 512
+    assert 192 < gmf_dim(512, Recipe.for_memory(3008), 184_000, 50_000) < 256
+    assert gmf_dim(512, Recipe.for_memory(512), 184_000, 50_000) == 16
 
 
 def test_a_large_data_set_is_evaluated_on_a_subset_of_users_and_published_with_all(

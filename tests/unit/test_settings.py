@@ -55,13 +55,14 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_CORS_ORIGINS": "https://shop.example",
         "RECSYS_READ_BUDGET_S": "24.5",
         "RECSYS_TRAIN_BUDGET_S": "2.5",
+        "RECSYS_TRAIN_MEMORY_MB": "30",
         "RECSYS_HOLD_VERSIONS": "false",
         "RECSYS_SEED": "22",
     }
     assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
     expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
     expected += [15, 16, 0.25, False, 27, 28, 29, "10.0.0.0/8", True, True, 17, 18, 19, 20, 26, 21, 25, 3, 23]
-    expected += ["https://shop.example", 24.5, 2.5, False, 22]
+    expected += ["https://shop.example", 24.5, 2.5, 30, False, 22]
     settings = Settings.from_environment(values)
     assert [getattr(settings, field.name) for field in fields(Settings)] == expected
 

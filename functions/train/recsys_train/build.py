@@ -122,7 +122,7 @@ def build_version(  # noqa: PLR0913  # one parameter per input of a training
     interactions, report = read_upload(
         open_source, settings, options=options, time_left_s=time_left_s, key_data=key_data
     )
-    recipe, curve = Recipe(), LearningCurve(on_progress)
+    recipe, curve = Recipe.for_memory(settings.train_memory_mb), LearningCurve(on_progress)
     result = fit(
         interactions,
         recipe,

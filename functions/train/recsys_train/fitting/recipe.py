@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from recsys_train.model.autoencoder import LinearSettings, can_invert
 
@@ -48,6 +48,16 @@ SEARCH_SPACE: Final = SearchSpace(
     start=LinearSettings(0.25, 0.2, ridge=4.0, diagonal=0.3, score_exponent=-0.2),
 )
 
+MAX_TABLE_BYTES: Final = 1024**3
+"""Limit of the embedding tables in `model.h5`, users and items together."""
+MEMORY_WITHOUT_TABLES_MB: Final = 1250
+"""Peak memory of a training with very small tables."""
+MEMORY_PER_TABLE: Final = 7
+"""Peak memory relative to the tables, with gradients, the optimizer's state and the decomposition. Measured with a
+million interactions of 234,000 users and items: 1,620, 2,600 and 4,550 MB for a GMF of 64, 192 and 512."""
+USABLE_MEMORY: Final = 0.9
+"""Share of the memory that a training plans with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -59,6 +69,8 @@ class Recipe:
 
     gmf_dim: int = 512
     """Width of the GMF embeddings; reduced to the number of items, or so that the tables fit into memory."""
+    max_table_bytes: int = MAX_TABLE_BYTES
+    """Largest size of the float32 embeddings of all users and items together, in bytes."""
     widenings: tuple[int, ...] = (1, 2)
     """Factors by which validation may widen the GMF of a linear autoencoder; see `selection.MIN_WIDE_GAIN`."""
     mlp_dim: int = 16
@@ -85,6 +97,25 @@ class Recipe:
     """Largest number of epochs; in each, every history is used once."""
     patience: int = 2
     """Epochs without a better validation NDCG@20 before training stops; a worse epoch can precede a better one."""
+
+    @classmethod
+    def for_memory(cls, memory_mb: int) -> Self:
+        """Return the default recipe, with tables that fit into the memory of a training.
+
+        Parameters
+        ----------
+        memory_mb
+            Memory in MB; 0 means that it is not limited.
+
+        Examples
+        --------
+        >>> [Recipe.for_memory(memory_mb).max_table_bytes // 1024**2 for memory_mb in (0, 10_240, 3008, 1024)]
+        [1024, 1024, 208, 0]
+        """
+        if memory_mb == 0:
+            return cls()
+        tables_mb = max(0, int((USABLE_MEMORY * memory_mb - MEMORY_WITHOUT_TABLES_MB) / MEMORY_PER_TABLE))
+        return cls(max_table_bytes=min(MAX_TABLE_BYTES, tables_mb * 1024**2))
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as it appears in `metrics.json`."""

@@ -22,8 +22,6 @@ from recsys_train.model.warm_start import LinearModel, WarmStart, reduce_rank
 
 MAX_SERVING_BYTES: Final = 256 * 1024**2
 """Limit of a published model's item tables: half of the default cache of the recommend function."""
-MAX_TABLE_BYTES: Final = 1024**3
-"""Limit of the embedding tables in `model.h5`, users and items together."""
 MIN_GMF_DIM: Final = 16
 """The GMF's width is never reduced below this."""
 SCORED_PAIRS: Final = 8_000_000
@@ -228,9 +226,9 @@ def closed_form(matrix: Any, linear: LinearSettings | None, dim: int, generator:
 
 
 def gmf_dim(wanted: int, recipe: Recipe, n_users: int, n_items: int) -> int:
-    """Return the width of the GMF path: `wanted`, or less if the tables would exceed the module's limits."""
+    """Return the width of the GMF path: `wanted`, or less if the tables would exceed their limits."""
     served = MAX_SERVING_BYTES // (2 * 4 * n_items) - recipe.hidden_dims[0]  # two float32 rows per item
-    stored = MAX_TABLE_BYTES // (4 * (n_users + n_items)) - recipe.mlp_dim
+    stored = recipe.max_table_bytes // (4 * (n_users + n_items)) - recipe.mlp_dim
     return min(wanted, n_items, max(MIN_GMF_DIM, min(served, stored)))
 
 

@@ -96,6 +96,9 @@ class Settings:
     """Time limit for reading a file, in seconds. A file that takes longer fails its job."""
     train_budget_s: float = 600.0
     """Time budget of a training job, in seconds. When it is used up, the best model so far is published."""
+    train_memory_mb: int = 0
+    """Memory that a training job may use, in MB. Large shops get a narrower network, so that it suffices; 0 means no
+    limit. Default on `aws`: the memory of the function."""
     hold_versions: bool = True
     """Whether a new version that compares badly with the current one is held until it is activated."""
     seed: int = 0
@@ -137,15 +140,17 @@ class Settings:
             if text:
                 values[setting.name] = _parse(setting.name, types[setting.name], text)
         values |= overrides
-        return cls(**(_AWS_DEFAULTS if values.get("backend") == "aws" else {}) | values)
+        return cls(**(_aws_defaults(source) if values.get("backend") == "aws" else {}) | values)
 
 
-_AWS_DEFAULTS: Final[dict[str, Any]] = {
-    "max_request_bytes": 4 * MIB,
-    "max_wait_s": 25,
-    "max_attempts": 4,
-    "recommendations_per_minute": 3000,
-}
+def _aws_defaults(environment: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "max_request_bytes": 4 * MIB,
+        "max_wait_s": 25,
+        "max_attempts": 4,
+        "recommendations_per_minute": 3000,
+        "train_memory_mb": int(environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 0)),
+    }
 
 
 _SHARES: Final = ("exploration",)
