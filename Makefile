@@ -32,6 +32,11 @@ $(VENV)/.installed: locks/dev.txt pyproject.toml
 run: setup
 	@$(BIN)/recsys serve --port $(PORT) --data-dir $(DATA_DIR) --sample
 
+# Tests run side by side, so each process computes with one thread: more would wait for each other, at 2.5 times the CPU time.
+test: export OPENBLAS_NUM_THREADS = 1
+test: export OMP_NUM_THREADS = 1
+test: export TF_NUM_INTRAOP_THREADS = 1
+test: export TF_NUM_INTEROP_THREADS = 1
 test: setup .venv-ministack/.installed
 	@rm -rf .build/aws-calls
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
