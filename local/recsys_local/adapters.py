@@ -131,7 +131,8 @@ def lock_data_dir(data_dir: Path) -> IO[str]:
 
     Returns
     -------
-    The lock file. The lock is held until it is closed, or until the process ends.
+    IO
+        The open lock file. The lock is held until the file is closed or the process ends.
 
     Raises
     ------

@@ -134,7 +134,7 @@ class Turn:
         return event
 
     def finish_previous(self) -> None:
-        """Record that the training on the file that this worker started ended, if there was one."""
+        """Record the end of this worker's previous training, if there was one."""
         running = self._state.running.pop(self._worker, None)
         if running is not None:
             self._state.trained_s += time.monotonic() - running.started_s

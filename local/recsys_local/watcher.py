@@ -1,7 +1,7 @@
-"""Find the files that start training jobs by listing the data directory. It replaces S3's object-created events.
+"""List the data directory to find the files that start training jobs. This replaces S3's object-created events.
 
-The search is level-triggered: after a crash, it finds the same files again, and the registry contains the jobs that are
-done.
+The search is level-triggered: after a crash, it finds the same files again. Jobs that are done do not run again,
+because the registry records them.
 """
 
 from __future__ import annotations

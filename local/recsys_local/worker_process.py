@@ -58,7 +58,7 @@ class WorkerPool:
         self._running = contextlib.ExitStack()
 
     def silent_s(self) -> list[float]:
-        """Return the seconds since the last heartbeat of each worker, in order of their numbers."""
+        """Return the seconds since each worker's last heartbeat, in order of worker number."""
         return [worker.silent_s for worker in self._workers]
 
     def __enter__(self) -> Self:

@@ -137,7 +137,7 @@ def create_router(
 def _training_key(
     authenticator: Authenticator, buckets: Buckets, settings: Settings
 ) -> Callable[..., KeyRecord | None]:
-    """Return the dependency of the routes that start a training: an optional key, within the rate limits."""
+    """Return the dependency of routes that start a training. It reads the optional key and applies the rate limits."""
     return limited_key(
         optional_key(authenticator, scope=Scope.TRAIN, allow_anonymous=settings.allow_anonymous_training),
         by_key=limiter(buckets, rate_limits.trainings, settings.trainings_per_day),

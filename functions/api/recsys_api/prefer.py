@@ -20,7 +20,7 @@ def wait_s(headers: Iterable[str]) -> int | None:
     Returns
     -------
     int or None
-        Seconds to wait, or None if no preference asks for it. Preferences that are unknown or malformed are ignored, as
+        Seconds to wait, or None if no preference requests it. Preferences that are unknown or malformed are ignored, as
         RFC 7240 §2 requires.
 
     Examples

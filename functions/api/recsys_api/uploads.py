@@ -154,7 +154,7 @@ def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
 
 
 def _describe(file: BinaryIO, max_bytes: int, options: FileOptions) -> NewFile:
-    """Check the file's size, detect gzip by its magic bytes, compute the digest, and return the described file."""
+    """Check the file's size, detect gzip by its magic bytes, compute the digest, and return the file with these."""
     file.seek(0, io.SEEK_END)
     size_bytes = file.tell()
     if size_bytes == 0:

@@ -102,7 +102,9 @@ class CatalogueCache:
         return await self._once(name, lambda: self._load(name))
 
     async def bound(self, name: CatalogueName, loaded: LoadedModel) -> BoundCatalogue:
-        """Return a catalogue in the order of a model's items and its new items, or its previous version while it loads.
+        """Return a catalogue whose rows follow the order of a model's items and then of the new items.
+
+        While the catalogue loads, its previous version is returned.
 
         Raises
         ------

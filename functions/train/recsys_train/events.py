@@ -50,15 +50,15 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     Parameters
     ----------
     event
-        The object.
+        The event of the object.
     trainer
         Runs the job.
 
     Returns
     -------
     Job or None
-        The final job. None if the object does not start a training job, because its name is invalid or not that of a
-        source, or because no job was created for this upload. The reason is logged.
+        The final job. None if the object does not start a job: its name is invalid, it is not a source file, or no job
+        was created for this upload. The reason is logged.
 
     Raises
     ------

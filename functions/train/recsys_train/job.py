@@ -124,8 +124,8 @@ class Trainer:
         LeaseLost
             Another worker took the job over during the training.
         Unavailable
-            A store did not respond, or other versions were published during each of `_MAX_REBASES` trainings of a file
-            that is added to them. Retry later.
+            A store did not respond. Or, for a file that is added to the current version, another version was published
+            during each of `_MAX_REBASES` trainings. Retry later.
         Exception
             Any other error before the last attempt. Retry later.
         """

@@ -193,7 +193,7 @@ def apply_updates(base: Catalogue, updates: ItemUpdates, report: CatalogueReport
 
 
 def _rows_of(updates: ItemUpdates, known: Mapping[str, int], new_ids: Sequence[str]) -> NDArray[np.int64]:
-    """Return the row in the result of each position of the updates."""
+    """Return, for each position in the updates, its row in the result."""
     new_rows = {item_id: len(known) + position for position, item_id in enumerate(new_ids)}
     return np.array([known.get(item_id, new_rows.get(item_id, 0)) for item_id in updates.items], dtype=np.int64)
 

@@ -83,7 +83,7 @@ class Column:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether `entries` are the distinct values."""
+        """Whether the column is dictionary-encoded: `entries` then holds each distinct value once."""
         return self._codes is not None
 
     @property

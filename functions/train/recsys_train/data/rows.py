@@ -115,7 +115,7 @@ class RowChecker:
         return self._counted(ValidRows(users, items, times).selected(open_))
 
     def _has_rules(self, chunk: Chunk) -> bool:
-        """Return whether a rule can skip records of the chunk whose fields are valid."""
+        """Return whether a rule can skip records of the chunk even though their fields are valid."""
         has_column = "score" in chunk.columns or "event" in chunk.columns
         return bool(has_column or len(self._guests) or len(self._excluded) or self._erased_users)
 

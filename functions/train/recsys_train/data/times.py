@@ -131,7 +131,8 @@ def _recognise(column: Column) -> str | None:
 def _majority(strings: Any, n_day: int, n_month: int) -> str:
     """Return the more frequent order of the dates, `day-first` or `month-first`.
 
-    If more than 1% as many dates have the other order, `InvalidData` is raised, because the file mixes both orders.
+    If the dates in the other order number more than 1% of these, `InvalidData` is raised, because the file mixes both
+    orders.
     """
     if min(n_day, n_month) * 100 <= max(n_day, n_month):
         return "day-first" if n_day > n_month else "month-first"
@@ -264,7 +265,10 @@ def _parse_yyyymmdd(texts: pd.Series) -> NDArray[np.int64]:
 
 
 def _parse_excel(texts: pd.Series) -> NDArray[np.int64]:
-    """Convert Excel serial numbers to times: days since 1899-12-30, which accounts for the leap-year error of Excel."""
+    """Convert Excel serial numbers to times.
+
+    A serial number counts the days since 1899-12-30; that start accounts for the leap-year error of Excel.
+    """
     numbers = _to_numbers(texts)
     valid = (numbers >= 20_000) & (numbers < 80_000)
     times = np.full(len(texts), MISSING_TIME, dtype=np.int64)

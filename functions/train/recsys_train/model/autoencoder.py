@@ -57,12 +57,12 @@ class LinearSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Normalised:
-    """The normalised interaction matrix N, (n_users, n_items) sparse float32, and how it was scaled.
+    """The normalised interaction matrix N, (n_users, n_items) sparse float32, with its scales and statistics.
 
     Parameters
     ----------
     item_scales
-        Factors of the columns, (n_items,).
+        Factors by which the columns were multiplied, (n_items,).
     counts
         Interactions per item, at least 1, (n_items,).
     mean_diagonal

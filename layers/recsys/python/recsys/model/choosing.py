@@ -11,8 +11,8 @@ reordering documents and producing summaries", SIGIR 1998. The next item maximis
 
     (1 - diversity) * relevance  -  diversity * largest cosine similarity to an item of the list
 
-over the best `_POOL_FACTOR` n items. Relevance is the score, divided by the score of the best item. Similarity is
-computed from the items' GMF embeddings.
+over the best `_POOL_FACTOR * n` items, where n is the length of the list. Relevance is the score, divided by the score
+of the best item. Similarity is computed from the items' GMF embeddings.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class Bounds:
         return float(base + per_gmf * gmf + per_mlp * mlp)
 
     def errors(self, users: User) -> NDArray[np.float64]:
-        """Return `error` of each user of a batch, (n_users,)."""
+        """Return the result of `error` for each user of a batch, (n_users,)."""
         gmf, mlp = np.vecdot(users.gmf, users.gmf), np.vecdot(users.mlp, users.mlp)
         errors: NDArray[np.float64] = self.rounding @ np.stack([np.ones_like(gmf), np.sqrt(gmf), np.sqrt(mlp)])
         return errors

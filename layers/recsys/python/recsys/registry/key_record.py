@@ -1,4 +1,4 @@
-"""The record of an API key, apart from those of jobs because the function `recommend` needs no other."""
+"""The record of an API key. The records of jobs are in another module, because `recommend` needs only this one."""
 
 from __future__ import annotations
 
