@@ -84,6 +84,25 @@ def test_an_unreadable_subfolder_is_skipped_and_logged_once(
     assert str(root / "inbox/locked") in message
 
 
+def test_symbolic_links_are_not_followed_and_logged_once(
+    store: FileObjectStore, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_bytes(b"user_id,item_id\n")
+    store.create("inbox/a.csv", b"")
+    (root / "inbox/link.csv").symlink_to(secret)
+    (root / "inbox/folder").symlink_to(tmp_path)
+    for _ in range(2):
+        assert [info.name for info in store.list("inbox/")] == ["inbox/a.csv"]
+    assert sorted(message.partition(": ")[0] for message in caplog.messages) == [
+        f"Skipped {root / 'inbox/folder'}",
+        f"Skipped {root / 'inbox/link.csv'}",
+    ]
+    for use in (store.info, store.read):
+        with pytest.raises(ObjectNotFound):
+            use("inbox/link.csv")
+
+
 def test_listing_an_unreadable_folder_is_unavailable(
     store: FileObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ a process that is killed leaves no partial object, and an object that was report
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -96,10 +97,10 @@ class FileObjectStore:
             return file.read()
 
     def open(self, name: str) -> BinaryIO:
-        """Open the file for reading."""
+        """Open the file for reading. A symbolic link counts as absent."""
         path = self._path(name)
         with _translating_errors("open", name), _absent_without_file(name):
-            return path.open("rb")
+            return open(path, "rb", opener=_open_without_links)
 
     def info(self, name: str) -> ObjectInfo:
         """Return the size, version and times of the file."""
@@ -109,8 +110,8 @@ class FileObjectStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Iterate over the files whose name starts with `prefix`, in ascending order of the names.
 
-        Subfolders that cannot be read are skipped with a warning, and so are files whose name is not a valid object
-        name.
+        Subfolders that cannot be read and symbolic links are skipped with a warning. Files whose name is not a valid
+        object name are skipped without one.
         """
         checked_prefix(prefix)
         folder = prefix.rpartition("/")[0]
@@ -202,7 +203,7 @@ class FileObjectStore:
     def _info(self, name: str) -> ObjectInfo:
         path = self._path(name)
         with _absent_without_file(name):
-            status = path.stat()
+            status = path.lstat()  # a link may point to a file outside the directory, which is not the writer's to read
         if not stat.S_ISREG(status.st_mode):
             raise _not_found(name)
         return _describe(name, status)
@@ -217,6 +218,7 @@ class FileObjectStore:
                 names = {
                     f"{folder}{entry.name}/" if entry.is_dir(follow_symlinks=False) else f"{folder}{entry.name}"
                     for entry in entries
+                    if not self._is_link(entry)
                 }
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -229,6 +231,15 @@ class FileObjectStore:
                 # Skip a file that has been deleted in the meantime, or whose name is not a valid object name.
                 with self._skipping_unreadable(name), contextlib.suppress(ObjectNotFound, InvalidRequest):
                     yield self._info(name)
+
+    def _is_link(self, entry: os.DirEntry[str]) -> bool:
+        """Return whether an entry is a symbolic link, and log a warning once for each of them."""
+        if not entry.is_symlink():
+            return False
+        if entry.path not in self._skipped:
+            _logger.warning("Skipped %s: it is a symbolic link. Copy the file itself.", entry.path)
+        self._skipped.add(entry.path)
+        return True
 
     @contextlib.contextmanager
     def _skipping_unreadable(self, name: str) -> Iterator[None]:
@@ -289,6 +300,15 @@ def _absent_without_file(name: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise _not_found(name) from error
+
+
+def _open_without_links(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileNotFoundError(errno.ENOENT, "Symbolic links are not read", path) from error
+        raise
 
 
 @contextlib.contextmanager
