@@ -40,7 +40,7 @@ test: export TF_NUM_INTEROP_THREADS = 1
 test: setup .venv-ministack/.installed
 	@rm -rf .build/aws-calls
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
-	$(BIN)/python -m tests.permissions
+	@$(BIN)/python -m tests.permissions --quiet
 
 # About a minute on two cores: without AWS emulators, TensorFlow and slow tests.
 # No test here needs the plugin of schemathesis, which takes a second to import in every process.

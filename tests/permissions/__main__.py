@@ -1,10 +1,11 @@
-"""Compare the calls that the tests recorded with the roles of both templates: `python -m tests.permissions`.
+"""Compare the calls that the tests recorded with the roles of both templates: `python -m tests.permissions [--quiet]`.
 
 `make test` runs it after the tests. It fails if a call was denied, or if a role allows an action that no call used.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import Counter, defaultdict
@@ -29,13 +30,14 @@ CALLED_BY_AWS: Final = {
 Usage = dict[str, Counter[Permission]]
 
 
-def main(folder: Path = RECORDS) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print how often each permission was used, then the problems; return the exit status."""
-    usage, denied = read(folder)
-    for function, role in roles().items():
-        for permission in sorted(role.permissions):
-            note = CALLED_BY_AWS.get(permission.action, str(usage[function][permission]))
-            _print(f"{function:10} {permission.action:29} {permission.resource:52} {note}")
+    usage, denied = read(RECORDS)
+    if not arguments.quiet:
+        for function, role in roles().items():
+            for permission in sorted(role.permissions):
+                note = CALLED_BY_AWS.get(permission.action, str(usage[function][permission]))
+                _print(f"{function:10} {permission.action:29} {permission.resource:52} {note}")
     problems = sorted({*denied, *unused(usage, roles()), *unused(usage, serverless_roles())})
     for problem in problems:
         _print(f"ERROR: {problem}")
@@ -71,4 +73,6 @@ def _print(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quiet", action="store_true", help="print nothing but problems")
+    sys.exit(main(parser.parse_args()))
