@@ -30,10 +30,10 @@ CALLED_BY_AWS: Final = {
 Usage = dict[str, Counter[Permission]]
 
 
-def main(arguments: argparse.Namespace) -> int:
+def main(folder: Path = RECORDS, *, quiet: bool = False) -> int:
     """Print how often each permission was used, then the problems; return the exit status."""
-    usage, denied = read(RECORDS)
-    if not arguments.quiet:
+    usage, denied = read(folder)
+    if not quiet:
         for function, role in roles().items():
             for permission in sorted(role.permissions):
                 note = CALLED_BY_AWS.get(permission.action, str(usage[function][permission]))
@@ -75,4 +75,4 @@ def _print(line: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quiet", action="store_true", help="print nothing but problems")
-    sys.exit(main(parser.parse_args()))
+    sys.exit(main(quiet=parser.parse_args().quiet))
