@@ -45,7 +45,7 @@ def verify(deployer: Deployer, client: Client, stage: str, say: Say, sizes: Size
     started_s = _CLOCK()
     try:
         deployed = deployer.deploy()
-    except Exception:
+    except BaseException:  # Ctrl+C included, because what was created costs money; raised again
         # CloudFormation does not retain the bucket and the table of a stack that it could not create.
         say("The deployment failed. Deleting what it created …")
         deployer.delete()

@@ -135,9 +135,9 @@ def read_titles(path: Path, settings: Settings) -> dict[str, str]:
         The file cannot be read as a catalogue.
     """
     from recsys_train.catalogue.records import read_records  # noqa: PLC0415  # imports pyarrow
-    from recsys_train.catalogue.report import CatalogueReport  # noqa: PLC0415
-    from recsys_train.catalogue.update import read_updates  # noqa: PLC0415
-    from recsys_train.data.unpack import Limits, unpack  # noqa: PLC0415
+    from recsys_train.catalogue.report import CatalogueReport  # noqa: PLC0415  # as above
+    from recsys_train.catalogue.update import read_updates  # noqa: PLC0415  # as above
+    from recsys_train.data.unpack import Limits, unpack  # noqa: PLC0415  # as above
 
     report = CatalogueReport()
     limits = Limits(settings.max_unpacked_bytes, settings.read_budget_s)

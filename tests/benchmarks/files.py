@@ -140,7 +140,7 @@ def drop_all(service: LiveService, bad: list[BadFile], valid: list[ValidFile]) -
     slowest_s = max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
     outcomes = []
     for kind, files, check in (("bad", bad, _check_bad_receipt), ("valid", valid, _check_valid_receipt)):
-        found = _each("drop", kind, files, lambda file, kind=kind, check=check: check(  # type: ignore[misc]
+        found = _each("drop", kind, files, lambda file, kind=kind, check=check: check(  # type: ignore[misc]  # the two checks take different files
             service, json.loads(receipts[f"{kind}-{file.name}"].read_text()), file
         ))  # fmt: skip
         found.seconds = dict.fromkeys(found.seconds, slowest_s)

@@ -117,10 +117,10 @@ class FusedStore:
         return self._at(self.store.info(name))
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
-        raise NotImplementedError
+        raise AssertionError("The collector must not write objects.")
 
     def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:
-        raise NotImplementedError
+        raise AssertionError("The collector must not write objects.")
 
     def _at(self, info: ObjectInfo) -> ObjectInfo:
         at = self.arrivals[info.name]

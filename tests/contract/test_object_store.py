@@ -106,7 +106,7 @@ def test_an_interrupted_create_leaves_no_object(store: ObjectStore) -> None:
             return super().read(min(size or 50_000, 50_000) if size != -1 else 50_000)
 
     with pytest.raises(Exception, match=r"client disconnected|ConnectionError|Connection was closed|did not respond"):
-        store.create("uploads/broken.csv", Breaks(300_000))  # type: ignore[arg-type]
+        store.create("uploads/broken.csv", Breaks(300_000))  # type: ignore[arg-type]  # a raw stream with `read`
     assert list(store.list("")) == []
     with pytest.raises(ObjectNotFound):
         store.info("uploads/broken.csv")
@@ -233,7 +233,7 @@ def test_a_large_stream_is_not_read_into_memory(store: ObjectStore) -> None:
     body = GeneratedStream(size_bytes)
     expected = hashlib.sha256(GeneratedStream.BLOCK * 320 + GeneratedStream.BLOCK[:17]).hexdigest()
 
-    created = store.create("uploads/large.csv", body)  # type: ignore[arg-type]
+    created = store.create("uploads/large.csv", body)  # type: ignore[arg-type]  # a raw stream with `read`
 
     assert created.size_bytes == size_bytes
     assert 0 < body.largest_read <= 4 * 1024 * 1024
