@@ -21,9 +21,9 @@ _logger: Final = logging.getLogger("recsys.service")
 
 REGISTRY_FILE: Final = "registry.sqlite3"
 SAMPLE_FILE: Final = "sample.json"
-"""The bundled sample's job id and API key, readable by its owner only."""
+"""Name of the file with the job id and the API key of the bundled sample. Only its owner can read the file."""
 SIGN_IN_FILE: Final = "sign-in.json"
-"""The unused sign-in link to the console, readable by its owner only."""
+"""Name of the file with the unused sign-in link to the console. Only its owner can read the file."""
 _LOCK_FILE: Final = "service.lock"
 
 
@@ -48,7 +48,7 @@ class NoRegistry(RecsysError):
 
     code = "no-registry"
     title = "There is no registry in the data directory"
-    default_hint = "Pass the --data-dir of the service; `recsys serve` creates the registry at its first start."
+    default_hint = "Pass the --data-dir of the service. `recsys serve` creates the registry at its first start."
 
 
 class RegistryMissing(RecsysError):
@@ -78,8 +78,8 @@ def open_store(data_dir: Path, *, base_url: str = "") -> FileObjectStore:
 def open_locked_store(data_dir: Path, *, base_url: str) -> FileObjectStore:
     """Open the object store, delete the temporary files of killed writers, and create the inbox.
 
-    The caller must hold the lock of the data directory, because otherwise temporary files of running writers would be
-    deleted, too.
+    The caller must hold the lock of the data directory. Otherwise, temporary files of running writers would also be
+    deleted.
     """
     store = FileObjectStore(data_dir, base_url=base_url, stale_after_s=0.0)
     for version_folder in (data_dir / layout.MODELS).glob("*/*"):
@@ -95,8 +95,8 @@ def open_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) -> SqliteRe
     Raises
     ------
     RegistryMissing
-        The directory contains models, but no registry or an empty one. Possible causes: only the models were restored,
-        or the registry was copied without its write-ahead log.
+        The directory contains models, but its registry is missing or empty. A possible cause is that only the models
+        were restored, or that the registry was copied without its write-ahead log.
     """
     has_models = any((data_dir / layout.MODELS).glob(f"*/*/{artifact.MANIFEST}"))
     if has_models and not (data_dir / REGISTRY_FILE).exists():
@@ -109,7 +109,7 @@ def open_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) -> SqliteRe
 
 
 def open_existing_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) -> SqliteRegistry:
-    """Open the registry of a data directory for an operator's command.
+    """Open the registry of a data directory for a command of the operator.
 
     Raises
     ------
@@ -122,12 +122,12 @@ def open_existing_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) ->
 
 
 def lock_data_dir(data_dir: Path) -> IO[str]:
-    """Create the data directory if needed, and lock it so that only one service works on it.
+    """Create the data directory if it does not exist, and lock it so that only one service uses it.
 
     Parameters
     ----------
     data_dir
-        The data directory. A new one is created with mode 0700, because it holds customers' data.
+        The data directory. A new directory gets mode 0700, because it will contain customer data.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def lock_data_dir(data_dir: Path) -> IO[str]:
 
 
 def is_open_to_others(data_dir: Path) -> bool:
-    """Return whether users other than the owner and its group may enter the directory."""
+    """Return whether users of this machine outside the owner's group have permissions for the directory."""
     return bool(stat.S_IMODE(data_dir.stat().st_mode) & stat.S_IRWXO)
 
 
@@ -172,7 +172,7 @@ def _write_owner(lock: IO[str], data_dir: Path) -> None:
         lock.write(str(os.getpid()))
         lock.flush()
     except OSError as error:
-        # Python writes what is buffered once more on close, which fails as well; the descriptor is closed all the same.
+        # Closing writes the buffer once more, which also fails, but the descriptor is closed nevertheless.
         with contextlib.suppress(OSError):
             lock.close()
         raise DataDirUnusable(

@@ -1,4 +1,4 @@
-"""Commands with which an operator manages keys and jobs in the registry, also while the service is running."""
+"""Commands for the operator to manage keys and jobs in the registry. They also work while the service is running."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recsys_local.adapters import open_existing_registry
 
 DEFAULT_OVERLAP_S: Final = 86_400.0
 MAX_OVERLAP_S: Final = 7 * 86_400.0
-"""Longest overlap of a rotation, as for `POST /v1/key/rotate`."""
+"""Longest overlap of a rotation, in seconds. `POST /v1/key/rotate` has the same limit."""
 
 
 _EVENTS_PER_READ: Final = 1000
@@ -51,7 +51,7 @@ def key_rows(data_dir: Path) -> list[dict[str, str | None]]:
 
 
 def job_rows(data_dir: Path, key_id: str = "") -> list[dict[str, str | None]]:
-    """Return one row per job, newest first. If `key_id` is not empty, only the jobs of that key are returned.
+    """Return one row per job, newest first. A `key_id` that is not empty restricts the rows to the jobs of this key.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def create_key(data_dir: Path) -> ApiKey:
 
 
 def rotate_key(data_dir: Path, key_id: str, *, overlap_s: float) -> ApiKey:
-    """Replace the secret of a key. The previous one remains valid for `overlap_s` seconds.
+    """Replace the secret of a key, and return the new key. The previous secret remains valid for `overlap_s` seconds.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def rotate_key(data_dir: Path, key_id: str, *, overlap_s: float) -> ApiKey:
 
 
 def revoke_key(data_dir: Path, key_id: str) -> None:
-    """Revoke a key permanently. Revoking it again has no effect.
+    """Revoke a key permanently. A repeated call has no effect.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def revoke_key(data_dir: Path, key_id: str) -> None:
 
 
 def event_rows(data_dir: Path, key_id: str) -> list[dict[str, str | None]]:
-    """Return one row per event of a key's audit log, newest first. The key may be revoked.
+    """Return one row per event of a key's audit log, newest first. This also works for a revoked key.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def event_rows(data_dir: Path, key_id: str) -> list[dict[str, str | None]]:
 
 
 def print_table(rows: Sequence[dict[str, str | None]], *, as_json: bool) -> None:
-    """Print rows with the same members as a table, or as a JSON array."""
+    """Print rows as a table or as a JSON array. All rows have the same members."""
     if as_json:
         print(json.dumps(rows))
         return

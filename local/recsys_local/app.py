@@ -1,4 +1,4 @@
-"""The ASGI app of the local service: the routes of both HTTP functions, and the route that upload forms post to."""
+"""The ASGI app of the local service, with the routes of both HTTP functions and the route for upload forms."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
 import asyncio
@@ -52,17 +52,17 @@ def create_app(
     registry, store
         The registry and the object store that the routes read and write.
     settings
-        Limits and lifetimes.
+        Settings of the service.
     readiness_checks
         Checks of `/health/ready` in addition to reading from the registry and the store.
     check_space
-        Called before an upload is read. It raises `NotReady` if the disk is almost full.
+        Function that is called before an upload is read. It raises `NotReady` if the disk is almost full.
     find_position
         Returns the position of a job in the queue.
     metrics
         Metrics that are recorded while requests are handled. `GET /metrics` returns them if `metrics.is_route` is True.
     sign_in_links
-        Links that sign in to the console. Default: there is no route for them.
+        Sign-in links to the console. If None, the app has no route for sign-in links.
     """
 
     async def reject_upload_without_space(request: Request) -> None:
@@ -96,7 +96,7 @@ def create_app(
 
 
 def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
-    """Wrap `app` so that a request cancelled by the server's shutdown gets a 503 and is not logged as a failure."""
+    """Wrap an app so that a request that is cancelled at shutdown gets status 503 and is not logged as a failure."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -113,8 +113,8 @@ def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
 def _create_upload_router(registry: Registry, store: ObjectStore, settings: Settings) -> APIRouter:
     """Return the route `POST /local/uploads`, which accepts the form that `POST /v1/uploads` returned.
 
-    It has the role of S3's presigned POST. The job id in the object name is the credential: it cannot be guessed, and
-    is valid only while the job is queued.
+    The route has the role of a presigned POST of S3. The job id in the object name is the credential, because it cannot
+    be guessed and is valid only while the job is queued.
     """
     router = APIRouter()
 
@@ -137,7 +137,7 @@ def _create_upload_router(registry: Registry, store: ObjectStore, settings: Sett
 
 
 def _check_announced(registry: Registry, name: str) -> None:
-    """Raise `JobNotFound` if no queued job expects an object of this name."""
+    """Raise `JobNotFound` if no queued job expects an object with this name."""
     unannounced = JobNotFound("No queued job expects this file.", hint="Create a job with POST /v1/uploads first.")
     source = layout.parse_source(name)
     if not isinstance(source, Upload):

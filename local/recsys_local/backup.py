@@ -1,9 +1,8 @@
 """Back up a data directory while the service runs, and restore the backup into an empty directory.
 
-The registry is copied first, by SQLite's backup API, which returns one consistent state. The objects are copied
-afterwards. Because an object is written before the registry refers to it, and never changes, the copy contains
-everything that the copied registry refers to. Objects that are newer than the registry's copy are copied too, but
-nothing refers to them.
+SQLite's backup API copies the registry first, in a consistent state. The objects are copied afterwards. An object is
+written before the registry refers to it and never changes. The backup therefore contains every object to which the
+copied registry refers. It can also contain newer objects, to which nothing refers.
 """
 
 from __future__ import annotations
@@ -28,14 +27,15 @@ from recsys_local.adapters import REGISTRY_FILE, SAMPLE_FILE, lock_data_dir, ope
 from recsys_local.garbage import preventing_collection
 
 CATALOGUE: Final = "backup.json"
-"""File in a backup that lists the others with their digests. It is written last: without it, a backup is incomplete."""
+"""File in a backup that lists all other files with their digests. It is written last, so that a backup without it is
+incomplete."""
 FORMAT: Final = 1
 _OBJECT_FOLDERS: Final = (layout.MODELS, layout.UPLOADS, layout.INBOX, layout.RECEIPTS)
 _CHUNK_BYTES: Final = 1 << 20
 
 
 class BackupRefused(RecsysError):
-    """Raised when a backup or a restore would overwrite something."""
+    """Raised when a backup or a restore would overwrite existing files."""
 
     code = "backup-refused"
     title = "The directory is not empty"
@@ -51,7 +51,7 @@ class BackupDamaged(RecsysError):
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """A file of a backup: its path below the data directory, its size in bytes and its SHA-256."""
+    """A file of a backup, with its path below the data directory, its size in bytes and its SHA-256 in hexadecimal."""
 
     path: str
     size_bytes: int
@@ -60,7 +60,7 @@ class BackupFile:
 
 @dataclass(frozen=True, slots=True)
 class BackupSummary:
-    """Contents of a backup."""
+    """The time of a backup, and the list of its files."""
 
     created_at: Timestamp
     files: tuple[BackupFile, ...]
@@ -68,7 +68,7 @@ class BackupSummary:
 
     @property
     def size_bytes(self) -> int:
-        """Total size of the files in bytes."""
+        """Total size of the files, in bytes."""
         return sum(file.size_bytes for file in self.files)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class BackupSummary:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """Return the summary that `to_json` converted."""
+        """Restore a summary from the JSON object that `to_json` returned."""
         return cls(document["created_at"], tuple(BackupFile(**file) for file in document["files"]), document["format"])
 
 
@@ -89,11 +89,12 @@ def create_backup(data_dir: Path, target: Path) -> BackupSummary:
     data_dir
         The data directory.
     target
-        Directory to create. It may exist if it is empty. It gets mode 0700, because it contains customers' data.
+        Directory to create, with mode 0700 because it will contain customer data. An empty directory may already exist.
 
     Returns
     -------
-    The contents of the backup.
+    BackupSummary
+        The list of the copied files.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def create_backup(data_dir: Path, target: Path) -> BackupSummary:
     NoRegistry
         `data_dir` has no registry.
     BackupDamaged
-        A model that the registry refers to is incomplete in the data directory.
+        The data directory lacks a file of a model or of a catalogue to which the registry refers.
     """
     registry = open_existing_registry(data_dir)
     _create_empty_directory(target)
@@ -130,16 +131,18 @@ def restore_backup(backup: Path, data_dir: Path) -> BackupSummary:
     backup
         Directory that `create_backup` wrote.
     data_dir
-        Directory to create. It may exist if it contains neither a registry nor objects.
+        Directory to create. It may already exist if it contains neither a registry nor objects.
 
     Returns
     -------
-    The contents of the backup that was restored.
+    BackupSummary
+        The list of the restored files.
 
     Raises
     ------
     BackupDamaged
-        The backup is incomplete or damaged. The data directory then contains no registry, so that it cannot be used.
+        The backup is incomplete or damaged. The data directory then contains no registry, so that a service cannot use
+        it.
     BackupRefused
         `data_dir` contains a registry or objects.
     DataDirInUse
@@ -165,7 +168,7 @@ def restore_backup(backup: Path, data_dir: Path) -> BackupSummary:
 
 
 def read_summary(backup: Path) -> BackupSummary:
-    """Return the contents of a backup, as listed in its summary file.
+    """Read the summary file of a backup.
 
     Raises
     ------
@@ -176,7 +179,7 @@ def read_summary(backup: Path) -> BackupSummary:
         summary = BackupSummary.from_json(json.loads((backup / CATALOGUE).read_bytes()))
     except FileNotFoundError as error:
         raise BackupDamaged(
-            f"{backup} contains no {CATALOGUE}: it is not a backup, or the backup was interrupted."
+            f"{backup} contains no {CATALOGUE}, because it is not a backup or the backup was interrupted."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise BackupDamaged(f"{backup / CATALOGUE} cannot be read: {error}.") from error
@@ -196,7 +199,7 @@ def _create_empty_directory(target: Path) -> None:
 
 
 def _object_paths(data_dir: Path) -> Iterator[str]:
-    """Yield the path of every object in order of arrival, so that the copies are created in the same order."""
+    """Yield the path of every object in order of arrival, so that the copies have the same order."""
     found = [path for folder in _OBJECT_FOLDERS for path in (data_dir / folder).rglob("*")]
     if (data_dir / SAMPLE_FILE).exists():
         found.append(data_dir / SAMPLE_FILE)
@@ -210,7 +213,10 @@ def _object_paths(data_dir: Path) -> Iterator[str]:
 
 
 def _copy(source: Path, path: str, target: Path) -> BackupFile:
-    """Copy one file with its modification time, which is part of an object's version, and return its digest."""
+    """Copy one file, and return its description.
+
+    The copy keeps the modification time, which is part of an object's version.
+    """
     (target / path).parent.mkdir(parents=True, exist_ok=True)
     digest, size_bytes = hashlib.sha256(), 0
     with (source / path).open("rb") as reader, (target / path).open("xb") as writer:
@@ -238,7 +244,7 @@ def _check_digest(expected: BackupFile, copied: BackupFile) -> None:
 
 
 def _check_models(target: Path) -> None:
-    """Check that the backup contains every file of each version and catalogue that its registry lists."""
+    """Check that the backup contains every file of each version and catalogue in its registry."""
     registry = SqliteRegistry(target / REGISTRY_FILE)
     try:
         for key in registry.list_keys():

@@ -28,9 +28,9 @@ class CatalogueWorker:
     Parameters
     ----------
     trainer
-        Runs the jobs. Its lease owner must differ from that of the trainer of models.
+        Runs the jobs. Its lease owner must differ from the lease owner of the trainer that trains models.
     suppressing_faults
-        Returns a context that suppresses and logs faults of a store.
+        Function that returns a context manager, which suppresses and logs faults of a store.
     """
 
     trainer: Trainer
@@ -47,7 +47,7 @@ class CatalogueWorker:
             time.sleep(LOOK_EVERY_S)
 
     def look(self) -> None:
-        """Run the job of every file of items, and delete the files whose jobs are final.
+        """Run the job of every file of items, and delete each file when its job is in a final state.
 
         Raises
         ------
@@ -60,7 +60,7 @@ class CatalogueWorker:
                 return  # later updates must not overtake this one
 
     def _work(self, event: ObjectCreated) -> bool:
-        """Run the job of one file; return False if it must be retried."""
+        """Run the job of one file. Return False if the job must be retried."""
         try:
             job = process(event, self.trainer)
         except (JobBusy, LeaseLost) as error:

@@ -1,4 +1,4 @@
-"""The command line, `recsys`."""
+"""The commands of `recsys` and their options."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ app = typer.Typer(
 def main() -> None:
     """Run a command and exit with its status.
 
-    The process ends with `os._exit`, because threads of the CSV reader may still run Python code after a failed
-    command, and the interpreter aborts if they do so during its own shutdown.
+    The process ends with `os._exit`. After a failed command, threads of the CSV reader may still run Python code, and
+    the interpreter aborts if they do so during its shutdown.
     """
     try:
         app()
@@ -98,7 +98,7 @@ def _print_version(requested: bool) -> None:  # noqa: FBT001  # Typer passes the
 def common(
     _version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+        typer.Option("--version", help="Print the version, and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     """Train recommendation models on CSV files, and serve them."""

@@ -1,4 +1,4 @@
-"""Options and error messages that the commands of `recsys` share."""
+"""Options that several commands of `recsys` have, and the error messages of all commands."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DEFAULT_DATA_DIR = Path("recsys-data")
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print an expected error to standard error in plain sentences, and exit with status 1.
+    """Print an expected error to standard error, and exit with status 1.
 
-    The expected errors are the project's own, and those of the operating system, such as no permission, a read-only
-    file system or a full disk. Any other exception keeps its traceback, because it is a bug.
+    The errors of `recsys.errors` are expected, and so are errors of the operating system, such as a full disk or a
+    missing permission. Any other exception is a bug and keeps its traceback.
     """
     try:
         yield

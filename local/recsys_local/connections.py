@@ -1,6 +1,6 @@
-"""Serve HTTP with limits for the number of connections and for the time that each may take.
+"""Serve HTTP with limits for the number of connections and for the duration of each connection's phases.
 
-uvicorn limits neither. Its `limit_concurrency` counts only requests whose head is complete, and its
+uvicorn has no such limits. Its `limit_concurrency` counts only requests with a complete head, and its
 `timeout_keep_alive` ends with the first byte of a request. A client that sends a byte from time to time could therefore
 hold a connection forever.
 """
@@ -29,9 +29,11 @@ from recsys.settings import MIB, InvalidSetting
 _logger: Final = logging.getLogger("recsys.service")
 
 SHUTDOWN_TIMEOUT_S: Final = 2
-"""Time for which running requests may continue after a signal. One that waits for a training job may take minutes."""
+"""Seconds for which running requests may continue after a signal. A request that waits for a training job could take
+minutes."""
 _EVICTED: Final = 32
-"""Waiting connections that are closed at a time when the limit is reached, as nginx does (`ngx_drain_connections`)."""
+"""Number of waiting connections that are closed together when the limit is reached. nginx does the same
+(`ngx_drain_connections`)."""
 _SWEEP_EVERY_S: Final = 1.0
 _MAX_HEAD_BYTES: Final = 16 * 1024
 _BUSY_BODY: Final = (
@@ -56,35 +58,38 @@ class CannotListen(RecsysError):
 class ConnectionLimits:
     """Limits for the connections of the server.
 
-    The time limits for a head and a body grow with the bytes received, as in Apache's `mod_reqtimeout`, so that a
-    client on a slow link can send a large file, but a client that sends almost nothing cannot hold a connection.
+    The time limit for a body grows with the bytes received, as in Apache's `mod_reqtimeout`. A client on a slow link
+    can therefore send a large file, but a client that sends almost nothing cannot hold a connection.
     """
 
     max_connections: int
-    """Connections at the same time. At the limit, the connections that have waited longest for a request are closed;
-    if every connection has a request, a new one is answered with 503."""
+    """Largest number of connections at the same time. At the limit, the connections that have waited longest for a
+    request are closed. If every connection has a request, a new connection gets status 503."""
     backlog: int
-    """Connections that the kernel may queue, and that asyncio accepts in one step."""
+    """Number of connections that the kernel may queue and that asyncio accepts in one step."""
     head_timeout_s: float = 10.0
-    """Time for the head of a request, also for the first one of a new connection."""
+    """Seconds for the head of a request. They also limit the wait for the first request of a new connection."""
     keep_alive_timeout_s: float = 20.0
-    """Time between two requests."""
+    """Seconds between two requests of a connection."""
     body_timeout_s: float = 20.0
-    """Time for a body, plus one second for every `min_bytes_per_s` received."""
+    """Seconds for a body. One second is added for every `min_bytes_per_s` bytes received. The same time limits a
+    response that the client does not read."""
     min_bytes_per_s: float = 500.0
-    """Slowest transfer of a body that is accepted after `body_timeout_s`, in both directions."""
+    """Slowest accepted transfer of a body after `body_timeout_s`, in bytes per second."""
     rejected_body_timeout_s: float = 5.0
-    """Time to read the rest of a body after the request was answered already, for example with 413."""
+    """Seconds for reading the rest of a body after the response was sent, for example with status 413."""
     max_discarded_bytes: int = 8 * MIB
-    """Bytes of such a rest that are read. Reading some of it lets clients that send everything before they read see the
-    response; reading all of it would let a client keep the server busy."""
+    """Largest number of bytes of such a rest that are read. If the server reads a part of the rest, a client that sends
+    the whole body before it reads can receive the response. If the server read the whole rest, a client could keep the
+    server busy."""
 
     @classmethod
     def of_process(cls) -> ConnectionLimits:
-        """Return limits that fit the file descriptors of this process, after raising their soft limit.
+        """Raise the soft limit of file descriptors of this process, and return connection limits that fit this limit.
 
-        At most half of the descriptors become connections, because models, uploads and the registry need some too. The
-        backlog is smaller, because asyncio accepts all of it before the first connection is counted.
+        At most half of the descriptors become connections, because models, uploads and the registry also need
+        descriptors. The backlog is smaller, because asyncio accepts the whole backlog before the first connection is
+        counted.
         """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = 4096
@@ -96,10 +101,10 @@ class ConnectionLimits:
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 protocol with time limits and a bounded number of connections."""
+    """The HTTP/1.1 protocol of uvicorn with time limits and a limited number of connections."""
 
     limits: ConnectionLimits
-    """Set by `http_protocol`."""
+    """The limits, which `http_protocol` sets."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -110,14 +115,14 @@ class BoundedProtocol(H11Protocol):
         self.phase_started_s = time.monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Register the connection. If the limit is reached and every connection is busy, refuse it."""
+        """Register the connection. If the limit is reached and every connection is busy, refuse the new connection."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.max_connections and not self._evict_waiting():
             transport.write(_BUSY)
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes, then parse them. Stop reading if they belong to a long body that was rejected."""
+        """Count the bytes, and parse them. Stop reading if they belong to a long body that was rejected."""
         self._received_bytes += len(data)
         self._discarded_bytes = self._discarded_bytes + len(data) if self._discards_body else 0
         if self._discarded_bytes > self.limits.max_discarded_bytes:
@@ -127,7 +132,7 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def waits_for_request(self) -> bool:
-        """Whether no request is being processed: the connection is idle, or its head is incomplete."""
+        """Whether the connection waits for a request, because it is idle or the head of its request is incomplete."""
         return self.conn.their_state is h11.IDLE and not self.transport.is_closing()
 
     @property
@@ -139,10 +144,10 @@ class BoundedProtocol(H11Protocol):
         return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
 
     def close_if_overdue(self, now_s: float) -> None:
-        """Close the connection if its current phase has taken too long. This is called once a second.
+        """Close the connection if its current phase has taken too long. The server calls this method once a second.
 
-        A phase is one state of one request, such as receiving its body. Time is not counted while the server itself
-        does not read because the application is slower than the client.
+        A phase is one state of one request, such as the receipt of its body. The time during which the server itself
+        does not read, because the application is slower than the client, does not count.
         """
         unsent_bytes = self.transport.get_write_buffer_size()
         phase = (self.conn.their_state, self.conn.our_state, self.cycle, self._has_partial_head)
@@ -174,7 +179,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.close()
 
     def _evict_waiting(self) -> bool:
-        """Close the connections that have waited longest for a request, and return whether there were any."""
+        """Close the connections that have waited longest for a request. Return whether a connection was closed."""
         waiting = [other for other in self.connections if isinstance(other, BoundedProtocol) and other is not self]
         waiting = [other for other in waiting if other.waits_for_request]
         for other in sorted(waiting, key=lambda other: other.phase_started_s)[:_EVICTED]:
@@ -183,7 +188,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def http_protocol(limits: ConnectionLimits) -> type[BoundedProtocol]:
-    """Return the protocol class for `uvicorn.Config(http=…)`."""
+    """Return a protocol class with the given limits, for `uvicorn.Config(http=…)`."""
     return type("LimitedProtocol", (BoundedProtocol,), {"limits": limits})
 
 
@@ -195,8 +200,9 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
     CannotListen
         The port is in use, or the address does not belong to this machine.
     """
-    # asyncio sets TCP_NODELAY only where the protocol is IPPROTO_TCP, not 0. Without it, the body of a response waits
-    # for the client's delayed acknowledgement of its head: 44 ms for every request on a kept-alive connection.
+    # asyncio sets TCP_NODELAY only if the protocol is IPPROTO_TCP, not 0. Without TCP_NODELAY, the body of a response
+    # waits for the client's delayed acknowledgement of the head. The wait takes 44 ms for every request on a kept-alive
+    # connection.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -210,7 +216,10 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL at which this machine can reach the listener, even if it listens on every interface."""
+    """Return the URL at which this machine can reach a listener.
+
+    A listener on every interface has a loopback address.
+    """
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # replaced, not listened on
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -246,7 +255,7 @@ def create_server(app: ASGIApp, limits: ConnectionLimits, *, trusted_proxies: st
 
 
 def _check_networks(text: str) -> None:
-    """Raise `InvalidSetting` if an entry is neither an address nor a network, because uvicorn would ignore it."""
+    """Raise `InvalidSetting` if an entry is neither an address nor a network. uvicorn would ignore such an entry."""
     for network in text.split(",") if text else ():
         try:
             ipaddress.ip_network(network.strip())
@@ -268,7 +277,7 @@ async def serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 async def _close_overdue_connections(state: ServerState) -> None:
-    """Check every connection once a second, because one timer per request would cost more than all these checks."""
+    """Check every connection once a second. One timer per request would take more time than all these checks."""
     while True:
         await asyncio.sleep(_SWEEP_EVERY_S)
         now_s = time.monotonic()
@@ -278,10 +287,10 @@ async def _close_overdue_connections(state: ServerState) -> None:
 
 
 class _AcceptErrors:
-    """Exception handler of the event loop that logs one line a minute when a connection cannot be accepted.
+    """Exception handler of the event loop. It logs at most one line a minute about connections that cannot be accepted.
 
-    Without it, asyncio logs the same error with a traceback for every slot of the backlog when file descriptors run out
-    (CPython up to at least 3.11), which is 10 MB in 3 seconds.
+    When file descriptors run out, asyncio itself (CPython up to at least 3.11) logs the same error with a traceback for
+    every slot of the backlog, which is 10 MB in 3 seconds.
     """
 
     _EVERY_S: Final = 60.0
@@ -290,7 +299,7 @@ class _AcceptErrors:
         self._logged_at_s = float("-inf")
 
     def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log an error that the event loop reports: an error of `accept` at most once a minute, others as usual."""
+        """Log an error that the event loop reports. Errors of `accept` are logged at most once a minute."""
         error = context.get("exception")
         if not isinstance(error, OSError) or "accept" not in str(context.get("message")):
             loop.default_exception_handler(context)
@@ -300,5 +309,8 @@ class _AcceptErrors:
 
 
 def _drop_cancel_notice(record: logging.LogRecord) -> bool:
-    """Suppress uvicorn's log line about requests cancelled at shutdown, because `answer_on_shutdown` answers them."""
+    """Suppress uvicorn's log line about requests that are cancelled at shutdown.
+
+    `answer_on_shutdown` responds to them.
+    """
     return not str(record.msg).startswith("Cancel %s running task(s)")

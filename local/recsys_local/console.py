@@ -1,7 +1,7 @@
-"""Sign-in links to the console: `recsys serve --sample` prints one, so that the browser shows the sample at once.
+"""Sign-in links to the console. `recsys serve --sample` prints a link that opens the sample in a browser.
 
-A link contains a one-time token in its fragment, which browsers do not send to any server. The console exchanges it for
-the API key, which is therefore never part of an address.
+The fragment of a link contains a one-time token. Browsers do not send the fragment to any server. The console exchanges
+the token for the API key, so that the API key is never part of a URL.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
@@ -29,7 +29,7 @@ class SignInRequest(BaseModel):
 
 
 class SignIn(BaseModel):
-    """An API key, the job that trains its model, and a user to try it with."""
+    """An API key, the job that trains the key's model, and a user for a first request."""
 
     api_key: str
     job_id: str
@@ -39,15 +39,15 @@ class SignIn(BaseModel):
 class SignInLinks:
     """Creates and redeems sign-in links. A new link replaces the previous one.
 
-    The link is kept in a file, so that any process of the service can redeem it. The file contains a digest of the
-    token instead of the token.
+    A file stores the link, so that any process of the service can redeem it. The file contains a digest of the token
+    instead of the token.
 
     Parameters
     ----------
     file
-        File of the unused link, which only its owner can read.
+        File that stores the unused link. Only its owner can read the file.
     base_url
-        Address of the service.
+        URL of the service.
 
     Examples
     --------
@@ -63,14 +63,14 @@ class SignInLinks:
         self._base_url = base_url
 
     def create(self, sign_in: SignIn) -> str:
-        """Create a link that can be used once, and return it."""
+        """Create a link that can be used once, and return its URL."""
         token = new_claim_token()
         document = sign_in.model_dump() | {_DIGEST: claim_token_sha256(token)}
         write_private(self._file, json.dumps(document))
         return f"{self._base_url}/console#sign-in={token}"
 
     def redeem(self, token: str) -> SignIn:
-        """Return the key, job and user of the link with this token, and invalidate the link.
+        """Return the key, the job and the user of the link with this token, and invalidate the link.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class SignInLinks:
 def create_sign_in_router(links: SignInLinks | None) -> APIRouter:
     """Return the route `POST /local/sign-in`, which exchanges the token of a link for an API key.
 
-    Without `links`, the router has no route.
+    If `links` is None, the router has no routes.
     """
     router = APIRouter()
     if links is None:

@@ -1,4 +1,7 @@
-"""What the training worker does on a full disk: it waits, and an attempt that met the full disk does not count."""
+"""Let the training worker wait while the disk is full.
+
+An attempt that fails because of the full disk does not count.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ _logger: Final = logging.getLogger("recsys.worker")
 
 
 class DiskSpace:
-    """Decides from the free space whether a training may start, and whether a failed attempt counts.
+    """Decides whether a training may start, and whether a failed attempt counts. Both depend on the free space.
 
     Parameters
     ----------
     check
-        Check of the free space, as for `/health/ready`.
+        Check of the free space. `/health/ready` uses the same check.
     """
 
     def __init__(self, check: FreeSpaceCheck) -> None:
@@ -28,7 +31,7 @@ class DiskSpace:
         self._is_waiting = False
 
     def allows_training(self) -> bool:
-        """Return whether a training may start. The log says when trainings begin to wait, and when they continue."""
+        """Return whether a training may start. Log when trainings begin to wait, and when they continue."""
         try:
             self._check()
         except NotReady as error:
@@ -42,11 +45,13 @@ class DiskSpace:
         return True
 
     def counts_attempt(self, error: Exception) -> bool:
-        """Return whether an attempt counts that ended with this error.
+        """Return whether a failed attempt counts against `max_attempts`.
 
-        It does not count if the disk was full and still is, although the files of the attempt have been deleted. If
-        there is enough space again, the training itself needs more space than there is, and another attempt would end
-        in the same way.
+        `error` is the exception that ended the attempt.
+
+        The attempt does not count if the disk was full and is still full after the files of the attempt were deleted.
+        If the disk has enough space now, the training itself filled the disk. In this case the attempt counts, because
+        another attempt would fail in the same way.
         """
         if not is_full_disk(error):
             return True

@@ -1,4 +1,4 @@
-"""Diagnose this machine: check what the local service needs, and suggest a fix for each check that fails."""
+"""Check whether this machine can run the local service, and suggest a fix for each check that fails."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ REQUIRED_PACKAGES: Final = {
     "pyarrow": "pyarrow",
     "recsys_train.model.quiet_tf": "tensorflow-cpu",
 }
-"""Modules that the service imports, and the distribution that contains each."""
+"""Modules that the service imports, with the distribution of each module."""
 REQUIRED_DISK_BYTES: Final = 2 * 1024**3
-"""Free disk space for a few models and uploads; not tuned."""
+"""Free disk space for a few models and uploads, in bytes. Not tuned."""
 REQUIRED_MEMORY_BYTES: Final = 2 * 1024**3
-"""Memory of this machine; training on the bundled sample uses about half of it."""
+"""Required memory of the machine, in bytes. Training on the bundled sample uses about half of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. If `ok` is false, `fix` suggests what to do."""
+    """The result of one check. If `ok` is False, `fix` suggests a fix."""
 
     what: str
     ok: bool
@@ -49,18 +49,19 @@ class Finding:
 
 
 def examine(data_dir: Path, port: int) -> list[Finding]:
-    """Run every check.
+    """Run every check of this machine.
 
     Parameters
     ----------
     data_dir
         Data directory that the service would use.
     port
-        Port that the service would listen on.
+        Port on which the service would listen.
 
     Returns
     -------
-    One finding per check, in the order in which to fix them.
+    list of Finding
+        One finding per check, in the order in which failed checks should be fixed.
     """
     checks: list[Callable[[], Finding]] = [
         _check_python,
@@ -104,7 +105,9 @@ def _check_memory() -> Finding:
     total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     what = f"memory: {total_bytes / 1024**3:.1f} GiB, {free_bytes / 1024**3:.1f} GiB unused"
     return Finding(
-        what, total_bytes >= REQUIRED_MEMORY_BYTES, "Training needs 2 GiB; train on a machine with more memory."
+        what,
+        total_bytes >= REQUIRED_MEMORY_BYTES,
+        "Training needs 2 GiB of memory. Train on a machine with more memory.",
     )
 
 

@@ -1,4 +1,7 @@
-"""Delete data that is no longer kept from a data directory, for `recsys gc` and, every hour, for the service."""
+"""Delete the data that the retention policy no longer keeps.
+
+`recsys gc` and, every hour, the service call this module.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from recsys_local.adapters import open_existing_registry, open_store
 _logger: Final = logging.getLogger("recsys.gc")
 
 _LOCK_FILE: Final = "gc.lock"
-"""Locked during collections and backups, so that no file is deleted that a backup's copy of the registry refers to."""
+"""Name of the file that is locked during collections and backups. The lock prevents the deletion of files to which the
+registry in a backup refers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +35,9 @@ class LocalCollection:
     Parameters
     ----------
     collection
-        Outcome of the collector.
+        Outcome of `Collector.run`.
     n_expired
-        Number of expired records that were deleted.
+        Number of expired records of the registry that were deleted.
     was_prevented
         Whether nothing was deleted because a backup or another collection was in progress.
     """
@@ -78,7 +82,7 @@ def collect_in(data_dir: Path, settings: Settings, *, dry_run: bool) -> LocalCol
 def collect_garbage(
     data_dir: Path, store: ObjectStore, registry: SqliteRegistry, settings: Settings
 ) -> LocalCollection:
-    """Delete data that is no longer kept, remove expired records, and checkpoint the registry.
+    """Delete the data that is no longer kept, remove expired records, and checkpoint the registry.
 
     Raises
     ------
@@ -96,7 +100,7 @@ def collect_garbage(
 
 @contextlib.contextmanager
 def preventing_collection(data_dir: Path) -> Iterator[None]:
-    """Prevent collections while the context is active, after waiting for a running one to end.
+    """Wait for a running collection to end, and prevent further collections while the context is active.
 
     Raises
     ------
@@ -109,7 +113,7 @@ def preventing_collection(data_dir: Path) -> Iterator[None]:
 
 
 def collect_and_log(data_dir: Path, store: ObjectStore, registry: SqliteRegistry, settings: Settings) -> None:
-    """Collect garbage, and log the outcome in one line, unless there was nothing to delete.
+    """Run a collection. Log the outcome in one line, unless there was nothing to delete.
 
     Raises
     ------
@@ -124,7 +128,10 @@ def collect_and_log(data_dir: Path, store: ObjectStore, registry: SqliteRegistry
 
 
 def rows_of(outcome: LocalCollection) -> list[dict[str, str | None]]:
-    """Return one row per deletion: the object or prefix, the reason, the time of the deletion and the size."""
+    """Return one row per deletion.
+
+    A row states the object or prefix, the reason, when the files are deleted, and their size in bytes.
+    """
     return [
         {
             "what": deletion.what,

@@ -1,9 +1,10 @@
-"""A map of the items in two dimensions, and the items that the model recommends with the most popular ones.
+"""Compute a map of the items in two dimensions, and examples of similar items, for the training report.
 
-The map consists of Laplacian eigenmaps (Belkin & Niyogi, "Laplacian Eigenmaps for Dimensionality Reduction and Data
-Representation", 2003): the graph of nearest neighbours is drawn so that neighbours are close. Similarity is the cosine
-of the GMF embeddings, as in `recsys.model.choosing`. A principal component analysis would show next to nothing, because
-the embeddings spread over hundreds of dimensions (docs/decisions/0060-training-report.md).
+The method is Laplacian eigenmaps (Belkin & Niyogi, "Laplacian Eigenmaps for Dimensionality Reduction and Data
+Representation", 2003). It draws the graph of nearest neighbours so that neighbours are close. The similarity of two
+items is the cosine of their GMF embeddings, as in `recsys.model.choosing`. A principal component analysis would show
+hardly any structure, because the embeddings spread over hundreds of dimensions
+(docs/decisions/0060-training-report.md).
 """
 
 from __future__ import annotations
@@ -19,30 +20,32 @@ from recsys.model.neumf import Floats
 from recsys.model.recommender import ServingModel, similar
 
 MAX_SHOWN: Final = 1_500
-"""Items on the map, the most popular ones. More would overlap, and each adds some 60 bytes to the page."""
+"""Largest number of items on the map, which shows the most popular items. More items would overlap, and each item adds
+about 60 bytes to the page."""
 N_NEIGHBOURS: Final = 10
-"""Not tuned: the usual choice for graphs of nearest neighbours."""
+"""Number of nearest neighbours per item, a usual choice for such graphs. Not tuned."""
 _FAINT: Final = 1e-4
-"""Weight of a pair of items that are no neighbours, which connects separate parts of the graph."""
+"""Weight of two items that are not neighbours. It connects separate parts of the graph."""
 N_EXAMPLES: Final = 12
 N_SIMILAR: Final = 4
 
 
 def map_items(model: ServingModel, titles: Mapping[str, str]) -> dict[str, Any]:
-    """Return the positions of the most popular items, and examples of similar items.
+    """Return the positions of the most popular items on the map, and examples of similar items.
 
     Parameters
     ----------
     model
         The model.
     titles
-        Titles by item id. An item without one is shown by its id.
+        Titles by item id. The map shows the id of an item without a title.
 
     Returns
     -------
     dict
-        `points`: `[x, y, share of users, name]` of each item, most popular first. `n_items`: size of the catalogue.
-        `examples`: the most popular items with those that `GET /v1/items/{item_id}/similar` returns for them.
+        A JSON object with three members. `points` lists `[x, y, share of users, name]` per item, most popular first.
+        `n_items` is the number of items of the model. `examples` lists the most popular items, each with the items that
+        `GET /v1/items/{item_id}/similar` returns.
     """
     shown = np.argsort(-model.popularity, kind="stable")[:MAX_SHOWN]
     positions = project(model.network.item_gmf[shown])
@@ -59,16 +62,16 @@ def map_items(model: ServingModel, titles: Mapping[str, str]) -> dict[str, Any]:
 
 
 def project(embeddings: Floats) -> NDArray[np.float64]:
-    """Return a position for each item, (n_items, 2), so that items with similar embeddings are close.
+    """Return a position for each item, (n_items, 2) float64, so that items with similar embeddings are close.
 
-    Each coordinate is replaced by the normal score of its rank, because a few remote items would otherwise press all
-    others together. The item that is first in the order of the input has positive coordinates, so that the same model
-    always gives the same map.
+    Each coordinate is replaced by the normal score of its rank. Otherwise, a few remote items would press all other
+    items together. The coordinates of the first item are never negative, so that the same model always yields the same
+    map.
 
     Parameters
     ----------
     embeddings
-        Shape (n_items, dim). Only their directions count.
+        Embeddings of the items, (n_items, dim) float32. Only their directions matter.
 
     Examples
     --------
@@ -88,7 +91,7 @@ def project(embeddings: Floats) -> NDArray[np.float64]:
 
 
 def _neighbour_weights(embeddings: Floats) -> NDArray[np.float64]:
-    """Return the symmetric weights of the graph, (n_items, n_items): the cosines of nearest neighbours."""
+    """Return the symmetric weights of the graph, (n_items, n_items). The weight of two neighbours is their cosine."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = embeddings.astype(np.float64) / np.where(norms > 0, norms, 1)
     cosines = unit @ unit.T

@@ -1,4 +1,7 @@
-"""Run one job of the training worker: show its progress, log its outcome, and release it when the worker stops."""
+"""Run the jobs of a training worker one by one.
+
+Show the progress, log the outcome and release the job of a stopped worker.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ _logger: Final = logging.getLogger("recsys.worker")
 
 
 class CurrentJob:
-    """Shows the progress of the current job, and puts the job back into the queue when the worker is stopped.
+    """Shows the progress of the current job, and puts the job back into the queue if the worker is stopped.
 
     Parameters
     ----------
     registry
         Registry of the job.
     draws_bars
-        Whether progress is shown as a bar on a terminal. Several workers would overwrite the bars of each other.
+        Whether the progress is shown as a bar on a terminal. Several workers would overwrite each other's bars.
     """
 
     def __init__(self, registry: Registry, *, draws_bars: bool = True) -> None:
@@ -50,12 +53,12 @@ class CurrentJob:
         self._show(progress)
 
     def close(self) -> None:
-        """End the display of the current job, whether it succeeded or not."""
+        """End the display of the current job, regardless of its outcome."""
         self._display.close()
         self._job = None
 
     def release(self) -> None:
-        """Put the current job back into the queue without counting the attempt. This is called from another thread."""
+        """Put the current job back into the queue without counting the attempt. Another thread calls this method."""
         job = self._job
         if job is not None:
             with contextlib.suppress(LeaseLost, Unavailable):  # it has just ended, or the attempt is counted after all
@@ -71,7 +74,7 @@ class JobRunner:
     trainer
         Runs the training.
     watcher
-        Stops reporting the files whose jobs are final.
+        Finds the files. It stops reporting a file that is marked as done.
     current
         Shows the progress of the job.
     """
@@ -81,14 +84,16 @@ class JobRunner:
     current: CurrentJob
 
     def run(self, event: ObjectCreated, end: EndJob = process) -> bool:
-        """Train on one object, log the outcome, and mark the object as done. Return False if it must be retried.
+        """Run the job of an object, log the outcome, and mark the object as done.
+
+        Return False if the job must be retried. In this case, the object is not marked as done.
 
         Parameters
         ----------
         event
             The object.
         end
-            Called to end the job. By default, it trains.
+            Function that ends the job. The default runs the job, which trains a model or validates the file.
         """
         started_at = utc_now()
         try:
@@ -104,7 +109,7 @@ class JobRunner:
                 _logger.exception("%s: the training failed. Retrying.", event.name)
             return False
         self.watcher.mark_done(event)
-        # After a restart, the files of earlier jobs are found again; their outcome was logged when they finished.
+        # After a restart, the files of finished jobs are found again. Their outcomes have already been logged.
         if job is not None and job.updated_at >= started_at:
             _logger.info("%s: %s", event.name, _outcome(job))
         return True

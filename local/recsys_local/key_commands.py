@@ -25,7 +25,7 @@ def list_keys(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> No
 
 @keys.command("create")
 def create_key(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: Json = False) -> None:
-    """Create an API key that does not expire, and print it. It cannot be printed again."""
+    """Create an API key that does not expire, and print it. The key cannot be printed again."""
     with exit_on_error():
         api_key = admin.create_key(data_dir)
     _print_key(api_key, as_json=as_json)
@@ -40,7 +40,7 @@ def rotate_key(
     ] = admin.DEFAULT_OVERLAP_S,
     as_json: Json = False,
 ) -> None:
-    """Replace the secret of an API key, and print the new key. It cannot be printed again."""
+    """Replace the secret of an API key, and print the new key. The new key cannot be printed again."""
     with exit_on_error():
         api_key = admin.rotate_key(data_dir, key_id, overlap_s=overlap_s)
     _print_key(api_key, as_json=as_json)
@@ -48,7 +48,7 @@ def rotate_key(
 
 @keys.command("revoke")
 def revoke_key(key_id: KeyId, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Revoke an API key permanently. The service rejects it within a few seconds."""
+    """Revoke an API key permanently. The service rejects the key within a few seconds."""
     with exit_on_error():
         admin.revoke_key(data_dir, key_id)
     print(f"Key {key_id} is revoked.")

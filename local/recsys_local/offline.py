@@ -1,4 +1,4 @@
-"""Train and recommend without a running service: the input and the results are files."""
+"""Train and recommend without a running service. The input and the results are files."""
 
 from __future__ import annotations
 
@@ -36,26 +36,28 @@ def train_folder(
     on_progress: Callable[[Progress], None],
     options: FileOptions | None = None,
 ) -> dict[str, Any]:
-    """Train a model on a file, and write the model's files into `folder`.
+    """Train a model on a file, and write the files of the model to `folder`.
 
-    With `mode=append`, the file is added to the interactions of the model that `folder` contains, if there is one.
+    With `mode=append`, the file is added to the interactions of the model that `folder` already contains, if there is
+    one.
 
     Parameters
     ----------
     source
         CSV or Parquet file of interactions, plain or compressed.
     folder
-        Directory to write to; created if it does not exist.
+        Directory to write to. It is created if it does not exist.
     settings
         Limits, time budget and seed of the training.
     on_progress
-        Called with every progress report.
+        Function that is called with every progress report.
     options
-        Options for reading the file. Undeclared ones are detected.
+        Options for reading the file. Options that are not set are detected.
 
     Returns
     -------
-    The metrics, as in `metrics.json`.
+    dict
+        The metrics, as in `metrics.json`.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def train_folder(
     if is_append and not kept.exists() and (folder / artifact.MANIFEST).exists():
         raise InvalidRequest(
             f"mode=append needs {kept}, which is missing because an earlier release trained the model in {folder}.",
-            hint="Train once on all data with mode=replace. Later files can then be added to it.",
+            hint="Train once on all data with mode=replace. Later files can then be added to the model.",
         )
     with _reporting_unwritable(folder), tempfile.TemporaryDirectory(prefix="recsys-train-") as scratch:
         built = build_version(
@@ -91,7 +93,10 @@ def train_folder(
 
 
 def _move_version(source: Path, folder: Path) -> None:
-    """Move the files of a version, the interactions first, so that adding the same file again completes the rest."""
+    """Move the files of a version, starting with the interactions.
+
+    If the move is interrupted, adding the same file again restores a complete version.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (artifact.INTERACTIONS, *artifact.LISTED_FILES[:-1], artifact.MANIFEST):
         partial = folder / f".{name}.part"
@@ -134,7 +139,7 @@ def validate_file(source: Path, settings: Settings, options: FileOptions) -> dic
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of text that describe a data report."""
+    """Yield the lines of a data report as text."""
     columns = ", ".join(f"{role}={name}" for role, name in report["mapping"].items())
     yield f"columns        {columns} (by {report['mapping_source']})"
     yield f"format         {', '.join(f'{name} {value!r}' for name, value in report['format'].items())}"
@@ -154,7 +159,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def read_users(path: Path) -> list[str]:
-    """Return the user ids that a CSV file lists. A byte order mark at its start is ignored.
+    """Return the user ids that a CSV file lists. A byte order mark at the start of the file is ignored.
 
     Raises
     ------
@@ -166,12 +171,12 @@ def read_users(path: Path) -> list[str]:
 
 
 def read_user_ids(stream: TextIO) -> list[str]:
-    r"""Return the values of the column `user_id` of a CSV in file order, without blank ones.
+    r"""Return the values of the column `user_id` of a CSV in file order, without empty values.
 
     Parameters
     ----------
     stream
-        Text stream whose first line is the header. Case and surrounding spaces in the header are ignored.
+        Text stream that starts with the header. Case and surrounding spaces in the header are ignored.
 
     Raises
     ------
@@ -187,7 +192,7 @@ def read_user_ids(stream: TextIO) -> list[str]:
     try:
         rows = list(csv.reader(stream))
     except UnicodeDecodeError as error:
-        raise InvalidRequest("The file of users is not UTF-8 text.", hint="Save it as CSV in UTF-8.") from error
+        raise InvalidRequest("The file of users is not UTF-8 text.", hint="Save the file as CSV in UTF-8.") from error
     header = [name.strip().casefold() for name in (rows[0] if rows else [])]
     if "user_id" not in header:
         raise InvalidRequest(
@@ -207,11 +212,12 @@ def write_recommendations(path: Path, recommendations: Iterator[Recommendations]
     path
         File to create or overwrite.
     recommendations
-        One result per user, whose items are best first.
+        One result per user. The items of each result are in order, best first.
 
     Returns
     -------
-    Number of rows below the header.
+    int
+        Number of rows below the header.
 
     Raises
     ------
@@ -235,12 +241,12 @@ def write_recommendations(path: Path, recommendations: Iterator[Recommendations]
 
 
 def check_writable(folder: Path) -> None:
-    """Check that files can be created in `folder`, or in its nearest existing parent if it does not exist yet.
+    """Check that files can be created in `folder`. If it does not exist yet, check its nearest existing parent.
 
     Raises
     ------
     OutputNotWritable
-        A file cannot be created there.
+        A file cannot be created in this folder.
     """
     existing = nearest_existing(folder)
     with _reporting_unwritable(folder), tempfile.TemporaryFile(dir=existing):
@@ -255,7 +261,7 @@ def nearest_existing(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _reporting_unwritable(path: Path) -> Iterator[None]:
-    """Translate an `OSError` raised in the context into `OutputNotWritable`."""
+    """Translate an `OSError` in the context into `OutputNotWritable`."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The OpenAPI document of both functions: `python -m recsys_local.openapi` writes `recsys/openapi.json`.
+"""The OpenAPI document of both HTTP functions. `python -m recsys_local.openapi` writes it to `recsys/openapi.json`.
 
-The function `api` serves the file. It cannot generate the document, because half of the routes belong to the function
-`recommend`.
+The function `api` serves this file. It cannot generate the document itself, because half of the routes belong to the
+function `recommend`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _PROBLEM: Final[dict[str, Any]] = {
 
 
 def document() -> dict[str, Any]:
-    """Generate the document with every route of both functions."""
+    """Generate the OpenAPI document with every route of both functions."""
     app = FastAPI(
         title="recsys",
         version=version("recsys"),
@@ -106,7 +106,7 @@ def _add_response_models(document: dict[str, Any]) -> None:
 
 
 def _add_problems(document: dict[str, Any]) -> None:
-    """Replace FastAPI's description of a validation error with that of the problem document."""
+    """Replace the schema of FastAPI's validation errors by the schema of the problem documents."""
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)

@@ -1,4 +1,4 @@
-"""Show the progress of a long operation: as a bar on a terminal, otherwise as lines of text."""
+"""Show the progress of a long operation as a bar on a terminal, or otherwise as lines of text."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PHASES: Final = {
     "refitting": "Refitting on all interactions",
     "publishing": "Publishing",
 }
-"""Description of each phase of a training job; a phase that is not listed is shown by its own name."""
+"""Description of each phase of a training job. A phase that is not listed is shown by its name."""
 
 
 class TrainingProgress:
-    """Context manager that shows the progress reports of one training run.
+    """Context manager that shows the progress of one training.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def _detail(progress: records.Progress) -> str:
 
 
 def tracked(items: Iterable[T], label: str, *, total: int) -> Iterator[T]:
-    """Yield `items` unchanged, and show how many have been processed.
+    """Yield `items` unchanged, and show the number of processed items.
 
     Parameters
     ----------

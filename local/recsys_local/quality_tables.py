@@ -1,4 +1,4 @@
-"""The quality of a model as tables in a terminal."""
+"""Print the quality of a model as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ NAMES: Final = {
     "ndcg_at_10": "NDCG@10, sampled",
     "coverage_at_20": "coverage@20",
 }
-"""Names of the metrics in the first table, in its order."""
+"""Displayed names of the metrics, in the order of the first table."""
 
 
 def print_quality(metrics: dict[str, Any]) -> None:
-    """Print the quality of the model and of popularity: in all, by history length, and by item popularity.
+    """Print the quality of a model and of the popularity baseline.
+
+    The first table shows the overall quality. The other tables show the quality by history length and by item
+    popularity.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ def _figures(row: dict[str, Any], n_users: int) -> tuple[str, str, str]:
 
 
 def _range(first: int, last: int | None) -> str:
-    """Return a range of whole numbers; None as `last` is no limit.
+    """Return the text of a range of whole numbers. A `last` of None means no upper limit.
 
     Examples
     --------

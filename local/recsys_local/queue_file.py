@@ -1,6 +1,7 @@
-"""The file in which the worker publishes the position of every waiting job, for the HTTP process to read.
+"""The file with the position of every waiting job. The workers write it, and the HTTP process reads it.
 
-It is not synced to the disk and not kept at a restart, because the worker writes it again when it has found the files.
+The file is neither synced to the disk nor kept at a restart, because a worker writes it again when it has found the
+waiting files.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["QueueFile", "QueuePosition"]
 
 
 class QueueFile:
-    """Positions of waiting jobs, in the data directory.
+    """The file with the positions of the waiting jobs of a data directory.
 
     Parameters
     ----------
@@ -37,7 +38,8 @@ class QueueFile:
     def write(self, positions: Mapping[str, QueuePosition]) -> None:
         """Replace the positions.
 
-        On a full disk, the previous ones are kept, because a failure to publish positions must not stop the training.
+        On a full disk, the previous positions are kept, because a failure to publish positions must not stop the
+        training.
         """
         temporary = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):
@@ -47,12 +49,15 @@ class QueueFile:
     def position_of(self, job_id: str) -> QueuePosition | None:
         """Return the position of a job in the queue.
 
-        None means that the job is not queued, or that the worker has not yet seen its file.
+        None means that the job is not queued, or that no worker has found its file yet.
         """
         return self.positions().get(job_id)
 
     def positions(self) -> Mapping[str, QueuePosition]:
-        """Return the positions of all waiting jobs by job id. The mapping is empty until the worker has written it."""
+        """Return the positions of all waiting jobs, by job id.
+
+        The mapping is empty until a worker has written the file.
+        """
         try:
             status = self._path.stat()
             version = (status.st_mtime_ns, status.st_ino)

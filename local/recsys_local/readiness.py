@@ -1,4 +1,4 @@
-"""Conditions that the local service needs. If one is not met, `/health/ready` returns 503 with the reason."""
+"""Check the conditions for a working local service. If one is not met, `/health/ready` returns 503 with the reason."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from recsys_local.adapters import REGISTRY_FILE
 from recsys_local.worker_process import worker_name
 
 WORKER_SILENT_AFTER_S: Final = 30.0
-"""A worker reports every few seconds, and importing TensorFlow takes up to 20 s on a busy machine."""
+"""Seconds without a report after which the service is not ready. A worker reports every few seconds, but importing
+TensorFlow takes up to 20 s on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataDirCheck:
     """Checks that the data directory still contains the registry that the service opened.
 
-    This is checked because SQLite keeps working on a file that was deleted or replaced, and everything written since
-    then would be lost when the process ends.
+    SQLite keeps working on a file that was deleted or replaced. All data written after that would be lost when the
+    process ends.
     """
 
     registry_file: Path

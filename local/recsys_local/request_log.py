@@ -10,12 +10,14 @@ from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 
 
 def log_as_json(stream: TextIO | None = None) -> logging.Handler:
-    """Write the service's log to `stream` as JSON lines, one per request included. Default: standard error.
+    """Write the log of the service to a stream as JSON lines. The log contains one line per request.
+
+    If `stream` is None, the log is written to standard error.
 
     Returns
     -------
     logging.Handler
-        The handler that was added, for tests to remove.
+        The handler that was added. Tests remove it.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LambdaPowertoolsFormatter(service="local"))

@@ -1,4 +1,4 @@
-"""The first start with `--sample`: train on the bundled Online Retail data set, and print commands to try."""
+"""Train on the bundled Online Retail data set at the first start with `--sample`, and print commands to try."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ SAMPLE: Final = importlib.resources.files("recsys_local") / "sample"
 ITEMS_FILE: Final = "online_retail_items.csv"
 POLL_S: Final = 0.5
 SHOWN_ITEMS: Final = 8
-EXAMPLE_USER: Final = "17850"  # the first customer of the file, also in the examples of the documentation
+EXAMPLE_USER: Final = "17850"  # the first customer in the file; the examples of the documentation use it too
 
 
 @dataclass(slots=True)
 class SampleRun:
-    """Trains on the sample once per data directory, then prints recommendations and commands to try.
+    """Trains on the sample once per data directory, and prints recommendations and commands to try at every start.
 
-    The API key of the sample is kept in the data directory, so that every start can print it.
+    The data directory contains the API key of the sample, so that every start can print the key.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class SampleRun:
         Object store, registry and settings of the running service. The sample is submitted in the same way as an upload
         with `POST /v1/train`.
     base_url
-        Address of the service, for the printed commands and the link to the console.
+        URL of the service, for the printed commands and the link to the console.
     """
 
     store: ObjectStore
@@ -66,7 +66,7 @@ class SampleRun:
         threading.Thread(target=self.run, name="sample", daemon=True).start()
 
     def run(self) -> None:
-        """Submit the sample if no earlier start has done so, wait for the training, and print the result."""
+        """Submit the sample unless an earlier start has submitted it, wait for the training, and print the result."""
         submitted = self._read_marker()
         if submitted is None:
             submitted = self._submit()
@@ -86,7 +86,10 @@ class SampleRun:
         return self.settings.data_dir / SAMPLE_FILE
 
     def _read_marker(self) -> _Submitted | None:
-        """Return the sample of an earlier start if its job succeeded or can still succeed, otherwise None."""
+        """Return the job and the key of an earlier start.
+
+        Return None if there are none or if the job cannot succeed.
+        """
         try:
             marker = json.loads(self._marker.read_bytes())
             submitted = _Submitted(str(marker["job_id"]), str(marker.get("api_key") or ""))
@@ -116,7 +119,7 @@ class SampleRun:
             print(f"Open the sample in the console (the link works once): {link}", flush=True)
 
     def _send_items(self, key_id: str) -> None:
-        """Send the sample's items as the catalogue of its key, unless the key has or had one."""
+        """Send the items of the sample as the item catalogue of the key, unless the key has or had a catalogue."""
         key = self.registry.get_key(key_id)
         if key.catalogue_version or key.catalogue_data_timestamp or key.revoked_at:
             return
@@ -126,7 +129,7 @@ class SampleRun:
         updates.accept(file, key=key, mode=CatalogueMode.REPLACE, job_id=job_id_of_request(key_id, ITEMS_FILE))
 
     def _wait(self, job_id: str) -> Job:
-        """Wait until the job is in a final state, and return it. The worker shows the progress in the meantime."""
+        """Wait until the job is in a final state, and return the job. The worker shows the progress in the meantime."""
         while not (job := self.registry.get_job(job_id)).state.is_final:
             time.sleep(POLL_S)
         return job
@@ -170,14 +173,14 @@ class SampleRun:
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """The training job of the sample, and the API key whose model it trains."""
+    """The training job of the sample, and the API key of its model."""
 
     job_id: str
     api_key: str
 
 
 def _typical_user(model: ServingModel) -> str:
-    """Return the first user whose history has enough items for the printed example, but not many more."""
+    """Return the first user with a history of suitable length for the printed example."""
     return next(
         user for index, user in enumerate(model.users) if SHOWN_ITEMS <= len(model.seen(index)) <= 2 * SHOWN_ITEMS
     )
@@ -206,7 +209,7 @@ def _with_title(item_id: str) -> str:
 
 
 def commands_to_try(base_url: str, api_key: str, user_id: str, item_id: str) -> str:
-    """Return curl commands, each on one line, that a user can copy and run unchanged.
+    """Return curl commands that a reader can copy and run unchanged. Each command is on one line.
 
     Parameters
     ----------
@@ -215,7 +218,7 @@ def commands_to_try(base_url: str, api_key: str, user_id: str, item_id: str) -> 
     api_key
         A valid key that has a model.
     user_id, item_id
-        A user and an item of that model.
+        Ids of a user and an item of the key's model.
     """
     body = json.dumps({"user_id": user_id, "n": 5, "fields": ["title"]})
     basket = json.dumps({"user_id": "new-customer", "recent_items": [item_id], "n": 5})

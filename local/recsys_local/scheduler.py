@@ -1,6 +1,6 @@
-"""Decide which training job starts next, so that no tenant waits long because of another. This module does no I/O.
+"""Decide which training job starts next, so that no tenant waits long because of another tenant.
 
-Keys take turns. Within the turns, jobs are ordered by fair queueing on their estimated cost.
+Keys take turns. Fair queueing on the estimated costs orders the jobs within the turns. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_SIMULATED: Final = 100
-"""Positions that are computed exactly; simulating all of 1,000 waiting jobs would take half a second."""
+"""Number of positions that are computed exactly. A simulation of 1,000 waiting jobs would take half a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,16 @@ class QueuedJob:
     Parameters
     ----------
     job_id, key_id
-        Ids of the job and its key.
+        Id of the job, and id of its key.
     arrived_s
-        Time at which its file arrived, in seconds.
+        Time at which the file of the job arrived, in seconds.
     cost
-        Estimated cost, in any unit. The worker uses the size of the file in bytes.
+        Estimated cost, in any unit. The worker passes the size of the CSV in bytes.
     is_known
-        Whether the key has a model or was created by the operator. Other keys are anonymous: a request without a key
-        creates one, so that their number is not limited.
+        Whether the key has a model or was created by the operator. All other keys are anonymous. Their number is not
+        limited, because every request without a key creates one.
     is_append
-        Whether the file is added to the interactions of its key. Such a job is never superseded by a newer one.
+        Whether the file is added to the interactions of its key. A newer job never supersedes such a job.
     """
 
     job_id: str
@@ -45,21 +45,22 @@ class QueuedJob:
 
 
 class FairQueue:
-    """The queue of waiting jobs. Of each key, one takes part in the order, and further ones follow it.
+    """The queue of waiting jobs. One job per key takes part in the order, and further jobs of the key follow it.
 
-    The next job is chosen by these rules, in this order:
+    These rules choose the next job, in this order:
 
-    1. **Turns.** While a key waits, every other key gets at most one turn, including the current training. Therefore
-       a known key waits at most (number of keys with work) × (longest training).
-    2. **Known keys before anonymous ones.** All anonymous keys together count as one key among the known ones: a flood
-       of anonymous jobs delays a known key by one training, and known keys cannot starve the anonymous ones.
-    3. **Fair queueing by cost.** Among the keys whose turn may come, the smallest finish tag wins: the key's previous
-       tag or the current virtual time, plus the cost (self-clocked fair queueing, Golestani, INFOCOM 1994; deficit
-       round robin with an infinitely small quantum). A small job overtakes a large one, but only once per key.
+    1. **Turns.** While a key waits, every other key gets at most one turn, including the current training. A known key
+    therefore waits at most (number of keys with work) × (longest training). 2. **Known keys before anonymous keys.**
+    All anonymous keys together count as one key among the known keys. A flood of anonymous jobs therefore delays a
+    known key by one training, and known keys cannot starve anonymous keys. 3. **Fair queueing by cost.** Among the keys
+    that may have a turn, the key with the smallest finish tag is next. A finish tag is the sum of the cost and the
+    start tag, which is the later of the key's previous finish tag and the current virtual time (self-clocked fair
+    queueing, Golestani, INFOCOM 1994). A small job can overtake a large job, but only once per key.
 
-    A newer job with a complete file replaces the waiting one of its key but keeps its turn. It precedes the jobs that
-    add a file, because it makes those before it obsolete; they keep their order and are never replaced. A key has at
-    most one running job. Several workers may take jobs from one queue; the same rules hold for every free worker.
+    A newer job with a complete file replaces the waiting job of its key that has a complete file, and takes over its
+    turn. A job with a complete file precedes the jobs of its key that add a file. Jobs that add a file keep their order
+    and are never replaced. A key has at most one running job. Several workers can take jobs from one queue, and the
+    same rules hold for every free worker.
 
     Examples
     --------
@@ -78,14 +79,14 @@ class FairQueue:
         self._known = _KeyClass()
         self._anonymous = _KeyClass()
         self._following: dict[str, list[QueuedJob]] = {}
-        """Jobs that add a file and wait for another job of their key, in order of arrival."""
+        """Jobs that add a file and wait for another job of the key, by key id, in order of arrival."""
 
     def __len__(self) -> int:
         following = sum(map(len, self._following.values()))
         return len(self._known.waiting) + len(self._anonymous.waiting) + following
 
     def add(self, job: QueuedJob) -> QueuedJob | None:
-        """Add a job. Return the superseded job, which may be this one, or None."""
+        """Add a job. Return the job that is superseded, which can be the added job, or None."""
         previous = self._class_of(job.key_id).waiting.get(job.key_id)
         if previous is not None and (job.is_append or previous.is_append):
             follower, first = (previous, job) if _precedes(job, previous) else (job, previous)
@@ -101,7 +102,8 @@ class FairQueue:
 
     def _put(self, job: QueuedJob, previous: QueuedJob | None) -> None:
         """Put a job into the order, at the position of `previous`."""
-        # While an anonymous key trains its first model, its next job stays behind it, so that only one of them runs.
+        # While an anonymous key trains its first model, the next job of the key stays among the anonymous jobs, so that
+        # only one of the two jobs runs.
         keys = self._known if job.is_known and job.key_id not in self._anonymous.running else self._anonymous
         if previous is not None and job.key_id not in keys.waiting:
             for each in (self._known, self._anonymous):
@@ -109,13 +111,16 @@ class FairQueue:
         keys.add(job)
 
     def remove(self, key_id: str) -> None:
-        """Remove the waiting jobs of a key, for example because its file was deleted."""
+        """Remove the waiting jobs of a key, for example because their files were deleted."""
         self._following.pop(key_id, None)
         for keys in (self._known, self._anonymous):
             keys.remove(key_id)
 
     def start(self) -> QueuedJob | None:
-        """Remove and return the next job, or None if no waiting job may start. Call `finish` when it ends."""
+        """Remove and return the next job, or return None if no waiting job may start.
+
+        Call `finish` when the job ends.
+        """
         job = self._next()
         if job is not None:
             self._class_of(job.key_id).start(job.key_id)
@@ -126,7 +131,7 @@ class FairQueue:
         return job
 
     def finish(self, key_id: str, *, now_s: float) -> None:
-        """Record that the running job of a key ended, whatever its outcome."""
+        """Record that the running job of a key has ended, regardless of its outcome."""
         for keys in (self._known, self._anonymous):
             keys.finish(key_id, now_s=now_s)
         if not any(keys.waiting or keys.running for keys in (self._known, self._anonymous)):
@@ -143,7 +148,7 @@ class FairQueue:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """Return the queue that `to_json` converted."""
+        """Restore a queue from the JSON object that `to_json` returned."""
         queue = cls()
         queue._known = _KeyClass.from_json(document["known"])
         queue._anonymous = _KeyClass.from_json(document["anonymous"])
@@ -155,7 +160,7 @@ class FairQueue:
     def in_order(self) -> list[QueuedJob]:
         """Return the waiting jobs in the order in which they will start if no other job arrives.
 
-        The first `MAX_SIMULATED` positions are exact; the others are an estimate.
+        The first `MAX_SIMULATED` positions are exact. The other positions are estimates.
         """
         ahead = list(islice(self._copy()._simulated(), MAX_SIMULATED))
         listed = {job.job_id for job in ahead}
@@ -193,18 +198,21 @@ class FairQueue:
 
 
 def _precedes(job: QueuedJob, other: QueuedJob) -> bool:
-    """Return whether a job precedes another one of its key: a complete file does, then the one that arrived first."""
+    """Return whether a job precedes another job of its key.
+
+    A job with a complete file precedes the jobs that add a file. Among equal jobs, the job that arrived first precedes.
+    """
     return (job.is_append, job.arrived_s) < (other.is_append, other.arrived_s)
 
 
 @dataclass(slots=True)
 class _KeyClass:
-    """The known or the anonymous keys, which take turns among themselves."""
+    """A class of keys, which is either all known keys or all anonymous keys. Its keys take turns."""
 
     waiting: dict[str, QueuedJob] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
     start_tags: dict[str, float] = field(default_factory=dict)
-    """Virtual time at which the wait of each key began, or its previous finish tag if that is later."""
+    """Virtual time at which the wait of each key began, or the previous finish tag of the key if it is later."""
     finish_tags: dict[str, float] = field(default_factory=dict)
     """Finish tag of the last started job of each key."""
     turn_ended_s: dict[str, float] = field(default_factory=dict)
@@ -242,11 +250,10 @@ class _KeyClass:
         self.virtual_time = 0.0
 
     def next(self, *, unless_since_s: float = math.inf) -> QueuedJob | None:
-        """Return the job with the smallest finish tag among the keys whose turn may come, or None.
+        """Return the job with the smallest finish tag among the keys that may have a turn, or None.
 
-        A key's turn may come if it has had no turn since any other key began to wait. `unless_since_s` is the time at
-        which the other class (known or anonymous keys) began to wait; a key that has had a turn since then is left out
-        too.
+        A key may have a turn if it has had no turn since another key of the class began to wait. `unless_since_s` is
+        the time at which the other class began to wait. A key that has had a turn since this time is also left out.
         """
         waits = {key_id: self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running}
         first, second = [*sorted(waits.values())[:2], math.inf, math.inf][:2]
@@ -263,9 +270,9 @@ class _KeyClass:
         return self.start_tags[key_id] + self.waiting[key_id].cost
 
     def waits_since_s(self) -> float:
-        """Return the clock reading, in seconds, since which the class has been waiting for a turn.
+        """Return the time in seconds at which the class began to wait for a turn.
 
-        The result is infinity while a job of the class is running, or if no waiting key could start a job.
+        The result is infinity if a job of the class is running, or if no key of the class waits for a turn.
         """
         waits = [self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running]
         if not waits or self.running:

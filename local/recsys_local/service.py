@@ -1,4 +1,4 @@
-"""Run the local service: HTTP in this process, training in worker processes, all state in one directory."""
+"""Run the local service, with HTTP in this process, training in worker processes and all state in one directory."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def run_service(
     metrics_address: MetricsAddress = MetricsAddress(),  # noqa: B008  # it is immutable
     sample: bool,
 ) -> None:
-    """Serve until the process receives SIGINT or SIGTERM.
+    """Run the local service until the process receives SIGINT or SIGTERM.
 
     Parameters
     ----------
     host, port
-        Address to listen on; port 0 picks a free one, which is printed.
+        Address to listen on. Port 0 selects a free port. The address is printed.
     data_dir
-        Data directory; created if it does not exist.
+        Data directory. It is created if it does not exist.
     workers
         Number of training workers. Default: the setting `workers`.
     public_url
@@ -57,11 +57,11 @@ def run_service(
     Raises
     ------
     DataDirInUse, DataDirUnusable
-        The data directory is locked by another service, or cannot be written.
+        Another service uses the data directory, or the directory cannot be written.
     CannotListen
         The service cannot listen on the address.
     InvalidSetting
-        A `RECSYS_*` variable has an invalid value, or selects the AWS backend.
+        An environment variable `RECSYS_*` has an invalid value, or selects the AWS backend.
     """
     settings = _local_settings(data_dir, workers)
     return_large_blocks()
@@ -87,7 +87,7 @@ def run_service(
         )
         server = create_server(answer_on_shutdown(app), limits, trusted_proxies=settings.trusted_proxies)
         _print_addresses(base_url, data_dir)
-        # The workers end first: from then on, registry.sqlite3 without its write-ahead log is a complete copy.
+        # The workers end first, so that after the checkpoint registry.sqlite3 is complete without its write-ahead log.
         with _checkpointing(registry), pool, metrics.listening():
             if sample:
                 SampleRun(store, registry, settings, base_url).start()
@@ -103,7 +103,7 @@ def _local_settings(data_dir: Path, workers: int | None) -> Settings:
         raise InvalidSetting(
             f"Expected RECSYS_BACKEND=local, because `recsys serve` keeps its state in a directory. Received: "
             f"{settings.backend}.",
-            hint="Unset RECSYS_BACKEND; `aws` is for the Lambda functions, which `sam deploy` sets up.",
+            hint="Unset RECSYS_BACKEND. The value aws is for the Lambda functions, which `sam deploy` sets up.",
         )
     return settings
 
@@ -125,7 +125,7 @@ def _print_addresses(base_url: str, data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
-    """Checkpoint the registry when the context ends, usually because of an interrupt."""
+    """Checkpoint the registry when the context ends."""
     try:
         yield
     finally:
@@ -135,7 +135,7 @@ def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Make SIGTERM act like Ctrl-C within the context. Either of them ends the context without a traceback."""
+    """Make SIGTERM act like Ctrl-C within the context. Both end the context without a traceback."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,6 +1,7 @@
-"""The state of the training queue, which the workers of a data directory share in a file.
+"""The state of the training queue, which a file shares between the workers of a data directory.
 
-The state is not synced to the disk and not kept when the service restarts, because the workers find the files again.
+The file is neither synced to the disk nor kept when the service restarts, because the workers find the waiting files
+again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _LOCK_NAME: Final = "turns.lock"
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """A job that a worker trains, its file, and the time of its start in seconds of the machine's monotonic clock."""
+    """A running job, the event of its file, and the start of its training in seconds of the monotonic clock."""
 
     job: QueuedJob
     event: ObjectCreated
@@ -33,18 +34,18 @@ class RunningJob:
 
 @dataclass(slots=True)
 class QueueState:
-    """What the workers know together.
+    """The state of the training queue.
 
     Parameters
     ----------
     queue
-        The waiting jobs and the turns of their keys.
+        The queue of waiting jobs, with the turns of the keys.
     events
-        The file of each waiting job, by job id.
+        The event of the file of each waiting job, by job id.
     running
-        The job that each worker trains, by the name of the worker.
+        The running job of each worker, by name of the worker.
     trained_s, trained_cost
-        Duration and cost of all trainings so far, from which waiting times are estimated.
+        Total duration in seconds and total cost of all trainings so far. Waiting times are estimated from them.
     """
 
     queue: FairQueue = field(default_factory=FairQueue)
@@ -65,7 +66,7 @@ class QueueState:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """Return the state that `to_json` converted."""
+        """Restore a state from the JSON object that `to_json` returned."""
         return cls(
             FairQueue.from_json(document["queue"]),
             {job_id: ObjectCreated(**event) for job_id, event in document["events"].items()},
@@ -79,9 +80,9 @@ class QueueState:
 
 
 class SharedQueue:
-    """Gives one worker at a time access to the state of the queue.
+    """Gives exclusive access to the state of the queue to one worker at a time.
 
-    The kernel releases the lock of a worker that ends for any reason. Such a worker has changed the state either
+    If a worker ends for any reason, the kernel releases its lock, and the worker has changed the state either
     completely or not at all.
 
     Parameters
@@ -89,7 +90,7 @@ class SharedQueue:
     data_dir
         The data directory.
     publish
-        Called with the state while it is locked, if it has changed.
+        Function that is called with the changed state before the lock is released.
     """
 
     def __init__(self, data_dir: Path, publish: Callable[[QueueState], None]) -> None:
@@ -104,7 +105,7 @@ class SharedQueue:
         Raises
         ------
         Unavailable
-            The data directory cannot be read or written. The state is as it was before.
+            The data directory cannot be read or written. The stored state is unchanged.
         """
         try:
             lock = self._lock_path.open("a")

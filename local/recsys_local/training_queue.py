@@ -1,4 +1,4 @@
-"""The queue of the training workers: files that the watcher finds, in the order that the scheduler decides."""
+"""The queue of the training workers. The watcher finds its files, and the scheduler decides their order."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from recsys_train.events import ObjectCreated, find_or_create_job, process, supe
 from recsys_train.job import Trainer
 
 EndJob = Callable[[ObjectCreated, Trainer], Job | None]
-"""Ends the job of an object and returns it."""
+"""Function that ends the job of an object, and returns the job."""
 
 GZIP_RATIO: Final = 8
-"""Assumed bytes of CSV per byte of its gzip file; the bundled sample has 8.2."""
+"""Assumed number of bytes of CSV per byte of a gzip file. The ratio of the bundled sample is 8.2."""
 OVERHEAD_BYTES: Final = 1_000_000
-"""Cost of every training however small its file: about two seconds, in which 1 MB of CSV is read and fitted."""
+"""Cost of every training in addition to the size of its file. Even the smallest training takes about two seconds, in
+which a larger one processes 1 MB of CSV."""
 
 
 class TrainingQueue:
-    """Files that wait for their training, seen by one of the workers that share them.
+    """The files that wait for their training, as one of several workers uses them.
 
-    The queue is not kept when the service restarts, because the watcher finds the same files again, and the registry
-    contains the jobs that are done.
+    The queue is lost when the service restarts. The watcher then finds the same files again, and the registry knows the
+    jobs that are done.
 
     Parameters
     ----------
@@ -41,11 +42,11 @@ class TrainingQueue:
     watcher
         Finds the files.
     data_dir
-        Data directory, in which the state of the queue and the position of each job are published.
+        Data directory, which contains the state of the queue and the published positions of the jobs.
     worker
         Name of this worker.
     n_workers
-        Number of workers that share the queue. Estimated waiting times depend on it.
+        Number of workers that share the queue. The estimated waiting times depend on this number.
     """
 
     def __init__(
@@ -60,9 +61,9 @@ class TrainingQueue:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Turn]:
-        """Keep the other workers from the queue in this context, and share the changes at its end.
+        """Give this worker exclusive access to the queue in the context, and store the changes at its end.
 
-        The previous training of this worker counts as ended, even if the worker was killed.
+        The previous training of this worker is recorded as ended, even if the worker was killed.
 
         Raises
         ------
@@ -91,7 +92,7 @@ class Turn:
     Parameters
     ----------
     state
-        State of the queue, which is changed.
+        State of the queue, which the methods change.
     trainer, watcher, worker
         As for `TrainingQueue`.
     """
@@ -108,8 +109,9 @@ class Turn:
         Returns
         -------
         list of (ObjectCreated, EndJob)
-            Files that need no training, with the function that ends their job: files whose job is in a final state,
-            because its receipt may be missing, and files that a newer file of the same key supersedes.
+            Files that need no training, with the function that ends their job. A file needs no training if its job is
+            in a final state, in which case its receipt may still be missing, or if a newer file of the same key
+            supersedes it.
 
         Raises
         ------
@@ -122,9 +124,10 @@ class Turn:
         return [step for event in new if (step := self._add(event)) is not None]
 
     def start(self) -> ObjectCreated | None:
-        """Remove and return the file whose turn it is, or None if there is none.
+        """Remove the file that is trained next from the queue, and return it. Return None if no file may start.
 
-        The training ends with the next turn of this worker. If it failed, a watcher finds the file again.
+        The next turn of this worker records the end of the training. If the training failed, the watcher finds the file
+        again.
         """
         job = self._state.queue.start()
         if job is None:
@@ -163,7 +166,7 @@ class Turn:
         return (self._state.events.pop(superseded.job_id), supersede) if superseded else None
 
     def _cost(self, event: ObjectCreated) -> int:
-        """Estimate the cost of a training, in bytes of CSV."""
+        """Return the estimated cost of a training, in bytes of CSV."""
         try:
             size_bytes = self._trainer.store.info(event.name).size_bytes
         except ObjectNotFound:
@@ -171,7 +174,7 @@ class Turn:
         return OVERHEAD_BYTES + size_bytes * (GZIP_RATIO if event.name.lower().endswith(".gz") else 1)
 
     def _is_known(self, key_id: str) -> bool:
-        """Return whether the key has a model, or was created by the operator and therefore never expires."""
+        """Return whether the key has a model or never expires, as a key that the operator created."""
         try:
             key = self._trainer.registry.get_key(key_id)
         except KeyNotFound:

@@ -1,4 +1,4 @@
-"""The training report: one HTML page with the metrics of a model, readable in any browser without a network.
+"""The training report, an HTML page with the metrics of a model. Browsers show it without a network connection.
 
 The page contains its script, its style sheet and its data. The script is built from the same components as the console
 (`functions/api/console/src/report_page.tsx`), so that both show the same plots.
@@ -52,12 +52,12 @@ _TEMPLATE: Final = """<!doctype html>
 
 @dataclass(frozen=True, slots=True)
 class ReportPlan:
-    """The report that a training is going to write, or none.
+    """The plan to write a report after a training.
 
     Parameters
     ----------
     path
-        File to create or overwrite. None writes no report.
+        File to create or overwrite. None means that no report is written.
     titles
         Titles of items by their ids.
     """
@@ -67,21 +67,23 @@ class ReportPlan:
 
     @classmethod
     def of(cls, path: Path | None, items: Path | None, settings: Settings) -> Self:
-        """Check before the training that the report can be written, and read the titles from the catalogue `items`.
+        """Check that the report can be written, and read the titles from the file `items`.
+
+        This happens before the training, so that an error does not waste the training.
 
         Raises
         ------
         OutputNotWritable
             The folder of `path` cannot be written.
         InvalidData
-            `items` cannot be read as a catalogue.
+            `items` cannot be read as an item catalogue.
         """
         if path is not None:
             check_writable(path.parent)
         return cls(path, read_titles(items, settings) if items is not None else {})
 
     def write(self, metrics: dict[str, Any], folder: Path, *, source_name: str) -> None:
-        """Write the report, if there is to be one; see `write_report`."""
+        """Write the report if the plan has a path; see `write_report`."""
         if self.path is not None:
             write_report(self.path, metrics, folder, source_name=source_name, titles=self.titles)
 
@@ -98,7 +100,7 @@ def write_report(
     metrics
         The contents of `metrics.json`.
     folder
-        The files of the model.
+        Directory with the files of the model.
     source_name
         Name of the file of interactions, for the title of the page.
     titles
@@ -109,10 +111,10 @@ def write_report(
 
 
 def render(data: dict[str, Any]) -> str:
-    """Return the page for these data.
+    """Return the HTML page of a report.
 
-    The policy permits the two inline elements by their digests, and no request at all. `<` is escaped in the data, so
-    that no title of an item can end the element that contains it.
+    The content security policy of the page permits the inline script and the inline style by their digests, and permits
+    no requests. `<` is escaped in the data, so that the title of an item cannot end the element of the data.
     """
     script, style = _script(), asset(STYLE).content.decode()
     policy = f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; base-uri 'none'"
@@ -127,12 +129,12 @@ def render(data: dict[str, Any]) -> str:
 
 
 def read_titles(path: Path, settings: Settings) -> dict[str, str]:
-    """Return the titles of a file of items by item id. The file has the format of the item catalogue.
+    """Read the titles from a file in the format of the item catalogue. Return them by item id.
 
     Raises
     ------
     InvalidData
-        The file cannot be read as a catalogue.
+        The file cannot be read as an item catalogue.
     """
     from recsys_train.catalogue.records import read_records  # noqa: PLC0415  # imports pyarrow
     from recsys_train.catalogue.report import CatalogueReport  # noqa: PLC0415  # as above

@@ -21,17 +21,19 @@ from recsys_train.events import ObjectCreated
 _logger: Final = logging.getLogger("recsys.watcher")
 
 SETTLED_S: Final = 2.0
-"""Time for which a file in the inbox must be unchanged before it is read, because copying over a network can pause."""
+"""Seconds for which a file in the inbox must be unchanged before it is read, because a copy over a network can pause.
+"""
 _CLOCK_TICK_NS: Final = 1_000_000_000
-"""Far more than the resolution of file times: milliseconds on Linux, a second on some network file systems."""
+"""Upper bound of the resolution of file times, in nanoseconds. File times have milliseconds on Linux and seconds on
+some network file systems."""
 
 
 @dataclass(slots=True)
 class ObjectWatcher:
     """Finds objects under `uploads/` and `inbox/` that are not marked as done.
 
-    An upload is reported at once. A file in the inbox is reported when two successive listings find it unchanged and it
-    has been unchanged for `SETTLED_S` seconds, so that a file is not read while it is being copied.
+    An upload is reported at once. A file in the inbox is reported when two successive listings found it unchanged and
+    it has not changed for `SETTLED_S` seconds. A file is therefore not read while it is being copied.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class ObjectWatcher:
     data_dir
         The data directory.
     clock
-        Returns the current time; replaced in tests.
+        Returns the current time. Tests replace it.
     """
 
     store: ObjectStore
@@ -50,7 +52,7 @@ class ObjectWatcher:
     _last_look: set[tuple[str, str]] = field(default_factory=set)
     _warned_of: set[str] = field(default_factory=set)
     _finished_uploads_ns: int | None = None
-    """Change time of `uploads/` when everything in it was done; None if something may be new."""
+    """Change time of `uploads/` at the time when all its files were done. None if it may contain new files."""
 
     def look(self) -> list[ObjectCreated]:
         """Return an event for each new object, in order of arrival.
@@ -69,10 +71,12 @@ class ObjectWatcher:
         return [to_event(info) for info in sorted(sources, key=lambda info: (info.arrived_at, info.name))]
 
     def _new_uploads(self) -> list[ObjectInfo]:
-        """List the new files in `uploads/`. The folder is not read if all its files are done and none was added since.
+        """List the new files in `uploads/`.
 
-        Uploads are created in one step and never overwritten, so that every new one changes the folder's change time.
-        Listing thousands of finished uploads twice a second would take a third of a core.
+        If all files of the folder are done and no file was added since, the folder is not read.
+
+        An upload is created in one step and never overwritten, so that every new upload changes the change time of the
+        folder. Listing thousands of finished uploads twice a second would take a third of a core.
         """
         changed_ns = _changed_ns(self.data_dir / layout.UPLOADS)
         if changed_ns is not None and changed_ns == self._finished_uploads_ns:
@@ -86,7 +90,10 @@ class ObjectWatcher:
         return found
 
     def _new_objects(self, prefix: str) -> list[ObjectInfo]:
-        """List the objects that are not done, without those for catalogues, which the catalogue worker finds."""
+        """List the objects that are not done.
+
+        Uploads of items are left out, because the catalogue worker finds them.
+        """
         return [
             info
             for info in self.store.list(prefix)
@@ -94,7 +101,7 @@ class ObjectWatcher:
         ]
 
     def mark_done(self, event: ObjectCreated) -> None:
-        """Stop reporting this object, unless it is overwritten."""
+        """Stop reporting the object of an event until the object is overwritten."""
         self._done.add((event.name, event.version))
 
     def _is_settled(self, info: ObjectInfo) -> bool:
@@ -102,13 +109,14 @@ class ObjectWatcher:
             return True  # the service creates it in one step
         if (info.name, info.version) not in self._last_look:
             return False
-        # `modified_at` would not do: a copy can keep the modification time of its original, even one in the future.
+        # `modified_at` does not suffice, because a copy can keep the modification time of its original, even a time in
+        # the future.
         return info.arrived_at <= after(self.clock(), -SETTLED_S)
 
     def _warn_if_ignored(self, name: str) -> None:
-        """Log once that a file in the inbox will not be read.
+        """Log once per file that a file in the inbox will not be read.
 
-        Hidden files are ignored, because other programs create them.
+        Nothing is logged about hidden files, because other programs create them.
         """
         is_hidden = any(part.startswith(".") for part in name.split("/"))
         if not name.startswith(layout.INBOX) or is_hidden or name in self._warned_of:
@@ -130,6 +138,6 @@ def _changed_ns(folder: Path) -> int | None:
 
 
 def to_event(info: ObjectInfo) -> ObjectCreated:
-    """Return the event of an object."""
-    # The time of arrival, not of modification: `cp -p` and `mv` keep the latter.
+    """Convert the description of an object to an event."""
+    # The event contains the time of arrival, because `cp -p` and `mv` keep the time of modification.
     return ObjectCreated(info.name, info.version, data_timestamp=f"{info.arrived_at}#{info.name}")

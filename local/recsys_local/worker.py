@@ -1,6 +1,7 @@
-"""The worker process of the local service: trains on the files that appear in the data directory.
+"""The worker process of the local service, which trains on the files that appear in the data directory.
 
-It ends when its standard input is closed, which happens when the process that started it ends for any reason.
+A worker ends when its standard input is closed. This happens when the process that started the worker ends for any
+reason.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ _logger: Final = logging.getLogger("recsys.worker")
 
 LOOK_EVERY_S: Final = 0.5
 MAX_LOOK_SHARE: Final = 0.05
-"""Share of the time that an idle worker may spend on listing files, even if the inbox contains many."""
+"""Largest share of the time that an idle worker spends on listing files, even if the inbox contains many files."""
 COLLECT_EVERY_S: Final = 3600.0
 RETRY_AFTER_S: Final = 5.0
 NICENESS: Final = 10
-"""Lowers the priority of trainings, so that they take the time that answering requests leaves: docs/benchmarks.md."""
+"""Niceness of the worker. Trainings have a low priority and get the CPU time that requests leave, see
+docs/benchmarks.md."""
 _STDIN: Final = 0
 
 
@@ -64,8 +66,8 @@ def main() -> None:
     store = open_store(data_dir)
     disk_space = DiskSpace(FreeSpaceCheck(data_dir, settings.min_free_bytes))
     trainer_of = partial(Trainer, store, registry, settings, counts_attempt=disk_space.counts_attempt)
-    # All workers are one owner of leases, because the queue gives a job to one of them at a time. The job of a worker
-    # that was killed can therefore be resumed at once by another worker.
+    # All workers are the same owner of leases, because the queue gives a job to one worker at a time. If a worker is
+    # killed, another worker can therefore claim the job at once.
     trainer = trainer_of(owner="local-worker", on_progress=current)
     watcher = ObjectWatcher(store, data_dir)
     queue = TrainingQueue(trainer, watcher, data_dir, worker=str(arguments.number), n_workers=arguments.n_workers)
@@ -77,7 +79,7 @@ def main() -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    """Return `data_dir`, the `number` of this worker, counted from 1, and `n_workers`."""
+    """Return the arguments `data_dir`, `number` (of this worker, from 1) and `n_workers`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--number", type=int, required=True)
@@ -88,7 +90,7 @@ def _parse_arguments() -> argparse.Namespace:
 def _run_jobs(
     queue: TrainingQueue, runner: JobRunner, disk_space: DiskSpace, collect: Callable[[], None] | None
 ) -> NoReturn:
-    """Take turns with the other workers, and run the job of each turn. If `collect` is given, call it once an hour."""
+    """Take turns with the other workers, run the job of each turn, and call `collect` once an hour."""
     looking, collecting = LogOnChange(), LogOnChange()
     next_collection_s = 0.0
     while True:
@@ -115,14 +117,14 @@ def _run_jobs(
 
 
 class LogOnChange:
-    """Lets the worker continue while a store is unavailable, and logs the reason once instead of at each attempt."""
+    """Lets the worker continue while a store is unavailable, and logs the reason once instead of with each attempt."""
 
     def __init__(self) -> None:
         self._last: str | None = None
 
     @contextlib.contextmanager
     def log_on_change(self) -> Iterator[None]:
-        """Suppress `Unavailable` raised in the context, and log it if it differs from the previous one."""
+        """Suppress an `Unavailable` error in the context, and log the error if it differs from the previous one."""
         try:
             yield
         except Unavailable as error:
@@ -134,14 +136,14 @@ class LogOnChange:
 
 
 def _use_scratch(folder: Path) -> None:
-    """Empty `folder` and use it for temporary files, because a worker that is killed cannot remove its own."""
+    """Empty `folder`, and use it for temporary files. A killed worker leaves its temporary files there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(folder)
 
 
 def _beat(heartbeat: Path) -> None:
-    """Update the modification time of the heartbeat file at regular intervals, which works even on a full disk."""
+    """Update the modification time of the heartbeat file at regular intervals. This works even on a full disk."""
     while True:
         with contextlib.suppress(OSError):  # the service notices that the data directory is missing
             heartbeat.touch()
@@ -149,7 +151,7 @@ def _beat(heartbeat: Path) -> None:
 
 
 def _stop_with_parent(current: CurrentJob) -> None:
-    # os.read, not sys.stdin: a thread that holds sys.stdin's lock would block the interpreter's shutdown.
+    # os.read is used because a thread that holds the lock of sys.stdin would block the shutdown of the interpreter.
     while os.read(_STDIN, 1024):
         pass
     _stop(current)

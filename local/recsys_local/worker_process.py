@@ -1,4 +1,4 @@
-"""Supervise the training workers: start them, and replace one that ends or hangs."""
+"""Start the training workers, and replace a worker that ends or hangs."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from typing import Final, Self
 _logger: Final = logging.getLogger("recsys.service")
 
 SCRATCH: Final = ".scratch"
-"""Folder in the data directory for the state of the queue, and for the temporary files and heartbeats of workers."""
+"""Folder in the data directory for the state of the queue, and for the temporary files and the heartbeats of the
+workers."""
 HEARTBEAT_EVERY_S: Final = 2.0
 RESTART_AFTER_S: Final = 1.0
-"""Pause before a worker that ended is started again, so that one that cannot start does not use a whole core."""
+"""Pause before a worker that ended is started again, in seconds. Without it, a worker that cannot start would use a
+whole core."""
 STOP_TIMEOUT_S: Final = 5.0
-"""Time that a worker may take to put its job back into the queue, which it cannot do while it imports TensorFlow."""
+"""Seconds that a worker may take to put its job back into the queue. A worker that imports TensorFlow does not respond
+in this time and is killed."""
 START_TIMEOUT_S: Final = 600.0
-"""Time that a worker may take until its first heartbeat, because it first imports TensorFlow."""
+"""Seconds that a worker may take until its first heartbeat. It imports TensorFlow before."""
 _POLL_S: Final = 0.5
 
 
 def scratch_of(data_dir: Path, number: int) -> Path:
-    """Return the folder for the temporary files of a worker, which the worker empties when it starts."""
+    """Return the folder for the temporary files of a worker. The worker empties the folder when it starts."""
     return data_dir / SCRATCH / f"worker-{number}"
 
 
 def heartbeat_of(data_dir: Path, number: int) -> Path:
-    """Return the file that a worker touches every `HEARTBEAT_EVERY_S` seconds, also during a training."""
+    """Return the file that a worker touches every `HEARTBEAT_EVERY_S` seconds, even during a training."""
     return scratch_of(data_dir, number) / "heartbeat"
 
 
@@ -43,7 +46,7 @@ class WorkerPool:
     Parameters
     ----------
     data_dir
-        Data directory that the workers read and write. The caller holds its lock.
+        Data directory that the workers read and write. The caller must hold the lock of the directory.
     n_workers
         Number of workers.
     hung_after_s
@@ -81,7 +84,8 @@ class WorkerPool:
 class WorkerProcess:
     """Context manager that keeps one training worker running.
 
-    The worker's standard input is a pipe from this process, so that the worker also ends when this process is killed.
+    The standard input of the worker is a pipe from this process, so that the worker also ends if this process is
+    killed.
 
     Parameters
     ----------
@@ -90,9 +94,10 @@ class WorkerProcess:
     number
         Number of the worker, from 1 to `n_workers`.
     n_workers
-        Number of workers of the data directory.
+        Total number of workers.
     hung_after_s
-        Seconds without a heartbeat after which a worker is killed and replaced. Its lease has expired by then.
+        Seconds without a heartbeat after which a worker is killed and replaced. It must be at least the duration of a
+        lease, so that the lease of the worker's job has expired.
     """
 
     def __init__(self, data_dir: Path, number: int, n_workers: int, *, hung_after_s: float) -> None:
@@ -101,7 +106,7 @@ class WorkerProcess:
         self._name = worker_name(number, n_workers)
         self._heartbeat = heartbeat_of(data_dir, number)
         self._heartbeat_ns = 0
-        # Monotonic time, because it stands still while the machine is suspended.
+        # Monotonic time, because it stops while the machine is suspended.
         self._heard_s = self._spawned_s = time.monotonic()
         self._hung_after_s = hung_after_s
         self._stopping = threading.Event()
@@ -111,12 +116,13 @@ class WorkerProcess:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the last heartbeat of a worker, or since the start of this process if there was none."""
+        """Seconds since the last heartbeat of the worker. The creation of this object counts as a heartbeat."""
         return time.monotonic() - self._heard_s
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self._spawned_s = time.monotonic()
-        # Its own process group, because a terminal sends Ctrl-C to the whole group; the worker ends by its pipe.
+        # The worker gets its own process group, because a terminal sends Ctrl-C to a whole group. The pipe ends the
+        # worker.
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, process_group=0)  # noqa: S603  # our own
         return self._process
 
@@ -134,7 +140,7 @@ class WorkerProcess:
                 process = self._spawn()
 
     def _wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait until the worker ends, and return its exit status. If its heartbeat stops, the worker is killed."""
+        """Wait until the worker ends, and return its exit status. A worker without heartbeats is killed."""
         while True:
             try:
                 return process.wait(_POLL_S)

@@ -1,6 +1,7 @@
 """Expose the metrics over HTTP.
 
-They are served either at the route `GET /metrics`, which only answers this machine, or on a separate port.
+The metrics are served either at the route `GET /metrics`, which only clients on this machine can use, or on a separate
+port.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-
 
 
 def create_metrics_router(registry: CollectorRegistry) -> APIRouter:
-    """Create the route `GET /metrics`, which only answers requests from this machine."""
+    """Create the route `GET /metrics`, which responds only to clients on this machine."""
     router = APIRouter()
 
     @router.get("/metrics", include_in_schema=False)
@@ -37,9 +38,9 @@ def create_metrics_router(registry: CollectorRegistry) -> APIRouter:
 def is_from_this_machine(request: Request) -> bool:
     """Return whether a request came directly from a program on this machine.
 
-    The client address alone is not sufficient. A reverse proxy on this machine also connects from a loopback address,
-    so requests with proxy headers are rejected. A web page could reach the service through DNS rebinding, so the `Host`
-    header must also name a loopback address.
+    A loopback address of the client is not sufficient. A reverse proxy on this machine also connects from a loopback
+    address. Requests with proxy headers therefore do not count. A web page could reach the service through DNS
+    rebinding. Therefore, the `Host` header must also name a loopback address.
     """
     if request.client is None or any(name in request.headers for name in _PROXY_HEADERS):
         return False

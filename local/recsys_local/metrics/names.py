@@ -6,7 +6,7 @@ import re
 
 
 def prometheus_name(name: str, unit: str = "") -> str:
-    """Return the Prometheus name of the metric that is called `name` in CloudWatch.
+    """Return the Prometheus name of a metric with the CloudWatch name `name`.
 
     Examples
     --------

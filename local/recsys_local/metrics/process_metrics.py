@@ -1,6 +1,6 @@
-"""Metrics that the HTTP process records as it handles requests.
+"""Metrics that the HTTP process records while it handles requests.
 
-They are the latencies of requests, errors, and the hits, misses and sizes of the caches.
+They comprise the latencies of requests, the number of errors, and the hits, misses and sizes of the caches.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from recsys.http.middleware import RequestContext
 from recsys_local.metrics.names import prometheus_name
 
 LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""Upper bounds of the buckets: from a cached recommendation to a training request with a large body."""
+"""Upper bounds of the histogram's buckets, in seconds. They range from a cached recommendation to a training request
+with a large body."""
 _COUNTERS: Final = {
     "ServerError": "Responses with status 500 or higher.",
     "ModelLoaded": "Model versions that were loaded into memory.",
     "CatalogueLoaded": "Item catalogues that were loaded.",
-    "CatalogueFailed": "Item catalogues that could not be loaded: damaged files, or a store that did not respond.",
-    "ModelFailed": "Model versions that could not be loaded: damaged files, or a store that did not respond.",
+    "CatalogueFailed": "Item catalogues that could not be loaded, because a file is damaged or a store failed.",
+    "ModelFailed": "Model versions that could not be loaded, because a file is damaged or a store failed.",
     "ModelCacheHit": "Requests whose current model version was in memory.",
     "ModelCacheMiss": "Requests whose current model version was not in memory.",
     "ResponseCacheHit": "Responses from the response cache.",
@@ -51,7 +52,7 @@ class ProcessMetrics:
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
-        # Cached, because looking up the labels takes as long as all other recording for a request.
+        # Cached, because the lookup of the labels takes as long as all other recording for a request.
         self._latency_of = functools.cache(self._latency.labels)
         self._counters = {
             name: Counter(prometheus_name(name), text, registry=registry) for name, text in _COUNTERS.items()
@@ -75,7 +76,10 @@ class ProcessMetrics:
         self._counters[name].inc()
 
     def record_detail(self, name: str, value: float) -> None:
-        """Add `value` to the counter `name`, or, if `name` is a gauge such as `ModelCacheBytes`, set it to `value`."""
+        """Add `value` to the counter `name`.
+
+        If `name` is a gauge, such as `ModelCacheBytes`, set the gauge to `value`.
+        """
         if name in self._sizes:
             self._sizes[name].set(value)
         else:

@@ -1,4 +1,4 @@
-"""Create all metrics of the local service, and determine at which address they are exposed."""
+"""Create all metrics of the local service, and expose them at one address."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOOPBACK: Final = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class MetricsAddress:
-    """Address at which the metrics are served separately.
+    """Address of the separate port for the metrics.
 
-    If `port` is None, the service itself serves them at `GET /metrics`, unless it is behind a proxy.
+    If `port` is None, the service itself serves the metrics at `GET /metrics`, unless it is behind a proxy.
     """
 
     host: str = LOOPBACK
@@ -33,8 +33,8 @@ class ServiceMetrics:
     Parameters
     ----------
     registry
-        Prometheus registry with all exposed metrics. It is not the library's global registry, because one process can
-        run several services.
+        Prometheus registry of all exposed metrics. It is not the global registry of the library, because one process
+        can run several services.
     process
         Metrics that are recorded while requests are handled.
     address
@@ -54,12 +54,13 @@ class ServiceMetrics:
     ) -> Self:
         """Create the metrics of a service.
 
-        Behind a proxy, `GET /metrics` is not offered, because the proxy might forward requests from the internet to it.
+        A service behind a proxy has no route `GET /metrics`, because the proxy might forward requests from the internet
+        to this route.
 
         Parameters
         ----------
         state
-            Sources of the service's state.
+            Sources of the state of the service.
         address
             Address of the separate port, if any.
         is_behind_proxy
@@ -76,7 +77,10 @@ class ServiceMetrics:
         return cls(registry, process, address, is_route=address.port is None and not is_behind_proxy)
 
     def listening(self) -> AbstractContextManager[int | None]:
-        """Serve the metrics on the separate port, if any, while the context is active. Yields the port or None."""
+        """Serve the metrics on the separate port while the context is active.
+
+        The context yields the port, or None if there is no separate port.
+        """
         if self.address.port is None:
             return nullcontext()
         return metrics_listener(self.registry, self.address.host, self.address.port)

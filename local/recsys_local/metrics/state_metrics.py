@@ -1,6 +1,6 @@
-"""Compute metrics on each scrape from the registry, the queue file, the disk and the workers' heartbeats.
+"""Compute metrics at each scrape from the registry, the queue file, the disk and the heartbeats of the workers.
 
-The training workers are other processes. All their results are recorded in the registry. Therefore no metrics are sent
+The training workers are other processes. They record all their results in the registry, so that no metrics are sent
 between processes.
 """
 
@@ -31,23 +31,24 @@ _logger: Final = logging.getLogger("recsys.service")
 
 FINAL_STATES: Final = frozenset(str(state) for state in JobState if state.is_final)
 REFRESH_S: Final = 5.0
-"""Minimum interval between two readings of the registry, because reading 10,000 jobs takes 0.2 s."""
+"""Smallest interval between two reads of the registry, in seconds. Reading 10,000 jobs takes 0.2 s."""
 JOB_BUCKETS_S: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
-"""Upper bounds of the buckets: from the bundled sample to twice the default of `RECSYS_TRAIN_BUDGET_S`."""
+"""Upper bounds of the histogram's buckets, in seconds. They range from the bundled sample to twice the default of
+`RECSYS_TRAIN_BUDGET_S`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """Sources from which the service's state is read.
+    """Sources of the state of the service.
 
     Parameters
     ----------
     registry
-        Registry with the jobs and versions.
+        Registry of the jobs and versions.
     queue_file
         File with the positions of the waiting jobs.
     data_dir
-        Data directory, whose disk space is measured.
+        Data directory. The space on its disk is measured.
     silent_s
         Returns the seconds since the last heartbeat of each worker.
     n_connections
@@ -62,10 +63,10 @@ class ServiceState:
 
 
 class StateCollector(Collector):
-    """Computes the metrics of the service's state.
+    """Computes the metrics of the state of the service.
 
-    Jobs that ended before the collector was created are not counted: like every Prometheus counter, the counters of
-    jobs start at zero when the process starts.
+    Jobs that ended before the collector was created are not counted, because a Prometheus counter starts at zero when
+    its process starts.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ class StateCollector(Collector):
         self._read_registry()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics. Those that cannot be determined are left out."""
+        """Yield the metrics. Metrics that cannot be determined are left out."""
         with self._reading:
             if time.monotonic() - self._read_at_s >= self._refresh_s:
                 self._read_registry()
@@ -146,7 +147,7 @@ class StateCollector(Collector):
 
 
 class JobOutcomes:
-    """Counts ended jobs per final state, and records their durations, by comparing successive lists of jobs."""
+    """Counts ended jobs per final state and records their durations. It compares successive lists of jobs."""
 
     def __init__(self) -> None:
         self._ended: set[str] | None = None
@@ -162,7 +163,7 @@ class JobOutcomes:
         )
 
     def count_ended(self, jobs: list[JobTimes]) -> None:
-        """Count the jobs that have ended since the previous call. The first call counts none."""
+        """Count the jobs that have ended since the previous call. The first call counts no jobs."""
         ended = {job.job_id: job for job in jobs if job.state in FINAL_STATES}
         if self._ended is not None:
             for job_id in ended.keys() - self._ended:

@@ -1,4 +1,4 @@
-"""boto3 clients, created once per process, and the translation of their errors.
+"""Create each boto3 client once per process, and translate the errors of botocore.
 
 boto3 itself reads the region, the credentials and `AWS_ENDPOINT_URL` (for an emulator).
 """
@@ -38,10 +38,10 @@ _AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", "
 
 @cache
 def s3_client() -> S3Client:
-    """Return the S3 client of the process. It can be shared between threads.
+    """Return the S3 client of the process. Threads can share the client.
 
-    At AWS and its VPC endpoints a bucket is addressed by subdomain, at any other endpoint by path. The host name
-    decides, because `AWS_ENDPOINT_URL` can point to either of them.
+    The client addresses a bucket by subdomain at AWS and its VPC endpoints, and by path at any other endpoint. The host
+    name of the endpoint decides, because `AWS_ENDPOINT_URL` can name an endpoint of either kind.
     """
     client = Session().client("s3", config=_S3_CONFIG)
     if _is_aws_host(client.meta.endpoint_url):
@@ -51,13 +51,13 @@ def s3_client() -> S3Client:
 
 @cache
 def dynamodb_client() -> DynamoDBClient:
-    """Return the DynamoDB client of the process. It can be shared between threads."""
+    """Return the DynamoDB client of the process. Threads can share the client."""
     return Session().client("dynamodb", config=_CONFIG)
 
 
 @cache
 def sqs_client() -> SQSClient:
-    """Return the SQS client of the process. It can be shared between threads."""
+    """Return the SQS client of the process. Threads can share the client."""
     return Session().client("sqs", config=_CONFIG)
 
 
@@ -75,8 +75,9 @@ def error_code(error: ClientError) -> str:
 def translating_errors(operation: str) -> Iterator[None]:
     """Translate botocore errors raised in the context into `Unavailable`.
 
-    botocore has already retried where that helps. The message contains `operation` and the error code only, because
-    the text of the error can quote the request. The error itself is the cause.
+    botocore has already retried the operation if a retry could help. The message contains only `operation` and the
+    error code, because the text of the botocore error can quote the request. The botocore error is the `__cause__` of
+    the new error.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Timestamps as sortable text: ISO 8601 in UTC with microseconds, always of the same length."""
+"""Timestamps as sortable text. Each is an ISO 8601 time in UTC with microseconds, and all have the same length."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NewType
 
 Timestamp = NewType("Timestamp", str)
-"""Text such as `2026-11-22T20:31:05.123456Z`. Its text order is its time order, so that every store can compare it."""
+"""Text such as `2026-11-22T20:31:05.123456Z`. The order of the texts is the order of the times, so that every store can
+compare timestamps."""
 
 DAY_S: Final = 86_400
 """Seconds per day."""
 
 Clock = Callable[[], Timestamp]
-"""Returns the current time. Tests pass one that they control."""
+"""Function that returns the current time. Tests pass a clock that they control."""
 
 
 def utc_now() -> Timestamp:
@@ -32,7 +33,7 @@ def to_datetime(timestamp: Timestamp) -> datetime:
 
 
 def after(timestamp: Timestamp, seconds: float) -> Timestamp:
-    """Return the timestamp `seconds` later, or earlier if `seconds` is negative.
+    """Return the timestamp that is `seconds` after the given one, or before it if `seconds` is negative.
 
     >>> after(Timestamp("2026-03-01T12:00:00.000000Z"), 90.5)
     '2026-03-01T12:01:30.500000Z'

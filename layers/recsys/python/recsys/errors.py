@@ -13,7 +13,7 @@
     │   └── ApiKeyRequired         the service does not accept training without a key
     ├── Forbidden
     │   ├── InsufficientScope      a scoped key does not permit the operation
-    │   └── OriginNotAllowed       a web page of this origin may not make the request
+    │   └── OriginNotAllowed       the origin of the web page is not permitted
     ├── RateLimited                the key or the client address has made too many requests
     ├── NotFound
     │   ├── JobNotFound
@@ -51,7 +51,7 @@
     └── CannotListen               the port cannot be opened
 
 The classes that several packages raise are defined here. The others are defined next to the code that raises them. An
-error does not contain its HTTP status, because `recsys.http.problems` maps each class to one.
+error does not contain an HTTP status, because `recsys.http.problems` maps each class to a status.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ class FieldError:
     column: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that are not None."""
+        """Return the fields that are not None, as a JSON object."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An RFC 9457 problem without its HTTP members. It can therefore also be stored with a failed job."""
+    """An RFC 9457 problem without its HTTP members, so that it can also be stored with a failed job."""
 
     code: str
     title: str
@@ -204,7 +204,7 @@ class PayloadTooLarge(RecsysError):
 
     code = "payload-too-large"
     title = "The request body is too large for this route"
-    default_hint = "Request an upload form with POST /v1/uploads; it accepts larger files."
+    default_hint = "Request an upload form with POST /v1/uploads. The form accepts larger files."
 
 
 class InvalidData(RecsysError):
@@ -248,7 +248,7 @@ class InsufficientScope(Forbidden):
 
 
 class OriginNotAllowed(Forbidden):
-    """Raised when a web page of this origin may not make the request."""
+    """Raised when the origin of a web page is not permitted to make the request."""
 
     code = "origin-not-allowed"
     title = "Pages of this origin are not permitted"
@@ -276,7 +276,7 @@ class KeyNotFound(NotFound):
 
 
 class ScopedKeyNotFound(NotFound):
-    """Raised when the key has no scoped key with this id."""
+    """Raised when the key has no scoped key with the requested id."""
 
     code = "scoped-key-not-found"
     title = "Scoped key not found"
@@ -284,7 +284,7 @@ class ScopedKeyNotFound(NotFound):
 
 
 class VersionNotFound(NotFound):
-    """Raised when the key has no model version of this name."""
+    """Raised when the key has no model version with the requested name."""
 
     code = "version-not-found"
     title = "Model version not found"
@@ -298,12 +298,12 @@ class ItemNotFound(NotFound):
     title = "Item not found"
     default_hint = (
         "Item ids must match the CSV exactly, including case and leading zeros. "
-        "To add new items, upload data that contains them with POST /v1/train."
+        "To add new items, send a file that contains them to POST /v1/train."
     )
 
 
 class ObjectNotFound(NotFound):
-    """Raised when the object store has no object of this name."""
+    """Raised when the object store has no object with the requested name."""
 
     code = "object-not-found"
     title = "Object not found"
@@ -321,7 +321,9 @@ class ModelNotReady(Conflict):
 
     code = "model-not-ready"
     title = "The model is not ready"
-    default_hint = "Check the training with GET /v1/jobs/{job_id}. If it failed, upload a corrected file with this key."
+    default_hint = (
+        "Check the training with GET /v1/jobs/{job_id}. If the training failed, upload a corrected file with this key."
+    )
 
 
 class ObjectExists(Conflict):
@@ -339,11 +341,11 @@ class KeyExists(Conflict):
 
 
 class TooManyScopedKeys(Conflict):
-    """Raised when a key already has the maximum number of scoped keys."""
+    """Raised when a key already has the largest permitted number of scoped keys."""
 
     code = "too-many-scoped-keys"
     title = "The key has too many scoped keys"
-    default_hint = "Delete a scoped key that is no longer used with DELETE /v1/keys/{scoped_key_id}."
+    default_hint = "With DELETE /v1/keys/{scoped_key_id}, delete a scoped key that is no longer used."
 
 
 class TooManyPinnedVersions(Conflict):
@@ -351,7 +353,7 @@ class TooManyPinnedVersions(Conflict):
 
     code = "too-many-pinned-versions"
     title = "The key has too many pinned versions"
-    default_hint = "Unpin a version that is no longer needed with DELETE /v1/models/{version}/pin."
+    default_hint = "With DELETE /v1/models/{version}/pin, unpin a version that is no longer needed."
 
 
 class NoCatalogue(Conflict):
@@ -405,7 +407,7 @@ class Gone(RecsysError):
     code = "claim-gone"
     title = "The claim token is no longer valid"
     default_hint = (
-        "A token works once, and expires at the time given as claim_expires_at in its receipt. "
+        "A token works once and expires at the time that claim_expires_at in the receipt states. "
         "Drop the file into the inbox again to get a new receipt."
     )
 
@@ -436,7 +438,7 @@ class Unavailable(RecsysError):
 class NotReady(Unavailable):
     """Raised when the service should not receive requests.
 
-    Unlike the response to other faults, the response to this one tells the caller the reason.
+    The response states the reason, which the responses to other faults of the service do not reveal.
     """
 
     code = "not-ready"

@@ -1,6 +1,7 @@
-"""Options of a file of interactions: the columns to use, its format, its mode, and whether its version may be held.
+"""Options of a file of interactions, such as the names of the columns, the format and the mode.
 
-The same names are parameters of the HTTP routes, members of a sidecar file and options of the command line.
+Each option has the same name as a parameter of the HTTP routes, as a member of a sidecar file and as an option of the
+command line.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ DECIMALS: Final = {"point": ".", "comma": ","}
 TIME_FORMATS: Final = ("iso", "day-first", "month-first", "yyyymmdd", "unix", "excel")
 MAX_LISTED: Final = 1000
 MAX_LISTED_BYTES: Final = 32 * 1024
-"""All texts of a list together, because excluded items are stored with the key, in a row of at most 400 KB."""
+"""Largest total size of the texts of a list, in bytes. Excluded items are stored in the row of their key, and DynamoDB
+limits a row to 400 KB."""
 
 
 class Mode(StrEnum):
@@ -42,12 +44,13 @@ OPTION_TEXTS: Final = {
     "decimal": "`point` or `comma`. Default: detected.",
     "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
     "min_score": "Rows with a smaller score are skipped.",
-    "exclude_items": "Item ids whose rows are skipped, separated by commas. Kept with the model and used for later "
-    "files of the key until the option is set again; an empty value clears the list.",
+    "exclude_items": "Item ids whose rows are skipped, separated by commas. The list is stored with the model "
+    "and applies to later files of the key until the option is set again. An empty value clears the list.",
     "event": "Column with the kind of event. Used only with `events`.",
     "events": "Kinds of events whose rows are used, separated by commas, such as `add_to_cart,purchase`. Default: all.",
-    "force": "`true` publishes the version even if the comparison with the current one would hold it.",
-    "mode": "`replace` trains on this file alone, `append` adds it to the current version's data. Default: `replace`.",
+    "force": "`true` publishes the new version even if it compares badly with the current one.",
+    "mode": "`replace` trains on this file alone; `append` adds the file to the data of the current version. Default: "
+    "`replace`.",
 }
 """Descriptions of the options of a file, by name."""
 _MAX_TEXT: Final = 512
@@ -56,9 +59,10 @@ _COLUMN_OPTIONS: Final = ("user", "item", "time", "score", "event")
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """Options for reading a file, and for publishing its version.
+    """Options for reading a file and for publishing the version that is trained on it.
 
-    If an option is None, its value is detected, and an error is raised if that fails.
+    A column, a delimiter, a decimal mark or a time format that is None is detected. If the detection fails, reading the
+    file raises an error.
 
     Parameters
     ----------
@@ -75,14 +79,14 @@ class FileOptions:
     min_score
         Rows with a smaller score are skipped.
     exclude_items
-        Rows with one of these item ids are skipped, such as `POSTAGE`. None means the items of the key's current
-        version; an empty list clears them.
+        Item ids, such as `POSTAGE`, whose rows are skipped. None means the list that is stored with the key; an empty
+        list clears that list.
     event
-        Name of the column with the kind of event. It is used only if `events` is set.
+        Name of the column with the kind of event. The column is used only if `events` is set.
     events
         Kinds of events whose rows are used. None, or an empty list, means all.
     force
-        Whether the version is published even if the comparison with the current one would hold it.
+        Whether the new version is published even if it compares badly with the current one.
     mode
         A member of `Mode`; None means `Mode.REPLACE`.
 
@@ -109,7 +113,7 @@ class FileOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Return the options that a caller sent as text or as JSON values, after checking them.
+        """Check the options that a caller sent as text or as JSON values, and return them.
 
         Parameters
         ----------
@@ -210,7 +214,7 @@ def _text_list(name: str, value: Any) -> tuple[str, ...]:
             f"Expected {name} to be non-empty texts, as a list or separated by commas. Received: {str(value)[:80]!r}."
         )
     if len(texts) > MAX_LISTED:
-        raise _invalid(f"Expected at most {MAX_LISTED} {name}. Received: {len(texts)}.")
+        raise _invalid(f"Expected at most {MAX_LISTED} values of {name}. Received: {len(texts)}.")
     try:
         n_bytes = sum(len(text.encode()) for text in texts)
     except UnicodeEncodeError as error:  # JSON can express a lone surrogate

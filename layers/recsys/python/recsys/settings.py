@@ -45,7 +45,7 @@ class Settings:
     """Longest `Prefer: wait=N` that is honoured, in seconds. Default on `aws`: 25, because API Gateway times out after
     30 s."""
     key_cache_s: float = 4.0
-    """Time for which a key record is cached, in seconds. A revoked key works at most for this time."""
+    """Time for which a key record is cached, in seconds. After its revocation, a key works for at most this time."""
     model_cache_bytes: int = 512 * MIB
     """Size of the cache of loaded models, in bytes. The least recently used model is evicted first."""
     response_cache_bytes: int = 16 * MIB
@@ -54,8 +54,8 @@ class Settings:
     """Largest share of new items in a list of recommendations, from 0 to 1. New items are in the catalogue, but
     have no interactions."""
     allow_anonymous_training: bool = True
-    """Whether `POST /v1/train`, `/v1/validate` and `/v1/uploads` create a key if none is sent; otherwise they answer
-    401."""
+    """Whether `POST /v1/train`, `/v1/validate` and `/v1/uploads` create a key for a request without one. If not, such a
+    request gets 401."""
     anonymous_trainings_per_hour: int = 60
     """Trainings and upload forms without a key, per client address and hour; 0 for no limit."""
     trainings_per_day: int = 300
@@ -66,13 +66,16 @@ class Settings:
     """`local`: addresses or networks of reverse proxies whose `X-Forwarded-For` states the client address, separated by
     commas. On AWS, API Gateway states the address."""
     per_route_metrics: bool = False
-    """`aws`: whether latency and errors are measured per route too; each route adds a metric, which AWS charges for."""
+    """`aws`: whether latency and errors are also measured per route. AWS charges for the additional metrics of each
+    route."""
     detailed_metrics: bool = False
-    """`aws`: whether the caches and the duration of training jobs are measured too, in seven metrics at extra cost."""
+    """`aws`: whether the caches and the duration of training jobs are also measured. AWS charges for these seven
+    metrics."""
     lease_s: int = 60
-    """Job lease, in seconds. If it is not renewed for this long, another worker takes over."""
+    """Length of a job's lease, in seconds. If a worker does not renew the lease for this long, another worker takes
+    over the job."""
     max_attempts: int = 5
-    """Attempts per job before it fails. Default on `aws`: 4, one less than the queue's `maxReceiveCount`, so that one
+    """Largest number of attempts per job. Default on `aws`: 4, one less than the queue's `maxReceiveCount`, so that one
     delivery is left to record that every attempt was killed."""
     unproven_key_days: int = 7
     """Days after which a key without a model is deleted."""
@@ -93,12 +96,12 @@ class Settings:
     """Origins whose web pages may call every route, separated by commas, such as `https://shop.example`. A publishable
     key has its own list of origins, so most services need none here."""
     read_budget_s: float = 300.0
-    """Time limit for reading a file, in seconds. A file that takes longer fails its job."""
+    """Time limit for reading a file, in seconds. If reading takes longer, the job fails."""
     train_budget_s: float = 600.0
     """Time budget of a training job, in seconds. When it is used up, the best model so far is published."""
     train_memory_mb: int = 0
-    """Memory that a training job may use, in MB. Large shops get a narrower network, so that it suffices; 0 means no
-    limit. Default on `aws`: the memory of the function."""
+    """Memory that a training job may use, in MB. For a large shop, the network is made narrower so that the memory
+    suffices. 0: no limit. Default on `aws`: the memory of the function."""
     hold_versions: bool = True
     """Whether a new version that compares badly with the current one is held until it is activated."""
     seed: int = 0
@@ -113,7 +116,7 @@ class Settings:
         environment
             The environment variables. Defaults to those of the process. An empty variable counts as not set.
         **overrides
-            Values by field name that take precedence over the environment.
+            Values by field name. They take precedence over the environment.
 
         Returns
         -------

@@ -1,1 +1,1 @@
-"""The item catalogue of a key: attributes such as title, category, price and availability, in columns."""
+"""The item catalogue of a key. Its columns hold attributes of items, such as the title, the category and the price."""

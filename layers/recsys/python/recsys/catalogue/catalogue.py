@@ -1,4 +1,4 @@
-"""The catalogue of a key: items and their columns, and the format of the file that stores both."""
+"""The catalogue of a key, with items and columns of attributes, and the format of its file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from recsys.model.array_file import view_npz, write_npz
 from recsys.model.vocabulary import Vocabulary
 
 FORMAT: Final = 1
-"""Version of the file format. A server reads only this version."""
+"""Number of the file format. A server reads files of this format only."""
 AVAILABLE: Final = "available"
-"""Column whose value false excludes an item from recommendations."""
+"""Name of the column that says whether an item is available. Items that are not available are never recommended."""
 TITLE: Final = "title"
 KNOWN_KINDS: Final[Mapping[str, Kind]] = {
     TITLE: Kind.TEXT,
@@ -32,12 +32,12 @@ KNOWN_KINDS: Final[Mapping[str, Kind]] = {
     "price": Kind.NUMBER,
     AVAILABLE: Kind.BOOLEAN,
 }
-"""Kind of each column whose meaning the service knows."""
+"""Kinds of the columns that have a meaning for the service, by name."""
 CATALOGUE_HINT: Final = "Send the catalogue again with PUT /v1/items."
 
 
 class FittedContent(NamedTuple):
-    """The arrays of a content part, see `recsys.catalogue.content`, and the version of the model that it belongs to."""
+    """The arrays of a content part, and the model version to which they were fitted; see `recsys.catalogue.content`."""
 
     model_version: str
     arrays: Mapping[str, NDArray[Any]]
@@ -45,7 +45,7 @@ class FittedContent(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalogue:
-    """Items and their attributes. The row of an item is its index in `items`.
+    """Items and their attributes. The row of an item in each column is its index in `items`.
 
     Parameters
     ----------
@@ -54,9 +54,10 @@ class Catalogue:
     columns
         Columns by name, in the order in which they were first sent.
     size_bytes
-        Memory of the arrays in bytes.
+        Memory of the arrays, in bytes.
     content
-        Content part of a model that was trained when its key had no catalogue, and therefore has none of its own.
+        Content part of the key's model, if the artifact of the model contains none because the key had no catalogue
+        when the model was trained.
     """
 
     items: Vocabulary
@@ -65,14 +66,16 @@ class Catalogue:
     content: FittedContent | None = None
 
     def attributes(self, row: int, names: tuple[str, ...] | None = None) -> dict[str, Any]:
-        """Return the values of an item as JSON values. A missing value is None, and missing tags are an empty list.
+        """Return the attributes of an item as JSON values, by column.
+
+        A missing value is None, and missing tags are an empty list.
 
         Parameters
         ----------
         row
             Row of the item.
         names
-            Columns to return. None means all.
+            Names of the columns to return. None means all columns.
         """
         chosen = self.columns if names is None else names
         return {name: self.columns[name].value(row) for name in chosen}
@@ -84,8 +87,8 @@ EMPTY: Final = Catalogue(Vocabulary.of([]), {})
 def write_catalogue(catalogue: Catalogue) -> bytes:
     """Return a catalogue as the content of an `.npz` file of numeric arrays; see `recsys.model.array_file`.
 
-    The array `schema` contains JSON in UTF-8: the format, the name and kind of each column, and, if the file contains a
-    content part, the version of its model.
+    The array `schema` contains a JSON object in UTF-8 with the format and with the name and kind of each column. If the
+    file contains a content part, the object also names the model version of the content part.
 
     Examples
     --------
@@ -117,14 +120,14 @@ def write_catalogue(catalogue: Catalogue) -> bytes:
 
 
 def read_catalogue(content: bytes, *, sha256: str) -> Catalogue:
-    """Load a catalogue and verify it.
+    """Verify the file of a catalogue, and load the catalogue.
 
     Parameters
     ----------
     content
-        The file.
+        The bytes of the file.
     sha256
-        Expected digest, from the registry.
+        Expected SHA-256 of the file in hexadecimal, from the registry.
 
     Returns
     -------
@@ -134,7 +137,7 @@ def read_catalogue(content: bytes, *, sha256: str) -> Catalogue:
     Raises
     ------
     ArtifactDamaged
-        The content differs from the digest, or its arrays are inconsistent or of another format.
+        The digest of the file differs, the file has another format, or its arrays are inconsistent.
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ArtifactDamaged(

@@ -1,6 +1,6 @@
-"""Columns of a catalogue, as arrays that can be stored, compared and aligned without parsing.
+"""The columns of a catalogue. They consist of arrays that can be stored, compared and aligned without parsing.
 
-Each class holds one value per item. A missing value is NaN, -1 or an empty range, depending on the class.
+A column holds one value per item. Depending on its class, a missing value is NaN, -1 or an empty range.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recsys.model.vocabulary import Vocabulary
 
 Arrays = Mapping[str, NDArray[Any]]
 MISSING: Final = -1
-"""Code of a missing text or boolean, and the row of an item that the catalogue does not contain."""
+"""Code of a missing text or boolean. It is also the row of an item that the catalogue does not contain."""
 _MAX_EXACT: Final = 2.0**53
 """Magnitude up to which float64 represents every integer exactly."""
 
@@ -35,7 +35,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NumberColumn:
-    """Numbers, (n_items,) float64; a missing one is NaN."""
+    """A column of numbers, (n_items,) float64. A missing number is NaN."""
 
     values: NDArray[np.float64]
 
@@ -45,7 +45,7 @@ class NumberColumn:
         return Kind.NUMBER
 
     def value(self, row: int) -> float | int | None:
-        """Return the number of an item, as an int if it is an integer, or None if it is missing."""
+        """Return the number of an item, or None if it is missing. A whole number is returned as an int."""
         number = float(self.values[row])
         if math.isnan(number):
             return None
@@ -62,7 +62,7 @@ class NumberColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BooleanColumn:
-    """Booleans, (n_items,) int8: 1 is true, 0 is false, -1 is missing."""
+    """A column of booleans, (n_items,) int8. 1 means true, 0 means false, and -1 means missing."""
 
     values: NDArray[np.int8]
 
@@ -87,7 +87,7 @@ class BooleanColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextColumn:
-    """Texts: `codes` (n_items,) int32 are indices into the distinct `texts`, or -1."""
+    """A column of texts. `codes` (n_items,) int32 holds the index of each item's text in `texts`, or -1."""
 
     codes: NDArray[np.int32]
     texts: Vocabulary
@@ -113,9 +113,9 @@ class TextColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TagsColumn:
-    """Lists of texts: item i has `texts[c]` for each c in `codes[starts[i] : starts[i + 1]]`.
+    """A column of lists of texts. Item i has the text `texts[c]` for each c in `codes[starts[i] : starts[i + 1]]`.
 
-    `starts` is (n_items + 1,) int64, `codes` (n_tags,) int32.
+    `starts` has the shape (n_items + 1,) and the type int64, and `codes` has the shape (n_tags,) and the type int32.
     """
 
     starts: NDArray[np.int64]
@@ -136,12 +136,13 @@ class TagsColumn:
         counts = np.where(rows >= 0, np.diff(self.starts)[rows], 0)
         starts = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(counts, out=starts[1:])
-        # Position of each tag of the result in `codes`: the start of its item's range plus its index within the range.
+        # The position in `codes` of each tag of the result is the start of its item's range plus its index within the
+        # range.
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1] - self.starts[rows], counts)
         return TagsColumn(starts, self.codes[positions], self.texts)
 
     def owners(self) -> NDArray[np.int64]:
-        """Return the row of the item that each tag belongs to, (n_tags,)."""
+        """Return the row of the item to which each tag belongs, (n_tags,) int64."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -153,14 +154,14 @@ Column = NumberColumn | BooleanColumn | TextColumn | TagsColumn
 
 
 def column_of(kind: Kind, arrays: Arrays, n_items: int) -> Column:
-    """Restore a column from the arrays that `Column.arrays` returned.
+    """Restore a column of `n_items` items from the arrays that the column's `arrays()` returned.
 
     Raises
     ------
     KeyError
         An array is missing.
     ValueError
-        An array has another type or shape, or an index is out of range.
+        An array has a wrong type or shape, or an index is out of range.
     """
     match kind:
         case Kind.NUMBER:
@@ -188,7 +189,7 @@ def column_of(kind: Kind, arrays: Arrays, n_items: int) -> Column:
 def texts_of(arrays: Arrays) -> Vocabulary:
     """Restore distinct texts from the arrays `text`, `text_starts` and `text_order`.
 
-    The errors are those of `column_of`.
+    The errors are the same as in `column_of`.
     """
     text, starts, order = arrays["text"], arrays["text_starts"], arrays["text_order"]
     for array, dtype in ((text, np.uint8), (starts, np.int64), (order, np.int32)):

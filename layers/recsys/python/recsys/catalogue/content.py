@@ -1,7 +1,7 @@
-"""The content part of a model: compute the embeddings of items without interactions from their attributes.
+"""The content part of a model, which computes the embeddings of items without interactions from their attributes.
 
-The embeddings of an item are the sum of one vector per feature, plus a constant. A feature is a word of the title, a
-tag, or the value of another text column. The vectors are fitted to the embeddings of the model's items by
+The embeddings of an item are the sum of the vectors of its features, plus a constant. A feature is a word of the title,
+a tag, or the value of another text column. The vectors are fitted to the embeddings of the model's items by
 `recsys_train.catalogue.content_fit`, so that the embeddings of a new item belong to the same space.
 """
 
@@ -22,21 +22,22 @@ from recsys.model.new_items import ItemRows, NewItems
 from recsys.model.vocabulary import Vocabulary
 
 MAX_NEW_ITEMS: Final = 5000
-"""They take 21 MB at a width of 512. If a catalogue has more, those that were sent last are used."""
+"""Largest number of new items per model. At a width of 512 they take 21 MB. If a catalogue has more, the items that
+were sent last are used."""
 _LINKS: Final = ("url", "image_url")
 _WORD: Final = re.compile(r"\w+")
 _ITEMS_PER_SUM: Final = 1024
 
 
 def features_of(catalogue: Catalogue, rows: Sequence[int]) -> Iterator[set[str]]:
-    """Yield the features of each item.
+    """Yield the set of features of each item, in the order of `rows`.
 
     Parameters
     ----------
     catalogue
         The catalogue.
     rows
-        Rows of the items.
+        Rows of the items in the catalogue.
 
     Examples
     --------
@@ -67,11 +68,12 @@ class ContentModel:
     Parameters
     ----------
     features
-        Row of each feature in `vectors`.
+        Row in `vectors` of each feature, by name of the feature.
     vectors
-        The vector of each feature, (n_features, width), where the width is the sum of those of `ItemRows`.
+        The vector of each feature, (n_features, width) float32. The width is the sum of the widths of the arrays of
+        `ItemRows`.
     constant
-        The embeddings of an item without features, (width,).
+        The embeddings of an item without features, (width,) float32.
     """
 
     features: dict[str, int]
@@ -80,12 +82,12 @@ class ContentModel:
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the content part of the arrays that `arrays_of` returned.
+        """Restore a content part from the arrays that `arrays_of` returned.
 
         Raises
         ------
         ValueError, KeyError
-            The arrays are inconsistent.
+            The arrays are inconsistent, contain numbers that are not finite, or are incomplete.
         """
         names, vectors, constant = texts_of(arrays), arrays["vectors"], arrays["constant"]
         if vectors.dtype != np.float32 or constant.dtype != np.float32 or vectors.shape != (len(names), len(constant)):
@@ -95,21 +97,21 @@ class ContentModel:
         return cls({name: row for row, name in enumerate(names)}, vectors, constant)
 
     def new_items(self, catalogue: Catalogue, rows: NDArray[np.int64], network: Network) -> NewItems | None:
-        """Return those items of a catalogue that have a known feature, with their embeddings.
+        """Compute the embeddings of the new items of a catalogue that have at least one known feature.
 
         Parameters
         ----------
         catalogue
             The catalogue.
         rows
-            Rows of the items that the model does not contain, in ascending order.
+            Rows of the items that the model does not contain, in ascending order, (n,).
         network
-            The network that the content part was fitted to.
+            The network to which the content part was fitted.
 
         Returns
         -------
         NewItems or None
-            At most `MAX_NEW_ITEMS` items, in the order of the rows. None if there are none.
+            At most `MAX_NEW_ITEMS` items, in the order of the rows. None if no item has a known feature.
 
         Raises
         ------
@@ -132,7 +134,10 @@ class ContentModel:
         return NewItems.of(catalogue.items.at(np.array([row for row, _ in known])), network, ItemRows(*parts))
 
     def _embed(self, features: list[list[int]]) -> Floats:
-        """Return the embeddings of items with these features, (n, width); each item has at least one."""
+        """Return the embeddings of items, (n, width) float32.
+
+        `features` lists the rows of at least one feature per item.
+        """
         embeddings = np.empty((len(features), len(self.constant)), dtype=np.float32)
         for begin in range(0, len(features), _ITEMS_PER_SUM):
             part = features[begin : begin + _ITEMS_PER_SUM]
@@ -143,7 +148,10 @@ class ContentModel:
 
 
 def arrays_of(names: Vocabulary, vectors: Floats, constant: Floats) -> dict[str, NDArray[Any]]:
-    """Return the arrays to store, which `ContentModel.of` reads; `names` is the vocabulary of the features."""
+    """Return the arrays of a content part for a file. `names` is the vocabulary of the features.
+
+    `ContentModel.of` restores the content part from these arrays.
+    """
     return {
         "text": names.text,
         "text_starts": names.starts,

@@ -1,1 +1,1 @@
-"""HTTP code that the functions share: problem documents, request context, API key header, Lambda wiring, telemetry."""
+"""HTTP code that several functions use, such as problem documents, middleware, authentication and telemetry."""

@@ -22,23 +22,25 @@ _scheme: Final = APIKeyHeader(
     "returned, or, on the routes that its scope permits, a scoped key created with `POST /v1/keys`.",
     auto_error=False,
 )
-# `Security` documents the scheme. The header is read from the request, because the scheme turns an empty one into None.
+# `Security` documents the scheme. The header is read from the request, because the scheme turns an empty header into
+# None.
 _Documented = Annotated[str | None, Security(_scheme)]
 
 
 def required_key(
     authenticator: Authenticator, *, scope: Scope | None = None, require_current: bool = False
 ) -> Callable[..., KeyRecord]:
-    """Return a dependency that yields the record of the request's key, or raises `InvalidApiKey`.
+    """Return a dependency that authenticates a request and returns the record of its key.
 
-    FastAPI runs the dependency in a thread, because looking up the key waits for the registry.
+    The dependency raises `InvalidApiKey` for an invalid key. FastAPI runs it in a thread, because it waits for the
+    registry.
 
     Parameters
     ----------
     authenticator
         Validates the key.
     scope
-        Scope that a scoped key needs for the route. None if the route accepts only main keys.
+        Scope that permits a scoped key to call the route. None if the route accepts only main keys.
     require_current
         Whether to reject the previous secret of a rotated key even during its overlap.
     """
@@ -54,17 +56,18 @@ def required_key(
 def optional_key(
     authenticator: Authenticator, *, scope: Scope, allow_anonymous: bool = True
 ) -> Callable[..., KeyRecord | None]:
-    """Return a dependency like `required_key` that yields None if the request has no `X-API-Key` header.
+    """Return a dependency like `required_key` that returns None for a request without an `X-API-Key` header.
 
-    An empty header is an error, not an anonymous request: a client whose environment variable is unset must not get a
-    new key.
+    An empty header is an error and not an anonymous request, because a client that sends an unset variable must not get
+    a new key.
 
     Parameters
     ----------
     authenticator
         Validates the key.
     allow_anonymous
-        Whether a request without the header is accepted. If not, `ApiKeyRequired` is raised.
+        Whether a request without the header is accepted. If not, the dependency raises `ApiKeyRequired` for such a
+        request.
     """
 
     def authenticate(request: Request, _: _Documented) -> KeyRecord | None:
@@ -80,7 +83,8 @@ def optional_key(
 def cached_key(authenticator: Authenticator, *, scope: Scope | None) -> Callable[..., Awaitable[KeyRecord]]:
     """Return a dependency like `required_key` that runs on the event loop, for an authenticator with a cache.
 
-    Nearly every record comes from the cache, and a thread would cost more than the rest of the request.
+    Nearly every record comes from the cache, so that the dependency hardly ever waits. A thread would take longer than
+    the rest of the request.
     """
 
     async def authenticate(request: Request, _: _Documented) -> KeyRecord:

@@ -1,9 +1,9 @@
-"""Cross-origin requests: permit web pages to call the API and to read its responses.
+"""Permit web pages of other origins to call the API and to read its responses.
 
-Two kinds of origins are permitted: those of the setting `RECSYS_CORS_ORIGINS`, for every route, and those of a
-publishable key, for the requests that carry the key. A browser sends a preflight request without the key, so on the
-routes that a publishable key can call, a preflight is granted to any origin, and the request itself is checked. The
-decision is explained in docs/decisions/0038-scoped-keys.md.
+The setting `RECSYS_CORS_ORIGINS` permits its origins on every route. A publishable key permits its origins for the
+requests that contain the key. A browser sends a preflight request without the key. On the routes that a publishable key
+can call, a preflight request from any origin therefore succeeds, and the request itself is checked.
+docs/decisions/0038-scoped-keys.md explains the decision.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def preflight_response(request: Request, allowed_methods: str, *, origins: Abstr
     Returns
     -------
     Response
-        204 with `Allow`, and with the CORS headers if the path can be called from the origin.
+        A response with status 204 and the header `Allow`. It has the CORS headers if pages of the origin can call the
+        path.
     """
     headers = {"Allow": allowed_methods}
     origin = request.headers.get("origin")
@@ -67,7 +68,7 @@ def response_headers(context: RequestContext, origin: str, origins: AbstractSet[
     Parameters
     ----------
     context
-        The request; `key_origin` is the origin that its publishable key permits.
+        Context of the request. `key_origin` is the origin that the request's publishable key permits.
     origin
         Value of the `Origin` header.
     origins
@@ -82,12 +83,13 @@ def response_headers(context: RequestContext, origin: str, origins: AbstractSet[
 
 
 class PageWriteMiddleware:
-    """Middleware that rejects requests which pages of other origins send without a preflight.
+    """Middleware that rejects the writing requests that pages of other origins can send without a preflight request.
 
-    An example is an upload without an API key. Otherwise any page could make its visitors' browsers create keys, or
-    reach a service on their own machine. Browsers state in `Sec-Fetch-Site` how the page's origin relates to that of
-    the service, which is correct even behind a proxy. Other clients do not send the header. A request with an API key
-    had a preflight, and its key is checked by the route.
+    An example is an upload without an API key. Without this middleware, any page could make the browsers of its
+    visitors create keys, or send requests to a service on the visitor's own machine. In `Sec-Fetch-Site`, browsers
+    state the relation of the page's origin to the origin of the service, which is correct even behind a proxy. Other
+    clients do not send this header. A browser sends a preflight request before a request with an API key, and the route
+    checks the key.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ class PageWriteMiddleware:
     origins
         Origins whose pages may call every route.
     reject
-        Builds the response to a rejected request.
+        Function that builds the response to a rejected request.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class PageWriteMiddleware:
 
 def _page_may_not_write() -> OriginNotAllowed:
     return OriginNotAllowed(
-        "Pages of this origin may not send this request.",
+        "Pages of this origin are not permitted to send this request.",
         hint="Send it from a server. The operator can permit origins with the setting RECSYS_CORS_ORIGINS.",
     )
 

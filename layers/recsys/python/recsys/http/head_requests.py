@@ -1,4 +1,4 @@
-"""`HEAD` on every route that supports `GET`: the same response without its body (RFC 9110 §9.3.2)."""
+"""Support `HEAD` on every route that supports `GET`. The response is the same without its body (RFC 9110 §9.3.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class HeadMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection. Anything other than an HTTP `HEAD` request is passed through."""
+        """Handle one ASGI connection. All connections except HTTP `HEAD` requests are passed through."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""The adapter between API Gateway's events and an ASGI app."""
+"""The adapter between events of API Gateway and an ASGI app."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Request context: request id, body limit, one log line per request, and a response if the app fails.
+"""The outermost middleware. It sets the request id, limits the body, logs each request and responds if the app fails.
 
-The log line contains the route, status, latency and key id. It never contains a header, a key, a body or the raw path.
+The log line of a request contains the route, the status, the latency and the key id. It never contains a header, a key,
+a body or the raw path.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from recsys.http.trace_context import trace_id_of
 from recsys.redaction import redacted
 
 MULTIPART_FRAMING_BYTES: Final = 64 * 1024
-"""Allowance for boundaries and part headers of a multipart body, on top of the file's limit; curl needs about 200."""
+"""Bytes that a multipart body may contain in addition to the file, for boundaries and part headers. curl needs about
+200."""
 
 LOG_FIELDS: Final = (
     *("request_id", "trace_id", "method", "route", "status", "latency_ms"),
     *("key_id", "job_id", "problem"),
 )
-"""Fields of the log line of a request; those without a value are omitted."""
+"""Fields of the log line of a request. Fields without a value are omitted."""
 
 _logger: Final = logging.getLogger("recsys.http")
 _SCOPE_KEY: Final = "recsys.http.middleware"
@@ -39,8 +41,8 @@ class RequestContext:
 
     `route` is the path template, such as `/v1/jobs/{job_id}`. `trace_id` is the id of the client's trace. `key_origin`
     is the origin of the page that sent the request, if a publishable key permits it. A route that accepts larger bodies
-    increases `max_body_bytes` before it reads the body. `response_headers` are added to the response, even if it
-    reports a problem.
+    increases `max_body_bytes` before it reads the body. `response_headers` are added to every response, including
+    responses that report a problem.
     """
 
     request_id: str
@@ -75,16 +77,16 @@ def request_context(scope: Scope) -> RequestContext:
 
 
 class RequestContextMiddleware:
-    """Outermost middleware, which creates the `RequestContext`, enforces the body limit and logs the request.
+    """Middleware that creates the `RequestContext`, enforces the body limit and logs the request.
 
     Parameters
     ----------
     app
         The app to wrap.
     crash_response
-        Builds the response to an exception that the app did not handle.
+        Function that builds the response to an exception that the app did not handle.
     on_request_end
-        Called with the context of each finished request.
+        Function that is called with the context of each finished request.
     """
 
     def __init__(
@@ -125,13 +127,13 @@ class RequestContextMiddleware:
 
 
 def _request_id(scope: Scope) -> str:
-    """Return API Gateway's request id, so that both logs can be joined, or a new id if there is none."""
+    """Return the request id of API Gateway, so that both logs can be joined, or a new id if there is none."""
     context = scope.get("aws.event", {}).get("requestContext", {})
     return str(context.get("requestId") or secrets.token_hex(8))
 
 
 def _record_status(context: RequestContext, send: Send) -> Send:
-    """Wrap `send` so that it records the response's status and adds the `X-Request-Id` header."""
+    """Wrap `send` so that it records the status of the response and adds the headers of the context."""
 
     async def send_recorded(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -147,8 +149,8 @@ def _record_status(context: RequestContext, send: Send) -> Send:
 def _limit_body(context: RequestContext, scope: Scope, receive: Receive) -> Receive:
     """Wrap `receive` so that it raises `PayloadTooLarge` for a body above the context's limit.
 
-    The limit is looked up with every message, because a route can increase it before it reads the body. Starlette's own
-    `max_body_size` is not used: docs/decisions/0029-request-limits.md.
+    The limit is read with every message, because a route can increase the limit before it reads the body.
+    docs/decisions/0029-request-limits.md explains why Starlette's own `max_body_size` is not used.
     """
     declared_bytes = _content_length(scope)
     received_bytes = 0
@@ -169,7 +171,7 @@ def _limit_body(context: RequestContext, scope: Scope, receive: Receive) -> Rece
 
 
 def _content_length(scope: Scope) -> int:
-    """Return the declared size of the body, or 0 for a chunked one."""
+    """Return the declared size of the body in bytes, or 0 for a chunked body."""
     text = dict(scope["headers"]).get(b"content-length", b"")
     return int(text) if text.isdigit() else 0
 
@@ -182,6 +184,7 @@ def _too_large(context: RequestContext) -> PayloadTooLarge:
 
 
 def _log_crash(context: RequestContext, error: Exception) -> None:
-    # As text: a message can quote a secret, and a formatter that prints exc_info would not pass it through `redacted`.
+    # The traceback is logged as text, because a message can quote a secret, and a formatter that prints exc_info would
+    # not call `redacted`.
     text = redacted("".join(traceback.format_exception(error)))
     _logger.error("%s failed\n%s", context.method, text, extra={"request_id": context.request_id})

@@ -1,4 +1,4 @@
-"""Web origins, such as `https://shop.example`: their format, and the setting that lists the permitted ones."""
+"""The format of web origins, such as `https://shop.example`, and the setting that lists the permitted origins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 from recsys.settings import InvalidSetting
 
 ORIGIN_PATTERN: Final = r"^https?://[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]{1,5})?$"
-"""An origin as browsers send it: a scheme, a host in lower case and in ASCII, and a port unless it is the default."""
+"""An origin as browsers send it, with a scheme, a host in lower-case ASCII, and a port unless it is the default port.
+"""
 
 MAX_ORIGIN_LENGTH: Final = 255
 _DEFAULT_PORT: Final = re.compile(r"^http:.*:80$|^https:.*:443$")
@@ -27,7 +28,7 @@ def is_origin(text: str) -> bool:
 
 
 def parse_origins(setting: str) -> frozenset[str]:
-    """Return the origins that the setting `RECSYS_CORS_ORIGINS` lists, separated by commas.
+    """Return the origins that the setting `RECSYS_CORS_ORIGINS` lists. Commas separate the origins.
 
     Raises
     ------

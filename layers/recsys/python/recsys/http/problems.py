@@ -1,8 +1,8 @@
-"""Errors as HTTP responses: RFC 9457 problem documents, `application/problem+json`.
+"""Convert errors to HTTP responses with RFC 9457 problem documents (`application/problem+json`).
 
-This is the only module that maps error classes to HTTP statuses. `type` is `urn:recsys:problem:<code>`, because a URN
-is stable, whereas a URL would promise a page that has to be kept. `install(app)` makes an app respond to every error in
-this format, even to the framework's own errors.
+This is the only module that maps error classes to HTTP statuses. The `type` of a document is
+`urn:recsys:problem:<code>`. A URL would promise a page that has to be kept, whereas a URN is stable without one. After
+`install(app)`, an app responds to every error in this format, even to errors of the framework.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ STATUS_OF: Final[Mapping[type[RecsysError], int]] = {
     ArtifactDamaged: 503,
     Unavailable: 503,
 }
-"""HTTP status by error class. A subclass has the status of its nearest listed base; any other error is a 500."""
+"""HTTP status by error class. A subclass has the status of its nearest listed base class. Any other error has status
+500."""
 
 _logger: Final = logging.getLogger("recsys.http")
 _RETRY_AFTER_S: Final = {ModelNotReady: 5, Unavailable: 5, NotReady: 30, ArtifactDamaged: 30}  # not tuned
@@ -103,16 +104,16 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
 def install(
     app: FastAPI, *, on_request_end: OnRequestEnd | None = None, origins: AbstractSet[str] = frozenset()
 ) -> None:
-    """Set up an app's error responses, request ids, body limit, request log and headers for browsers.
+    """Set up the error responses, request ids, body limit, request log and browser headers of an app.
 
     Parameters
     ----------
     app
         The app to modify, before it handles its first request.
     on_request_end
-        Called with the `RequestContext` of each finished request, for example to record metrics.
+        Function that is called with the `RequestContext` of each finished request, for example to record metrics.
     origins
-        Origins whose pages may call every route, as in `recsys.http.origins`.
+        Origins whose pages may call every route, as returned by `parse_origins`.
 
     Examples
     --------
@@ -131,7 +132,7 @@ def install(
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.state.origins = origins
-    # The last one that is added is the outermost.
+    # The middleware that is added last is the outermost.
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
         cors.PageWriteMiddleware,
@@ -154,12 +155,12 @@ def respond(
     headers: Mapping[str, str] | None = None,
     members: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Build the response that reports a problem, and note its code in the request's log line.
+    """Build the response that reports a problem, and add the code of the problem to the log line of the request.
 
     Parameters
     ----------
     context
-        The request; the document carries its `request_id`.
+        Context of the request. The document contains its `request_id`.
     problem
         The problem to report.
     status
@@ -172,7 +173,7 @@ def respond(
     Returns
     -------
     Response
-        The document as `application/problem+json`, in ASCII.
+        The response with the document as `application/problem+json`, in ASCII.
 
     Examples
     --------
@@ -213,7 +214,7 @@ async def _on_recsys_error(request: Request, error: Exception) -> Response:
     if status == 500:
         problem = _CRASH
     elif isinstance(error, Unavailable) and not isinstance(error, NotReady):
-        # The original detail names the store and its location, which is for the log only.
+        # The original detail names the store and its location, which only the log may contain.
         problem = Problem(problem.code, problem.title, "A storage backend did not respond.", problem.hint)
     return respond(context, problem, status, headers=_headers_of(error))
 
@@ -236,7 +237,10 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
-    """Convert one Pydantic error. The message can repeat a short value from the body, but never one from a header."""
+    """Convert one Pydantic error.
+
+    The message can repeat a short value from the body, but never a value from a header.
+    """
     source, *path = entry["loc"]
     message = str(entry["msg"])
     if source != "body":
@@ -288,7 +292,10 @@ def _method_not_allowed(request: Request) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """List every method of the path, because the framework's own `Allow` header lists those of only one route."""
+    """Return the methods of a path, separated by commas.
+
+    The `Allow` header of the framework lists the methods of only one route of the path.
+    """
     scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
     routes = cast("FastAPI", request.app).router.routes
     methods = {
@@ -301,7 +308,7 @@ def _allowed_methods(request: Request) -> str:
 
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:
-    """Handle the request of a client that disconnected, so that it is not logged as a failure of the service."""
+    """Handle a request of a client that disconnected, so that it is not logged as a failure of the service."""
     disconnected = InvalidRequest("The client disconnected before its request body was complete.", code="client-gone")
     return respond(request_context(request.scope), disconnected.to_problem(), status_of(disconnected))
 
@@ -309,7 +316,7 @@ async def _on_disconnect(request: Request, _: Exception) -> Response:
 def documented(*statuses: int, descriptions: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI `responses` that declare problem documents with these statuses.
 
-    `descriptions` overrides the general description of a status if a route has a more specific one.
+    `descriptions` replaces the general descriptions of some statuses by descriptions for a route.
 
     >>> documented(404)[404]["description"]
     'The resource does not exist, or it belongs to another API key.'

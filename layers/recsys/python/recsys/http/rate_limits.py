@@ -17,17 +17,18 @@ from recsys.registry.key_record import KeyRecord
 from recsys.registry.rate_limits import Buckets, Quota, RateLimit
 
 _IPV6_PREFIX: Final = 64
-"""Length of the prefix that a provider assigns to one customer, who chooses the rest of the IPv6 address."""
+"""Length in bits of the IPv6 prefix that a provider assigns to one customer. The customer chooses the rest of the
+address."""
 _ANONYMOUS_HINT: Final = "Send your API key in X-API-Key, or retry after the number of seconds in Retry-After."
 
 
 class RateLimiter:
-    """Applies one limit to requests.
+    """Applies a rate limit to requests.
 
     Parameters
     ----------
     buckets
-        Buckets in which the requests are counted.
+        Buckets that count the requests.
     limit
         The limit that applies to each subject.
     """
@@ -37,7 +38,7 @@ class RateLimiter:
         self._limit = limit
 
     def check(self, context: RequestContext, subject: str, *, hint: str | None = None) -> None:
-        """Count a request of `subject`, and add the state of its limit to the headers of the response.
+        """Count a request of `subject`, and add the state of the limit to the headers of the response.
 
         Raises
         ------
@@ -58,25 +59,26 @@ class RateLimiter:
 
 
 def limiter(buckets: Buckets, create: Callable[[int], RateLimit], quota: int) -> RateLimiter | None:
-    """Return a limiter with the quota of a setting, or None if the quota is 0, which means no limit."""
+    """Return a limiter with the given quota, or None if the quota is 0, which means no limit."""
     return RateLimiter(buckets, create(quota)) if quota else None
 
 
 def limited_key(
     authenticate: Callable[..., KeyRecord | None], *, by_key: RateLimiter | None, by_address: RateLimiter | None
 ) -> Callable[..., KeyRecord | None]:
-    """Return a dependency that counts the request and yields its key, or raises `RateLimited`.
+    """Return a dependency that counts a request and returns the record of its key.
 
-    FastAPI runs the dependency in a thread, because counting waits for the registry.
+    The dependency raises `RateLimited` if the limit is used up. FastAPI runs it in a thread, because it waits for the
+    registry.
 
     Parameters
     ----------
     authenticate
-        A dependency that yields the request's key, or None without one.
+        A dependency that returns the record of the request's key, or None for a request without a key.
     by_key
-        Limits the requests per key; None for no limit.
+        Limits the requests per key. None means no limit.
     by_address
-        Limits the requests without a key per client address; None for no limit.
+        Limits the requests without a key per client address. None means no limit.
     """
 
     def count(request: Request, key: Annotated[KeyRecord | None, Depends(authenticate)]) -> KeyRecord | None:
@@ -105,7 +107,7 @@ def limited_cached_key(
 
 
 def header_fields(limit: RateLimit, quota: Quota) -> list[tuple[bytes, bytes]]:
-    """Return the header fields that state a limit and its remaining quota.
+    """Return the header fields that state a limit and the remaining quota.
 
     Examples
     --------
@@ -122,10 +124,10 @@ def header_fields(limit: RateLimit, quota: Quota) -> list[tuple[bytes, bytes]]:
 
 
 def client_network(request: Request) -> str:
-    """Return the IPv4 address of the client or, for IPv6, the /64 network that a provider assigns to one customer.
+    """Return the IPv4 address of the client, or the /64 network of a client with an IPv6 address.
 
-    The server sets the address: uvicorn from the socket, or from `X-Forwarded-For` of a trusted proxy; Mangum from API
-    Gateway's `requestContext.http.sourceIp`.
+    A provider assigns such a network to one customer. uvicorn takes the address from the socket or from the
+    `X-Forwarded-For` of a trusted proxy. Mangum takes it from `requestContext.http.sourceIp` of API Gateway.
     """
     host = request.client.host if request.client else "unknown"
     try:

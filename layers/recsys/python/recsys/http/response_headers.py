@@ -1,4 +1,4 @@
-"""Headers of every response: those that protect browsers, and those that permit pages of other origins."""
+"""Add headers to every response that protect browsers or permit pages of other origins to read the response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEFAULTS: Final = {
     # Pages of other origins read a response by CORS only, never by embedding it.
     b"cross-origin-resource-policy": b"same-origin",
 }
-"""Headers by name; a response that sets one of them keeps its own value."""
+"""Default headers by name. A response that sets one of these headers keeps its own value."""
 
 _VARY: Final = (b"vary", b"Origin")
 
@@ -28,7 +28,7 @@ _VARY: Final = (b"vary", b"Origin")
 class ResponseHeadersMiddleware:
     """Middleware that adds headers to every response, even to the response after a crash.
 
-    It wraps `RequestContextMiddleware`.
+    This middleware wraps `RequestContextMiddleware`.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""Logs and metrics of a Lambda function, one JSON line each, written by Powertools for AWS Lambda.
+"""Write the logs and metrics of a Lambda function as JSON lines, with Powertools for AWS Lambda.
 
-The project's modules log with the standard library, to loggers below `recsys`. This module configures these loggers to
-write JSON. Powertools itself reads the log level, the service and the namespace from `LOG_LEVEL` and `POWERTOOLS_*`.
+The modules of the project use loggers of the standard library with names below `recsys`. This module configures these
+loggers to write JSON. Powertools itself reads the log level, the service and the namespace from `LOG_LEVEL` and
+`POWERTOOLS_*`.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class LambdaTelemetry:
     service
         Name of the function in log lines and metric dimensions, such as `api`.
     per_route_metrics
-        Whether to record latency and errors per route, too. AWS charges for one more metric per route.
+        Whether latency and errors are also recorded per route. AWS charges for the additional metrics of each route.
     detailed_metrics
-        Whether to record the metrics passed to `record_detail`. AWS charges for each of them.
+        Whether `record_detail` records its metrics. AWS charges for each metric.
     """
 
     def __init__(self, service: str, *, per_route_metrics: bool = False, detailed_metrics: bool = False) -> None:
@@ -51,7 +52,7 @@ class LambdaTelemetry:
         logging.getLogger("mangum.http").setLevel(logging.ERROR)
 
     def record_request(self, context: RequestContext) -> None:
-        """Record latency and outcome of a finished request.
+        """Record the latency and the outcome of a finished request.
 
         Pass this method to `recsys.http.problems.install`.
         """
@@ -68,12 +69,15 @@ class LambdaTelemetry:
         self._metrics.add_metric(name, MetricUnit.Count, 1)
 
     def record_detail(self, name: str, value: float) -> None:
-        """Record a value of the metric `name`, if detailed metrics are on. The unit follows from the name."""
+        """Record a value of the metric `name` if detailed metrics are enabled. The unit follows from the name."""
         if self._detailed_metrics:
             self._metrics.add_metric(name, _unit_of(name), value)
 
     def watch(self, handler: LambdaHandler) -> LambdaHandler:
-        """Wrap `handler` so that log lines carry the invocation's id, and metrics are written when it returns."""
+        """Wrap a handler so that its log lines contain the id of the invocation.
+
+        The metrics are written when the handler returns.
+        """
 
         @self._logger.inject_lambda_context
         def watched(event: Event, context: Any) -> Event:

@@ -1,6 +1,6 @@
 """Parse the trace id of a request from the `traceparent` header.
 
-The header is defined by W3C Trace Context, https://www.w3.org/TR/trace-context/.
+W3C Trace Context, https://www.w3.org/TR/trace-context/, defines the header.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def trace_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     Parameters
     ----------
     headers
-        Names (in lower case) and values of the request's headers.
+        Names in lower case and values of the request's headers.
 
     Examples
     --------

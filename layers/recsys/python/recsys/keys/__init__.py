@@ -1,1 +1,1 @@
-"""API keys: their format, their identifiers and their authentication."""
+"""The format of API keys, their ids and their authentication."""

@@ -1,8 +1,8 @@
-"""API keys: `rk_<key_id>_<secret><checksum>`.
+"""API keys of the form `rk_<key_id>_<secret><checksum>`.
 
 The secret has 166 bits. The checksum (CRC32 in base62) detects typos without a lookup. Only the SHA-256 of the secret
-is stored: with this much entropy, a slow password hash would cost time and add no safety. The key id is not part of the
-hash: when a client claims a key, the server hashes the new secret before it has found the key id of the claim token.
+is stored. With this much entropy, a slow password hash would take time and add no security. The hash does not include
+the key id, because the server hashes the new secret of a claimed key before it has found the key id of the claim token.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _PATTERN: Final = re.compile(
 class ApiKey:
     """An API key in clear text, which is shown to its owner once and never stored.
 
-    `str(key)` is the key as the owner sends it; `repr(key)` hides the secret from logs and tracebacks.
+    `str(key)` is the key in the form that the owner sends. `repr(key)` hides the secret from logs and tracebacks.
 
     Parameters
     ----------
     key_id
         Public part, which names the tenant in logs and in the object store.
     secret
-        Private part: `SECRET_LENGTH` base62 characters.
+        Private part, which consists of `SECRET_LENGTH` base62 characters.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class ApiKey:
         Parameters
         ----------
         key_id
-            Existing key that receives the new secret, as in a rotation. A random id is generated if None.
+            Id of an existing key that receives the new secret, as in a rotation. If None, a random id is generated.
 
         Returns
         -------
@@ -77,23 +77,23 @@ class ApiKey:
 
     @classmethod
     def derive(cls, *parts: str) -> Self:
-        """Derive a key from `parts`, of which at least one must be secret. Equal parts give equal keys."""
+        """Derive a key from `parts`. At least one part must be secret. Equal parts yield equal keys."""
         key_id = derived_base62(KEY_ID_LENGTH, "key-id", *parts)
         return cls(key_id, derived_base62(SECRET_LENGTH, "secret", *parts))
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Parse a key as a caller sends it, and verify its checksum.
+        """Parse a key that a caller sent, and verify its checksum.
 
         Parameters
         ----------
         text
-            Value of the `X-API-Key` header; None if the header is missing.
+            Value of the `X-API-Key` header. None if the header is missing.
 
         Returns
         -------
         ApiKey
-            The well-formed key. Only the registry knows whether it exists.
+            The well-formed key. Only the registry knows whether the key exists.
 
         Raises
         ------
@@ -122,16 +122,16 @@ class ApiKey:
         return key
 
     def sha256(self) -> str:
-        """Return the hex SHA-256 digest of the secret, which is what the registry stores."""
+        """Return the SHA-256 digest of the secret in hexadecimal, which the registry stores."""
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
     def matches(self, stored_sha256: str) -> bool:
-        """Compare the key's secret with a stored digest, in constant time.
+        """Compare the secret of the key with a stored digest, in constant time.
 
         Parameters
         ----------
         stored_sha256
-            Hex digest as returned by `sha256()`.
+            Digest in hexadecimal, as returned by `sha256()`.
 
         Returns
         -------
@@ -157,7 +157,7 @@ class ApiKey:
 
 
 def checksum(text: str) -> str:
-    """Return the checksum of a key's text: its CRC32 in base62, which detects typos without a lookup.
+    """Return the checksum of the text of a key, which is the CRC32 in base62.
 
     >>> checksum("rk_shop12345678_0123456789ABCDEFGHIJabcdefgh")
     '2X5dp7'
@@ -166,10 +166,10 @@ def checksum(text: str) -> str:
 
 
 def new_claim_token() -> str:
-    """Generate a one-time claim token with 256 bits, which the owner of an imported file exchanges for an API key."""
+    """Generate a one-time claim token with 256 random bits. The owner of a dropped file exchanges it for an API key."""
     return f"ct_{secrets.token_urlsafe(32)}"
 
 
 def claim_token_sha256(token: str) -> str:
-    """Return the hex SHA-256 digest of a claim token, which is what the registry stores."""
+    """Return the SHA-256 digest of a claim token in hexadecimal, which the registry stores."""
     return hashlib.sha256(token.encode()).hexdigest()

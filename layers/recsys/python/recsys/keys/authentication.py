@@ -1,4 +1,4 @@
-"""Authentication: validate the text of an `X-API-Key` header, and return the record of its key."""
+"""Authenticate requests. The value of an `X-API-Key` header is validated, and the record of the key is returned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RETRY_AFTER_S: Final = 5  # not tuned: training a small data set takes some sec
 class ModelName(NamedTuple):
     """The identity of one version of a key's model.
 
-    `manifest_sha256` is the digest of the version's manifest, as the registry recorded it at publication.
+    `manifest_sha256` is the digest of the version's manifest that the registry recorded at publication.
     """
 
     key_id: str
@@ -32,7 +32,7 @@ class ModelName(NamedTuple):
 
 
 class Access(NamedTuple):
-    """A valid API key: the record of the main key, and the scoped key, or None if the main key was sent."""
+    """The result for a valid API key. `scoped_key` is None if the main key was sent."""
 
     record: KeyRecord
     scoped_key: ScopedKey | None
@@ -46,13 +46,13 @@ class Authenticator:
     registry
         Source of the key records.
     cache_s
-        Longest time for which a key record is served from memory, in seconds. A revoked key remains valid, and a new
-        model version remains unseen, for at most this long. 0 disables the cache. An authenticator with a cache is not
-        thread-safe: use it from one event loop.
+        Longest time for which a key record is cached, in seconds. A revoked key remains valid, and a new model version
+        remains unnoticed, for at most this long. 0 disables the cache. An authenticator with a cache is not thread-safe
+        and must be used from a single event loop.
     clock
-        Returns the current time, which decides whether a rotated key has expired.
+        Returns the current time, which decides whether the previous secret of a rotated key has expired.
     timer
-        Returns monotonic seconds, by which cached records expire.
+        Returns a monotonic time in seconds, which decides whether a cached record has expired.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Authenticator:
             Value of the header; None if it is missing.
         require_current
             Whether to reject the previous secret of a rotated key even during its overlap. Operations that change the
-            key require this, because the holder of a leaked old secret must not lock the owner out. Use an
-            authenticator without a cache, since a cached record can predate the rotation.
+            key require this, because the holder of a leaked previous secret must not lock out the owner. Use an
+            authenticator without a cache, because a cached record can predate the rotation.
 
         Returns
         -------
         KeyRecord
-            The record as stored, at most `cache_s` seconds old.
+            The record of the key, at most `cache_s` seconds old.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class Authenticator:
         return record
 
     def authorize(self, header: str | None, scope: Scope | None, *, origin: str | None = None) -> Access:
-        """Return the main or scoped key in an `X-API-Key` header after checking that it permits an operation.
+        """Return the main or scoped key in an `X-API-Key` header if it permits an operation.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class Authenticator:
         scope
             Scope of the operation. None if only main keys permit it.
         origin
-            Value of the `Origin` header, which browsers add; None if it is missing.
+            Value of the `Origin` header, which browsers add. None if it is missing.
 
         Returns
         -------
@@ -197,7 +197,7 @@ def _is_current(record: KeyRecord, api_key: ApiKey) -> bool:
 
 
 def _scoped_key(record: KeyRecord, api_key: ScopedApiKey) -> ScopedKey | None:
-    """Return the stored record of `api_key`, or None if it does not exist or has another secret or scope."""
+    """Return the stored record of a scoped key, or None if it does not exist or has another secret or scope."""
     stored = find(record.scoped_keys, api_key.scoped_key_id)
     return stored if stored is not None and api_key.matches(stored) else None
 

@@ -1,4 +1,4 @@
-"""Base62 identifiers, either random or derived from their inputs."""
+"""Generate base62 identifiers, which are either random or derived from texts."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def encode_base62(number: int, length: int) -> str:
 
 
 def derived_base62(length: int, *parts: str) -> str:
-    """Derive an identifier from `parts`; equal parts give equal identifiers.
+    """Derive an identifier from `parts`. Equal parts yield equal identifiers.
 
     Parameters
     ----------
     length
-        Number of characters. SHA-256 supplies 256 bits, so characters beyond the 43rd add none.
+        Number of characters. SHA-256 has 256 bits, so that characters after the 43rd add no information.
     *parts
-        Strings that identify the subject. Each is hashed together with its length, so that `("ab", "c")` and
-        `("a", "bc")` differ.
+        Texts that identify the subject. Each text is hashed together with its length, so that `("ab", "c")` and `("a",
+        "bc")` yield different identifiers.
 
     Returns
     -------
     str
-        `length` base62 characters of the SHA-256 digest.
+        The last `length` base62 digits of the SHA-256 digest.
 
     Examples
     --------
@@ -65,15 +65,15 @@ def new_job_id() -> str:
 
 
 def job_id_of_object(object_name: str, object_version: str) -> str:
-    """Return the id of the job that one version of an object starts, so that repeated events refer to the same job."""
+    """Return the id of the job for one version of an object, so that repeated events refer to the same job."""
     return derived_base62(JOB_ID_LENGTH, "object", object_name, object_version)
 
 
 def job_id_of_request(principal: str, idempotency_key: str) -> str:
-    """Return the job id for an Idempotency-Key; `principal` is the caller's key id, or `anonymous`."""
+    """Return the job id for an Idempotency-Key. `principal` is the key id of the caller, or `anonymous`."""
     return derived_base62(JOB_ID_LENGTH, "request", principal, idempotency_key)
 
 
 def new_key_id() -> str:
-    """Return a random key id, the public part of an API key."""
+    """Return a random key id, which is the public part of an API key."""
     return random_base62(KEY_ID_LENGTH)

@@ -1,8 +1,8 @@
-"""Scoped API keys in clear text: `pk_<key_id>_<scoped_key_id>_<secret><checksum>`, or `tk_…` for the scope `train`.
+"""Scoped API keys of the form `pk_<key_id>_<scoped_key_id>_<secret><checksum>`, or `tk_…` for the scope `train`.
 
-The prefix shows the kind of a key: `rk_` is a main key, `pk_` a publishable key, which may be part of a web page, and
-`tk_` a key that permits only training. Secret and checksum are those of `recsys.keys.api_key`. The id of the scoped key
-is part of the text, so that the owner of a leaked key can see which one to delete.
+The prefix states the kind of a key. A main key starts with `rk_`. A publishable key starts with `pk_` and may be part
+of a web page. A key that permits only training starts with `tk_`. The secret and the checksum have the same form as in
+`recsys.keys.api_key`. A scoped key contains its id, so that the owner of a leaked key knows which key to delete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PATTERN: Final = re.compile(
 class ScopedApiKey:
     """A scoped API key in clear text, which is shown to its owner once and never stored.
 
-    `str(key)` is the key as a caller sends it; `repr(key)` hides the secret from logs and tracebacks.
+    `str(key)` is the key in the form that a caller sends. `repr(key)` hides the secret from logs and tracebacks.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class ScopedApiKey:
     scoped_key_id
         Public id of the scoped key.
     secret
-        Private part: `SECRET_LENGTH` base62 characters.
+        Private part, which consists of `SECRET_LENGTH` base62 characters.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class ScopedApiKey:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse a scoped key as a caller sends it, and verify its checksum.
+        """Parse a scoped key that a caller sent, and verify its checksum.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class ScopedApiKey:
         return key
 
     def sha256(self) -> str:
-        """Return the hex SHA-256 digest of the secret, which is what the registry stores."""
+        """Return the SHA-256 digest of the secret in hexadecimal, which the registry stores."""
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
     def matches(self, stored: ScopedKey) -> bool:

@@ -1,8 +1,8 @@
-"""Write and read `.npz` files. The arrays are views of the file's bytes, which are neither copied nor unpacked.
+"""Write `.npz` files, and read them without a copy. The arrays that are read are views of the file's bytes.
 
 The files are ordinary `.npz` files, that is, uncompressed zip archives of `.npy` members, and `numpy.load` reads them.
-In addition, each member's header is padded with an extra field, as Android's zipalign does, so that the numbers of
-every array are aligned in the file.
+In addition, an extra field pads each member's header so that the numbers of every array are aligned in the file.
+Android's zipalign does the same.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 ALIGNMENT: Final = 64
-"""Alignment in bytes from the start of the file: the size of a cache line, as in `.npy` headers."""
+"""Alignment of every array from the start of the file, in bytes. It equals the size of a cache line, as in `.npy`
+headers."""
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
 """Signature, name length and extra field length of a zip member's local header."""
 _LOCAL_SIGNATURE: Final = b"PK\x03\x04"
 _ZIP64_EXTRA_BYTES: Final = 20
 _PADDING_ID: Final = 0xD935
-"""Id of the padding in the extra field; the same as zipalign's."""
+"""Id of the padding in the extra field. zipalign uses the same id."""
 _NPY_VERSION: Final = (1, 0)
 _NUMBER_KINDS: Final = "fiu"
-"""Floats, signed and unsigned integers; in particular no objects, which would have to be unpickled."""
+"""Floats, signed and unsigned integers. Objects are not permitted, because they would have to be unpickled."""
 _HEADER_ERRORS: Final = (ValueError, TypeError, SyntaxError, RecursionError, tokenize.TokenError)
 """Errors of NumPy's `.npy` header parser, which evaluates the header as a Python literal."""
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write numeric arrays under their names. Equal arrays yield identical bytes."""
+    """Write an `.npz` file of numeric arrays, by name. Equal arrays yield identical files."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")
@@ -50,12 +51,12 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 def view_npz(content: bytes) -> dict[str, NDArray[Any]]:
     """Return the arrays of an uncompressed `.npz` file as views of its bytes.
 
-    Checksums of the zip archive are not verified. Pass only bytes whose digest is known.
+    The checksums of the zip archive are not verified. Pass only bytes with a verified digest.
 
     Parameters
     ----------
     content
-        The whole file, as `write_npz` writes it.
+        The bytes of the whole file, as `write_npz` writes them.
 
     Returns
     -------

@@ -34,7 +34,7 @@ from recsys.model.recommender import ServingModel
 from recsys.model.vocabulary import Vocabulary
 
 FORMAT: Final = 2
-"""Version of the file formats; a server reads only this one."""
+"""Number of the file format. A server reads files of this format only."""
 MODEL: Final = "model.h5"
 MAPPINGS: Final = "mappings.json"
 SERVING: Final = "serving.npz"
@@ -56,7 +56,8 @@ _NETWORK_ARRAYS: Final = {
 """Name of each array in `serving.npz`, and the field of `Network` that holds it."""
 _BOUNDS_ARRAYS: Final = ("centres", "cluster", "slack", "rounding")
 PART_BYTES: Final = 16 * 2**20
-"""Size of the parts of a file that have a SHA-256 each, so that they can be verified on all cores at once."""
+"""Size of a part of a file, in bytes. Each part has its own SHA-256, so that all cores can verify parts at the same
+time."""
 
 
 # -- writing
@@ -82,7 +83,7 @@ def write_serving(
     seen_items: NDArray[np.int32],
     popularity: Floats,
 ) -> None:
-    """Write `serving.npz`, including the bounds for the exact search, which are computed here.
+    """Compute the bounds for the exact search, and write `serving.npz`.
 
     Parameters
     ----------
@@ -91,11 +92,11 @@ def write_serving(
     network
         The trained model.
     user_ids, item_ids
-        Distinct ids, in the order of the arrays' rows.
+        Distinct ids, in the order of the rows of the arrays.
     seen_starts, seen_items
         Histories of all users, (n_users + 1,) and (n_interactions,); see `ServingModel`.
     popularity
-        Share of users who interacted with each item, (n_items,), in [0, 1].
+        Share of users who interacted with each item, (n_items,) float32 in [0, 1].
     """
     arrays: dict[str, NDArray[Any]] = {name: getattr(network, field) for name, field in _NETWORK_ARRAYS.items()}
     for layer, (kernel, bias) in enumerate(zip(network.mlp_kernels, network.mlp_biases, strict=True), start=2):
@@ -112,17 +113,20 @@ def write_serving(
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write `metrics.json`. Raise ValueError if a number is not finite, because JSON cannot represent it."""
+    """Write `metrics.json`.
+
+    Raise `ValueError` if a number is not finite, because JSON cannot represent such a number.
+    """
     (folder / METRICS).write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def files_in(folder: Path) -> list[str]:
-    """Return the files of the version in `folder` in upload order, without the manifest."""
+    """Return the names of a version's files in upload order, without the manifest. `folder` contains the files."""
     return [*LISTED_FILES, *([CONTENT] if (folder / CONTENT).exists() else [])]
 
 
 def write_manifest(folder: Path, version: str) -> str:
-    """Write `manifest.json` for the files in `folder`, which must all exist, except for `content.npz`.
+    """Write `manifest.json` for the files in `folder`. All files except `content.npz` must exist.
 
     Parameters
     ----------
@@ -153,7 +157,7 @@ def write_manifest(folder: Path, version: str) -> str:
 
 
 def describe_file(stream: BinaryIO) -> dict[str, Any]:
-    """Return a file's entry in the manifest: its size, its SHA-256, and the SHA-256 of each part of `PART_BYTES`.
+    """Return a file's entry in the manifest, which lists the size, the SHA-256 and the SHA-256 of each part.
 
     Examples
     --------
@@ -184,7 +188,7 @@ def read_folder(folder: Path) -> ServingModel:
     Returns
     -------
     ServingModel
-        The model. Its arrays are views of the one file that was read.
+        The model. Its arrays are views of the bytes of `serving.npz`.
 
     Raises
     ------
@@ -210,7 +214,7 @@ def read_folder(folder: Path) -> ServingModel:
 
 
 def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> ServingModel:
-    """Load a model version, and verify all bytes that are used.
+    """Load a model version, and verify its manifest and its arrays.
 
     Parameters
     ----------
@@ -223,7 +227,7 @@ def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> 
     Returns
     -------
     ServingModel
-        The model. Its arrays are views of the one file that was read.
+        The model. Its arrays are views of the bytes of `serving.npz`.
 
     Raises
     ------
@@ -267,7 +271,10 @@ def read_entry(read: Callable[[str], bytes], name: str, *, manifest_sha256: str 
 
 
 def read_content(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> bytes | None:
-    """Return the verified `content.npz` of a version, or None if it has none. Parameters and errors as `read_model`."""
+    """Return the verified bytes of `content.npz`, or None if the version has no such file.
+
+    The parameters and the errors are the same as in `read_model`.
+    """
     manifest = _read_manifest(read, manifest_sha256)
     return _read_listed(read, manifest, CONTENT) if CONTENT in manifest.get("files", ()) else None
 

@@ -1,6 +1,6 @@
 """Check the arrays of `serving.npz`, so that invalid arrays cannot make a request fail later.
 
-Digests detect a file that was changed after it was written. These checks detect a file that was written incorrectly.
+A digest reveals that a file was changed after it was written. These checks reveal that a file was written incorrectly.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ Arrays = dict[str, NDArray[Any]]
 _PART_NUMBERS: Final = 2**22
 """Numbers that one thread checks at a time: 16 MiB of float32."""
 _BLOCK_NUMBERS: Final = 2**16
-"""Numbers that one NumPy call checks: their mask stays in the cache, which is twice as fast as one call for all."""
+"""Numbers that one NumPy call checks. Their mask fits into the CPU cache, so that the check is twice as fast as one
+call for all numbers."""
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
 
 
 def check_arrays(arrays: Arrays) -> None:
-    """Check the arrays of a serving file: types, shapes, finite numbers, valid ids, and indices within range.
+    """Check the types, shapes, numbers, ids and indices in the arrays of a serving file.
 
     Raises
     ------
     KeyError
         If an array is missing.
     ValueError
-        If the type or shape of an array does not match the other arrays, or if it contains a number that is not finite
-        or refers to items, ids or centres that do not exist.
+        If the type or shape of an array does not match the other arrays, or if an array contains a number that is not
+        finite, an invalid id, or the index of an item or a centre that does not exist.
     """
     _check_types_and_shapes(arrays)
     _check_finite(arrays)
@@ -53,8 +54,8 @@ def check_arrays(arrays: Arrays) -> None:
 def count_mlp_layers(arrays: Arrays) -> int:
     """Return the number of ReLU layers.
 
-    It is one more than there are `mlp_kernel_*` arrays, because the first kernel is already multiplied into the item
-    and history arrays.
+    It is the number of `mlp_kernel_*` arrays plus one, because the first kernel is already multiplied into the item
+    arrays and the history arrays.
     """
     return sum(name.startswith("mlp_kernel_") for name in arrays) + 1
 
@@ -82,7 +83,7 @@ def _check_types_and_shapes(arrays: Arrays) -> None:
 
 
 def _expected_types_and_shapes(arrays: Arrays) -> dict[str, tuple[type, tuple[int, ...]]]:
-    """Return the type and shape that each array must have, given the sizes of a few of them."""
+    """Return the type and shape that each array must have. They follow from the sizes of a few arrays."""
     n_users, n_items = len(arrays["user_id_order"]), len(arrays["item_id_order"])
     gmf_dim = arrays["gmf_item"].shape[-1]
     widths = [arrays["mlp_bias_1"].shape[-1]]

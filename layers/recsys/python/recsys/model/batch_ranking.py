@@ -1,4 +1,4 @@
-"""Recommend items to many users at once, in batches on several threads. Results have the order of the request."""
+"""Recommend items to many users at once, in batches on several threads. The results are in the order of the users."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from recsys.model.neumf import sigmoid
 from recsys.model.recommender import RankedItem, Recommendations, ServingModel, Strategy, number_ranks, recommend
 
 _MIN_BATCH_USERS: Final = 16
-"""Fewer users are searched one by one, because sorting the items by norm takes as long as several searches.
+"""Least number of users per batch. Fewer users are searched one by one, because sorting the items by norm takes as long
+as several searches.
 
-At 16 users, a batch takes 0.8 of the time that they take one by one (shipped model, 3,665 items), 0.4 (40,981 items),
-and 1.1 (MLP 64-32-16-8, 3,665 items).
+Compared with single searches, a batch of 16 users takes 0.8 of the time for the shipped model of 3,665 items, 0.4 for
+40,981 items, and 1.1 for 3,665 items with an MLP of the widths 64-32-16-8.
 """
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
@@ -28,14 +29,16 @@ _Result = TypeVar("_Result")
 def recommend_all(
     model: ServingModel, user_ids: Sequence[str], *, n: int, n_threads: int | None = None
 ) -> Iterator[Recommendations]:
-    """Yield `recommend(model, user_id, n=n)` for each user, in order. This is several times as fast as single calls.
+    """Yield the result of `recommend(model, user_id, n=n)` for each user, in order.
+
+    This function is several times as fast as single calls.
 
     Parameters
     ----------
     model
         The model.
     user_ids
-        Known or unknown users; they may repeat.
+        Ids of known or unknown users; they may repeat.
     n
         Length of each list, at least 0.
     n_threads
@@ -45,7 +48,7 @@ def recommend_all(
     Yields
     ------
     Recommendations
-        One per user id, equal to those of `recommend`. Results are computed a few batches ahead.
+        One result per user id, equal to the result of `recommend`. A few batches are computed ahead of the caller.
     """
     if len(user_ids) < _MIN_BATCH_USERS:
         yield from (recommend(model, user_id, n=n) for user_id in user_ids)
@@ -62,7 +65,7 @@ def recommend_all(
 def _recommend_batch(
     model: ServingModel, items: NormSortedItems, user_ids: Sequence[str], n: int
 ) -> list[Recommendations]:
-    """Recommend to the known users of a batch together, and to the unknown ones one by one."""
+    """Recommend items to the known users of a batch together, and to the unknown users one by one."""
     known = {user_id: row for user_id in user_ids if (row := model.users.find(user_id)) is not None}
     ranked = dict(zip(known, _rank_for_each(model, items, list(known.values()), n), strict=True))
     return [
@@ -81,7 +84,8 @@ def _rank_for_each(
     histories = [model.seen(user_index).astype(np.int64) for user_index in user_indices]
     users = [model.network.user(history) for history in histories]
     best = best_items_of_each(items, users, n, excluded=histories)
-    # Look up ids and scores of all users in one call: a NumPy call costs as much for 20 numbers as for thousands.
+    # Look up the ids and scores for all users in one call, because a NumPy call costs as much for 20 numbers as for
+    # thousands.
     item_indices, logits = (np.concatenate(part) for part in zip(*best, strict=True))
     item_ids, scores = model.items.at(item_indices), sigmoid(logits).tolist()
     ends = np.cumsum([0, *(len(indices) for indices, _ in best)]).tolist()

@@ -1,13 +1,13 @@
 """Find the n best items of many users at once. The results equal those of `recsys.model.top_n.best_items`.
 
-The speed of a matrix-vector product is limited by memory access. That of the product of the item matrix with the
-vectors of many users is not, so this product is several times as fast per user. Every later step also handles the
-(user, item) pairs of the whole batch at once, because a step per user would cost more than the product.
+Memory access limits the speed of a matrix-vector product. The product of the item matrix with the vectors of many users
+has no such limit, so that it is several times as fast per user. Every later step also handles the (user, item) pairs of
+the whole batch at once, because a step per user would take longer than the product.
 
 Items are scanned in chunks, in descending order of the norm of their GMF embeddings. The first chunk yields a floor for
-every user: a lower bound of the logit of the n-th best item. Once the bound gmf <= |user| |item| is too small, no later
-item can reach the floor, so the scan of a user can stop before the end of the catalogue. The bounds of
-`recsys.model.pruned_search` apply within each chunk.
+every user, which is a lower bound of the logit of the n-th best item. By Cauchy-Schwarz, the GMF part of a logit is at
+most |user| |item|. Once this bound is too small, no later item can reach the floor, so that the scan for this user
+stops before the end of the catalogue. The bounds of `recsys.model.pruned_search` apply within each chunk.
 """
 
 from __future__ import annotations
@@ -26,31 +26,33 @@ from recsys.model.selection import nth_largest_bound
 from recsys.model.top_n import best_items
 
 MAX_USERS: Final = 2048
-"""Users per batch. More users read the item matrix less often, but need more memory for GMF parts."""
+"""Largest number of users per batch. In larger batches the item matrix is read less often, but the GMF parts need more
+memory."""
 _FIRST_CHUNK: Final = 8192
-"""Items in the first chunk, which yields the floors; 64 MiB of GMF parts in a full batch."""
+"""Items in the first chunk, which yields the floors. In a full batch, the GMF parts of this chunk take 64 MiB."""
 _CHUNK: Final = 2048
-"""Items in each later chunk; 16 MiB of GMF parts in a full batch."""
+"""Items in each later chunk. In a full batch, the GMF parts of such a chunk take 16 MiB."""
 _MAX_CANDIDATES: Final = 2048
-"""Items that may remain per user. A user with more is searched alone, to limit memory. Not tuned."""
+"""Largest number of items that may remain per user. To limit memory, a user with more items is searched alone. Not
+tuned."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NormSortedItems:
     """The items of a network in descending order of the norm of their GMF embeddings.
 
-    Use `NormSortedItems.of` to build it; this takes about as long as searching for a few single users.
+    Use `NormSortedItems.of` to build one. Building takes about as long as the searches for a few single users.
 
     Parameters
     ----------
     network, bounds
         The model, and `Bounds.of(network)`.
     order
-        Item index at each position, (n_items,) int64.
+        Index of the item at each position, (n_items,) int64.
     positions
         Position of each item, (n_items,) int64.
     norms
-        Norm of the GMF embedding at each position, rounded up, (n_items,).
+        Norm of the GMF embedding of the item at each position, rounded up, (n_items,) float32.
     """
 
     network: Network
@@ -72,7 +74,8 @@ def best_items_of_each(
 ) -> list[tuple[ItemIndices, Floats]]:
     """Return the `n` best items and their exact logits for each user.
 
-    `excluded` contains one array per user, with the indices of the items that must not be returned.
+    `excluded` contains one array per user with the indices of the items that are never returned. The results have the
+    order of `users`.
     """
     if not users or n == 0:
         return [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)) for _ in users]
@@ -110,7 +113,10 @@ class _BatchUsers:
 
     @classmethod
     def of(cls, users: Sequence[User], items: NormSortedItems, excluded: Sequence[ItemIndices]) -> Self:
-        """Return a batch of single users. `excluded` contains the item indices that are excluded for each of them."""
+        """Return a batch of users.
+
+        `excluded` contains one array per user with the indices of the items excluded for the user.
+        """
         stacked = User(np.array([user.gmf for user in users]), np.array([user.mlp for user in users]))
         owners = np.repeat(np.arange(len(users)), [len(each) for each in excluded])
         positions = items.positions[np.concatenate(excluded)]
@@ -118,14 +124,14 @@ class _BatchUsers:
         return cls(stacked, owners[order], positions[order])
 
     def reordered(self, order: NDArray[np.int64]) -> Self:
-        """Return the same batch with user `order[row]` in each row."""
+        """Return the batch with its rows in another order. Row k is the previous row `order[k]`."""
         users = User(self.users.gmf[order], self.users.mlp[order])
         return replace(self, users=users, excluded_users=_inverse_permutation(order)[self.excluded_users])
 
     def gmf_parts(self, items: NormSortedItems, n_users: int, begin: int, end: int, buffer: Floats) -> Floats:
         """Compute the GMF parts of the first `n_users` users for a chunk of items, (n_users, end - begin).
 
-        Entries of excluded items are -inf. The result is a view of `buffer`.
+        The entries of excluded items are -inf. The result is a view of `buffer`.
         """
         gmf = buffer[: n_users * (end - begin)].reshape(n_users, end - begin)
         np.matmul(self.users.gmf[:n_users], items.network.item_gmf[items.order[begin:end]].T, out=gmf)
@@ -159,7 +165,7 @@ class _Pairs:
 def _prune(
     items: NormSortedItems, batch: _BatchUsers, n: int, margins: NDArray[np.float64]
 ) -> tuple[_Pairs, NDArray[np.bool_]]:
-    """Return the pairs whose item can be among the user's `n` best, sorted by user, and a mask of skipped users.
+    """Return the pairs in which the item can be among the user's `n` best, sorted by user, and a mask of skipped users.
 
     A user is skipped, and must be searched alone, if the first chunk yields no floor or if too many items remain.
     """
@@ -197,7 +203,10 @@ def _prune(
 def _floors(
     items: NormSortedItems, batch: _BatchUsers, n: int, gmf: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return a lower bound of each user's n-th best logit from the first chunk, and a mask of users who have one."""
+    """Return a lower bound of each user's n-th best logit, and a mask of the users with such a bound, (n_users,) each.
+
+    The bounds follow from the GMF parts of the first chunk.
+    """
     nth_gmf = nth_largest_bound(gmf, n)
     thresholds = np.where(nth_gmf == -np.inf, np.inf, nth_gmf)  # select nothing where there is no bound
     users, columns, _ = _indices_above(gmf, thresholds)
@@ -206,7 +215,10 @@ def _floors(
 
 
 def _min_item_norms(lowest_gmf: NDArray[np.float64], users: Floats) -> NDArray[np.float64]:
-    """Return the smallest norms of an item's embedding whose GMF part can reach `lowest_gmf`, one per user."""
+    """Return the smallest norm of an item embedding with which a GMF part can reach `lowest_gmf`.
+
+    All arrays have one entry per user, (n_users,).
+    """
     with np.errstate(divide="ignore", invalid="ignore"):  # a user without history has a zero embedding
         return np.nan_to_num(lowest_gmf / _norms(users), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
 
@@ -226,10 +238,10 @@ def _inverse_permutation(order: NDArray[np.int64]) -> NDArray[np.int64]:
 def _indices_above(
     values: Floats, thresholds: NDArray[np.floating]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the row and column indices of all entries that reach their row's threshold, in row-major order.
+    """Return the row and column indices of all entries that reach the threshold of their row, in row-major order.
 
-    The third result is a mask of rows with more than `_MAX_CANDIDATES` such entries, (n_rows,). Their entries are left
-    out.
+    The third result is a mask of the rows with more than `_MAX_CANDIDATES` such entries, (n_rows,). The entries of
+    these rows are left out.
     """
     n_rows, n_columns = values.shape
     flat = np.flatnonzero(values >= round_down(thresholds)[:, None])
@@ -244,9 +256,10 @@ def _indices_above(
 def _nth_largest(
     values: Floats, groups: NDArray[np.int64], n: int, n_groups: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the n-th largest value of each group, and a mask of the groups that have one, (n_groups,) each.
+    """Return the n-th largest value of each group, and a mask of the groups with at least n values, (n_groups,) each.
 
-    `groups` (n_values,) holds the group of each value in ascending order. A group of fewer than `n` values has -inf.
+    `groups` (n_values,) holds the group of each value in ascending order. The result of a group with fewer than `n`
+    values is -inf.
     """
     nth = np.full(n_groups, -np.inf)
     order = np.lexsort((-values, groups))

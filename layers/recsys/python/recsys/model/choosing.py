@@ -2,12 +2,12 @@
 
 Without limits and diversity, the list is the beginning of the ranking of the eligible items.
 
-**Limits** are exact and greedy: the ranking is read from its beginning, and an item is left out if its group has enough
-items already. The ranking is computed in parts. Groups that are full are ineligible in the next part, so that a part
-always adds items unless the ranking has ended.
+**Limits** are exact and greedy. The ranking is read from its beginning, and an item is left out if the list already
+contains enough items of its group. The ranking is computed in parts. Items of full groups are not eligible for the next
+part, so that every part adds items until the ranking ends.
 
-**Diversity** is maximal marginal relevance: Carbonell & Goldstein, "The use of MMR, diversity-based reranking for
-reordering documents and producing summaries", SIGIR 1998. The next item maximises
+**Diversity** is maximal marginal relevance (Carbonell & Goldstein, "The use of MMR, diversity-based reranking for
+reordering documents and producing summaries", SIGIR 1998). The next item maximises
 
     (1 - diversity) * relevance  -  diversity * largest cosine similarity to an item of the list
 
@@ -29,17 +29,22 @@ from recsys.model.new_items import StackedRows
 
 _POOL_FACTOR: Final = 5
 _MIN_POOL: Final = 100
-"""Not tuned: items beyond the best 5 n are rarely relevant enough to be chosen for their diversity."""
+"""The pool has `_POOL_FACTOR * n` items, and at least `_MIN_POOL`. Items after the best `5 * n` are rarely relevant
+enough to be chosen for their diversity. Not tuned."""
 _MASKED: Final = -np.inf
 
 Ranking = tuple[ItemIndices, Floats]
-"""Items, best first, and the values by which they are ranked; (n,) each."""
+"""Item indices, best first, and the values by which the items are ranked, (n,) each."""
 Rank = Callable[[int, NDArray[np.bool_] | None], Ranking]
-"""Returns the best n of the eligible items; the mask (n_items,) is None if all are eligible."""
+"""Function that returns the best n eligible items. Its mask (n_items,) of eligible items is None if all items are
+eligible."""
 
 
 class GroupLimit(NamedTuple):
-    """At most `most` items of each group; `groups` (n_items,) int32 holds each item's group, -1 for none."""
+    """A limit of `most` items per group.
+
+    `groups` (n_items,) int32 holds the group of each item, or -1 for an item without a group.
+    """
 
     groups: NDArray[np.int32]
     most: int
@@ -52,13 +57,13 @@ class Constraints:
     Parameters
     ----------
     eligible
-        Mask of the items that may occur, (n_items,). None means all.
+        Mask of the items that the list may contain, (n_items,) bool. None means all items.
     limits
         Limits per group.
     diversity
-        Weight of diversity against relevance, in [0, 1].
+        Weight of diversity compared with relevance, in [0, 1]. 0 keeps the order of the ranking.
     exploration
-        Largest share of new items in a list, in [0, 1]; see `recsys.model.new_items`.
+        Largest share of new items in the list, in [0, 1]; see `recsys.model.history_ranking`.
     """
 
     eligible: NDArray[np.bool_] | None = None
@@ -72,7 +77,7 @@ UNCONSTRAINED: Final = Constraints()
 
 @dataclass(slots=True)
 class _Chosen:
-    """The items chosen so far, and their number per group."""
+    """The items chosen so far, and the number of chosen items per group."""
 
     limits: tuple[GroupLimit, ...]
     items: list[int] = field(default_factory=list)
@@ -90,7 +95,7 @@ class _Chosen:
         )
 
     def add(self, item: int, value: float) -> None:
-        """Append an item."""
+        """Append an item and its value of the ranking."""
         self.items.append(item)
         self.values.append(value)
         for limit, counts in zip(self.limits, self.counts, strict=True):
@@ -123,20 +128,20 @@ def choose(
     Parameters
     ----------
     rank
-        Returns the best eligible items.
+        Function that returns the best eligible items.
     n
         Length of the list, at least 0. It is shorter if fewer items fulfil the constraints.
     constraints
         The constraints.
     embeddings
-        Embedding of each item, for the similarity of two items.
+        Embedding of each item. The similarity of two items is computed from their embeddings.
     to_relevance
-        Converts values of the ranking to scores in [0, 1].
+        Function that converts values of the ranking to scores in [0, 1].
 
     Returns
     -------
     Ranking
-        The chosen items in order, and their values of the ranking.
+        The chosen items in the order of the list, and their values of the ranking.
     """
     if n == 0 or (not constraints.limits and not constraints.diversity):
         return rank(n, constraints.eligible)
@@ -175,7 +180,7 @@ def _add_diverse(
     embeddings: StackedRows,
     diversity: float,
 ) -> None:
-    """Add items of the pool by maximal marginal relevance, until there are `n` or none fits."""
+    """Add items of the pool by maximal marginal relevance, until `n` items are chosen or no item fits."""
     unit = _unit_rows(embeddings.take(pool))
     similarity = np.zeros(len(pool))
     if chosen.items:

@@ -1,10 +1,10 @@
-"""Explain a recommendation by the items of the history that contribute most to its logit.
+"""Explain a recommended item by the items of the history that contribute most to its logit.
 
-The GMF part of a logit is linear in the history, so it splits into one exact part per item j of the history:
+The GMF part of a logit is linear in the history. It is therefore the sum of one part per item j of the history:
 
     gmf(u, i) = sum_j  w_j * (gmf_map[j] * gmf_item[i]) @ output_kernel
 
-The MLP part is not linear, and an attribution of it would be an approximation, so it is left out.
+The MLP part is left out, because it is not linear and could be attributed to the items only approximately.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_REASONS: Final = 3
 
 
 class Contribution(NamedTuple):
-    """An item of the history, and its contribution to the recommended item's logit."""
+    """An item of the history, and the contribution of this item to the logit of the recommended item."""
 
     item_index: int
     contribution: float
@@ -35,9 +35,9 @@ def contributions(network: Network, history: ItemIndices, items: ItemIndices) ->
     network
         The model.
     history
-        Item indices, oldest first, (n_history,).
+        Indices of the items of the history, oldest first, (n_history,).
     items
-        Recommended items, (n_items,).
+        Indices of the recommended items, (n_items,).
 
     Returns
     -------
@@ -61,7 +61,8 @@ def explain(network: Network, history: ItemIndices, items: ItemIndices) -> list[
     Returns
     -------
     list of list of Contribution
-        At most three contributions per recommended item, largest first. Only positive ones are returned.
+        At most `MAX_REASONS` contributions per recommended item, largest first. Only positive contributions are
+        returned.
     """
     return [_largest(row, history) for row in contributions(network, history, items)]
 

@@ -1,7 +1,7 @@
-"""Rank the items of a model for one user, together with new items up to a share of the list.
+"""Rank the items of a model for one user, together with new items, which get a limited share of the list.
 
-New items are ranked by their logits like all others. A list of n items contains at most `exploration` n of them,
-rounded down, and otherwise keeps the order of the ranking. If too few other items are eligible, more new items fill it.
+New items are ranked by their logits, as all items are. A list of n items contains at most `exploration * n` new items,
+rounded down. If too few other items are eligible, further new items fill the list.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from recsys.model.top_n import best_items
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HistoryRanking:
-    """The ranking of one user.
+    """The ranking of items for one user.
 
     Parameters
     ----------
     network, bounds, new_items
         As in `ServingModel`.
     user
-        The user's part of every logit.
+        The user's part of every logit, as returned by `network.user`.
     excluded
-        Items that are never returned, (n_excluded,); they may repeat.
+        Indices of items that are never returned, (n_excluded,); they may repeat.
     candidates
-        The only items to rank, (n_candidates,), or None for all.
+        Indices of the only items to rank, (n_candidates,). None means all items.
     """
 
     network: Network
@@ -83,7 +83,7 @@ class HistoryRanking:
         )
 
     def _rank_all(self, n: int, eligible: NDArray[np.bool_] | None, n_new: int | None = None) -> Ranking:
-        """Rank the items of the model together with the best `n_new` new ones; None means `n`."""
+        """Rank the items of the model together with the best `n_new` new items. None means the best `n` new items."""
         known = self._rank_known(n, eligible)
         if self.new_items is None:
             return known
@@ -101,14 +101,14 @@ class HistoryRanking:
         return merged(known, new, n, n_known=n_known)
 
     def _within(self, begin: int, end: int) -> tuple[ItemIndices, ItemIndices | None]:
-        """Return the excluded items and the candidates between two indices, counted from the first."""
+        """Return the excluded items and the candidates in a range, as `items_within` returns them."""
         return items_within(self.excluded, begin, end), (
             None if self.candidates is None else items_within(self.candidates, begin, end)
         )
 
 
 def items_within(indices: ItemIndices, begin: int, end: int) -> ItemIndices:
-    """Return the indices from `begin` to `end`, which is exclusive, counted from `begin`."""
+    """Return the indices that are at least `begin` and less than `end`, minus `begin`."""
     within: ItemIndices = indices[(indices >= begin) & (indices < end)] - begin
     return within
 

@@ -1,7 +1,7 @@
-"""Arithmetic of NeuMF: array names, shapes, and the order of concatenation.
+"""The arithmetic of NeuMF in NumPy, with the names and shapes of all arrays and the order of concatenation.
 
-The model is neural matrix factorization (NeuMF): He et al., "Neural Collaborative Filtering", WWW 2017, §3.4,
-equation 12. For user u and item i:
+The model is neural matrix factorization (NeuMF; He et al., "Neural Collaborative Filtering", WWW 2017, §3.4, equation
+12). For user u and item i:
 
     gmf      = gmf_user[u] * gmf_item[i]                             element-wise, (gmf_dim,)
     hidden_0 = [mlp_user[u], mlp_item[i]]                            the user's part first, (2 * mlp_dim,)
@@ -15,10 +15,10 @@ user's history, with the weights w_j of `recsys.model.user_encoder`:
     gmf_user[u] = sum_j w_j * gmf_map[j]
     mlp_user[u] = sum_j w_j * mlp_map[j]
 
-`recsys_train.model.network` trains this model in TensorFlow, and this module evaluates it in NumPy;
-tests/integration/test_parity.py checks that their logits differ by at most 1e-5. The first MLP layer is linear before
-its ReLU, so it is the sum of a user's part, which includes the bias, and an item's part. `Network` stores the items'
-parts precomputed.
+`recsys_train.model.network` trains this model in TensorFlow, and this module evaluates the model in NumPy.
+tests/integration/test_parity.py checks that the logits of both modules differ by at most 1e-5. The first MLP layer is
+linear before its ReLU. It is therefore the sum of a user's part, which includes the bias, and an item's part. `Network`
+stores the precomputed parts of the items.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ from recsys.model.user_encoder import history_weights
 
 Floats = NDArray[np.float32]
 ItemIndices = NDArray[np.int64]
-"""Item indices, that is, rows of the item arrays; (n,)."""
+"""Item indices, which are rows of the item arrays, (n,) int64."""
 
 _BLOCK_NUMBERS: Final = 2**16
-"""Hidden units per matrix product: 256 KiB, which stay in the L2 cache. That is 1,024 items at a width of 64."""
+"""Number of hidden units per matrix product. They take 256 KiB, so that they stay in the L2 cache. With a layer of
+width 64, a product handles 1,024 items."""
 _EXACT_BLOCK: Final = 128
-"""Pairs per float64 product. Each takes `gmf_dim` numbers; at 512, the 512 KiB stay in the L2 cache."""
+"""Number of pairs per float64 product. A pair takes `gmf_dim` numbers. With 512 numbers per pair, the product takes 512
+KiB, which stay in the L2 cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dims:
-    """Sizes of a NeuMF model. `hidden_dims` are the widths of the MLP's ReLU layers, of which there is at least one."""
+    """Sizes of a NeuMF model. `hidden_dims` lists the width of each ReLU layer of the MLP, which has at least one."""
 
     n_users: int
     n_items: int
@@ -78,8 +80,8 @@ class Dims:
 class User:
     """The user's part of every logit.
 
-    `gmf` (gmf_dim,) is the GMF embedding; `mlp` (hidden_1,) is the user's part of the first MLP layer before its ReLU,
-    bias included. In a batch, both have a leading axis of users.
+    `gmf` (gmf_dim,) is the GMF embedding. `mlp` (hidden_1,) is the user's part of the first MLP layer before its ReLU,
+    including the bias. In a batch, both arrays have a leading axis of users.
     """
 
     gmf: Floats
@@ -88,10 +90,10 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A trained NeuMF, rearranged for serving. All arrays are float32 and C-contiguous.
+    """A trained NeuMF model, rearranged for serving. All arrays are float32 and C-contiguous.
 
-    The item and history arrays are not the trained ones: the output weights and the first MLP kernel are multiplied
-    into them, see `from_weights`.
+    The item and history arrays differ from the trained arrays, because they are multiplied by the output weights or by
+    the first MLP kernel, see `from_weights`.
 
     Parameters
     ----------
@@ -106,9 +108,9 @@ class Network:
     item_gmf
         GMF embeddings of items, multiplied by the output weights, (n_items, gmf_dim).
     item_hidden_1
-        Items' part of the first MLP layer before its ReLU, (n_items, hidden_1).
+        Part of each item in the first MLP layer before its ReLU, (n_items, hidden_1).
     mlp_kernels, mlp_biases
-        MLP layers 2 to K, (hidden_{k-1}, hidden_k) and (hidden_k,).
+        Kernels and biases of the MLP layers k = 2 to K, (hidden_{k-1}, hidden_k) and (hidden_k,).
     output_mlp
         Output weights of the last MLP layer, (hidden_K,).
     output_bias
@@ -135,8 +137,8 @@ class Network:
         dims
             Sizes of the model.
         weights
-            The arrays that `dims.weight_shapes()` and `dims.map_shapes()` name, float32, in these shapes. `gmf_user`
-            and `mlp_user` are not used and may be missing.
+            float32 arrays with the names and shapes that `dims.weight_shapes()` and `dims.map_shapes()` return.
+            `gmf_user` and `mlp_user` are not used and may be missing.
         decay
             Recency exponent of histories, at least 0; see `recsys.model.user_encoder`.
 
@@ -205,7 +207,8 @@ class Network:
         Returns
         -------
         (n_items,) float32
-            The logits. The last bits can differ from `exact_logits`, because the sums run in another order.
+            The logits. Their last bits can differ from the result of `exact_logits`, because the sums run in another
+            order.
         """
         logits: Floats = self.item_gmf @ user.gmf
         logits += self.mlp_parts(user.mlp)
@@ -215,9 +218,9 @@ class Network:
     def mlp_parts(self, user_half: Floats) -> Floats:
         """Compute the MLP part of one user's logits for every item, (n_items,).
 
-        `user_half` (hidden_1,) is the user's part of the first MLP layer before its ReLU, bias included. It and the
-        other biases are repeated for each row of a chunk of items, because NumPy adds arrays of equal shape faster than
-        it broadcasts short rows: 34 instead of 47 µs for 3,665 items of width 8.
+        `user_half` (hidden_1,) is the user's part of the first MLP layer before its ReLU, including the bias.
+        `user_half` and the other biases are repeated for each row of a chunk of items, because NumPy adds arrays of
+        equal shape faster than it broadcasts short rows. For 3,665 items of width 8, this takes 34 instead of 47 µs.
         """
         n_rows = min(max(1, _BLOCK_NUMBERS // len(user_half)), self.n_items)
         user_rows = user_half[None].repeat(n_rows, axis=0)
@@ -232,10 +235,10 @@ class Network:
         return parts
 
     def mlp_outputs(self, hidden: Floats, biases: Sequence[Floats] | None = None) -> Floats:
-        """Compute the MLP part of logits, (n,), from the inputs of the first ReLU, `hidden`.
+        """Compute the MLP part of logits, (n,) float32, from the inputs of the first ReLU.
 
-        `hidden` (n, hidden_1) is overwritten. `biases` are `mlp_biases` repeated for at least n rows, for speed; they
-        are broadcast if omitted.
+        The inputs `hidden` (n, hidden_1) are overwritten. For speed, `biases` can hold `mlp_biases` repeated for at
+        least n rows. Without `biases`, `mlp_biases` are broadcast.
         """
         np.maximum(hidden, 0, out=hidden)
         for kernel, bias in zip(self.mlp_kernels, self.mlp_biases if biases is None else biases, strict=True):
@@ -248,8 +251,8 @@ class Network:
     def exact_logits(self, user: User, items: NDArray[np.integer]) -> Floats:
         """Compute the reproducible logits by which a user's items are ranked.
 
-        Each logit is computed on its own in float64 and rounded once, so that it does not depend on which other items
-        are computed in the same call.
+        Each logit is computed separately in float64 and rounded once, so that it does not depend on the other items of
+        the call.
 
         Parameters
         ----------
@@ -268,8 +271,9 @@ class Network:
     def exact_pair_logits(self, users: User, user_rows: NDArray[np.integer], items: NDArray[np.integer]) -> Floats:
         """Compute reproducible logits of (user, item) pairs, (n_pairs,) float32.
 
-        The logit of a pair is bit for bit that of `exact_logits`, whatever other pairs are in the call. `users` holds
-        a batch, `user_rows` (n_pairs,) the row of each pair's user in it, and `items` (n_pairs,) the item indices.
+        The logit of a pair equals the result of `exact_logits` bit for bit and does not depend on the other pairs of
+        the call. `users` is a batch, `user_rows` (n_pairs,) holds the row of each pair's user in the batch, and `items`
+        (n_pairs,) holds the item indices.
         """
 
         def logits(block: slice) -> NDArray[np.float64]:
@@ -279,10 +283,10 @@ class Network:
         return _in_blocks(len(items), logits)
 
     def _exact_logits(self, users: User, items: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Compute float64 logits of pairs, (n,); `users` is one user, or a batch with one user per item.
+        """Compute float64 logits of pairs, (n,). `users` is one user, or a batch with one user per item.
 
-        Each pair has its own dot products and its own products of a one-row matrix. One large product would be faster,
-        but the order of its sums can depend on the other rows.
+        The dot products and the products of a one-row matrix are computed per pair. One large product for all pairs
+        would be faster, but the order of its sums can depend on the other rows.
         """
         logits: NDArray[np.float64] = np.vecdot(_float64_rows(self.item_gmf, items), users.gmf.astype(np.float64))
         hidden = _float64_rows(self.item_hidden_1, items)
@@ -313,5 +317,5 @@ def _float64_rows(table: Floats, rows: NDArray[np.integer]) -> NDArray[np.float6
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Return `1 / (1 + exp(-logits))` without overflow, in the same shape."""
+    """Return `1 / (1 + exp(-logits))` without overflow, in the shape of `logits`."""
     return (0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)

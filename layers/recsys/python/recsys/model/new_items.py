@@ -1,7 +1,7 @@
 """Items without interactions, whose embeddings were computed from their attributes.
 
-They are kept beside the model, so that its arrays are not copied. The indices of new items follow those of the model's
-items: index `n_items` is the first new item.
+New items are kept separately from the model, so that the model's arrays are not copied. The indices of the new items
+follow the indices of the model's items, so that the first new item has the index `n_items`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class ItemRows(NamedTuple):
 
     @classmethod
     def of(cls, network: Network) -> Self:
-        """Return the arrays of a network."""
+        """Return the item arrays of a network."""
         return cls(network.history_gmf, network.history_hidden_1, network.item_gmf, network.item_hidden_1)
 
     def in_network(self, network: Network) -> Network:
-        """Return the network with these items instead of its own."""
+        """Return a copy of the network that has these rows instead of the rows of its own items."""
         return replace(
             network,
             history_gmf=self.history_gmf,
@@ -44,16 +44,16 @@ class ItemRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewItems:
-    """New items and their part of the network.
+    """New items, and the network and bounds for ranking them.
 
     Parameters
     ----------
     items
         Item ids.
     network
-        The model's network, with the rows of the new items instead of those of the model's items.
+        The model's network. The rows of the new items replace the rows of the model's items.
     bounds
-        Constants for the exact search among the new items.
+        Bounds for the exact search among the new items.
     """
 
     items: Vocabulary
@@ -67,7 +67,7 @@ class NewItems:
         Parameters
         ----------
         item_ids
-            Distinct ids that the model does not contain; at least one.
+            At least one id. The ids are distinct, and the model contains none of them.
         network
             The model's network.
         rows
@@ -78,18 +78,18 @@ class NewItems:
 
     @property
     def size_bytes(self) -> int:
-        """Memory of the arrays in bytes."""
+        """Memory of the rows, in bytes."""
         return sum(array.nbytes for array in ItemRows.of(self.network))
 
 
 class StackedRows(NamedTuple):
-    """The rows of the model's items, followed by those of the new items, without a copy."""
+    """The rows of the model's items followed by the rows of the new items, stored as two arrays."""
 
     known: Floats
     new: Floats
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Floats:
-        """Return the rows of items, (n, dim)."""
+        """Return a copy of the rows with the given indices, (n, dim) float32."""
         index = np.asarray(indices, dtype=np.int64)
         is_new = index >= len(self.known)
         rows = self.known.take(np.where(is_new, 0, index), axis=0)
@@ -98,12 +98,12 @@ class StackedRows(NamedTuple):
 
     @property
     def n_rows(self) -> int:
-        """Number of items, those of the model and the new ones together."""
+        """Number of rows of both arrays together."""
         return len(self.known) + len(self.new)
 
 
 def network_of_items(network: Network, new_items: NewItems | None, indices: ItemIndices) -> Network:
-    """Return the network of some items only, in which item j is the one with the index `indices[j]`."""
+    """Return a network that contains only some items. Its item j is the item with the index `indices[j]`."""
     known = ItemRows.of(network)
     if new_items is None:
         return ItemRows(*(array.take(indices, axis=0) for array in known)).in_network(network)
@@ -112,23 +112,23 @@ def network_of_items(network: Network, new_items: NewItems | None, indices: Item
 
 
 def item_ids_at(items: Vocabulary, new_items: NewItems, indices: ItemIndices) -> list[str]:
-    """Return the ids of the model's items and of new items, in the order of `indices`."""
+    """Return the ids of the items with the given indices, which may belong to the model's items or to new items."""
     return [items[index] if index < len(items) else new_items.items[index - len(items)] for index in indices.tolist()]
 
 
 def merged(
     known: tuple[ItemIndices, Floats], new: tuple[ItemIndices, Floats], n: int, *, n_known: int
 ) -> tuple[ItemIndices, Floats]:
-    """Merge the ranking of the model's items with that of the new items, and return the `n` best of both.
+    """Merge the ranking of the model's items with the ranking of the new items, and return the `n` best items.
 
     Parameters
     ----------
     known, new
-        Items and their logits, best first. The indices of new items count from 0.
+        Item indices and logits, (n_known,) and (n_new,), best first. The indices of new items count from 0.
     n
-        Length of the result.
+        Length of the result. It is shorter if both rankings together have fewer items.
     n_known
-        Number of the model's items, which is added to the indices of new items.
+        Number of the model's items. It is added to the indices of the new items.
 
     Examples
     --------

@@ -1,14 +1,15 @@
-"""Rule out items that cannot be among a user's n best, without computing their MLP.
+"""Rule out items that cannot be among a user's n best, without computing the MLP for these items.
 
 A logit is the sum of a GMF part, one dot product per item, and an MLP part, which takes some thousand multiplications.
-The GMF parts of all items are one matrix-vector product. For the MLP part f(a + b), where a is the user's and b the
-item's part of the first layer before its ReLU, there is an upper bound that holds for every user, so an item is ruled
-out if
+One matrix-vector product computes the GMF parts of all items. The MLP part is f(a + b), where a is the user's part and
+b the item's part of the first layer before its ReLU. An upper bound of f(a + b) holds for every user, so that an item
+is ruled out if
 
     gmf + tops + slack  <  floor        with  tops = f(a + c),  floor = n-th best logit of some items - margin      (1)
 
-Here c is the centre nearest to b, out of at most `MAX_CENTRES`: f is computed for the centres, for a few items that are
-likely to be good, and for the items that (1) does not rule out. `reach` is the largest slack of a centre's items, so
+Here c is the nearest to b of at most `MAX_CENTRES` centres. f is computed for the centres, for a few items that are
+likely to be good, and for the items that (1) does not rule out. `reach` is the largest slack of a centre's items.
+Therefore
 
     gmf  <  floor - max over all centres of (tops + reach)                                                          (2)
 
@@ -16,22 +17,23 @@ rules out most items before their centres are even looked up. f(a + b) exceeds f
 
     slack = min(L |b - c|,  sum_j rising_j max(b_j - c_j, 0) + falling_j max(c_j - b_j, 0))                         (3)
 
-**First bound.** L is a Lipschitz constant of f: Combettes & Pesquet, "Lipschitz certificates for layered network
-structures driven by averaged activation operators", SIAM J. Math. Data Sci. 2020. If two inputs of a ReLU differ by d,
-its outputs differ by (d + e) / 2 with |e| <= |d|, because relu(x) = (x + |x|) / 2. If this is expanded through
-all layers, the difference of the outputs is the mean over all choices of d or e at each ReLU. Only the norm of e is
-known, so each choice contributes at most the product of the spectral norms of the kernels multiplied between one e and
-the next. The mean is less than the product of all kernels' norms, by a third for the models that were tried. The first
-ReLU has no kernel before it and does not increase distances.
+**First bound.** L is a Lipschitz constant of f, computed as in Combettes & Pesquet, "Lipschitz certificates for layered
+network structures driven by averaged activation operators", SIAM J. Math. Data Sci. 2020. If two inputs of a ReLU
+differ by d, its outputs differ by (d + e) / 2 with |e| <= |d|, because relu(x) = (x + |x|) / 2. When this equation is
+expanded through all layers, the difference of the outputs is the mean over all choices of d or e at each ReLU. Only the
+norm of e is known. A choice therefore contributes at most a product of spectral norms, with one factor per product of
+the kernels between one e and the next. For the models that were tried, the mean is a third less than the product of the
+norms of all kernels. The first ReLU has no kernel before it and does not increase distances.
 
 **Second bound.** f is piecewise linear. Its slope along unit j is the sum, over all paths from j to the output through
 active units, of the product of the weights on the path. It is therefore at most `rising_j`, the sum of all positive
-products, and at least minus `falling_j`, the sum of the negative ones. This bound is the smaller one in narrow
-networks: half of L |b - c| for widths 16-16-8, but three times it for 64-32-16-8.
+products, and at least minus `falling_j`, the sum of the negative ones. In narrow networks, this bound is smaller than
+the first. It is half of L |b - c| for the widths 16-16-8, but three times L |b - c| for 64-32-16-8.
 
-**Rounding.** Items are ranked by `Network.exact_logits`, which does not depend on the other items of a call. Float32
-results do depend on it. They are therefore used only to rule items out, with a margin that exceeds their rounding
-error: margin = 2 `Bounds.error`. The result is therefore exactly that of ranking every item by its exact logit.
+**Rounding.** Items are ranked by `Network.exact_logits`, whose result for an item does not depend on the other items of
+a call. A float32 logit can depend on the other items. Float32 logits are therefore used only to rule items out, with
+the margin 2 `Bounds.error`, which exceeds their rounding error. The result is exactly the ranking of all items by their
+exact logits.
 """
 
 from __future__ import annotations
@@ -48,21 +50,23 @@ from recsys.model.neumf import Floats, ItemIndices, Network, User
 from recsys.model.selection import nth_largest_bound
 
 ITEMS_PER_CENTRE: Final = 16
-"""A centre costs as much per request as an item, so small catalogues have fewer than `MAX_CENTRES`. Not tuned."""
+"""Number of items per centre in small catalogues. A request spends as much time on a centre as on an item. Not tuned.
+"""
 MAX_CENTRES: Final = 256
-"""1,024 centres were tried without gain, see docs/decisions/0036-exact-search.md. `cluster` is stored as uint16."""
+"""Largest number of centres. 1,024 centres were tried without gain, see docs/decisions/0036-exact-search.md."""
 _SAMPLE: Final = 2**16
-"""Items that the centres are fitted to: 256 per centre. More would only lengthen training; not tuned."""
+"""Largest number of items to which the centres are fitted, which is 256 per centre. More items would only lengthen
+training. Not tuned."""
 _LLOYD_STEPS: Final = 4
-"""The bounds hold for any centres; further steps hardly move them. Not tuned."""
+"""Number of k-means steps. The bounds hold for any centres, and further steps hardly move the centres. Not tuned."""
 _BLOCK: Final = 1024
-"""Items whose MLP is computed together, so that the hidden units stay in the cache."""
+"""Number of items for which the MLP is computed together, so that the hidden units stay in the CPU cache."""
 _FIRST_ITEMS_FACTOR: Final = 2
 _FIRST_ITEMS_EXTRA: Final = 32
-"""The floor comes from the 2 n + 32 items with the largest GMF parts: more than n, because the MLP reorders them, and
-few, because each costs an MLP evaluation. Not tuned."""
+"""The floor comes from the 2 n + 32 items with the largest GMF parts. These are more than n items, because the MLP
+reorders the items, but still few, because each needs an MLP evaluation. Not tuned."""
 LOWEST: Final = float(np.finfo(np.float32).min)
-"""The lowest finite logit. Excluded items are below it."""
+"""The lowest finite float32 number. The logits of excluded items are lower."""
 _UNIT_ROUNDOFF: Final = 2.0**-24
 """Largest relative error of one float32 operation."""
 _ROUNDED_UP: Final = 1 + 1e-6
@@ -71,22 +75,22 @@ _ROUNDED_UP: Final = 1 + 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
-    """Constants of a network for the bounds. They have the names of the module's formulae.
+    """Constants of a network for the bounds, with the names that the formulae of the module use.
 
-    Use `Bounds.of` to compute them for a network and `Bounds.from_arrays` to restore stored ones.
+    Use `Bounds.of` to compute the constants of a network, and `Bounds.from_arrays` to restore stored constants.
 
     Parameters
     ----------
     centres
-        Centres c of the items' parts of the first layer, (n_centres, hidden_1).
+        Centres c of the items' parts of the first layer, (n_centres, hidden_1) float32.
     cluster
         Index of each item's centre, (n_items,) uint16.
     slack
-        Bound (3) of each item, rounded up, (n_items,).
+        Slack (3) of each item, rounded up, (n_items,) float32.
     rounding
         Coefficients of `error`, (3,) float64.
     reach
-        Largest slack of each centre's items, (n_centres,).
+        Largest slack of each centre's items, (n_centres,) float32.
     """
 
     centres: Floats
@@ -99,7 +103,7 @@ class Bounds:
     def from_arrays(
         cls, centres: Floats, cluster: NDArray[np.uint16], slack: Floats, rounding: NDArray[np.float64]
     ) -> Self:
-        """Restore bounds from the four arrays that are stored. `reach` is computed from them."""
+        """Restore bounds from the four stored arrays. `reach` is computed from `cluster` and `slack`."""
         reach = np.zeros(len(centres), dtype=np.float32)
         np.maximum.at(reach, cluster, slack)
         return cls(centres, cluster, slack, rounding, reach)
@@ -115,11 +119,11 @@ class Bounds:
         return cls.from_arrays(centres, cluster.astype(np.uint16), _round_up(slack), _rounding(network))
 
     def error(self, user: User) -> float:
-        """Return a bound of the rounding error of a float32 logit of a user, and of the left side of (1), for any item.
+        """Return an upper bound of the rounding error of a user's float32 logits and of the left side of (1).
 
-        The bound is `rounding @ [1, |user.gmf|, |user.mlp|]`. The error of a dot product of length m is at most
-        gamma(m) |x| |y|, in any order of summation (Higham, "Accuracy and Stability of Numerical Algorithms", §3.1),
-        and an MLP layer multiplies the error of its input by at most the norm of its kernel.
+        The bound holds for every item. It is `rounding @ [1, |user.gmf|, |user.mlp|]`. The error of a dot product of
+        length m is at most gamma(m) |x| |y|, in any order of summation (Higham, "Accuracy and Stability of Numerical
+        Algorithms", §3.1), and an MLP layer multiplies the error of its input by at most the norm of its kernel.
         """
         base, per_gmf, per_mlp = self.rounding.tolist()
         gmf, mlp = math.sqrt(user.gmf @ user.gmf), math.sqrt(user.mlp @ user.mlp)
@@ -138,12 +142,12 @@ class Bounds:
 def prune(
     network: Network, bounds: Bounds, user: User, n: int, gmf: Floats, margin: float
 ) -> tuple[ItemIndices, Floats]:
-    """Return the items that can be among the user's `n` best, and their float32 logits without the output bias.
+    """Return the indices of the items that can be among the user's `n` best, and their float32 logits.
 
     Parameters
     ----------
     gmf
-        GMF part of every item's logit, (n_items,); -inf for excluded items.
+        GMF part of the logit of every item, (n_items,). The entries of excluded items are -inf.
     margin
         Twice the rounding error of the user's logits, see `Bounds.error`.
     """
@@ -162,10 +166,10 @@ def prune(
 
 
 def mlp_parts(network: Network, user_halves: Floats, items: ItemIndices) -> Floats:
-    """Compute the MLP parts of the logits of some items, (n,).
+    """Compute the MLP parts of the logits of some items, (n,) float32.
 
-    `user_halves` is the user's part of the first MLP layer before its ReLU: (hidden_1,) if all items have the same
-    user, or (n, hidden_1) with one row per item.
+    `user_halves` is the user's part of the first MLP layer before its ReLU. Its shape is (hidden_1,) if all logits
+    belong to one user, or (n, hidden_1) with one row per item.
     """
     outputs = np.empty(len(items), dtype=np.float32)
     for begin in range(0, len(items), _BLOCK):
@@ -180,16 +184,16 @@ def mlp_parts(network: Network, user_halves: Floats, items: ItemIndices) -> Floa
 
 
 def lipschitz_constant(network: Network) -> float:
-    """Return L such that |f(x) - f(y)| <= L |x - y|, where f maps the input of the first ReLU to the MLP's output."""
+    """Return a constant L such that |f(x) - f(y)| <= L |x - y|, for the function f of the module."""
     kernels = [kernel.astype(np.float64) for kernel in (*network.mlp_kernels, network.output_mlp[:, None])]
     choices = itertools.product((False, True), repeat=len(kernels) - 1)
     return _ROUNDED_UP * float(np.mean([_product_of_norms(kernels, cuts) for cuts in choices]))
 
 
 def _product_of_norms(kernels: list[NDArray[np.float64]], cuts: tuple[bool, ...]) -> float:
-    """Return the product of the spectral norms of products of consecutive kernels.
+    """Split the kernels into groups, and return the product of the spectral norms of the groups.
 
-    If `cuts[k]` is true, one product of kernels ends after kernel k.
+    A group is the matrix product of consecutive kernels. If `cuts[k]` is true, a group ends after kernel k.
     """
     norm, product = 1.0, kernels[0]
     for kernel, is_cut in zip(kernels[1:], cuts, strict=True):
@@ -205,7 +209,7 @@ def _spectral_norm(matrix: NDArray[np.float64]) -> float:
 
 
 def slope_bounds(network: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `rising` and `falling`, (hidden_1,) each: the slope of f along unit j is in [-falling_j, rising_j]."""
+    """Return `rising` and `falling`, (hidden_1,) each. The slope of f along unit j is in [-falling_j, rising_j]."""
     output = network.output_mlp.astype(np.float64)
     rising, falling = np.maximum(output, 0), np.maximum(-output, 0)
     for kernel in reversed(network.mlp_kernels):
@@ -231,14 +235,17 @@ def _round_up(values: NDArray[np.float64]) -> Floats:
 
 
 def round_down(thresholds: NDArray[np.floating]) -> Floats:
-    """Convert thresholds to float32 so that none increases, because comparing float32 arrays with float64 is slower."""
+    """Convert thresholds to float32 so that none increases.
+
+    Comparing two float32 arrays is faster than comparing a float32 array with a float64 array.
+    """
     return np.nextafter(thresholds.astype(np.float32), np.float32(-np.inf))
 
 
 def lowered(threshold: float) -> float:
-    """Return a finite threshold that is slightly lower, so that rounding it to float32 cannot raise it.
+    """Return a finite threshold that is slightly lower, so that rounding to float32 cannot raise it above `threshold`.
 
-    This is needed because NumPy rounds a Python number that is compared with a float32 array. The decrease is twice the
+    NumPy rounds a Python number to float32 before comparing the number with a float32 array. The decrease is twice the
     largest rounding error, plus the smallest positive float32 number for values near 0.
     """
     return max(threshold - (abs(threshold) * 2 * _UNIT_ROUNDOFF + 2.0**-149), LOWEST)
@@ -250,7 +257,7 @@ def lowered(threshold: float) -> float:
 def _fit_centres(points: Floats, n_centres: int) -> Floats:
     """Return the k-means centres of the points (n, dim), as an array (n_centres, dim).
 
-    They are fitted to a sample of the points by a few steps of Lloyd's algorithm.
+    A few steps of Lloyd's algorithm fit the centres to a sample of the points.
     """
     generator = np.random.default_rng(0)
     sample = points[generator.permutation(len(points))[:_SAMPLE]]
@@ -266,10 +273,10 @@ def _fit_centres(points: Floats, n_centres: int) -> Floats:
 
 
 def _nearest_centres(centres: Floats, points: Floats) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the index of the nearest centre of each point and the distance to it, (n,) each.
+    """Return the index of the nearest centre of each point, and the distance to this centre, (n,) each.
 
-    Near ties can go to either centre, because distances are compared in float32; the distance returned is that of the
-    chosen one.
+    If two centres are almost equally near, either can be chosen, because distances are compared in float32. The result
+    contains the distance to the chosen centre in float64.
     """
     nearest = np.empty(len(points), dtype=np.int64)
     distances = np.empty(len(points), dtype=np.float64)
@@ -286,7 +293,10 @@ def _nearest_centres(centres: Floats, points: Floats) -> tuple[NDArray[np.int64]
 
 
 def _rounding(network: Network) -> NDArray[np.float64]:
-    """Return the coefficients of `Bounds.error`, (3,), an affine function of the norms of the user's two vectors."""
+    """Return the coefficients of `Bounds.error`, (3,) float64.
+
+    The error is an affine function of the norms of the user's two vectors.
+    """
     largest_gmf, largest_mlp = _largest_norm(network.item_gmf), _largest_norm(network.item_hidden_1)
 
     def error(gmf: float, mlp: float) -> float:
@@ -301,7 +311,7 @@ def _rounding(network: Network) -> NDArray[np.float64]:
             size, size_error = _spectral_norm(exact) * size + offset, own_error + _spectral_norm(exact) * size_error
         output = float(np.linalg.norm(network.output_mlp))
         mlp_error = output * (gamma(len(network.output_mlp)) * size + size_error)
-        # Adding the parts, a bound's slack, and rounding the exact logit to float32: at most 8 operations.
+        # Adding the parts and a bound's slack, and rounding the exact logit to float32, takes at most 8 operations.
         sum_error = 8 * _UNIT_ROUNDOFF * (dot + 3 * output * size + abs(network.output_bias))
         return 2 * (gmf_error + mlp_error + sum_error)  # doubled to cover terms of second order in the roundoff
 
@@ -310,7 +320,7 @@ def _rounding(network: Network) -> NDArray[np.float64]:
 
 
 def gamma(length: int) -> float:
-    """Return the relative error bound of a float32 dot product of this length; see `Bounds.error`."""
+    """Return the relative error bound of a float32 dot product of vectors of length `length`; see `Bounds.error`."""
     return length * _UNIT_ROUNDOFF / (1 - length * _UNIT_ROUNDOFF)
 
 

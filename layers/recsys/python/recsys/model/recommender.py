@@ -1,9 +1,9 @@
-"""Recommend items to users: turn a model and a query into a ranked list, without HTTP.
+"""Recommend items to users. The functions compute a ranked list from a model and a query, and know nothing of HTTP.
 
-There is one rule: recommend the best items for an interaction history. For a known user, the history is that of the
-training data, extended by the recent items of the request. For an unknown user, it consists of the recent items alone.
-Similar items are those recommended for a history of that single item. Without any history, the most popular items are
-recommended.
+All functions recommend the best items for an interaction history. The history of a known user comes from the training
+data and is extended by the recent items of the request. The history of an unknown user consists of the recent items
+alone. The similar items of an item are the items recommended for a history of that single item. Without any history,
+the most popular items are recommended.
 
 Examples
 --------
@@ -60,10 +60,10 @@ from recsys.model.vocabulary import Vocabulary
 
 
 class Strategy(StrEnum):
-    """The basis on which a list of recommendations was computed."""
+    """The data from which a list of recommendations was computed."""
 
     PERSONAL = "personal"
-    """The history of a user of the training data, with the request's recent items."""
+    """The history of a user of the training data, extended by the recent items of the request."""
     SESSION = "session"
     """The recent items of a user who is not in the training data."""
     POPULAR = "popular"
@@ -74,28 +74,28 @@ class Strategy(StrEnum):
 class ServingModel:
     """One version of a tenant's model, ready to serve recommendations.
 
-    Load one with `recsys.model.artifact.read_model` or `read_folder`.
+    Load a model with `read_model` or `read_folder` of `recsys.model.artifact`.
 
     Parameters
     ----------
     version
         Name of the version.
     users, items
-        User ids and item ids. Their indices are the row indices of the arrays below.
+        User ids and item ids. The index of an id is the row of the user or item in the arrays below.
     network
         The NeuMF model.
     bounds
-        Constants for the exact search, see `recsys.model.pruned_search`.
+        Bounds for the exact search, see `recsys.model.pruned_search`.
     seen_starts
-        Offset of each user's history in `seen_items`, and the end of the last one, (n_users + 1,) int64.
+        Offset of each user's history in `seen_items`, followed by the length of `seen_items`, (n_users + 1,) int64.
     seen_items
-        Item indices of all histories, concatenated, oldest first within each, (n_interactions,) int32.
+        Item indices of all histories, concatenated, (n_interactions,) int32. Each history is in order, oldest first.
     popularity
         Share of users who interacted with each item, (n_items,) float32 in [0, 1].
     size_bytes
-        Memory that the model takes.
+        Memory of the model, in bytes.
     new_items
-        Items without interactions that can be ranked too. Their indices follow those of the model's items.
+        Items without interactions that can also be ranked. Their indices follow the indices of the model's items.
     """
 
     version: str
@@ -122,11 +122,11 @@ class ServingModel:
         return None if row is None else len(self.items) + row
 
     def item_ids(self, indices: ItemIndices) -> list[str]:
-        """Return the ids of items, in the order of `indices`."""
+        """Return the ids of the items with the given indices, in the same order."""
         return self.items.at(indices) if self.new_items is None else item_ids_at(self.items, self.new_items, indices)
 
     def network_of(self, indices: ItemIndices) -> Network:
-        """Return the network of some items only, in which item j is the one with the index `indices[j]`."""
+        """Return a network that contains only some items. Its item j is the item with the index `indices[j]`."""
         return network_of_items(self.network, self.new_items, indices)
 
     def user(self, history: ItemIndices) -> User:
@@ -137,7 +137,7 @@ class ServingModel:
 
 
 class RankedItem(NamedTuple):
-    """One recommended item; `rank` counts from 1, `score` is in [0, 1]."""
+    """A recommended item. `rank` counts from 1, and `score` is in [0, 1]."""
 
     item_id: str
     rank: int
@@ -146,7 +146,7 @@ class RankedItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Recommendations:
-    """The items recommended to one user, best first; `user_id` is None for a request without a user."""
+    """The items recommended to one user, best first. `user_id` is None for a request without a user."""
 
     user_id: str | None
     strategy: Strategy
@@ -178,14 +178,14 @@ def recommend(
     n
         Length of the list, at least 0. It is shorter if fewer items are left.
     recent_items
-        Items that the user interacted with after the model was trained, oldest first. They are appended to the history;
-        an item that is already in it moves to the end.
+        Items that the user interacted with after the model was trained, oldest first. They are appended to the history.
+        An item that the history already contains moves to the end.
     exclude_seen
-        Whether to leave out the items of the history, `recent_items` included.
+        Whether to leave out the items of the history, including `recent_items`.
     exclude_items
         Further items to leave out.
     candidates
-        Rank only these items. None means the whole catalogue.
+        Ids of the only items to rank. None means all items.
     constraints
         Eligible items, limits per group and diversity.
 
@@ -209,7 +209,10 @@ def recommend(
 
 
 def history_of(model: ServingModel, user_id: str | None, recent_items: Sequence[str] = ()) -> tuple[bool, ItemIndices]:
-    """Return whether the model knows a user, and the history that `recommend` uses, oldest item first, (n,)."""
+    """Return whether the model knows a user, and the item indices of the history that `recommend` uses.
+
+    The history is an array (n,) int64, oldest item first. It includes the recent items.
+    """
     user_index = None if user_id is None else model.users.find(user_id)
     history = np.zeros(0, dtype=np.int64) if user_index is None else model.seen(user_index).astype(np.int64)
     if recent_items:
@@ -232,7 +235,7 @@ def similar(
     model
         The model.
     item_id
-        The item; it is never in the result.
+        Id of the item. The result never contains this item.
     n
         Length of the list, at least 0. It is shorter if fewer items are left.
     exclude_items
@@ -243,7 +246,7 @@ def similar(
     Returns
     -------
     list of RankedItem
-        The items, best first. Scores are as for `Strategy.SESSION`.
+        The items, best first. A score is the predicted probability of an interaction.
 
     Raises
     ------
@@ -315,7 +318,7 @@ def _recommend_popular(
     candidates: ItemIndices | None,
     constraints: Constraints,
 ) -> Recommendations:
-    """Rank the items of the model; new items have no popularity."""
+    """Rank the items of the model by popularity. New items are left out, because they have no popularity."""
     n_known = model.network.n_items
 
     def rank(n_best: int, eligible: NDArray[np.bool_] | None) -> Ranking:
@@ -335,5 +338,5 @@ def _recommend_popular(
 
 
 def number_ranks(item_ids: Sequence[str], scores: Sequence[float]) -> list[RankedItem]:
-    """Return items, given best first, with their ranks, counted from 1."""
+    """Return ranked items from ids and scores, which are in order, best first. Ranks count from 1."""
     return list(map(RankedItem, item_ids, range(1, len(item_ids) + 1), scores))

@@ -9,28 +9,29 @@ import numpy as np
 from recsys.model.neumf import Floats
 
 _MIN_GROUPS: Final = 256
-"""Groups of columns whose maxima bound the n-th largest value; more give a closer bound, but cost more. Not tuned."""
+"""Least number of groups. More groups give a closer bound, but their maxima take longer to partition. Not tuned."""
 _GROUPS_PER_VALUE: Final = 4
-"""With 4 n groups or more, few of the n largest values share a group. Not tuned."""
+"""Least number of groups per requested value. With `4 * n` groups, few of the n largest values share one. Not tuned."""
 
 
 def nth_largest_bound(values: Floats, n: int) -> Floats:
     """Return a lower bound of the n-th largest value along the last axis.
 
-    The values are divided into groups. The bound is the n-th largest of the groups' maxima, which are values at n
-    different positions. For n = 20 hardly any other value lies between the bound and the n-th largest value.
+    The values are divided into groups. The bound is the n-th largest of the groups' maxima. At least n values reach
+    this bound, because each group has one maximum. For n = 20, hardly any value lies between the bound and the n-th
+    largest value.
 
     Parameters
     ----------
     values
-        (..., n_values) float32.
+        The values, (..., n_values) float32.
     n
-        At least 1.
+        Rank of the value, at least 1.
 
     Returns
     -------
     (...) float32
-        The bound. It is -inf if the last axis may contain fewer than `n` finite values.
+        The bound. It is -inf if fewer than `n` groups contain a finite value.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""Select the n items with the largest values, and a user's n best items.
+"""Select the n items with the largest values, or the n items with a user's largest logits.
 
 `best_items` ranks items by `Network.exact_logits`, in float64. Two searches find the few items whose exact logits are
 needed. Brute force computes every float32 logit and keeps the items within the rounding error of the n-th best. Pruned
-search (`recsys.model.pruned_search`) computes every GMF part, but few MLPs. Both give exactly the same list. Which one
-is faster, and therefore used, depends on the size of the catalogue.
+search (`recsys.model.pruned_search`) computes every GMF part, but few MLPs. Both searches return exactly the same list.
+The size of the catalogue decides which search is faster and therefore used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recsys.model.pruned_search import Bounds, lowered, mlp_parts, prune
 from recsys.model.selection import nth_largest_bound
 
 PRUNE_MIN_ITEMS: Final = 8000
-"""Catalogue size from which `best_items` uses pruned search; measured in docs/decisions/0036-exact-search.md."""
+"""Number of items from which `best_items` uses pruned search, as measured in docs/decisions/0036-exact-search.md."""
 
 FEW_ELIGIBLE_FACTOR: Final = 64
 """If at most one item in 64 is eligible, computing the logits of the eligible items is faster than computing the GMF
@@ -31,7 +31,7 @@ def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
     Parameters
     ----------
     values
-        One finite value per item, (n_items,); not modified.
+        One finite value per item, (n_items,). The array is not modified.
     n
         Length of the list, at least 0. It is shorter if fewer items are left.
     excluded
@@ -64,7 +64,10 @@ def best_values(
     candidates: ItemIndices | None,
     eligible: NDArray[np.bool_] | None,
 ) -> ItemIndices:
-    """Return the items with the `n` largest values, (n_items,); the other parameters are those of `best_items`."""
+    """Return the indices of the `n` largest of `values` (n_items,).
+
+    The other parameters are the same as in `best_items`.
+    """
     if eligible is not None:
         candidates = np.flatnonzero(eligible) if candidates is None else candidates[eligible[candidates]]
     if candidates is None:
@@ -96,16 +99,16 @@ def best_items(
     excluded
         Items that are never returned, (n_excluded,); they may repeat.
     candidates
-        Return only items out of these, (n_candidates,); they may repeat. None means the whole catalogue.
+        Indices of the only items that may be returned, (n_candidates,); they may repeat. None means all items.
     eligible
-        Return only items for which this mask is true, (n_items,). None means all.
+        Mask of the only items that may be returned, (n_items,) bool. None means all items.
 
     Returns
     -------
     items : (≤ n,) int64
         Item indices, best first; equal logits in ascending order of the indices.
     logits : (≤ n,) float32
-        Their exact logits, see `Network.exact_logits`.
+        The exact logits of these items, see `Network.exact_logits`.
 
     Examples
     --------
@@ -137,7 +140,10 @@ def best_items(
 
 
 def _few_eligible(eligible: NDArray[np.bool_], candidates: ItemIndices | None) -> ItemIndices | None:
-    """Return the eligible candidates; without candidates, all eligible items if they are few, otherwise None."""
+    """Return the eligible candidates, or None if all items must be searched.
+
+    If `candidates` is None, all eligible items are returned if they are few.
+    """
     if candidates is not None:
         return candidates[eligible[candidates]]
     is_few = np.count_nonzero(eligible) * FEW_ELIGIBLE_FACTOR <= len(eligible)
@@ -152,7 +158,7 @@ def _search_all(
     margin: float,
     eligible: NDArray[np.bool_] | None,
 ) -> ItemIndices:
-    """Find the items that can be among the `n` best by brute force."""
+    """Find by brute force the items that can be among the `n` best."""
     logits = network.logits(user)
     logits[excluded] = -np.inf
     if eligible is not None:
@@ -169,7 +175,7 @@ def _search_pruned(
     margin: float,
     eligible: NDArray[np.bool_] | None,
 ) -> ItemIndices:
-    """Find the items that can be among the `n` best by pruned search."""
+    """Find by pruned search the items that can be among the `n` best."""
     gmf = network.item_gmf @ user.gmf
     gmf[excluded] = -np.inf
     if eligible is not None:
@@ -179,13 +185,15 @@ def _search_pruned(
 
 
 def _search_candidates(network: Network, user: User, n: int, candidates: ItemIndices, margin: float) -> ItemIndices:
-    """Find the items that can be among the `n` best of the candidates."""
+    """Find the candidates that can be among the `n` best candidates."""
     logits = network.item_gmf[candidates] @ user.gmf + mlp_parts(network, user.mlp, candidates)
     return candidates[_near_best(logits, n, margin)]
 
 
 def _near_best(logits: Floats, n: int, margin: float) -> ItemIndices:
-    """Return the indices, ascending, of all logits at most `margin` below the n-th largest, and of a few others.
+    """Return the indices of all logits that are at most `margin` below the n-th largest logit.
+
+    The indices are in ascending order. A few indices of smaller logits can be among them.
 
     Logits of -inf are never returned.
     """

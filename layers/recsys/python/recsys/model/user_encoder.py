@@ -4,11 +4,12 @@ The item r positions before the end of a history (r = 0 for the latest) has the 
 
     w_r = (1 + r) ** -decay * total ** LENGTH_POWER,    total = sum_r (1 + r) ** -decay
 
-so that recent items count more, and the sum over a long history grows less than in proportion to its length. Computing
-users from items, and the length exponent, follow FISM: Kabbur, Ning & Karypis, "FISM: Factored Item Similarity Models
-for Top-N Recommender Systems", KDD 2013, where the factor is n ** -alpha for n items; the recency term is an addition.
+so that recent items count more, and the sum over a history grows more slowly than the length of the history. FISM
+(Kabbur, Ning & Karypis, "FISM: Factored Item Similarity Models for Top-N Recommender Systems", KDD 2013) also computes
+users from items, with the factor n ** -alpha for n items. The recency term is an addition to FISM.
 
-Training, `model.h5` and serving all use these functions, for users of the training data, new users and sessions alike.
+Training, `model.h5` and serving all use these weights, both for users of the training data and for new users and
+sessions.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 LENGTH_POWER: Final = -0.5
-"""Exponent of a history's total weight: minus the hyper-parameter alpha of FISM."""
+"""Exponent of a history's total weight. It is the negative of the hyperparameter alpha of FISM."""
 
 
 def recency_weights(ago: NDArray[np.integer], decay: float) -> NDArray[np.float64]:
-    """Return the weights of items that are `ago` positions before the end of their history, in the same shape."""
+    """Return the weights of items that are `ago` positions before the end of their history, in the shape of `ago`."""
     weights: NDArray[np.float64] = (1 + ago.astype(np.float64)) ** -decay
     return weights
 
 
 def length_scales(totals: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the factors for histories whose weights sum to `totals`, in the same shape.
+    """Return the length factors of histories, in the shape of `totals`, the sums of the recency weights.
 
     The factor of an empty history is 1.
     """
@@ -47,12 +48,12 @@ def history_weights(length: int, decay: float) -> NDArray[np.float64]:
     length
         Number of items in the history; may be 0.
     decay
-        Recency exponent, at least 0. With 0 all items have the same weight.
+        Recency exponent, at least 0. If it is 0, all items have the same weight.
 
     Returns
     -------
     (length,) float64
-        Weights, oldest item first. The array is read-only, because it is cached.
+        Weights, oldest item first. The array is cached and therefore read-only.
 
     Examples
     --------

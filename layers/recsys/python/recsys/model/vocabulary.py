@@ -1,4 +1,4 @@
-"""Map ids to row indices and back, with arrays that are used as they are stored in a file, without parsing."""
+"""Map ids to row indices and back. The arrays of a vocabulary are used directly as they are stored in a file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 class Vocabulary(Sequence[str]):
     """A list of distinct ids, in which the index of an id is its row in the model's arrays.
 
-    Use `Vocabulary.of` to build one. `find` is a binary search over the sorted ids; it takes 3 µs among 4,000 ids and
-    15 µs among a million. The arrays take as much memory as the text plus 12 bytes per id.
+    Use `Vocabulary.of` to build a vocabulary. `find` is a binary search over the sorted ids and takes 3 µs for 4,000
+    ids and 15 µs for a million ids. The arrays need the memory of the text plus 12 bytes per id.
 
     Parameters
     ----------
     text
         All ids in UTF-8, concatenated, (n_bytes,) uint8.
     starts
-        Offset of each id in `text`, and the end of the last one, (n + 1,) int64.
+        Offset of each id in `text`, followed by the length of `text`, (n + 1,) int64.
     order
         Row indices in ascending order of the ids' bytes, (n,) int32.
     """
@@ -40,7 +40,7 @@ class Vocabulary(Sequence[str]):
         Parameters
         ----------
         ids
-            The ids; the position in the list becomes the row index. Any text that UTF-8 can encode is allowed.
+            The ids. The position of an id in the list becomes its row index. Any text that UTF-8 can encode is allowed.
 
         Returns
         -------
@@ -68,8 +68,8 @@ class Vocabulary(Sequence[str]):
     def is_valid(self) -> bool:
         """Whether every offset lies within the text and on a character boundary, and every row index exists.
 
-        The arrays of an untrusted file must be checked in this way before use. The check does not include that the ids
-        are sorted and distinct. If they are not, `find` does not find every id, but it does not fail.
+        Check this property before the arrays of an untrusted file are used. It does not tell whether the ids are sorted
+        and distinct. If they are not, `find` misses some ids but raises no error.
         """
         text, starts, order = self.text, self.starts, self.order
         if starts.ndim != 1 or len(starts) == 0 or order.shape != (len(starts) - 1,):
@@ -86,7 +86,7 @@ class Vocabulary(Sequence[str]):
         return not ((first_bytes & 0xC0) == 0x80).any()  # 0b10xxxxxx continues a character
 
     def find(self, wanted: str) -> int | None:
-        """Return the row index of an id, or None if the vocabulary does not contain it.
+        """Return the row index of an id, or None if the vocabulary does not contain the id.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class Vocabulary(Sequence[str]):
         Returns
         -------
         int or None
-            The row index, in [0, n).
+            The row index, in [0, n), or None.
 
         Examples
         --------

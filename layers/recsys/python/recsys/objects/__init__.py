@@ -1,1 +1,1 @@
-"""Object store: its interface, and adapters for a directory and for S3."""
+"""The interface of the object store, and its adapters for a directory and for S3."""

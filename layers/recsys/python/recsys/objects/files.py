@@ -1,7 +1,8 @@
-"""Object store in a directory: each object is a file, and its name is the path below the root.
+"""The object store in a directory. Each object is a file, and the name of the object is the path below the root.
 
-A write goes to a temporary file in `.tmp`, is synced to the disk and then appears under its name in one step. Therefore
-a process that is killed leaves no partial object, and an object that was reported as written survives a power cut.
+The content is written to a temporary file in `.tmp` and synced to the disk. Then the file appears under its final name
+in one step. A killed process therefore leaves no partial object, and an object that was reported as written survives a
+power cut.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ class FileObjectStore:
     Parameters
     ----------
     root
-        The directory. It is created if missing, and must be on a file system with hard links.
+        The directory. A missing directory is created. The file system must support hard links.
     base_url
         Base URL of the local service, which accepts the forms of `upload_form` at `POST {base_url}/local/uploads`.
     stale_after_s
-        Age in seconds from which a file in `.tmp` counts as left behind by a killed process and is deleted. Pass 0 if
-        no other process writes to the directory.
+        Age in seconds from which a file in `.tmp` is deleted, because it counts as the leftover of a killed process.
+        Pass 0 if no other process writes to the directory.
 
     Raises
     ------
@@ -73,7 +74,7 @@ class FileObjectStore:
             self._remove_stale(stale_after_s)
 
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
-        """Create an object atomically, with a hard link that fails if the name exists."""
+        """Create an object atomically, with a hard link. The link fails if the name exists."""
         path = self._path(name)
         with _translating_errors("create", name), self._written(body, after_ns=0) as temporary:
             status = temporary.stat()
@@ -110,8 +111,8 @@ class FileObjectStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Iterate over the files whose name starts with `prefix`, in ascending order of the names.
 
-        Subfolders that cannot be read and symbolic links are skipped with a warning. Files whose name is not a valid
-        object name are skipped without one.
+        Symbolic links, and subfolders that cannot be read, are skipped with a warning. A file with an invalid object
+        name is skipped without a warning.
         """
         checked_prefix(prefix)
         folder = prefix.rpartition("/")[0]
@@ -119,7 +120,7 @@ class FileObjectStore:
             yield from self._walk(f"{folder}/" if folder else "", prefix)
 
     def delete(self, name: str) -> None:
-        """Delete the file, and its folders if they become empty. Folders directly below the root are kept."""
+        """Delete the file and the folders that become empty. Folders directly below the root are kept."""
         path = self._path(name)
         with _translating_errors("delete", name):
             try:
@@ -132,16 +133,17 @@ class FileObjectStore:
         self._remove_empty(path.parent)
 
     def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:  # noqa: ARG002 - required by ObjectStore
-        """Create an upload form. It does not contain the limits, because the local service enforces them itself."""
+        """Create an upload form. The form contains no limits, because the local service enforces them itself."""
         return UploadForm(f"{self._base_url}/local/uploads", {"name": checked_name(name)})
 
     # -- writing
 
     @contextlib.contextmanager
     def _written(self, body: bytes | BinaryIO, *, after_ns: int) -> Iterator[Path]:
-        """Yield a temporary file that contains `body` and is synced to the disk. It is deleted when the context ends.
+        """Yield a synced temporary file that contains `body`, and delete it when the context ends.
 
-        Its modification time is later than `after_ns`, so that its version differs from that of the file it replaces.
+        The modification time is later than `after_ns`, so that the new version differs from the version of the replaced
+        file.
         """
         self._temporary.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self._temporary)
@@ -159,7 +161,7 @@ class FileObjectStore:
             temporary.unlink(missing_ok=True)
 
     def _commit(self, path: Path, publish: Callable[[], object]) -> None:
-        """Create the folders of `path`, call `publish` to make the file appear there, and sync the folder."""
+        """Create the folders of `path`, call `publish`, which makes the file appear there, and sync the folder."""
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             self._make_directory(path.parent)
             try:
@@ -203,15 +205,16 @@ class FileObjectStore:
     def _info(self, name: str) -> ObjectInfo:
         path = self._path(name)
         with _absent_without_file(name):
-            status = path.lstat()  # a link may point to a file outside the directory, which is not the writer's to read
+            status = path.lstat()  # a link may point to a file outside the directory, which must not be read
         if not stat.S_ISREG(status.st_mode):
             raise _not_found(name)
         return _describe(name, status)
 
     def _walk(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
-        """Iterate over the objects below `folder` (empty, or with a trailing slash) whose name starts with `prefix`.
+        """Iterate over the objects below `folder` whose names start with `prefix`.
 
-        Sorting the folders with their slash yields the objects in the order of their full names: `a-b` before `a/b`.
+        `folder` is empty or ends with a slash. Folders are sorted with their slash, so that the objects are in the
+        order of their full names, such as `a-b` before `a/b`.
         """
         try:
             with os.scandir(self._root / folder) as entries:
@@ -233,7 +236,7 @@ class FileObjectStore:
                     yield self._info(name)
 
     def _is_link(self, entry: os.DirEntry[str]) -> bool:
-        """Return whether an entry is a symbolic link, and log a warning once for each of them."""
+        """Return whether an entry is a symbolic link, and log one warning per link."""
         if not entry.is_symlink():
             return False
         if entry.path not in self._skipped:
@@ -243,7 +246,7 @@ class FileObjectStore:
 
     @contextlib.contextmanager
     def _skipping_unreadable(self, name: str) -> Iterator[None]:
-        """Skip a file or folder without read permission, and log a warning once for each of them."""
+        """Skip a file or folder without read permission, and log one warning per name."""
         try:
             yield
         except PermissionError as error:
@@ -259,7 +262,8 @@ class FileObjectStore:
 def _describe(name: str, status: os.stat_result) -> ObjectInfo:
     """Return the description of a file.
 
-    Its version consists of its modification time and size, so that a copy that preserves times also preserves versions.
+    The version consists of the modification time and the size. A copy that preserves times therefore preserves
+    versions.
     """
     return ObjectInfo(
         name=name,
@@ -313,7 +317,7 @@ def _open_without_links(path: str, flags: int) -> int:
 
 @contextlib.contextmanager
 def _translating_errors(verb: str, name: str) -> Iterator[None]:
-    """Translate errors of the operating system raised in the context into `Unavailable`."""
+    """Translate errors that the operating system raises in the context into `Unavailable`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Names of objects: the layout of the bucket or the data directory."""
+"""The names of objects, which define the layout of the bucket or of the data directory."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ EXTENSIONS: Final = "csv, .tsv or .parquet, optionally with .gz, .zst or .zip"
 _APPEND: Final = f"/{APPEND_FOLDER}".rstrip("/")
 _EXTENSION: Final = re.compile(r"\.((?:csv|tsv|parquet)(?:\.(?:gz|zst|zip))?)\Z", re.IGNORECASE)
 _MAX_RECEIPT_BYTES: Final = 200
-"""Longest file name of a receipt. File systems allow 255 bytes; the rest is left for what a browser adds when it saves
-the file."""
+"""Longest file name of a receipt, in bytes. File systems allow 255 bytes. A browser that saves the file can add
+characters to the name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An object at `uploads/<job_id>.csv[.gz]`, whose job the API has already created."""
+    """The uploaded file of a job, at `uploads/<job_id>.csv[.gz]`. The API has already created the job."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ItemsUpload:
-    """An object at `uploads/items/<job_id>` with items for a catalogue, whose job the API has already created."""
+    """The uploaded items of a catalogue job, at `uploads/items/<job_id>`. The API has already created the job."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """An object at `inbox/[<key_id>/[append/]]<name>.<extension>`. Without a `key_id`, the drop creates a new key.
+    """A dropped file, at `inbox/[<key_id>/[append/]]<name>.<extension>`. A drop without a `key_id` creates a new key.
 
     A drop in the folder `append` is added to the interactions of the key.
     """
@@ -52,10 +52,11 @@ class Drop:
 
     @property
     def receipt_name(self) -> str:
-        """Name of the receipt: `receipts/[<key_id>/[append/]]<name>.json` for a CSV.
+        """Name of the receipt, such as `receipts/[<key_id>/[append/]]<name>.json` for a CSV.
 
-        Other extensions are part of the name, without a leading `csv`, so that the receipts of `a.csv`, `a.csv.gz` and
-        `a.parquet` differ. A file name longer than 200 bytes is truncated and ends in a hash of the full name.
+        An extension other than `csv` becomes part of the name, without a leading `csv`, so that the receipts of
+        `a.csv`, `a.csv.gz` and `a.parquet` differ. A file name longer than 200 bytes is truncated, and a hash of the
+        full name is appended.
 
         Examples
         --------
@@ -74,27 +75,33 @@ def upload(job_id: str, *, gzipped: bool) -> str:
 
 
 def items_upload(job_id: str) -> str:
-    """Return the name under which the API stores the items that a catalogue job reads; their format is detected."""
+    """Return the name under which the API stores the items of a catalogue job.
+
+    The name has no extension, because the format is detected.
+    """
     return f"{ITEM_UPLOADS}{job_id}"
 
 
 def sidecar(object_name: str) -> str:
-    """Return the name of the file with the options for a dropped file: `inbox/orders.csv.json`."""
+    """Return the name of the sidecar of a dropped file, such as `inbox/orders.csv.json`. A sidecar contains options."""
     return f"{object_name}.json"
 
 
 def is_sidecar(object_name: str) -> bool:
-    """Return whether a name is that of the options for a dropped file."""
+    """Return whether an object is the sidecar of a dropped file."""
     return object_name.endswith(".json") and parse_source(object_name.removesuffix(".json")) is not None
 
 
 def model_prefix(key_id: str, version: str) -> str:
-    """Return the prefix of all objects of a model version, with the trailing slash."""
+    """Return the prefix of all objects of a model version, with a trailing slash."""
     return f"{MODELS}{key_id}/{version}/"
 
 
 def catalogue_prefix(key_id: str, version: str = "") -> str:
-    """Return the prefix, with trailing slash, of the objects of a catalogue version, or of all versions of a key."""
+    """Return the prefix of all objects of a catalogue version, with a trailing slash.
+
+    Without `version`, return the prefix of all catalogue versions of the key.
+    """
     folder = f"{MODELS}{key_id}/catalogue/"
     return f"{folder}{version}/" if version else folder
 
@@ -110,8 +117,9 @@ def parse_source(object_name: str) -> Upload | ItemsUpload | Drop | None:
     Returns
     -------
     Upload, ItemsUpload, Drop or None
-        None if the name is not `uploads/<job_id>.csv[.gz]`, `uploads/items/<job_id>` or
-        `inbox/[<key_id>/[append/]]<name>.<extension>`. The case of the extension is ignored.
+        The parts of the name. None if the name has none of the forms `uploads/<job_id>.csv[.gz]`,
+        `uploads/items/<job_id>` and `inbox/[<key_id>/[append/]]<name>.<extension>`. The case of the extension is
+        ignored.
 
     Examples
     --------
@@ -149,7 +157,7 @@ def _parse_items_upload(job_id: str) -> ItemsUpload | None:
 
 
 def _shortened(name: str, max_bytes: int) -> str:
-    """Return `name`. If it is longer than `max_bytes`, it is truncated and ends in a hash of the full name."""
+    """Return `name`, truncated to `max_bytes` bytes. A truncated name ends with a hash of the full name."""
     encoded = name.encode()
     if len(encoded) <= max_bytes:
         return name

@@ -1,4 +1,4 @@
-"""Validation of object names: one rule for all adapters, so that every valid name works in every store."""
+"""Validate object names. The rule is the same for all adapters, so that every valid name works in every store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from recsys.errors import InvalidRequest
 
 RESERVED: Final = ".tmp"
-"""Reserved first part of a name. The directory adapter keeps unfinished writes there."""
+"""Reserved first part of a name. The directory adapter keeps unfinished files in this folder."""
 
 _MAX_NAME_BYTES: Final = 1024  # S3's limit
 _MAX_PART_BYTES: Final = 255  # the limit of most file systems
@@ -21,7 +21,7 @@ def checked_name(name: str) -> str:
     Parameters
     ----------
     name
-        A relative path with forward slashes: at most 1,024 bytes, and at most 255 bytes per part.
+        A relative path with forward slashes, with at most 1,024 bytes and at most 255 bytes per part.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Object store in an S3 bucket."""
+"""The object store in an S3 bucket."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class S3ObjectStore:
     """An `ObjectStore` in an S3 bucket.
 
     Every object is uploaded with a SHA-256 checksum. A stream that is uploaded must be seekable, because it is read
-    twice: for the checksum, and for the upload.
+    twice, for the checksum and for the upload.
 
     Parameters
     ----------
     client
         An S3 client, as returned by `recsys.aws.s3_client`.
     bucket
-        Name of the bucket. With versioning, `ObjectInfo.version` is the version id; without, it is the ETag.
+        Name of the bucket. `ObjectInfo.version` is the version id if the bucket is versioned, otherwise the ETag.
     """
 
     def __init__(self, client: S3Client, bucket: str) -> None:
@@ -53,8 +53,8 @@ class S3ObjectStore:
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
         """Create an object with a conditional write (`If-None-Match: *`)."""
         checked_name(name)
-        # boto3 repeats a request whose response was lost. S3 then reports that the object exists, and the writer's mark
-        # shows that this call created it.
+        # If a response is lost, boto3 repeats the request. S3 then reports that the object exists, and the mark of the
+        # writer shows that this call created the object.
         writer = secrets.token_hex(8)
         with translating_errors("PutObject"):
             version_id = self._put_new(name, body, writer)
@@ -87,7 +87,7 @@ class S3ObjectStore:
         return _describe(name, self._head(checked_name(name), None))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Iterate over the objects whose name starts with `prefix`, in ascending order of the names."""
+        """Iterate over the objects whose names start with `prefix`, in ascending order of the names."""
         checked_prefix(prefix)
         # ListObjectVersions, because ListObjectsV2 does not return version ids.
         pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix)
@@ -115,7 +115,7 @@ class S3ObjectStore:
         return UploadForm(form["url"], form["fields"])
 
     def _put_new(self, name: str, body: bytes | BinaryIO, writer: str) -> str | None:
-        """Create an object. Return its version id, or None if it exists or the bucket is not versioned."""
+        """Create an object and return its version id. Return None if the name exists or the bucket is not versioned."""
         start = 0 if isinstance(body, bytes) else body.tell()
         for _ in range(_CREATE_ATTEMPTS):
             try:
@@ -151,7 +151,7 @@ class S3ObjectStore:
 
 
 class _ObjectStream(io.RawIOBase):
-    """The body of a response; errors of the library are translated.
+    """The body of a response as a stream. Errors of botocore become `Unavailable`.
 
     Reading to the end fails if the length or the checksum is wrong.
     """
@@ -182,12 +182,15 @@ def _describe(name: str, head: HeadObjectOutputTypeDef) -> ObjectInfo:
 
 
 def _whole_seconds(moment: datetime) -> Timestamp:
-    """Truncate a time to whole seconds, because HTTP headers have this resolution, whereas listings can be finer."""
+    """Truncate a time to whole seconds.
+
+    HTTP headers state whole seconds, whereas the times in listings can be finer.
+    """
     return from_datetime(moment.replace(microsecond=0))
 
 
 def _version(version_id: str | None, etag: str) -> str:
-    """Return the version id, or the ETag of an object that was written while the bucket was not versioned."""
+    """Return the version id. An object that was written while the bucket was not versioned has its ETag instead."""
     return version_id if version_id and version_id != "null" else etag.strip('"')
 
 

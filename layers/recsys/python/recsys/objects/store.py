@@ -1,4 +1,4 @@
-"""Interface of the object store. `tests/contract/test_object_store.py` runs on every adapter."""
+"""The interface of the object store. `tests/contract/test_object_store.py` tests every adapter."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from recsys.clock import Timestamp
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """Description of a stored object.
+    """The description of a stored object.
 
     Parameters
     ----------
     name
         Name of the object.
     size_bytes
-        Size of the content.
+        Size of the content, in bytes.
     version
-        Identifies the write: it changes with every write of the name. On S3 it is the version id, or the ETag if the
-        bucket is not versioned.
+        Identifies the write, because it changes with every write of the name. On S3 it is the version id, or the ETag
+        if the bucket is not versioned.
     modified_at
-        Modification time of the content. A copy of a file preserves it.
+        Modification time of the content. A copy of a file can preserve this time.
     arrived_at
-        Time at which this content was stored under this name, by the clock of the store. It is ignored in comparisons,
-        because the time in the result of a write can be slightly too early.
+        Time at which the content was stored under this name, by the clock of the store. Comparisons of descriptions
+        ignore it, because the time in the result of a write can be slightly too early.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ObjectReader(Protocol):
         Raises
         ------
         ObjectNotFound
-            If there is no object of this name.
+            If there is no object with this name.
         Unavailable
             If the store does not respond.
         """
@@ -70,7 +70,7 @@ class ObjectStore(ObjectReader, Protocol):
     """
 
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
-        """Create an object atomically: readers see either nothing or the complete content.
+        """Create an object atomically, so that readers see either nothing or the complete content.
 
         Parameters
         ----------
@@ -87,11 +87,11 @@ class ObjectStore(ObjectReader, Protocol):
         Raises
         ------
         ObjectExists
-            If an object of this name exists. It remains unchanged.
+            If an object with this name exists. The existing object remains unchanged.
         """
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
-        """Create or overwrite an object atomically: readers see either the previous or the new content."""
+        """Create or overwrite an object atomically, so that readers see either the previous or the new content."""
 
     def open(self, name: str) -> BinaryIO:
         """Open the object for reading as a stream of bytes, without loading it into memory.
@@ -99,12 +99,12 @@ class ObjectStore(ObjectReader, Protocol):
         Returns
         -------
         BinaryIO
-            A stream that the caller must close. Reading from it raises `Unavailable` if the store fails on the way.
+            A stream that the caller must close. A read from the stream raises `Unavailable` if the store fails.
 
         Raises
         ------
         ObjectNotFound
-            If there is no object of this name.
+            If there is no object with this name.
         """
 
     def info(self, name: str) -> ObjectInfo:
@@ -113,25 +113,25 @@ class ObjectStore(ObjectReader, Protocol):
         Raises
         ------
         ObjectNotFound
-            If there is no object of this name.
+            If there is no object with this name.
         """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Iterate over the objects whose name starts with `prefix`.
+        """Iterate over the objects whose names start with `prefix`.
 
         Parameters
         ----------
         prefix
-            Start of the names. It need not end at a slash; an empty prefix lists all objects.
+            Start of the names. It can end within a part of a name. An empty prefix lists all objects.
 
         Yields
         ------
         ObjectInfo
-            In ascending order of the names.
+            The descriptions of the objects, in ascending order of the names.
         """
 
     def delete(self, name: str) -> None:
-        """Delete the object. If there is none, nothing happens."""
+        """Delete the object. If there is no object with this name, nothing happens."""
 
     def upload_form(self, name: str, *, max_bytes: int, valid_s: int) -> UploadForm:
         """Create a form with which a client can upload one object directly to the store.
@@ -141,7 +141,7 @@ class ObjectStore(ObjectReader, Protocol):
         name
             Name of the object that the form creates.
         max_bytes
-            Largest accepted size.
+            Largest accepted size of the file, in bytes.
         valid_s
             Time until the form expires, in seconds.
         """

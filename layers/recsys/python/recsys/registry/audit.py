@@ -1,7 +1,7 @@
-"""Audit log of a key: the security-relevant changes to the key and its model, without secrets.
+"""The audit log of a key, which records the security-relevant changes to the key and its model, without secrets.
 
-An event is a row in the partition of its key. It is written in the transaction of the change that it records, so that
-there is neither a change without its event nor an event without its change.
+An event is a row in the partition of its key. A change and its event are written in one transaction, so that neither
+exists without the other.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from recsys.registry.reading import key_address, unexpired
 from recsys.registry.table import Address, Change, Row, Table
 
 AUDIT_PREFIX: Final = "AUDIT#"
-"""Prefix of the `sort` of all events of a key."""
+"""Start of the `sort` of all events of a key."""
 CURSOR_PATTERN: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\.[0-9a-z]{1,16}$"
-"""Form of a cursor: the time of an event and its number."""
+"""Pattern of a cursor, which consists of the time and the number of an event."""
 DEFAULT_DAYS: Final = 365
 _CREATION: Final = "created"
-"""Number of the event `key.created`, so that its row can be found by the key's record."""
+"""Number of the event `key.created`. It is fixed, so that the address of the event follows from the key's record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class AuditEvent:
     event
         Name of the event, such as `key.rotated`.
     detail
-        Values that belong to the event, such as the version; never a secret or an id of a user.
+        Values that belong to the event, such as the version. They never contain a secret or the id of a user.
     """
 
     at: Timestamp
@@ -47,7 +47,10 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditPage:
-    """Events, newest first, and the cursor of the next page. `next_cursor` is None if there are no older events."""
+    """A page of events, newest first.
+
+    `next_cursor` is the cursor of the next page, or None if there are no older events.
+    """
 
     events: tuple[AuditEvent, ...]
     next_cursor: str | None
@@ -56,9 +59,9 @@ class AuditPage:
 def event_change(
     key_id: str, event: str, detail: dict[str, Any] | None = None, *, now: Timestamp, keep_days: int
 ) -> Change:
-    """Return the `Change` that appends an event to the log.
+    """Return the change that appends an event to the log of a key.
 
-    The caller writes it in the same transaction as the change that the event records.
+    The caller writes this change in the same transaction as the change that the event records.
 
     Parameters
     ----------
@@ -83,10 +86,10 @@ def event_change(
 
 
 def creation_change(table: Table, key: KeyRecord, *, keep_days: int) -> Change:
-    """Return the `Change` that appends `key.created` to the log of a new key.
+    """Return the change that appends the event `key.created` to the log of a new key.
 
-    If the key expires when it is not used, its event expires with it, so that requests without a key cannot fill the
-    registry. `kept_creation_change` extends the event's retention when the key no longer expires.
+    The event of a key that expires is deleted together with the key, so that requests without a key cannot fill the
+    registry. When such a key becomes permanent, `kept_creation_change` keeps the event longer.
 
     Parameters
     ----------
@@ -102,9 +105,9 @@ def creation_change(table: Table, key: KeyRecord, *, keep_days: int) -> Change:
 
 
 def kept_creation_change(table: Table, before: KeyRecord, changed: KeyRecord, *, keep_days: int) -> list[Change]:
-    """Extend the retention of `key.created` to `keep_days` when a key stops expiring.
+    """Return the change that keeps the event `key.created` for `keep_days`, if the key has become permanent.
 
-    Return one `Change` if `before` expires and `changed` does not, otherwise an empty list.
+    The list contains one change if `before` expires and `changed` does not expire. Otherwise the list is empty.
     """
     if before.expires_at is None or changed.expires_at is not None:
         return []
@@ -113,7 +116,7 @@ def kept_creation_change(table: Table, before: KeyRecord, changed: KeyRecord, *,
 
 
 def read_page(table: Table, key_id: str, *, limit: int, cursor: str | None, now: Timestamp) -> AuditPage:
-    """Return up to `limit` events of a key, newest first, that are older than the cursor's.
+    """Return at most `limit` events of a key, newest first. They are older than the event of the cursor.
 
     Parameters
     ----------
@@ -124,10 +127,10 @@ def read_page(table: Table, key_id: str, *, limit: int, cursor: str | None, now:
     limit
         Largest number of events.
     cursor
-        `AuditPage.next_cursor` of the previous page; None for the newest events.
+        `AuditPage.next_cursor` of the previous page. None means the newest events.
     now
-        Current time. Events that have expired are omitted, so a page can hold fewer than `limit` events although there
-        is a next page.
+        Current time. Events that have expired are omitted, so that a page can hold fewer than `limit` events although
+        older events exist.
     """
     before = None if cursor is None else AUDIT_PREFIX + _sort_of(cursor)
     rows = table.list_latest(key_address(key_id).partition, AUDIT_PREFIX, before=before, limit=limit + 1)

@@ -1,4 +1,4 @@
-"""Operations on the item catalogue of a key: publishing and deleting it."""
+"""Operations that publish or delete the item catalogue of a key."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from recsys.registry.transactions import TableOperations
 
 @dataclass(frozen=True, slots=True)
 class CatalogueVersion:
-    """A catalogue in the object store that is about to become current.
+    """A version of a catalogue that is in the object store and is to become current.
 
     Parameters
     ----------
     version
         Name of the version.
     sha256
-        Digest of its file.
+        SHA-256 of the version's file, in hexadecimal.
     base
-        Version that was current when the file was read. None if the key had no catalogue.
+        Version that was current when the job read the catalogue. None if the key had no catalogue.
     is_merged
-        Whether the file was merged into `base`, which must then still be current. Otherwise it replaces the catalogue.
+        Whether the sent file was merged into `base`. If so, `base` must still be current at the publication. If not,
+        the sent file replaces the catalogue.
     """
 
     version: str
@@ -38,38 +39,38 @@ class CatalogueVersion:
 
 
 class CatalogueChanged(Unavailable):
-    """Raised when another update of the same catalogue was published during a merge. The merge must be repeated."""
+    """Raised when another update of the catalogue was published during a merge. The merge must be repeated."""
 
 
 class CatalogueOperations(TableOperations):
     """The part of `Registry` for catalogues. Every method raises `Unavailable` if the database does not respond."""
 
     def publish_catalogue(self, lease: Lease, new: CatalogueVersion, report: dict[str, Any]) -> bool:
-        """Make a catalogue current and end its job as succeeded, in one transaction.
+        """Make a version of a catalogue current and end the job as succeeded, in one transaction.
 
         Publishing the same version again has no effect.
 
         Parameters
         ----------
         lease
-            The lease of the attempt that wrote the catalogue.
+            The lease of the attempt that wrote the version.
         new
-            The catalogue. Its file must already be in the object store.
+            The version. Its file must already be in the object store.
         report
             Report to store with the job.
 
         Returns
         -------
         bool
-            Whether the catalogue became current. Otherwise the job ends as superseded, because the key is revoked, or
-            because the catalogue was replaced by a newer file or deleted after this file arrived.
+            Whether the version became current. If not, the job ends as superseded. The reason is that the key is
+            revoked or has expired, or that the catalogue was replaced or deleted after the file of the job had arrived.
 
         Raises
         ------
         LeaseLost
             The job is not running, or another attempt has started.
         CatalogueChanged
-            The catalogue that `new` was merged into is no longer current.
+            The file was merged into a version that is no longer current.
         """
 
         def decide(now: Timestamp) -> tuple[bool, list[Change]]:
@@ -108,7 +109,10 @@ class CatalogueOperations(TableOperations):
         return self._change_key(key_id, without_catalogue, "catalogue.deleted", detail)
 
     def _replaced_event(self, key: KeyRecord, new: CatalogueVersion, now: Timestamp) -> Change:
-        """Return the event of a replacement. Merges are not recorded, because they would fill the log."""
+        """Return the change that records a replacement in the audit log.
+
+        Merges are not recorded, because they would fill the log.
+        """
         detail = {"version": new.version, "previous_version": key.catalogue_version}
         return self._event_change(key.key_id, "catalogue.replaced", detail, now=now)
 
@@ -127,7 +131,7 @@ def succeeded_with(job: Job, new: CatalogueVersion, report: dict[str, Any], now:
 
 
 def with_catalogue(key: KeyRecord, new: CatalogueVersion, data_timestamp: str) -> KeyRecord:
-    """Return the key with `new` as its catalogue. Only a replacement sets its data timestamp."""
+    """Return the key with `new` as its catalogue. A merge keeps the data timestamp of the catalogue."""
     return replace(
         key,
         revision=key.revision + 1,
@@ -138,7 +142,7 @@ def with_catalogue(key: KeyRecord, new: CatalogueVersion, data_timestamp: str) -
 
 
 def without_catalogue(key: KeyRecord, now: Timestamp) -> KeyRecord:
-    """Return the key without a catalogue. A file that was sent before `now` can no longer create one.
+    """Return the key without a catalogue. A file that arrived before `now` can no longer create a catalogue.
 
     Raises
     ------
@@ -158,7 +162,7 @@ def without_catalogue(key: KeyRecord, now: Timestamp) -> KeyRecord:
 def is_outdated(key: KeyRecord, job: Job) -> bool:
     """Return whether the catalogue of `key` was replaced or deleted after the file of `job` arrived.
 
-    Merges do not count, because otherwise a file that replaces the catalogue would be lost if a merge overtook it.
+    Merges do not count. Otherwise, a file that replaces the catalogue would be lost if a merge overtook this file.
     """
     newest = key.catalogue_data_timestamp
     return newest is not None and (job.data_timestamp or "") < newest

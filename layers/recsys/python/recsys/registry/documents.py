@@ -1,4 +1,4 @@
-"""Conversion of the registry's records to the flat documents that every adapter stores."""
+"""Convert the records of the registry to the flat documents that every adapter stores."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class HasJson(Protocol):
     """A nested member of a record that can be stored as JSON."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the member as a dict for `json.dumps`."""
+        """Return the member as a dict that `json.dumps` accepts."""
         ...
 
 
 def to_json_text(value: HasJson | dict[str, Any] | list[Any]) -> str:
-    """Return a nested member as the JSON text that a document stores."""
+    """Convert a nested member to the JSON text that a document stores."""
     if not isinstance(value, dict | list):
         value = value.to_json()
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
@@ -33,7 +33,7 @@ def to_json_text(value: HasJson | dict[str, Any] | list[Any]) -> str:
 def to_document(record: DataclassInstance, **converted: str | None) -> Document:
     """Return a record as a flat document. Nested members become JSON text, and members that are None are omitted.
 
-    `converted` holds the values of members that the caller has converted itself.
+    `converted` holds members that the caller has already converted to text. Its values replace those of the record.
     """
     document: Document = {}
     for member in fields(record):
@@ -45,11 +45,14 @@ def to_document(record: DataclassInstance, **converted: str | None) -> Document:
 
 
 def known_fields(cls: type[DataclassInstance], document: Document) -> dict[str, Any]:
-    """Return the members of a document that are fields of `cls`. A newer release may have written others."""
+    """Return the members of a document that are fields of `cls`.
+
+    Other members are ignored, because a newer release may have written them.
+    """
     names = {member.name for member in fields(cls)}
     return {name: value for name, value in document.items() if name in names}
 
 
 def is_expired(expires_at: Timestamp | None, now: Timestamp) -> bool:
-    """Return whether a record that expires at `expires_at` (None: never) counts as deleted."""
+    """Return whether a record counts as deleted. A record without `expires_at` never expires."""
     return expires_at is not None and expires_at <= now

@@ -1,4 +1,7 @@
-"""Registry in a DynamoDB table. Its keys are the strings `pk` and `sk`, and `ttl` is the time to live."""
+"""The registry in a DynamoDB table.
+
+The primary key of the table consists of the strings `pk` and `sk`, and the attribute `ttl` holds the time to live.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _RETRYABLE: Final = frozenset(
 
 
 class DynamoTable:
-    """A `Table` in DynamoDB. The members of a document become attributes of its item.
+    """A `Table` in DynamoDB. An item stores a document, and the members of the document are attributes of the item.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ class DynamoTable:
     table
         Name of the table.
     pause
-        Sleeps for the given number of seconds before a retry.
+        Function that sleeps for the given number of seconds before a retry.
     """
 
     def __init__(self, client: DynamoDBClient, table: str, *, pause: Callable[[float], None] = time.sleep) -> None:
@@ -85,8 +88,8 @@ class DynamoTable:
     def write(self, changes: Sequence[Change]) -> bool:
         """Apply all changes in one transaction, or none of them. Return whether they were applied.
 
-        A single change is a transaction as well, because boto3 sends a token with a transaction. If boto3 repeats a
-        request whose response was lost, DynamoDB recognises the token and reports success instead of a changed row.
+        A single change is also a transaction, because boto3 sends a token with every transaction. If a response is lost
+        and boto3 repeats the request, DynamoDB recognises the token and reports success instead of a changed row.
         """
         actions = [_to_action(self._table, change) for change in changes]
         for attempt in range(_WRITE_ATTEMPTS):
@@ -116,7 +119,10 @@ def _to_action(table: str, change: Change) -> TransactWriteItemTypeDef:
 
 
 def _cancellation_reasons(error: ClientError) -> set[str]:
-    """Return the set of the items' cancellation codes (`None` for an unaffected item). It is empty for other errors."""
+    """Return the cancellation codes of the items of a transaction.
+
+    The code of an unaffected item is the text `None`. For an error other than a cancellation, the set is empty.
+    """
     if error_code(error) != "TransactionCanceledException":
         return set()
     response: Any = error.response  # the type stubs of botocore declare only the members that all errors have

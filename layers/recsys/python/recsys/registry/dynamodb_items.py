@@ -1,4 +1,7 @@
-"""Conversion of registry rows to DynamoDB items: the members of the document, and `pk`, `sk`, `etag` and `ttl`."""
+"""Convert rows of the registry to DynamoDB items and back.
+
+The attributes of an item are the members of the document and `pk`, `sk`, `etag` and `ttl`.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ _OWN_ATTRIBUTES: Final = ("pk", "sk", "etag", "ttl")
 
 
 def fits(address: Address) -> bool:
-    """Return whether the address is short enough for a DynamoDB key.
+    """Return whether an address is short enough for a DynamoDB key.
 
-    DynamoDB rejects a longer key with an error. Because no row can have such a key, callers treat it as not found.
+    DynamoDB rejects a longer key with an error. Callers treat a longer key as not found, because no row can have such a
+    key.
     """
     return len(address.partition.encode()) <= _MAX_PARTITION_BYTES and len(address.sort.encode()) <= _MAX_SORT_BYTES
 
@@ -28,7 +32,7 @@ def to_key(address: Address) -> dict[str, Any]:
 
 
 def to_item(address: Address, document: Document) -> dict[str, Any]:
-    """Return the item that stores `document`, with a new etag."""
+    """Return an item that stores `document` at `address`, with a new etag."""
     item = {name: {"S": value} if isinstance(value, str) else {"N": str(value)} for name, value in document.items()}
     if "expires_at" in document:
         # Rounded up, because DynamoDB must not delete the item early.
@@ -37,7 +41,7 @@ def to_item(address: Address, document: Document) -> dict[str, Any]:
 
 
 def to_row(item: dict[str, Any]) -> Row:
-    """Return the row that `to_item` wrote."""
+    """Convert an item that `to_item` returned to a row."""
     document: Document = {
         name: value["S"] if "S" in value else int(value["N"])
         for name, value in item.items()

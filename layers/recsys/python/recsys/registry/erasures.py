@@ -1,7 +1,8 @@
-"""Erased users of a key, who are treated as unknown, and whose rows the next training leaves out.
+"""The erased users of a key. The service treats an erased user as unknown, and the next training leaves the user out.
 
-They are stored within the record of their key, as keyed hashes, so that the function `recommend` needs no further read
-(docs/decisions/0048-erasure.md). The hash is pseudonymous: a reader of the record can test a guess of an id.
+The record of the key stores keyed hashes of the user ids, so that the function `recommend` needs no further read
+(docs/decisions/0048-erasure.md). The hashes are pseudonymous, not anonymous, because a reader of the record can test a
+guessed id.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import ModelVersion
 
 MAX_ERASURES: Final = 1000
-"""Erasures per key within `ERASED_WITHIN_DAYS`. They take about 60 bytes each in the record of the key."""
+"""Largest number of erasures in the record of a key. An erasure takes about 60 bytes."""
 ERASED_WITHIN_DAYS: Final = 30
-"""Days after an erasure within which the older versions that contain the user must be deleted."""
+"""Days after an erasure until every version that contains the user must be deleted."""
 _SALT_BYTES: Final = 16
 _HASH_BYTES: Final = 16
 
@@ -34,9 +35,9 @@ class Erasure:
     Parameters
     ----------
     number
-        Number of the erasure among those of the key, from 1.
+        Number of the erasure. The erasures of a key are numbered from 1.
     user_hash
-        Keyed hash of the user id, hexadecimal.
+        Keyed hash of the user id, in hexadecimal.
     erased_at
         Time of the request. Data that arrived later may contain the user again.
     """
@@ -53,11 +54,11 @@ class Erasures:
     Parameters
     ----------
     salt
-        Key of the hashes, hexadecimal.
+        Key of the hash function, in hexadecimal.
     last
-        Number of the last erasure; 0 if there was none.
+        Number of the last erasure. 0 if there was no erasure.
     users
-        The erasures that are still kept.
+        The erasures that are kept. `added` drops old ones.
 
     Examples
     --------
@@ -75,7 +76,7 @@ class Erasures:
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Parse erasures that `to_text` wrote. None stands for a key without erasures."""
+        """Parse erasures that `to_text` returned. None stands for a key without erasures."""
         if text is None:
             return cls(os.urandom(_SALT_BYTES).hex(), 0, ())
         document = json.loads(text)
@@ -87,15 +88,16 @@ class Erasures:
         return json.dumps({"salt": self.salt, "last": self.last, "users": users}, separators=(",", ":"))
 
     def added(self, user_id: str, *, applied: int, now: Timestamp) -> Self:
-        """Return the erasures with one more. An earlier erasure of the same user is replaced.
+        """Return the erasures and a new one, which replaces an earlier erasure of the same user.
 
         Parameters
         ----------
         user_id
-            The user.
+            Id of the user.
         applied
             Number of the last erasure that the training of the current version applied. Erasures up to this number are
-            dropped when they are older than `ERASED_WITHIN_DAYS`, because no earlier file can still be waiting then.
+            dropped when they are older than `ERASED_WITHIN_DAYS`, because by then no file from before the erasure can
+            still wait for its training.
         now
             Time of the request.
 
@@ -119,13 +121,16 @@ class Erasures:
         return replace(self, last=new.number, users=(*kept, new))
 
     def unapplied(self, applied: int) -> ErasedUsers:
-        """Return the users of the erasures after number `applied`, which a version with that number still contains."""
+        """Return the users of the erasures with a number greater than `applied`.
+
+        A version with `ModelVersion.erasures` equal to `applied` still contains these users.
+        """
         return self._of(user for user in self.users if user.number > applied)
 
     def after(self, arrived_at: str) -> ErasedUsers:
-        """Return the users who were erased after `arrived_at`, whose rows in data of that time must not be used.
+        """Return the users who were erased after `arrived_at`. Data that arrived at this time may still contain them.
 
-        `arrived_at` is a time, or a `Job.data_timestamp`, which starts with a time.
+        `arrived_at` is a timestamp or a `Job.data_timestamp`, which starts with a timestamp.
         """
         return self._of(user for user in self.users if user.erased_at > arrived_at)
 
@@ -172,9 +177,9 @@ def with_erased_user(key: KeyRecord, user_id: str, *, now: Timestamp) -> KeyReco
 
 
 def with_erase_by(version: ModelVersion, key: KeyRecord) -> ModelVersion:
-    """Return the version with the time by which it must be deleted, if it was trained before an erasure.
+    """Return the version with the time `erase_by`, by which it must be deleted, if it was trained before an erasure.
 
-    If the version already has an earlier time, that time is kept.
+    If the version already has an earlier `erase_by`, the earlier time is kept.
     """
     if key.erasures is None:
         return version

@@ -1,6 +1,6 @@
-"""Items that a key's trainings leave out, stored as text within the records of its versions and of the key.
+"""The items that the trainings of a key leave out, stored as text.
 
-They belong to a version, so that they change with the version in the same transaction
+The text is part of the record of each version and of the record of the key. The two records change in one transaction
 (docs/decisions/0057-excluded-items.md).
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def parse(text: str | None) -> tuple[str, ...]:
-    """Return the item ids that `to_text` wrote. None stands for no items.
+    """Parse item ids that `to_text` returned. None stands for no items.
 
     Examples
     --------
@@ -22,5 +22,5 @@ def parse(text: str | None) -> tuple[str, ...]:
 
 
 def to_text(item_ids: Sequence[str]) -> str | None:
-    """Return item ids as compact JSON text, or None if there are none."""
+    """Convert item ids to compact JSON text. An empty list becomes None."""
     return json.dumps(list(item_ids), separators=(",", ":")) if item_ids else None

@@ -19,7 +19,7 @@ class JobOperations(TableOperations):
     def create_job(self, job: Job) -> Job:
         """Store a new job and return it.
 
-        If a job with the same id exists, it is returned unchanged, so that a request can be repeated.
+        If a job with the same id exists, the existing job is returned unchanged, so that a request can be repeated.
         """
 
         def decide(now: Timestamp) -> tuple[Job, list[Change]]:
@@ -42,17 +42,18 @@ class JobOperations(TableOperations):
         return self._read_job(job_id, self._clock())[1]
 
     def claim_job(self, job_id: str, *, owner: str, data_timestamp: str, lease_s: float) -> Lease:
-        """Claim a job: start its next attempt and take its lease, in one conditional write.
+        """Start the next attempt of a job and take its lease, in one conditional write.
 
-        The job must be queued, or running with a lease that has expired or is held by the same owner. The problem and
-        the progress of a previous attempt are removed.
+        The job must be queued, or it must be running with a lease that has expired or that the same owner holds. The
+        problem and the progress of the previous attempt are removed.
 
         Parameters
         ----------
         job_id, owner
             Id of the job, and name of the worker.
         data_timestamp
-            Time at which the data arrived, see `Job.data_timestamp`. It is ignored if an earlier attempt has set it.
+            Time at which the data arrived, see `Job.data_timestamp`. It is ignored if an earlier claim of the job has
+            set the time.
         lease_s
             Duration of the lease, in seconds.
 
@@ -79,7 +80,7 @@ class JobOperations(TableOperations):
         return self._commit_with_retry(decide)
 
     def renew_lease(self, lease: Lease, *, lease_s: float, progress: Progress | None) -> None:
-        """Extend a lease and store the progress of the training.
+        """Extend a lease, and store the progress of the training.
 
         An expired lease can be renewed as long as no other worker has claimed the job.
 
@@ -88,9 +89,9 @@ class JobOperations(TableOperations):
         lease
             The lease, as returned by `claim_job`.
         lease_s
-            New duration of the lease from now, in seconds.
+            Duration of the lease from now, in seconds.
         progress
-            Progress to store, or None to keep the stored one.
+            Progress to store. None keeps the stored progress.
 
         Raises
         ------
@@ -100,7 +101,9 @@ class JobOperations(TableOperations):
         self._change_leased_job(lease, lambda job, now: rules.renewed(job, lease_s=lease_s, progress=progress, now=now))
 
     def release_job(self, lease: Lease) -> None:
-        """Put the job back into the queue because its worker is being stopped. The attempt is not counted.
+        """Put the job back into the queue because its worker is being stopped.
+
+        The attempt does not count against `max_attempts`.
 
         Raises
         ------
@@ -110,7 +113,7 @@ class JobOperations(TableOperations):
         self._change_leased_job(lease, lambda job, now: rules.released(job, now=now))
 
     def record_error(self, lease: Lease) -> None:
-        """Record that this attempt failed with an error, so that the next claim does not count it as killed.
+        """Record that the attempt ended with an error, so that the next claim does not count the attempt as killed.
 
         Raises
         ------
@@ -135,7 +138,7 @@ class JobOperations(TableOperations):
         )
 
     def finish_validation(self, lease: Lease, report: dict[str, Any]) -> None:
-        """End a job of purpose `validate` as succeeded, with its data report.
+        """End a validation job as succeeded, and store its data report.
 
         Raises
         ------

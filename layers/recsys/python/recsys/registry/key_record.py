@@ -1,4 +1,4 @@
-"""The record of an API key. The records of jobs are in another module, because `recommend` needs only this one."""
+"""The record of an API key. The function `recommend` imports this module and not the records of jobs and versions."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ class KeyRecord:
     created_at
         Time of creation.
     revision
-        Number of changes so far.
+        Number of changes of the record so far.
     secret_sha256
-        Hash of the current secret. None until the receipt of a drop is claimed.
+        SHA-256 of the current secret, in hexadecimal. None if a drop created the key and the claim token was not used
+        yet.
     previous_sha256, previous_expires_at
-        Hash of the secret before the last rotation, and the time until which it is valid.
+        SHA-256 of the secret before the last rotation, and the time until which this secret is valid.
     revoked_at
         Time of the revocation.
     expires_at
-        Time from which the key counts as deleted. It is set until the key has both a secret and a model, so that
-        unused keys expire.
+        Time from which the key counts as deleted. A key expires as long as it lacks a secret or a model, so that unused
+        keys are deleted.
     current_version, current_manifest_sha256
-        The model version that is served, and the digest of its manifest.
+        The current version, and the SHA-256 of its manifest.
     current_data_timestamp
-        `Job.data_timestamp` of the current version. Activating a version sets it to the time of
-        the activation, so that a running training job cannot undo the activation.
+        `Job.data_timestamp` of the job that trained the current version. The activation of a version sets it to the
+        time of the activation, so that a running training job cannot undo the activation.
     catalogue_version, catalogue_sha256
-        The item catalogue that is served, and the digest of its file; None without a catalogue.
+        The current version of the item catalogue, and the SHA-256 of its file. None if the key has no catalogue.
     catalogue_data_timestamp
-        `Job.data_timestamp` of the file that last replaced the whole catalogue, or the time of its deletion.
+        `Job.data_timestamp` of the file that last replaced the whole catalogue, or the time at which the catalogue was
+        deleted.
     scoped_keys
         The scoped keys.
     replaced_data_timestamp
-        The value of `current_data_timestamp` that the last complete file or activation set. A file that is added may be
-        older than files that were added before, but not older than this time. None means `current_data_timestamp`; an
-        earlier release wrote such records.
+        The value of `current_data_timestamp` that the last complete file or the last activation set. A file that is
+        added to the interactions can be older than other added files, but must be newer than this time. None means
+        `current_data_timestamp`, as in records of earlier releases.
     erasures
         The erased users, as text of `recsys.registry.erasures`.
     current_erasures
@@ -77,13 +79,13 @@ class KeyRecord:
     excluded_items: str | None = None
 
     def to_document(self) -> Document:
-        """Return the record as a flat document. `scoped_keys` becomes JSON text."""
+        """Convert the record to a flat document. `scoped_keys` becomes JSON text."""
         scoped_keys_text = scoped_keys.to_json_text(self.scoped_keys) if self.scoped_keys else None
         return to_document(self, scoped_keys=scoped_keys_text)
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
+        """Restore a record from a document. Members that only a newer release knows are ignored."""
         values = known_fields(cls, document)
         if "scoped_keys" in values:
             values["scoped_keys"] = scoped_keys.from_json_text(values["scoped_keys"])

@@ -24,7 +24,7 @@ class KeyOperations(TableOperations):
         Raises
         ------
         KeyExists
-            If a key with the same id exists and has not expired. It remains unchanged.
+            If a key with the same id exists and has not expired. The existing key remains unchanged.
         """
 
         def decide(now: Timestamp) -> tuple[None, list[Change]]:
@@ -52,7 +52,7 @@ class KeyOperations(TableOperations):
         Parameters
         ----------
         key_id, new_sha256
-            Id of the key, and hash of its new secret.
+            Id of the key, and SHA-256 of its new secret.
         overlap_s
             Time for which the previous secret stays valid, in seconds.
 
@@ -74,7 +74,7 @@ class KeyOperations(TableOperations):
         )
 
     def revoke_key(self, key_id: str) -> None:
-        """Revoke a key permanently. Revoking it again has no effect.
+        """Revoke a key permanently. A repeated call has no effect.
 
         Raises
         ------
@@ -99,14 +99,14 @@ class KeyOperations(TableOperations):
         )
 
     def remove_scoped_key(self, key_id: str, scoped_key_id: str) -> KeyRecord:
-        """Remove a scoped key, which makes it invalid.
+        """Remove a scoped key, which then is no longer valid, and return the changed API key.
 
         Raises
         ------
         KeyNotFound
             The key does not exist, has expired or is revoked.
         ScopedKeyNotFound
-            The key has no scoped key with this id.
+            The API key has no scoped key with this id.
         """
         return self._change_scoped_keys(
             key_id,
@@ -116,7 +116,7 @@ class KeyOperations(TableOperations):
         )
 
     def offer_claim(self, token_sha256: str, key_id: str, *, expires_at: Timestamp) -> None:
-        """Store a claim token, which `claim_key` exchanges for the first secret of `key_id` until `expires_at`."""
+        """Store a claim token for the key `key_id`. `claim_key` accepts the token until `expires_at`."""
 
         def decide(_: Timestamp) -> tuple[None, list[Change]]:
             row = self._table.get(claim_address(token_sha256))
@@ -125,22 +125,23 @@ class KeyOperations(TableOperations):
         self._commit_with_retry(decide)
 
     def claim_key(self, token_sha256: str, secret_sha256: str) -> KeyRecord:
-        """Redeem a claim token: delete it and set the first secret of its key, in one transaction.
+        """Set the first secret of a key and delete the claim token that permits this, in one transaction.
 
         Parameters
         ----------
         token_sha256, secret_sha256
-            Hashes of the claim token and of the new secret.
+            SHA-256 of the claim token, and SHA-256 of the new secret, in hexadecimal.
 
         Returns
         -------
         KeyRecord
-            The changed key. If it has a model, it no longer expires.
+            The changed key. A key that has a model no longer expires.
 
         Raises
         ------
         Gone
-            If the token is unknown, used or expired, or if its key already has a secret, is revoked or does not exist.
+            If the token is unknown, used or expired, or if the key of the token already has a secret, is revoked or
+            does not exist.
         """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:

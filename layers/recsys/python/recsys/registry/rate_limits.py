@@ -1,8 +1,9 @@
-"""Rate limits: token buckets that limit the number of requests per key or client address.
+"""Limit the number of requests per key or client address with token buckets.
 
-A bucket holds up to `quota` units and regains them evenly over `window_s`, so that a burst of `quota` is possible and
-the average rate is bounded. Its only state is the time at which it is full again (the generic cell rate algorithm,
-ITU-T I.371). A full bucket therefore needs no row, and a row expires when its bucket is full.
+A bucket holds at most `quota` units and regains this number evenly over `window_s`. A burst of `quota` requests is
+therefore possible, and the average rate is bounded. The only state of a bucket is the time at which it is full again
+(the generic cell rate algorithm, ITU-T I.371). A full bucket therefore needs no row, and the row of a bucket expires
+when the bucket is full.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from recsys.registry.table import Address, Change, TableReader
 _HOUR_S: Final = 3600
 _MINUTE_S: Final = 60
 _TOLERANCE: Final = 1e-4
-"""Share of a unit that may be missing when the unit is granted, because timestamps are rounded to microseconds."""
+"""Fraction of a unit that may be missing when the unit is granted. Timestamps are rounded to microseconds, so that a
+bucket can be slightly less full than it should be."""
 _COMMIT_ATTEMPTS: Final = 50  # as in recsys.registry.transactions
 _MAX_SUBJECTS: Final = 10_000  # not tuned
 _CHUNKS_PER_QUOTA: Final = 20
-"""Number of chunks in a quota. Smaller chunks cause more writes, but let a process exceed the quota by less."""
+"""Number of chunks in a quota. With more and smaller chunks, a process writes more often but exceeds the quota by less.
+"""
 
 _logger: Final = logging.getLogger("recsys.registry")
 
@@ -43,9 +46,9 @@ class RateLimit:
     name
         Name of the policy in headers and in `GET /v1/usage`.
     quota
-        Requests per window, and the largest burst; at least 1.
+        Requests per window, at least 1. It is also the size of the largest burst.
     window_s
-        Length of the window in seconds.
+        Length of the window, in seconds.
     unit
         Name of the counted requests in error messages, such as `trainings per key and day`.
     """
@@ -72,7 +75,7 @@ class Quota:
     remaining
         Units that are left.
     reset_s
-        Seconds until the bucket is full or, if no unit is left, until it has one.
+        Seconds until the bucket is full. If no unit is left, seconds until it has one unit.
     """
 
     granted: int
@@ -103,14 +106,14 @@ def spend(limit: RateLimit, missing_s: float, units: int) -> tuple[Quota, float]
     limit
         Size of the bucket.
     missing_s
-        Seconds until the bucket is full; 0 or negative for a full one.
+        Seconds until the bucket is full. 0 or negative if it is full.
     units
-        Units to take; 0 only returns the state.
+        Units to take. 0 takes nothing and returns the state.
 
     Returns
     -------
     tuple[Quota, float]
-        The state after the request, and the seconds until the bucket is full.
+        The state after the units were taken, and the seconds until the bucket is full.
 
     Examples
     --------
@@ -133,12 +136,14 @@ class Buckets(Protocol):
     """The buckets of all limits and subjects."""
 
     def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
-        """Take up to `units` units from the bucket of `subject`, and return its state. With 0, nothing is taken.
+        """Take at most `units` units from the bucket of `subject`, and return the state of the bucket.
+
+        If `units` is 0, nothing is taken.
 
         Raises
         ------
         Unavailable
-            If the buckets are stored in a database and it does not respond.
+            If the buckets are stored in a database that does not respond.
         """
 
 
@@ -150,7 +155,7 @@ class BucketTable(TableReader, Protocol):
 
 
 class TableBuckets:
-    """Buckets in the registry's table, shared by all processes. Each granted request causes a write.
+    """Buckets in the table of the registry, which all processes share. Each granted request causes a write.
 
     Parameters
     ----------
@@ -180,7 +185,8 @@ class TableBuckets:
 class MemoryBuckets:
     """Buckets in the memory of one process.
 
-    Only the most recently used buckets are kept. All others, and all buckets after a restart, are full.
+    Only the 10,000 most recently used buckets are kept. A bucket that is not kept counts as full, and so does every
+    bucket after a restart.
 
     Parameters
     ----------
@@ -205,7 +211,7 @@ class MemoryBuckets:
 
 @dataclass(slots=True)
 class _Account:
-    """Units of one subject that this process may still grant."""
+    """The state of one subject in this process. `credit` is the number of units that the process may still grant."""
 
     credit: int
     unbooked: int
@@ -216,12 +222,12 @@ class _Account:
 
 
 class ChunkedBuckets:
-    """Buckets that take units from shared ones in chunks, so that the hot path does not write with every request.
+    """Buckets that take units from shared buckets in chunks, so that few requests cause a write.
 
-    The first chunk of a window is granted without the shared buckets and taken from them together with the second one,
-    so that neither a cold start nor a key with few requests waits for the table. A process therefore exceeds a limit by
-    at most one chunk per window. If the shared buckets are unavailable, requests are granted, because a limit must not
-    make recommendations less available.
+    The first chunk of a window is granted without a read or write. It is taken from the shared bucket together with the
+    second chunk, so that neither a cold start nor a key with few requests waits for the table. A process therefore
+    exceeds a limit by at most one chunk per window. If the shared buckets are unavailable, requests are granted,
+    because a limit must not make recommendations less available.
 
     Parameters
     ----------
@@ -237,7 +243,10 @@ class ChunkedBuckets:
         self._accounts: dict[RateLimit, TTLCache[str, _Account]] = {}
 
     def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
-        """Take `units` units, or none if fewer are left, and return the state. `units` must not exceed a chunk."""
+        """Take `units` units, or none if fewer are left, and return the state of the bucket.
+
+        `units` must not exceed a chunk.
+        """
         account = self._account(limit, subject)
         now = self._timer()
         if account.credit < units and now >= account.refused_until_s:

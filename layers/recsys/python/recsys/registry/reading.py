@@ -1,4 +1,4 @@
-"""Read rows of the registry: their primary keys, their expiry, and the lookup of API keys.
+"""Read API keys from the registry, compute the primary keys of rows, and check the expiry of rows.
 
 The function `recommend` needs only this part of the registry.
 """
@@ -17,7 +17,7 @@ VERSION_PREFIX: Final = "VERSION#"
 
 
 class KeyReader(Protocol):
-    """Read access to API keys, the only access to the registry that the function `recommend` needs."""
+    """Read access to API keys. The function `recommend` needs no other access to the registry."""
 
     def get_key(self, key_id: str) -> KeyRecord:
         """Return a key, even if it is revoked. The read is strongly consistent.
@@ -47,7 +47,7 @@ def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyR
 def unexpired(row: Row, now: Timestamp) -> Document | None:
     """Return the document of a row, or None if the row does not exist or has expired.
 
-    The check is needed because a database may delete expired rows late.
+    A database can delete expired rows late, so that every reader must check the expiry.
     """
     if row.document is None:
         return None
@@ -61,7 +61,7 @@ def key_address(key_id: str) -> Address:
 
 
 def version_address(key_id: str, version: str) -> Address:
-    """Return the primary key of a model version's row, which is in the partition of its API key."""
+    """Return the primary key of a model version's row, which is in the partition of the version's API key."""
     return Address(f"KEY#{key_id}", f"{VERSION_PREFIX}{version}")
 
 

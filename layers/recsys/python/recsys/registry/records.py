@@ -1,4 +1,4 @@
-"""Records of jobs and of model versions."""
+"""The records of jobs and of model versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recsys.registry.documents import Document, known_fields, to_document
 class JobState(StrEnum):
     """State of a job.
 
-    All but `queued` and `running` are final. A `held` job has a version that did not become current.
+    All states except `queued` and `running` are final. A `held` job has stored a version that did not become current.
     """
 
     QUEUED = "queued"
@@ -38,14 +38,14 @@ class JobPurpose(StrEnum):
     TRAIN = "train"
     """Train on the file and publish a version."""
     VALIDATE = "validate"
-    """Only check the file and report on it."""
+    """Only check the file and write a data report."""
     CATALOGUE = "catalogue"
-    """Update the item catalogue of the key with the file."""
+    """Update the item catalogue of the key from the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a training job. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
+    """The progress of a training job. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
 
     phase: str
     epoch: int | None = None
@@ -54,20 +54,20 @@ class Progress:
     validation_ndcg: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the members that are known."""
+        """Return the members that are not None, as a JSON object."""
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request to train the model of `key_id` on the object `object_name`, or to use that object for another purpose.
+    """A request to train the model of a key on a file, or to use the file for another purpose.
 
     Parameters
     ----------
     job_id, key_id, object_name
-        Ids of the job and its key, and the name of the object with the data.
+        Id of the job, id of its key, and name of the object that contains the file.
     created_at, updated_at
-        Times of creation and of the last change.
+        Time of creation, and time of the last change.
     state
         State of the job.
     purpose
@@ -81,25 +81,26 @@ class Job:
     error_fence
         Number of the last attempt that reported an error.
     kills, killed_after_s
-        Number of attempts that were killed, that is, ended without reporting an error, and the time from the start of
-        the last of them to the last renewal of its lease, in seconds.
+        Number of attempts that were killed, and the duration of the last killed attempt in seconds. An attempt counts
+        as killed if it ended without reporting an error. The duration ends with the last renewal of the lease.
     data_timestamp
-        Time at which the data arrived, as `<timestamp>#<tiebreak>`. The jobs of a key are ordered by comparing it as
-        text. The first claim sets it.
+        Time at which the data arrived, as `<timestamp>#<tiebreak>`. The order of these texts is the order of the jobs
+        of a key. The first claim sets it.
     fingerprint
-        SHA-256 of the request body and its options. It distinguishes a repeated request from a changed one.
+        SHA-256 of the request body and the options. It distinguishes a repeated request from a changed request.
     options
-        Options for reading the file (`FileOptions.to_json`), or None. For a catalogue also `mode`.
+        Options of the file, as `FileOptions.to_json` returns them, or None. The options of a catalogue job contain its
+        `mode`.
     object_version
-        Version of the object to train on (`ObjectInfo.version`), or None for the current one.
+        Version of the object to use (`ObjectInfo.version`). None means the current version of the object.
     receipt_name, receipted_at
-        Name of the receipt of a drop, and the time at which its final version was written.
+        Name of the receipt of a drop, and the time at which the final receipt was written.
     expires_at
         Time from which the job counts as deleted.
     version, metrics
-        The published version and its metrics.
+        The published or held version, and its metrics.
     progress, report, problem
-        Progress of the training, data report and cause of failure.
+        Progress of the training, data report, and cause of the failure.
     held_reasons
         Reasons for which the version is held, as dicts of `code` and `text`.
     comparison
@@ -127,7 +128,7 @@ class Job:
     receipt_name: str | None = None
     receipted_at: Timestamp | None = None
     interruptions: int = 0
-    """Attempts that ended because the operator stopped the worker; they do not count against `max_attempts`."""
+    """Attempts that ended because the operator stopped the worker. They do not count against `max_attempts`."""
     expires_at: Timestamp | None = None
     version: str | None = None
     progress: Progress | None = None
@@ -139,11 +140,9 @@ class Job:
 
     @property
     def mode(self) -> Mode | None:
-        """Whether the file replaces the interactions that the key already has, or is added to them.
+        """The effect of the file on the interactions that the key already has.
 
-        None if the job trains no model.
-
-        A catalogue job has modes of its own in the same option.
+        The mode is None if the job trains no model, because the option `mode` of a catalogue job has other values.
         """
         if self.purpose is not JobPurpose.TRAIN:
             return None
@@ -151,11 +150,11 @@ class Job:
 
     @property
     def counted_attempts(self) -> int:
-        """Number of attempts that count against `Settings.max_attempts`, the current one included."""
+        """Number of attempts that count against `Settings.max_attempts`, including the current attempt."""
         return self.fence - self.interruptions
 
     def to_document(self) -> Document:
-        """Return the record as a flat document. Nested members become JSON text."""
+        """Convert the record to a flat document. Nested members become JSON text."""
         return to_document(self)
 
     @classmethod
@@ -189,7 +188,7 @@ def _known(choices: type[_Choice], name: str, text: str) -> _Choice:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Permission to work on a job. It is valid until another worker claims the job and increments its `fence`."""
+    """The permission to work on a job. A lease is valid until another claim increments the `fence` of the job."""
 
     job: Job
 
@@ -206,7 +205,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A published version of the model of a key.
+    """A published or held version of the model of a key.
 
     Parameters
     ----------
@@ -215,26 +214,26 @@ class ModelVersion:
     created_at
         Time of publication, or of the comparison if the version is held.
     manifest_sha256
-        Digest of the manifest, which lists the digests of the other files.
+        SHA-256 of the manifest, which lists the digests of the other files.
     metrics
         Quality of the version.
     base_version
-        Version to whose interactions the file was added; None if the version was trained on the file alone.
+        The base version, to whose interactions the file was added. None if the version was trained on the file alone.
     held_reasons
         Reasons for which the version is held, as dicts of `code` and `text`. None if it is not held.
     pinned_at
-        Time from which the version is kept until it is unpinned.
+        Time at which the version was pinned. None if it is not pinned.
     deleted_at
-        Time at which the version was retired. From then on it counts as deleted, and its files are deleted after the
+        Time at which the version was retired. A retired version counts as deleted, and its files are deleted after the
         grace period.
     expires_at
         Time from which the database may delete the record of a retired version.
     erasures
         Number of the last erasure that the training applied (`recsys.registry.erasures`).
     erase_by
-        Time by which the version must be deleted, because it contains users who were erased afterwards.
+        Time by which the version must be deleted, because it contains users who were erased after the training.
     excluded_items
-        Items that the training left out, as text of `recsys.registry.excluded_items`; None if there are none.
+        Items that the training left out, as text of `recsys.registry.excluded_items`. None if no items were left out.
     """
 
     key_id: str
@@ -253,7 +252,7 @@ class ModelVersion:
     excluded_items: str | None = None
 
     def to_document(self) -> Document:
-        """Return the record as a flat document. `metrics` and `held_reasons` become JSON text."""
+        """Convert the record to a flat document. `metrics` and `held_reasons` become JSON text."""
         return to_document(self)
 
     @classmethod
@@ -273,11 +272,11 @@ class Assessment:
     Parameters
     ----------
     current_version
-        Version that the new one was compared with. None if the key has no version.
+        Version with which the new version was compared. None if the key has no version.
     comparison
-        Counts and metrics of both versions. None if they were not compared.
+        Counts and metrics of both versions. None if the versions were not compared.
     held_reasons
-        Reasons to hold the new version, as dicts of `code` and `text`. Empty if it may become current.
+        Reasons to hold the new version, as dicts of `code` and `text`. Empty if the new version may become current.
     """
 
     current_version: str | None

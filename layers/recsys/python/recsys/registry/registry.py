@@ -1,4 +1,4 @@
-"""Registry of keys, jobs, model versions and item catalogues, over any database that implements `Table`."""
+"""The registry of keys, jobs, model versions and item catalogues, in any database that implements `Table`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Published", "Registry"]
 
 
 class Registry(KeyOperations, JobOperations, VersionOperations, CatalogueOperations):
-    """Keys, jobs and model versions, stored in a `Table`.
+    """The registry of keys, jobs, model versions and item catalogues, stored in a `Table`.
 
     Every method raises `Unavailable` if the database does not respond.
 

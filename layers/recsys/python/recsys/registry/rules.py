@@ -1,6 +1,8 @@
-"""Rules of the registry, as pure functions: they check whether a change is allowed, and return the changed records.
+"""The rules of the registry, as pure functions.
 
-They neither read nor write rows. The operations of `Registry` apply each rule together with a conditional write.
+Each checks whether a change is allowed, and returns the changed record.
+
+The rules neither read nor write rows. The operations of `Registry` apply each rule together with a conditional write.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from recsys.registry.records import Assessment, Job, JobState, Lease, ModelVersi
 from recsys.registry.scoped_keys import ScopedKey
 
 MAX_PINNED_VERSIONS: Final = 10
-"""Pinned versions per key, so that a key cannot fill the store."""
+"""Largest number of pinned versions per key, so that a key cannot fill the store."""
 
 
 # -- keys
@@ -57,7 +59,7 @@ def revoked(key: KeyRecord, *, now: Timestamp) -> KeyRecord:
 
 
 def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
-    """Return the key with its first secret. If the key has a model, it no longer expires.
+    """Return the key with its first secret. A key that has a model no longer expires.
 
     Raises
     ------
@@ -71,20 +73,20 @@ def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
 
 
 def with_scoped_keys(key: KeyRecord, scoped_keys: tuple[ScopedKey, ...]) -> KeyRecord:
-    """Return the key with the given scoped keys instead of its previous ones."""
+    """Return the key with the given scoped keys, which replace its previous scoped keys."""
     return replace(key, revision=key.revision + 1, scoped_keys=scoped_keys) if scoped_keys != key.scoped_keys else key
 
 
 def claim_gone() -> Gone:
     """Return the error that is raised for every kind of invalid claim token.
 
-    It is always the same, so that it does not reveal whether the token is unknown, used or expired.
+    The error is always the same, so that it does not reveal whether the token is unknown, used or expired.
     """
     return Gone("The claim token is unknown, used or expired.")
 
 
 def activated(key: KeyRecord, version: ModelVersion, *, now: Timestamp) -> KeyRecord:
-    """Return the key with `version` as its current one. Data that arrived before `now` can no longer replace it."""
+    """Return the key with `version` as its current version. Data that arrived before `now` can no longer replace it."""
     # The timestamp never decreases, because arrival times come from other clocks, which may be ahead of this one.
     data_timestamp = max(str(now), key.current_data_timestamp or "")
     return _pointing_to(key, version, data_timestamp=data_timestamp, replaced_data_timestamp=data_timestamp)
@@ -160,12 +162,12 @@ def _lifetime_s(job: Job) -> int:
 
 
 def with_reported_error(job: Job, *, now: Timestamp) -> Job:
-    """Return the job with the record that its attempt reported an error. The attempt does not count as killed then."""
+    """Record that the attempt of the job reported an error, so that the attempt does not count as killed."""
     return replace(job, error_fence=job.fence, updated_at=now)
 
 
 def check_lease(job: Job, lease: Lease) -> None:
-    """Check that the attempt of the lease is still the running one.
+    """Check that the attempt of the lease is still running.
 
     Raises
     ------
@@ -182,7 +184,7 @@ def lease_lost(lease: Lease) -> LeaseLost:
 
 
 def renewed(job: Job, *, lease_s: float, progress: Progress | None, now: Timestamp) -> Job:
-    """Return the job with an extended lease. Without `progress`, the stored progress is kept."""
+    """Return the job with an extended lease. If `progress` is None, the stored progress is kept."""
     return replace(job, lease_until=after(now, lease_s), updated_at=now, progress=progress or job.progress)
 
 
@@ -229,15 +231,16 @@ def may_publish(key: KeyRecord, job: Job) -> bool:
 def is_outdated(key: KeyRecord, job: Job) -> bool:
     """Return whether the current version of `key` makes the job's data obsolete.
 
-    A complete file is obsolete if any newer data was published. A file that is to be added is obsolete only if a newer
-    complete file was published or a version was activated, because no added data may be lost.
+    A complete file is obsolete if any newer data was published. A file that is to be added to the interactions is
+    obsolete only if a newer complete file was published or if a version was activated later, because no added data may
+    be lost.
     """
     newest = _replaced_data_timestamp(key) if job.mode is Mode.APPEND else key.current_data_timestamp
     return newest is not None and newest >= _data_timestamp(job)
 
 
 def has_current_base(key: KeyRecord, version: ModelVersion, job: Job) -> bool:
-    """Return whether the base of `version` is still current. It is always True for a complete file."""
+    """Return whether the base version of `version` is still current. The result is always True for a complete file."""
     return job.mode is not Mode.APPEND or version.base_version == key.current_version
 
 
@@ -262,7 +265,7 @@ def validated(job: Job, report: dict[str, Any], *, now: Timestamp) -> Job:
 
 
 def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
-    """Return the key with `version` as its current one. A key that has a secret no longer expires."""
+    """Return the key with `version` as its current version. A key that has a secret no longer expires."""
     expires_at = key.expires_at if key.secret_sha256 is None else None
     data_timestamp = max(_data_timestamp(job), key.current_data_timestamp or "")
     replaced = _replaced_data_timestamp(key) or "" if job.mode is Mode.APPEND else data_timestamp
@@ -271,9 +274,9 @@ def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
 
 
 def _replaced_data_timestamp(key: KeyRecord) -> str | None:
-    """Return the timestamp of the last complete file.
+    """Return the data timestamp of the last complete file or the time of the last activation.
 
-    Before the first release with `append`, every file was complete.
+    A record without this time comes from a release without `append`. In this case, every file was complete.
     """
     return key.current_data_timestamp if key.replaced_data_timestamp is None else key.replaced_data_timestamp
 
@@ -281,14 +284,17 @@ def _replaced_data_timestamp(key: KeyRecord) -> str | None:
 def outcome(
     key: KeyRecord, version: ModelVersion, job: Job, assessment: Assessment | None
 ) -> tuple[ModelVersion, KeyRecord]:
-    """Return the version to store, and the key, which makes it current unless the assessment holds the version."""
+    """Return the version to store, and the changed key.
+
+    The version is current in the changed key unless the assessment has reasons to hold it.
+    """
     if assessment is not None and assessment.held_reasons:
         return replace(version, held_reasons=assessment.held_reasons), key
     return version, published(key, version, job)
 
 
 def retired(version: ModelVersion, *, now: Timestamp, kept_s: float) -> ModelVersion:
-    """Return the version as deleted. Its record, without the metrics, is kept for `kept_s` seconds."""
+    """Return the version as deleted. The record remains for `kept_s` seconds, without the metrics."""
     return replace(version, metrics={}, pinned_at=None, deleted_at=now, expires_at=after(now, kept_s))
 
 
@@ -298,7 +304,7 @@ def pinned(version: ModelVersion, *, others: Sequence[ModelVersion], now: Timest
     Raises
     ------
     TooManyPinnedVersions
-        If `MAX_PINNED_VERSIONS` of the `others` are pinned.
+        If at least `MAX_PINNED_VERSIONS` of the `others` are pinned.
     """
     if version.pinned_at is not None:
         return version
@@ -314,7 +320,10 @@ def unpinned(version: ModelVersion) -> ModelVersion:
 
 
 def _data_timestamp(job: Job) -> str:
-    """Return the timestamp that the first claim set, or an empty text, which is older than any timestamp."""
+    """Return the timestamp that the first claim set.
+
+    Without a timestamp, return an empty text, which is older than any timestamp.
+    """
     return job.data_timestamp or ""
 
 

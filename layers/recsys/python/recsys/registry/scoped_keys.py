@@ -1,7 +1,7 @@
-"""Scoped API keys: additional secrets of a key that permit only some operations.
+"""Scoped API keys, which are additional secrets of a key and permit only some operations.
 
-They are stored within the record of their main key, so that authenticating a request takes one read, whichever kind of
-key it carries (docs/decisions/0038-scoped-keys.md).
+The record of the main key stores its scoped keys, so that the authentication of a request takes one read for every kind
+of key (docs/decisions/0038-scoped-keys.md).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from recsys.clock import Timestamp
 from recsys.errors import ScopedKeyNotFound, TooManyScopedKeys
 
 MAX_SCOPED_KEYS: Final = 20
-"""Scoped keys per main key. With ten origins each, the record stays below 20 KB."""
+"""Largest number of scoped keys per main key. With ten origins per scoped key, the record stays below 20 KB."""
 
 
 class Scope(StrEnum):
     """A group of operations that a scoped key permits."""
 
     RECOMMEND = "recommend"
-    """Request recommendations. The key is publishable: it may be part of a web page or an app."""
+    """Request recommendations. The key is publishable, so that a web page or an app may contain it."""
     TRAIN = "train"
     """Upload data, train and read the training jobs. The key is a secret."""
 
@@ -35,18 +35,18 @@ class ScopedKey:
     Parameters
     ----------
     scoped_key_id
-        Public id, unique within the main key; it is part of the key's text.
+        Public id, unique among the scoped keys of the main key. The scoped key itself contains it.
     name
         Name that the owner gave the key.
     scope
         Operations that the key permits.
     secret_sha256
-        Hex SHA-256 of the secret.
+        SHA-256 of the secret, in hexadecimal.
     created_at
-        Creation time.
+        Time of creation.
     origins
-        Origins of the web pages that may use the key, such as `https://shop.example`. If empty, the key is not limited
-        to pages of certain origins.
+        Origins of the web pages that may use the key, such as `https://shop.example`. If empty, pages of every origin
+        may use the key.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class ScopedKey:
 
     @classmethod
     def from_json(cls, document: dict[str, str | list[str]]) -> Self:
-        """Return the key that `dataclasses.asdict` converted to `document`."""
+        """Restore the key from a document that `dataclasses.asdict` returned."""
         values = {
             **document,
             "scope": Scope(str(document["scope"])),
@@ -81,17 +81,17 @@ class ScopedKey:
 
 
 def to_json_text(keys: Sequence[ScopedKey]) -> str:
-    """Return the keys as JSON text."""
+    """Convert the keys to JSON text."""
     return json.dumps([asdict(key) for key in keys], ensure_ascii=False, separators=(",", ":"))
 
 
 def from_json_text(text: str) -> tuple[ScopedKey, ...]:
-    """Return the keys that `to_json_text` wrote."""
+    """Parse the keys that `to_json_text` returned."""
     return tuple(ScopedKey.from_json(document) for document in json.loads(text))
 
 
 def find(keys: Sequence[ScopedKey], scoped_key_id: str) -> ScopedKey | None:
-    """Return the key with this id, or None."""
+    """Return the scoped key with this id, or None if there is none."""
     return next((key for key in keys if key.scoped_key_id == scoped_key_id), None)
 
 
@@ -111,7 +111,7 @@ def added(keys: tuple[ScopedKey, ...], new: ScopedKey) -> tuple[ScopedKey, ...]:
 
 
 def removed(keys: tuple[ScopedKey, ...], scoped_key_id: str) -> tuple[ScopedKey, ...]:
-    """Return `keys` without the one with this id.
+    """Return `keys` without the key that has this id.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Registry in a SQLite file, for several processes on one machine."""
+"""The registry in a SQLite file, for several processes on one machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from recsys.registry.registry import Registry
 from recsys.registry.table import LAST_CHARACTER, Address, Change, Row
 
 SCHEMA_VERSION: Final = 2
-"""Version of the schema that this release writes, stored in the `user_version` of the file."""
+"""Number of the schema that this release writes. The `user_version` of the file stores it."""
 _SCHEMA: Final = """
     CREATE TABLE registry (
         partition TEXT NOT NULL, sort TEXT NOT NULL, etag TEXT NOT NULL, expires_at TEXT, document TEXT NOT NULL,
@@ -57,7 +57,7 @@ class SqliteRegistry(Registry):
     Parameters
     ----------
     path
-        The file. If missing, it is created with mode 0600, so that only its owner can read it.
+        Path of the file. A missing file is created with mode 0600, so that only its owner can read it.
     clock
         Returns the current time.
     audit_days
@@ -76,7 +76,7 @@ class SqliteRegistry(Registry):
         super().__init__(self._sqlite_table, clock, audit_days=audit_days)
 
     def remove_expired(self) -> int:
-        """Delete expired records from the file, and return their number. Readers treat them as deleted."""
+        """Delete expired records, which readers already treat as deleted, and return their number."""
         return self._sqlite_table.remove_expired(self._clock())
 
     def count_expired(self) -> int:
@@ -84,7 +84,7 @@ class SqliteRegistry(Registry):
         return self._sqlite_table.count_expired(self._clock())
 
     def list_keys(self) -> list[KeyRecord]:
-        """Return every key that has not expired, revoked ones included, oldest first."""
+        """Return every key that has not expired, including revoked keys, oldest first."""
         keys = [KeyRecord.from_document(document) for document in self._sqlite_table.scan("KEY", self._clock())]
         return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
@@ -94,33 +94,36 @@ class SqliteRegistry(Registry):
         return sorted(jobs, key=lambda job: (job.created_at, job.job_id), reverse=True)
 
     def query(self, statement: str, *parameters: str) -> Rows:
-        """Return the rows of a statement that only reads, for figures that no other method returns."""
+        """Run an SQL statement that only reads, for figures that no other method returns. Return its rows."""
         return self._sqlite_table.query(statement, *parameters)
 
     def is_empty(self) -> bool:
-        """Return whether the registry contains no records at all, not even expired ones."""
+        """Return whether the registry contains no records, not even expired records."""
         return self._sqlite_table.is_empty()
 
     def copy_to(self, target: Path) -> None:
-        """Write a consistent copy of the registry to the new file `target`. Other processes may be writing."""
+        """Write a consistent copy of the registry to the new file `target`.
+
+        Other processes can write to the registry at the same time.
+        """
         self._sqlite_table.copy_to(target)
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, so that a copy of this one file is complete."""
+        """Move the write-ahead log into the file, so that a copy of the file alone is complete."""
         self._sqlite_table.checkpoint()
 
     def close(self) -> None:
-        """Close all connections of this process. No other thread may be using the registry."""
+        """Close all connections of this process. At this time, no other thread may use the registry."""
         self._sqlite_table.close()
 
 
 class SqliteTable:
-    """A `Table` in a SQLite file, with a write-ahead log, a sync at every commit and one connection per thread.
+    """A `Table` in a SQLite file. It uses a write-ahead log, a sync at every commit and one connection per thread.
 
     Parameters
     ----------
     path
-        The file. If missing, it is created with mode 0600. A file of an older schema is migrated.
+        Path of the file. A missing file is created with mode 0600, and a file with an older schema is migrated.
 
     Raises
     ------
@@ -195,7 +198,7 @@ class SqliteTable:
             return int(found.fetchone()[0])
 
     def scan(self, sort: str, now: Timestamp) -> Sequence[Document]:
-        """Return the unexpired documents that have this sort key, from all partitions."""
+        """Return the unexpired documents of all rows whose `sort` equals `sort`, from all partitions."""
         with self._translating_errors():
             found = self._connection().execute(
                 "SELECT document FROM registry WHERE sort = ? AND (expires_at IS NULL OR expires_at > ?)", (sort, now)
@@ -203,7 +206,7 @@ class SqliteTable:
             return [json.loads(document) for (document,) in found.fetchall()]
 
     def query(self, statement: str, *parameters: str) -> Rows:
-        """Return the rows of a statement that only reads."""
+        """Run an SQL statement that only reads, and return its rows."""
         with self._translating_errors():
             return self._connection().execute(statement, parameters).fetchall()
 
@@ -225,7 +228,7 @@ class SqliteTable:
             self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Close all connections of this process. The next call opens a new one."""
+        """Close all connections of this process. The next call opens a new connection."""
         for session in list(self._sessions):
             session.close()
         self._thread = threading.local()
@@ -234,7 +237,8 @@ class SqliteTable:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._translating_errors():
             connection = self._connection()
-            # IMMEDIATE takes the write lock at once. A transaction that reads first might be unable to get it later.
+            # IMMEDIATE takes the write lock at once. A transaction that reads first might be unable to get the lock
+            # later.
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -268,7 +272,7 @@ class SqliteTable:
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:
-        """Translate SQLite errors raised in the context (lock timeout, disk full, not a database) to `Unavailable`."""
+        """Translate SQLite errors in the context, such as a lock timeout or a full disk, to `Unavailable`."""
         try:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
@@ -283,7 +287,7 @@ class _RowChanged(Exception):
 
 
 class _Session:
-    """Connection of one thread. It is closed when the thread ends."""
+    """The connection of one thread. It is closed when the thread ends."""
 
     # A forked child must neither use nor close the connections of its parent. Keeping a reference to them prevents the
     # garbage collector of the child from closing them.
@@ -308,7 +312,7 @@ class _Session:
 def _enable_write_ahead_log(connection: sqlite3.Connection) -> None:
     """Switch the file to a write-ahead log, which is a persistent property of the file.
 
-    This is retried, because SQLite detects a deadlock if two connections do it at the same moment, and rejects one of
+    The switch is retried. If two connections switch at the same moment, SQLite detects a deadlock and rejects one of
     them without waiting.
     """
     deadline = time.monotonic() + _BUSY_TIMEOUT_S

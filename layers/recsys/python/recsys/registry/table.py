@@ -1,7 +1,7 @@
-"""Interface between the registry and a database: documents by address, with transactions and optimistic locking.
+"""The interface between the registry and a database, which stores documents by address, with transactions.
 
-Every change contains the version of the row that it is based on (an etag, or that the row does not exist). Therefore a
-decision that is based on an outdated row is never stored.
+Locking is optimistic. A change contains the etag of the row that was read, or the condition that the row does not
+exist. A decision that is based on an outdated row is therefore never stored.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Final, NamedTuple, Protocol
 from recsys.registry.documents import Document
 
 LAST_CHARACTER: Final = "\uffff"
-"""Greater than every character in a `sort`, both as text and in UTF-8."""
+"""A character that is greater than every character in a `sort`, both as text and in UTF-8."""
 
 
 class Address(NamedTuple):
-    """Primary key of a row. Rows of the same `partition` can be listed together; `sort` identifies one of them."""
+    """The primary key of a row.
+
+    The rows of a `partition` can be listed together, and `sort` identifies one of these rows.
+    """
 
     partition: str
     sort: str
@@ -25,9 +28,10 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A conditional change of a row (compare-and-set): it is applied only if the stored etag equals `etag`.
+    """A conditional change of a row (compare-and-set). It is applied only if the stored etag equals `etag`.
 
-    `document` replaces the row, or deletes it if it is None. An `etag` of None requires that the row does not exist.
+    `document` replaces the document of the row, and a `document` of None deletes the row. An `etag` of None requires
+    that the row does not exist.
     """
 
     address: Address
@@ -37,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as it was read. `document` and `etag` are None if the row does not exist.
+    """The state of a row at the time of the read. `document` and `etag` are None if the row does not exist.
 
     Every write gives the row a new, unique `etag`, even after a deletion.
     """
@@ -47,7 +51,7 @@ class Row:
     etag: str | None = None
 
     def changed_to(self, document: Document | None) -> Change:
-        """Return a change that applies only if the row is still as it was read."""
+        """Return a change of the row that applies only if the row has not changed since the read."""
         return Change(self.address, self.etag, document)
 
 
@@ -65,15 +69,15 @@ class Table(TableReader, Protocol):
         """Return the rows of a partition whose `sort` starts with a prefix, in any order, with a consistent read."""
 
     def list_latest(self, partition: str, sort_prefix: str, *, before: str | None, limit: int) -> Sequence[Row]:
-        """Return at most `limit` rows whose `sort` starts with a prefix, those with the greatest `sort` first.
+        """Return at most `limit` rows of a partition whose `sort` starts with a prefix, in descending order of `sort`.
 
-        If `before` is given, only rows whose `sort` is less than it are returned.
+        If `before` is not None, only rows with a smaller `sort` than `before` are returned.
         """
 
     def write(self, changes: Sequence[Change]) -> bool:
         """Apply all changes in one transaction, or none of them.
 
-        The database may delete a document after its `expires_at`, but can keep it longer.
+        The database may delete a row after the `expires_at` of its document, but can also keep the row longer.
 
         Parameters
         ----------
@@ -83,6 +87,6 @@ class Table(TableReader, Protocol):
         Returns
         -------
         bool
-            True if the changes are durable. False if a row does not meet the condition of its change; in this case
-            nothing was written.
+            True if the changes are durable. False if a row did not meet the condition of its change, so that nothing
+            was written.
         """

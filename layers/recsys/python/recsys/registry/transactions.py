@@ -19,7 +19,8 @@ from recsys.registry.table import Change, Row, Table
 
 T = TypeVar("T")
 Decision = Callable[[Timestamp], tuple[T, list[Change]]]
-"""Reads rows and returns the result of an operation with the changes to write. It is called again after a conflict."""
+"""Function that reads rows, and returns the result of an operation and the changes to write. After a conflict it is
+called again."""
 
 # Not tuned. A conflict means that another writer made progress, so this many in a row indicate a bug.
 _COMMIT_ATTEMPTS: Final = 50
@@ -35,7 +36,7 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
     clock
         Returns the current time, which `decide` receives.
     decide
-        The operation. It writes nothing itself. An exception that it raises ends the transaction without a change.
+        The operation. It returns its changes and writes nothing itself. If it raises an exception, nothing is changed.
 
     Returns
     -------
@@ -55,9 +56,9 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
 
 
 class TableOperations:
-    """Base class of the operations on keys, jobs and versions.
+    """Base class of the operations on keys, jobs, versions and catalogues.
 
-    It holds the table and the clock, and runs transactions on one record.
+    The class holds the table and the clock, and runs transactions on a single key or job.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ class TableOperations:
 
     @property
     def table(self) -> Table:
-        """The database, for operations that other modules define."""
+        """The database. Other modules use it for further operations."""
         return self._table
 
     def _commit_with_retry(self, decide: Decision[T]) -> T:
@@ -89,7 +90,10 @@ class TableOperations:
         event: str,
         detail: Callable[[KeyRecord, KeyRecord], dict[str, Any]] = lambda _before, _changed: {},
     ) -> KeyRecord:
-        """Change a key with `rule`, and record `event` with `detail(key before, key after)` if the rule changes it."""
+        """Change a key with `rule`, and record `event` if the rule changes the key.
+
+        `detail` returns the values of the event from the previous and the changed record.
+        """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
             row, key = read_key(self._table, key_id, now)
@@ -108,7 +112,7 @@ class TableOperations:
         event: str | None = None,
         detail: dict[str, Any] | None = None,
     ) -> None:
-        """Change a running job with `rule`, and record `event`, if given, in the log of its key."""
+        """Change a running job with `rule`, and record `event` in the log of the job's key. None records no event."""
 
         def decide(now: Timestamp) -> tuple[None, list[Change]]:
             row, job = self._read_leased_job(lease, now)

@@ -1,4 +1,4 @@
-"""Operations on model versions: publishing, listing, activating and pinning them."""
+"""Operations that publish, list, activate and pin model versions, and the erasure of a user from versions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ class Published(StrEnum):
     """Outcome of publishing a model version."""
 
     CURRENT = "current"
-    """The version is now the one that is served."""
+    """The version is now the current version."""
     HELD = "held"
-    """The version is stored, but another one stays current until the version is activated."""
+    """The version is stored. The current version stays current until the held version is activated."""
     OUTDATED = "outdated"
-    """The current version is no longer the one that was compared. Nothing was changed, so compare again."""
+    """The version that was compared is no longer current. Nothing was written, so that the caller must compare again.
+    """
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
     OUTDATED_BASE = "outdated-base"
-    """The version to which the file was added is no longer current. Nothing was written, so train again."""
+    """The base version is no longer current. Nothing was written, so that the caller must train again."""
 
 
 class VersionOperations(TableOperations):
@@ -43,9 +44,9 @@ class VersionOperations(TableOperations):
         If `assessment` has reasons to hold the version, the version is stored without becoming current, and the job
         ends as held.
 
-        The key must exist, must not be revoked, and its `current_data_timestamp` must be absent or older than the
-        `data_timestamp` of the job. Otherwise the job ends as superseded and nothing else changes. A key that has a
-        secret no longer expires. Publishing the same version again has no effect.
+        If the key does not exist, is revoked or has a current version with newer data, the job ends as superseded and
+        nothing else changes, see `rules.may_publish`. A key that has a secret no longer expires. Publishing the same
+        version again has no effect.
 
         Parameters
         ----------
@@ -66,8 +67,8 @@ class VersionOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, another attempt has started, or the files of this attempt are being deleted
-            because it seemed to have ended. Nothing changed.
+            If the job is not running, if another attempt has started, or if the version was retired because the attempt
+            seemed to have ended. Nothing was written.
         """
 
         def decide(now: Timestamp) -> tuple[Published, list[Change]]:
@@ -103,15 +104,16 @@ class VersionOperations(TableOperations):
         return self._commit_with_retry(decide)
 
     def list_versions(self, key_id: str) -> list[ModelVersion]:
-        """Return the published and held versions of a key, newest first, without those that were deleted."""
+        """Return the published and held versions of a key, newest first. Deleted versions are left out."""
         versions = [version for _, version in self._read_versions(key_id)]
         return sorted(versions, key=lambda version: (version.created_at, version.version), reverse=True)
 
     def activate_version(self, key_id: str, version: str) -> KeyRecord:
-        """Make a published or held version the current one. Afterwards, the version is not held any more.
+        """Make a published or held version the current version. A held version is no longer held afterwards.
 
-        A training job whose data arrived before the activation can no longer replace it. The version's row is written
-        as well, so that either the activation or a concurrent deletion of the version succeeds, but not both.
+        A training job whose data arrived before the activation can no longer replace the activated version. The row of
+        the version is also written, so that of an activation and a concurrent deletion of the version only one
+        succeeds.
 
         Parameters
         ----------
@@ -128,7 +130,7 @@ class VersionOperations(TableOperations):
         KeyNotFound
             If the key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no published version of this name, or it is due for deletion because of an erasure.
+            If the key has no version of this name, or if the version is due for deletion because of an erasure.
         """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
@@ -146,9 +148,9 @@ class VersionOperations(TableOperations):
         return self._commit_with_retry(decide)
 
     def pin_version(self, key_id: str, version: str) -> ModelVersion:
-        """Pin a published version, so that it is kept regardless of the number of newer versions.
+        """Pin a published or held version, so that it is kept regardless of the number of newer versions.
 
-        The key's row is written as well, so that concurrent calls cannot exceed the limit.
+        The row of the key is also written, so that concurrent calls cannot exceed the limit.
 
         Returns
         -------
@@ -178,7 +180,7 @@ class VersionOperations(TableOperations):
         return self._commit_with_retry(decide)
 
     def unpin_version(self, key_id: str, version: str) -> ModelVersion:
-        """Unpin a published version, so that it may be deleted. Unpinning it again has no effect.
+        """Unpin a version, so that it may be deleted. A repeated call has no effect.
 
         Returns
         -------
@@ -202,16 +204,16 @@ class VersionOperations(TableOperations):
         return self._commit_with_retry(decide)
 
     def erase_user(self, key_id: str, user_id: str) -> KeyRecord:
-        """Erase a user: hide the user at once, leave the user out of later trainings, and mark older versions.
+        """Hide a user at once, leave the user out of later trainings, and mark the existing versions for deletion.
 
-        The versions are marked for deletion one by one. If the call is interrupted, repeat it.
+        The versions are marked one by one. If the call is interrupted, repeat the call.
 
         Raises
         ------
         KeyNotFound
             If the key does not exist, has expired or is revoked.
         TooManyErasures
-            If the key has as many erased users as it may have.
+            If the key already has the largest permitted number of erased users.
         """
 
         def erased(key: KeyRecord, now: Timestamp) -> KeyRecord:
@@ -224,7 +226,7 @@ class VersionOperations(TableOperations):
         return key
 
     def _mark_version(self, version: ModelVersion, key: KeyRecord, _now: Timestamp) -> tuple[None, list[Change]]:
-        """Write the time by which a version is to be deleted, unless it was deleted meanwhile."""
+        """Write the time by which a version must be deleted, unless the version has been deleted in the meantime."""
         row = self._table.get(version_address(version.key_id, version.version))
         stored = ModelVersion.from_document(row.document) if row.document is not None else None
         if stored is None or stored.deleted_at is not None:

@@ -1,1 +1,1 @@
-"""Retention: delete model versions, uploads and leftover files that are no longer kept."""
+"""Delete the model versions, uploads and leftover files that the retention policy no longer keeps."""

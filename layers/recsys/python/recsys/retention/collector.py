@@ -36,12 +36,12 @@ _logger: Final = logging.getLogger("recsys.retention")
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """The outcome of a run.
+    """The outcome of `Collector.run`.
 
     Parameters
     ----------
     deletions
-        Steps that were carried out: objects that were deleted, and versions that were retired.
+        Steps that were carried out. Each step deleted objects or retired a version.
     n_failed
         Number of deletions that failed because a store was unavailable. The next run repeats them.
     """
@@ -51,7 +51,7 @@ class Collection:
 
     @property
     def freed_bytes(self) -> int:
-        """Size of the objects that were deleted."""
+        """Total size of the objects that were deleted, in bytes."""
         return sum(deletion.size_bytes for deletion in self.deletions if not deletion.is_mark)
 
 
@@ -63,7 +63,7 @@ class Collector:
     Parameters
     ----------
     table, store
-        Database of the registry, and object store.
+        The database of the registry, and the object store.
     policy
         The retention policy.
     clock
@@ -113,13 +113,13 @@ class Collector:
         Returns
         -------
         Collection
-            The deletions that were carried out. It does not contain versions that were activated, pinned or published
-            meanwhile, because they are kept.
+            The deletions that were carried out. A version that was activated, pinned or published in the meantime is
+            kept and is not listed.
 
         Raises
         ------
         Unavailable
-            If a store does not respond while the plan is made.
+            If a store does not respond to the reads that the plan needs.
         """
         done, n_failed = [], 0
         for deletion in self.plan():
@@ -132,7 +132,10 @@ class Collector:
         return Collection(tuple(done), n_failed)
 
     def _carry_out(self, deletion: Deletion) -> bool:
-        """Carry out one step. Return False if a concurrent writer changed the version, so that it must be kept."""
+        """Carry out one step, and return whether it was carried out.
+
+        If a concurrent writer changed the version, the version is kept and the result is False.
+        """
         if deletion.mark is not None and not self._table.write([deletion.mark, *self._event(deletion)]):
             return False
         for name in deletion.object_names:
@@ -167,7 +170,7 @@ class Collector:
     def _contents(
         self, key_id: str, files: dict[str, list[ObjectInfo]], catalogue: list[ObjectInfo]
     ) -> KeyContents | None:
-        """Return the contents of a key, or None if a newer release wrote a record that this one cannot interpret."""
+        """Return the contents of a key, or None if a newer release wrote a record that this release cannot read."""
         rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
         with_row = {row.address.sort.removeprefix(VERSION_PREFIX) for row in rows}
         jobs = {}
@@ -179,8 +182,8 @@ class Collector:
         except NotReady as error:
             _logger.warning("Nothing of the key %s is deleted: %s", key_id, error.detail)
             return None
-        # The key is read after the rows, so that no activation is missed: an earlier one is visible in the key, and a
-        # later one changes a row, so that the conditional write fails.
+        # The key is read after the rows, so that no activation is missed. An activation before this read is visible in
+        # the key. A later activation changes a row, so that the conditional write fails.
         return KeyContents(key_id, self._key(key_id), rows, files, jobs, catalogue)
 
     def _key(self, key_id: str) -> KeyRecord | None:

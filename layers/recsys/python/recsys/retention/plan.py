@@ -25,10 +25,11 @@ from recsys.registry.records import Job, JobState, ModelVersion
 from recsys.registry.table import Change, Row
 
 READER_GRACE_S: Final = 3600.0
-"""Time in which a reader may still load a version that is no longer current. Far longer than loading a model takes."""
+"""Seconds for which a reader may still load a version that is no longer current. Loading a model takes far less time.
+"""
 UNKNOWN_DAYS: Final = 7
-"""Days after which files are deleted whose job the registry does not know. Such files exist only if the registry was
-lost, and the operator has this time to restore it."""
+"""Days after which the files of a job are deleted if the registry does not know the job. Such files exist only if the
+registry was lost, and the operator has this time to restore it."""
 MARK_DAYS: Final = 30
 """Days after which the database may delete the row of a retired version."""
 
@@ -76,7 +77,7 @@ class RetentionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A step of the collection: either marks a version as deleted, or deletes objects.
+    """A step of a collection, which either marks a version as deleted or deletes objects.
 
     Parameters
     ----------
@@ -85,13 +86,15 @@ class Deletion:
     reason
         Reason for the deletion.
     size_bytes
-        Total size of the objects. If `object_names` is empty, a later run deletes them after the grace period.
+        Total size of the objects, in bytes. If the step marks a version, a later run deletes the objects of the version
+        after the grace period.
     mark
         Change that marks a version as deleted. If a concurrent writer changed the row, nothing is deleted.
     object_names
         Objects to delete.
     retired
-        The published or held version that `mark` retires. None if the attempt published none.
+        The published or held version that the step retires. None if the step deletes objects, or if the attempt
+        published no version.
     """
 
     what: str
@@ -103,7 +106,7 @@ class Deletion:
 
     @property
     def is_mark(self) -> bool:
-        """Whether this step only retires a version, whose files are deleted after the grace period."""
+        """Whether this step only marks a version as deleted. A later step deletes the files of the version."""
         return self.mark is not None
 
 
@@ -122,9 +125,10 @@ class KeyContents:
     files
         Objects under the prefix of each version, by version.
     jobs
-        Jobs of the prefixes without a row, by job id. Jobs that the registry does not know are missing.
+        Jobs that wrote files of versions without a row, by job id. Jobs that the registry does not know are missing.
     catalogue
-        Objects of the key's item catalogue. Objects that an update replaced are deleted by a later update.
+        Objects of the key's item catalogue, including replaced objects, which a later update
+        of the catalogue deletes.
     """
 
     key_id: str
@@ -182,14 +186,14 @@ def plan_catalogue(contents: KeyContents, policy: RetentionPolicy, now: Timestam
 
 
 def plan_aged(info: ObjectInfo, policy: RetentionPolicy, now: Timestamp) -> Deletion | None:
-    """Return the deletion of an upload or receipt that is older than the policy allows, or None."""
+    """Return the deletion of an upload or a receipt if it is older than the policy allows, otherwise None."""
     if policy.upload_days is None or info.modified_at >= after(now, -policy.upload_days * DAY_S):
         return None
     return Deletion(info.name, Reason.OLD, info.size_bytes, object_names=(info.name,))
 
 
 def reason_of_lost_key(key: KeyRecord | None, policy: RetentionPolicy, now: Timestamp) -> Reason | None:
-    """Return why the data of a key is no longer needed, or None if the key is in use.
+    """Return the reason why the data of a key is no longer needed, or None if the key is in use.
 
     A key counts as expired only a grace period after its expiry, because another process whose clock is behind may be
     making the key permanent.
@@ -217,7 +221,10 @@ def _purges(
 def _retirements(
     contents: KeyContents, live: Sequence[tuple[Row, ModelVersion]], policy: RetentionPolicy, now: Timestamp
 ) -> Iterator[Deletion]:
-    """Yield the retirement of every version of a lost key, or of those with erased users and those that were replaced.
+    """Yield the retirements of versions of one key.
+
+    If the key is lost, every version is retired. Otherwise the versions with erased users and the versions that newer
+    ones replaced are retired.
 
     The current version is kept in spite of erased users, because the key would have no model without it. A pin does not
     keep a version with erased users.
@@ -243,7 +250,10 @@ def _has_erased_users(version: ModelVersion, now: Timestamp) -> bool:
 
 
 def _leftovers(contents: KeyContents, known: set[str], policy: RetentionPolicy, now: Timestamp) -> Iterator[Deletion]:
-    """Yield the retirement of prefixes without a row, which attempts left that were killed or lost the lease."""
+    """Yield the retirement of every prefix without a row.
+
+    An attempt that was killed or lost its lease left this prefix.
+    """
     for name, infos in contents.files.items():
         if name in known:
             continue
@@ -261,7 +271,7 @@ def _leftovers(contents: KeyContents, known: set[str], policy: RetentionPolicy, 
 def _may_publish(job: Job, version: str, policy: RetentionPolicy, now: Timestamp) -> bool:
     """Return whether the attempt that wrote the version may still publish it.
 
-    That is the case while it runs and its lease has not been expired for longer than the grace period.
+    An attempt may publish while it runs, unless its lease expired longer ago than the grace period.
     """
     is_leased = job.lease_until is None or job.lease_until > after(now, -policy.grace_s)
     return job.state is JobState.RUNNING and version == f"{job.job_id}.{job.fence}" and is_leased
@@ -279,7 +289,7 @@ def _retirement(contents: KeyContents, row: Row, version: ModelVersion, reason: 
 
 
 def job_id_of(version: str) -> str:
-    """Return the id of the job that a version is named after."""
+    """Return the id of the job that wrote a version, which is part of the version's name."""
     return version.rpartition(".")[0]
 
 
