@@ -42,12 +42,13 @@ OPTION_TEXTS: Final = {
     "decimal": "`point` or `comma`. Default: detected.",
     "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
     "min_score": "Rows with a smaller score are skipped.",
-    "exclude_items": "Item ids whose rows are skipped, separated by commas. Kept with the model and used for later "
-    "files of the key until the option is set again; an empty value clears the list.",
+    "exclude_items": "Item ids whose rows are skipped, separated by commas. The list is kept with the model and used "
+    "for later files of the key until the option is set again. An empty value clears the list.",
     "event": "Column with the kind of event. Used only with `events`.",
     "events": "Kinds of events whose rows are used, separated by commas, such as `add_to_cart,purchase`. Default: all.",
     "force": "`true` publishes the version even if the comparison with the current one would hold it.",
-    "mode": "`replace` trains on this file alone, `append` adds it to the current version's data. Default: `replace`.",
+    "mode": "`replace` trains on this file alone. `append` adds the file to the data of the current version. Default: "
+    "`replace`.",
 }
 """Descriptions of the options of a file, by name."""
 _MAX_TEXT: Final = 512
