@@ -1,4 +1,4 @@
-"""Look up a job for the owner of its key, and wait until the job is in a final state."""
+"""Look up a job for the owner of the job's key, and wait until the job is in a final state."""
 
 from __future__ import annotations
 

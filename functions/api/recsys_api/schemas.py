@@ -32,13 +32,13 @@ _CurrentVersion = Annotated[
     str | None, Field(description="Version that serves requests; null until the first model is published.")
 ]
 _Metrics = Annotated[
-    dict[str, Any], Field(description="Evaluation on held-out interactions, together with that of the baselines.")
+    dict[str, Any], Field(description="Metrics of the model and of the baselines on held-out interactions.")
 ]
 _FinalMetrics = Annotated[
     dict[str, Any] | None,
     Field(
-        description="Evaluation on held-out interactions, together with that of the baselines; null unless the "
-        "training succeeded."
+        description="Metrics of the model and of the baselines on held-out interactions; null unless the training "
+        "succeeded."
     ),
 ]
 _Mode = Annotated[
@@ -503,7 +503,8 @@ class AuditEventBody(BaseModel):
     at: Annotated[str, Field(description="Time of the change (UTC, ISO 8601).")]
     event: Annotated[str, Field(description="Name of the event, such as `key.rotated` or `version.published`.")]
     detail: Annotated[
-        dict[str, Any], Field(description="Values that belong to the event, such as the version; never a secret.")
+        dict[str, Any],
+        Field(description="Values that belong to the event, such as the version. They never contain a secret."),
     ]
 
 

@@ -39,8 +39,8 @@ def create_scoped_key_router(registry: Registry, *, current_key: Callable[..., K
     ) -> ScopedKeyIssued:
         """Create a scoped key, which permits only some operations on the model of the main key.
 
-        A key with the scope `recommend` is publishable: put it into a web page or an app, with the page's origin in
-        `origins`. A key with the scope `train` is a secret: store it only where data is uploaded from. The main key
+        A key with the scope `recommend` is publishable, so it can be part of a web page or an app. List the origin of
+        the page in `origins`. A key with the scope `train` is a secret for the program that uploads data. The main key
         must never be part of a page. A key can have up to 20 scoped keys.
         """
         response.headers["Cache-Control"] = _NO_STORE

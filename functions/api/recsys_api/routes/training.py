@@ -42,8 +42,8 @@ _TRAIN_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "description": "A CSV or Parquet file with a column for the user and one for the item, and optionally columns "
-        "for the score and the time. It can be compressed with gzip, zstd or zip. In a multipart form, options can be "
-        "sent as additional parts.",
+        "for the score and the time. The file can be compressed with gzip, zstd or zip. In a multipart form, options "
+        "can be sent as additional parts.",
         "content": {
             "multipart/form-data": {
                 "schema": {
