@@ -37,7 +37,10 @@ also in the `X-Request-Id` header of each response, when you report a problem.
 _TAGS: Final = [
     {"name": "Training", "description": "Upload interactions, train a model and follow the training job."},
     {"name": "Recommendations", "description": "Request ranked items from the key's current model."},
-    {"name": "Items", "description": "Keep a catalogue of the items: titles, categories, prices and availability."},
+    {
+        "name": "Items",
+        "description": "Keep a catalogue of the items, with titles, categories, prices and availability.",
+    },
     {"name": "Models", "description": "List the published versions of the key's model, and roll back or forward."},
     {"name": "Users", "description": "Erase the data of a user."},
     {"name": "Keys", "description": "Inspect, rotate, revoke, claim and audit API keys."},

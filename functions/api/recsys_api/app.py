@@ -51,7 +51,7 @@ def create_app(
     registry
         Registry of keys, jobs and model versions.
     store
-        Object store of the uploads.
+        Object store of the uploads and the models.
     settings
         Limits and retention times.
     clock
@@ -99,9 +99,11 @@ def create_router(
 ) -> APIRouter:
     """Create a router with every route of the function.
 
-    The app that includes the router must have been set up by `recsys.http.problems.install`. `find_position` returns
-    the position of a job in the queue. The default returns None, because SQS has no positions. `recommendation_buckets`
-    are the buckets in which the function `recommend` counts requests. By default they are in the registry.
+    The app that includes the router must have been set up by `recsys.http.problems.install`.
+
+    `readiness_checks` are called by `/health/ready` before the storage is checked. `find_position` returns the position
+    of a job in the queue. The default returns None, because SQS has no positions. `recommendation_buckets` are the
+    buckets in which the function `recommend` counts requests. By default, these buckets are in the registry.
     """
     # Without a cache, because a change to a key must be based on the current record.
     authenticator = Authenticator(registry, clock=clock)
@@ -137,7 +139,7 @@ def create_router(
 def _training_key(
     authenticator: Authenticator, buckets: Buckets, settings: Settings
 ) -> Callable[..., KeyRecord | None]:
-    """Return the dependency of routes that start a training. It reads the optional key and applies the rate limits."""
+    """Return the FastAPI dependency that reads the optional key of a training request and applies the rate limits."""
     return limited_key(
         optional_key(authenticator, scope=Scope.TRAIN, allow_anonymous=settings.allow_anonymous_training),
         by_key=limiter(buckets, rate_limits.trainings, settings.trainings_per_day),

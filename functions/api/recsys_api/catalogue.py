@@ -1,4 +1,7 @@
-"""Accept files of items: create a job, then store the file, whose arrival starts the job."""
+"""Accept files of items.
+
+Each file gets a job. The job is created before the file is stored, because the arrival of the file starts the job.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ class CatalogueMode(StrEnum):
     """Treatment of items and attributes that a file does not mention."""
 
     REPLACE = "replace"
-    """They are deleted."""
+    """Items and attributes that the file does not mention are deleted."""
     MERGE = "merge"
-    """They are kept."""
+    """Items and attributes that the file does not mention are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,9 @@ class CatalogueUpdates:
     Parameters
     ----------
     registry, store
-        Store the jobs and the files.
+        Registry of the jobs, and object store of the files.
     settings
-        Lifetime of the jobs.
+        Settings, which define the lifetime of a job.
     clock
         Returns the current time.
     """
@@ -47,9 +50,9 @@ class CatalogueUpdates:
     clock: Clock
 
     def accept(self, file: NewFile, *, key: KeyRecord, mode: CatalogueMode, job_id: str | None = None) -> Job:
-        """Store a file of items and queue the job that applies it to the catalogue of `key`.
+        """Store a file of items, and queue the job that updates the catalogue of `key` with this file.
 
-        If a job with the id `job_id` exists, it is returned unchanged.
+        If a job with the id `job_id` exists, this job is returned unchanged.
         """
         job_id, now = job_id or new_job_id(), self.clock()
         job = self.registry.create_job(

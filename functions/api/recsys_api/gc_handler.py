@@ -1,7 +1,7 @@
-"""Lambda entry point of the function `gc`, which a schedule starts to delete data that is no longer kept.
+"""Lambda entry point of the function `gc`. A schedule starts this function to delete data that is no longer kept.
 
-It is deployed with the package of `api`, which contains everything that it needs. The bucket's lifecycle rules delete
-old uploads and receipts, and DynamoDB deletes expired records.
+The function is deployed with the package of `api`, which contains all modules that `gc` needs. The bucket's lifecycle
+rules delete old uploads and receipts, and DynamoDB deletes expired records.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _logger: Final = logging.getLogger("recsys.gc")
 
 
 def build_handler(collector: Collector) -> LambdaHandler:
-    """Return the Lambda handler that runs the collector once.
+    """Return a Lambda handler that runs the collector once per invocation.
 
-    The handler logs a line per deletion and one for the run. It raises `Unavailable` if a deletion failed, so that the
-    alarm on the function's errors is triggered. The next run repeats the deletion.
+    The handler logs one line per deletion and one line for the whole run. If a deletion failed, the handler raises
+    `Unavailable`, which triggers the alarm on the function's errors. The next run repeats failed deletions.
     """
 
     def collect(_event: dict[str, Any], _context: object) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Look up a job for the owner of its key, and wait until the job is in a final state."""
+"""Look up a job for the owner of the job's key, and wait until the job is in a final state."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class QueuePosition:
     Parameters
     ----------
     position
-        1 for the job that is trained next.
+        Position in the queue. The job that starts next has position 1.
     wait_s
-        Estimated time until its training starts, in seconds. None if no estimate is possible yet.
+        Estimated time until the job starts, in seconds. None if no estimate is possible yet.
     """
 
     position: int
@@ -41,7 +41,7 @@ class QueuePosition:
 
 
 FindPosition = Callable[[str], QueuePosition | None]
-"""Returns the position of the job with the given id, or None if it is unknown."""
+"""Returns the position of the job with the given id, or None if the position is unknown."""
 
 
 def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:
@@ -50,7 +50,7 @@ def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:
     Raises
     ------
     JobNotFound
-        The job does not exist or belongs to another key. The message is the same for both.
+        The job does not exist or belongs to another key. The message is the same in both cases.
     """
     missing = JobNotFound("This key has no such job.", hint="Use the job_id that POST /v1/train returned.")
     if not _JOB_ID.fullmatch(job_id):
@@ -72,10 +72,11 @@ async def wait_until_final(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     timer: Callable[[], float] = time.monotonic,
 ) -> Job:
-    """Poll a job until its state is final or the time has elapsed, and return it.
+    """Poll a job until its state is final or `timeout_s` has elapsed, and return the job.
 
-    The function does not raise: the job was accepted, and the response must tell the caller the new key. It ignores a
-    registry that does not respond, and returns early if the server shuts down and cancels the request.
+    The function raises no exception, because the job was accepted and the response must contain the new API key. If the
+    registry does not respond, the function polls again. If the server cancels the request during a shutdown, the
+    function returns early.
 
     Parameters
     ----------

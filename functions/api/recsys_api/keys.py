@@ -23,7 +23,7 @@ _VERSION: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}\.[0-9]{{1,9}}")
 def rotate(registry: Registry, key: KeyRecord, *, overlap_s: float) -> ApiKey:
     """Replace the secret of `key`, and return the new API key.
 
-    The previous one remains valid for `overlap_s` seconds.
+    The previous API key remains valid for `overlap_s` seconds.
     """
     api_key = ApiKey.mint(key.key_id)
     registry.rotate_key(key.key_id, api_key.sha256(), overlap_s=overlap_s)
@@ -36,7 +36,7 @@ def claim(registry: Registry, claim_token: str) -> ApiKey:
     Raises
     ------
     Gone
-        The token is unknown, was used or has expired.
+        The token is unknown, has already been used or has expired.
     """
     minted = ApiKey.mint()
     record = registry.claim_key(claim_token_sha256(claim_token), minted.sha256())
@@ -77,7 +77,7 @@ def _checked_version(version: str) -> str:
 def create_scoped(
     registry: Registry, key: KeyRecord, *, name: str, scope: Scope, origins: Sequence[str], now: Timestamp
 ) -> tuple[ScopedApiKey, ScopedKey]:
-    """Create a scoped key of `key`, and return it in clear text together with the stored record.
+    """Create a scoped key of `key`. Return the scoped key in clear text, and the record that was stored.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The `Prefer` header (RFC 7240), which says how long a client is willing to wait for the outcome."""
+"""Parse the `Prefer` header (RFC 7240), in which a client states how long to wait for the outcome of a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WAIT: Final = re.compile(r'wait\s*=\s*("?)([0-9]{1,9})\1', re.IGNORECASE)
 
 
 def wait_s(headers: Iterable[str]) -> int | None:
-    """Return the seconds of the first valid `wait=N` preference.
+    """Return the number N of seconds in the first valid `wait=N` preference.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""JSON bodies of the routes. Request models are strict: they reject unknown fields, and numbers in quotes."""
+"""JSON bodies of the routes. Request models are strict, so that unknown fields and numbers in quotes are rejected."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _CurrentVersion = Annotated[
     str | None, Field(description="Version that serves requests; null until the first model is published.")
 ]
 _Metrics = Annotated[
-    dict[str, Any], Field(description="Evaluation on held-out interactions, together with that of the baselines.")
+    dict[str, Any], Field(description="Metrics of the model and of the baselines on held-out interactions.")
 ]
 _FinalMetrics = Annotated[
     dict[str, Any] | None,
     Field(
-        description="Evaluation on held-out interactions, together with that of the baselines; null unless the "
-        "training succeeded."
+        description="Metrics of the model and of the baselines on held-out interactions; null unless the training "
+        "succeeded."
     ),
 ]
 _Mode = Annotated[
@@ -60,8 +60,8 @@ _Report = Annotated[
 _HeldReasons = Annotated[
     list[dict[str, str]],
     Field(
-        description="Reasons for which the version is held, each with `code` and `text`. Empty if it is not held. "
-        "`POST /v1/models/{version}/activate` makes it current."
+        description="Reasons for which the version is held, each with `code` and `text`. Empty if the version is not "
+        "held. `POST /v1/models/{version}/activate` makes a held version current."
     ),
 ]
 _Comparison = Annotated[
@@ -73,7 +73,10 @@ _Comparison = Annotated[
 ]
 _Purpose = Annotated[
     JobPurpose,
-    Field(description="`train`, or `validate` if the file is only checked."),
+    Field(
+        description="`train`, `validate` if the file is only checked, or `catalogue` if the file updates the item "
+        "catalogue."
+    ),
 ]
 
 
@@ -82,7 +85,7 @@ class _Request(BaseModel):
 
 
 class UploadRequest(_Request):
-    """Options of an upload form, and options for reading its file, as for `POST /v1/train`."""
+    """Options of an upload form, and of its file. The options of the file are the same as for `POST /v1/train`."""
 
     gzip: Annotated[bool, Field(description="Whether the file is compressed with gzip.")] = False
     # Not strict, because JSON has no enumerations.
@@ -102,8 +105,8 @@ class UploadRequest(_Request):
     exclude_items: Annotated[
         list[str] | None,
         Field(
-            description="Item ids whose rows are skipped. Kept with the model and used for later files of the key "
-            "until the option is set again; an empty list clears it."
+            description="Item ids whose rows are skipped. The list is kept with the model and used for later files of "
+            "the key until the option is set again. An empty list clears it."
         ),
     ] = None
     event: Annotated[str | None, Field(description=OPTION_TEXTS["event"])] = None
@@ -122,7 +125,8 @@ class RotateRequest(_Request):
         Field(
             ge=0,
             le=_MAX_OVERLAP_S,
-            description="How long the previous key remains valid, in seconds. Defaults to one day; at most seven.",
+            description="Time for which the previous key remains valid, in seconds. Default: one day. Maximum: seven "
+            "days.",
         ),
         BeforeValidator(whole_number),
     ] = DAY_S
@@ -156,8 +160,8 @@ class ScopedKeyRequest(_Request):
         Field(
             strict=False,
             description="`recommend` creates a publishable key, which may be part of a web page and permits only "
-            "requests for recommendations. `train` creates a key that permits uploading data and reading its training "
-            "jobs.",
+            "requests for recommendations. `train` creates a key that permits uploading data and reading the jobs that "
+            "result.",
         ),
     ]
     origins: Annotated[
@@ -165,8 +169,8 @@ class ScopedKeyRequest(_Request):
         Field(
             max_length=MAX_ORIGINS,
             description="Origins of the web pages that may use a `recommend` key, such as `https://shop.example`. "
-            "Requests from pages of other origins are rejected. An empty list sets no limit, but then only pages of "
-            "the origins that the operator permits can read the responses.",
+            "Requests from pages of other origins are rejected. With an empty list, requests from all origins are "
+            "accepted, but only pages of the origins that the operator permits can read the responses.",
         ),
     ] = []
 
@@ -203,7 +207,7 @@ class JobAccepted(BaseModel):
     ]
     status: Annotated[JobState, Field(description="Status of the job.")]
     mode: _Mode
-    location: Annotated[str, Field(description="Path of the job, to poll its status.")]
+    location: Annotated[str, Field(description="Path at which the status of the job can be polled.")]
 
 
 class ModelTrained(JobAccepted):
@@ -235,10 +239,10 @@ class FileValidated(JobAccepted):
 class UploadOffered(JobAccepted):
     """A form for uploading a file directly to the object store."""
 
-    url: Annotated[str, Field(description="Address to `POST` the multipart form to.")]
+    url: Annotated[str, Field(description="Address to which the multipart form must be sent with `POST`.")]
     fields: Annotated[dict[str, str], Field(description="Form fields to send, unchanged and before the part `file`.")]
     max_bytes: Annotated[int, Field(description="Largest file that the form accepts, in bytes.")]
-    expires_in_s: Annotated[int, Field(description="How long the form is valid, in seconds.")]
+    expires_in_s: Annotated[int, Field(description="Time for which the form is valid, in seconds.")]
 
 
 class ProgressBody(BaseModel):
@@ -248,7 +252,9 @@ class ProgressBody(BaseModel):
         str,
         Field(description="Current step: `reading`, `choosing`, `fitting`, `evaluating`, `refitting` or `publishing`."),
     ]
-    epoch: Annotated[int | None, Field(description="Completed epochs; null outside of `fitting` and `refitting`.")]
+    epoch: Annotated[
+        int | None, Field(description="Number of completed epochs; null outside of `fitting` and `refitting`.")
+    ]
     epochs: Annotated[int | None, Field(description="Maximum number of epochs; training can stop earlier.")]
     loss: Annotated[float | None, Field(description="Mean training loss of the last completed epoch.")]
     validation_ndcg: Annotated[float | None, Field(description="NDCG@20 on the validation data; null if not measured.")]
@@ -266,7 +272,7 @@ class ProgressBody(BaseModel):
 
 
 class JobBody(BaseModel):
-    """A training or validation job."""
+    """A job that trains a model, validates a file or updates an item catalogue."""
 
     job_id: _JobId
     purpose: _Purpose
@@ -288,19 +294,22 @@ class JobBody(BaseModel):
     metrics: _FinalMetrics
     problem: Annotated[
         dict[str, Any] | None,
-        Field(description="Why the training failed: `type`, `title`, `detail`, `hint` and `errors`; null otherwise."),
+        Field(
+            description="Problem that made the job fail, with `type`, `title`, `detail`, `hint` and `errors`; null "
+            "if the job did not fail."
+        ),
     ]
     model_version: Annotated[
         str | None,
-        Field(description="Version that the job published or holds; null if there is none."),
+        Field(description="Version that the job published, or that is held; null if there is none."),
     ]
     held_reasons: _HeldReasons
     comparison: _Comparison
     queue_position: Annotated[
         int | None,
         Field(
-            description="Position in the queue of the local service; 1 starts next. It can increase, because keys take "
-            "turns. Null unless the job is queued, and always null on AWS."
+            description="Position in the queue of the local service. The job at position 1 starts next. The position "
+            "can increase, because keys take turns. Null unless the job is queued, and always null on AWS."
         ),
     ]
     estimated_wait_s: Annotated[
@@ -314,7 +323,7 @@ class JobBody(BaseModel):
     def of(cls, job: Job, *, position: int | None = None, wait_s: int | None = None) -> JobBody:
         """Return the body that describes a job.
 
-        `position` and `wait_s` are the position of a queued job and its estimated waiting time, or None.
+        `position` and `wait_s` are the position of a queued job and its estimated waiting time in seconds, or None.
         """
         return cls(
             job_id=job.job_id,
@@ -350,7 +359,7 @@ class ModelBody(BaseModel):
 
 
 class ModelsBody(BaseModel):
-    """All versions of a key's model, held ones included."""
+    """All versions of a key's model, including held versions."""
 
     current_version: _CurrentVersion
     models: Annotated[list[ModelBody], Field(description="The versions, newest first.")]
@@ -398,16 +407,24 @@ class KeyBody(BaseModel):
         str | None, Field(description="Version of the item catalogue; null if the key has none.")
     ]
     expires_at: Annotated[
-        str | None, Field(description="When the unused key expires; null as soon as its first model is published.")
+        str | None,
+        Field(
+            description="Time at which a key without a published model expires; null as soon as the "
+            "first model is published."
+        ),
     ]
     previous_key_expires_at: Annotated[
         str | None,
-        Field(description="When the previous secret of a rotated key expires; null if only the current one is valid."),
+        Field(
+            description="Time at which the previous secret of a rotated key expires; null if only the current secret "
+            "is valid."
+        ),
     ]
     exclude_items: Annotated[
         list[str],
         Field(
-            description="Items that the current version was trained without. Later files are trained without them, too."
+            description="Item ids whose rows were skipped in the training of the current version. They are also "
+            "skipped in later files."
         ),
     ]
 
@@ -440,7 +457,8 @@ class ScopedKeyBody(BaseModel):
     name: Annotated[str, Field(description="Name of the scoped key.")]
     scope: Annotated[Scope, Field(description="Operations that the key permits.")]
     origins: Annotated[
-        list[str], Field(description="Origins of the web pages that may use the key; empty if it is not limited.")
+        list[str],
+        Field(description="Origins of the web pages that may use the key; empty if the key is not limited to origins."),
     ]
     created_at: _CreatedAt
 
@@ -462,7 +480,7 @@ class ScopedKeyIssued(ScopedKeyBody):
 
 
 class ScopedKeysBody(BaseModel):
-    """All scoped keys of a key."""
+    """All scoped keys of an API key."""
 
     keys: Annotated[
         list[ScopedKeyBody], Field(description=f"The scoped keys, oldest first; at most {MAX_SCOPED_KEYS}.")
@@ -485,7 +503,8 @@ class AuditEventBody(BaseModel):
     at: Annotated[str, Field(description="Time of the change (UTC, ISO 8601).")]
     event: Annotated[str, Field(description="Name of the event, such as `key.rotated` or `version.published`.")]
     detail: Annotated[
-        dict[str, Any], Field(description="Values that belong to the event, such as the version; never a secret.")
+        dict[str, Any],
+        Field(description="Values that belong to the event, such as the version. They never contain a secret."),
     ]
 
 

@@ -1,8 +1,8 @@
-"""The files that browsers load, stored in `static/`: the console, and the API documentation with its assets.
+"""Provide the files that browsers load, which are the console and the API documentation with their assets.
 
-Large assets are stored compressed. `infra/deployment/docs_assets.py` writes those of Swagger UI and ReDoc, and
-`infra/deployment/console_assets.py` those of the console. Serving them from the package makes both work without access
-to the internet.
+The files are stored in `static/`, and large assets are compressed. `infra/deployment/docs_assets.py` writes the assets
+of Swagger UI and ReDoc. `infra/deployment/console_assets.py` writes the assets of the console. The pages work without
+access to the internet, because the package contains all their files.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _VERSION_LENGTH: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """A static file of the API documentation.
+    """A static file of the API documentation or of the console.
 
     Parameters
     ----------
     content
         The file, uncompressed.
     media_type
-        Its media type, without the charset.
+        Media type of the file, without the charset.
     compressed
         The file compressed with gzip, or None if it is too small to be stored compressed.
     """
@@ -61,7 +61,7 @@ class StaticFile:
 
     @property
     def version(self) -> str:
-        """First digits of the content's SHA-256, which are part of the file's URL and of its ETag."""
+        """First 12 hex digits of the content's SHA-256. They are part of the file's ETag and of an asset's URL."""
         return hashlib.sha256(self.content).hexdigest()[:_VERSION_LENGTH]
 
 
@@ -78,9 +78,10 @@ def asset(name: str) -> StaticFile:
 
 @cache
 def page(name: str) -> StaticFile:
-    """Return the HTML page `SWAGGER_UI`, `REDOC` or `CONSOLE`. The URLs of its assets contain their versions.
+    """Return the HTML page with this name, which must be `SWAGGER_UI`, `REDOC` or `CONSOLE`.
 
-    The URLs are relative, so that they work behind any path prefix.
+    In the page, the URL of each asset contains the asset's version. The URLs are relative, so that the page works
+    behind any path prefix.
     """
     text = _folder().joinpath(name).read_text("utf-8")
     for asset_name, folder in _FOLDERS.items():

@@ -1,9 +1,10 @@
-"""Accept requests to train on a file or to validate it: register a key, create a job, and store the file.
+"""Accept requests to train on a file or to validate a file.
 
-The arrival of the file starts the job.
+Each request registers a key if it has none, creates a job, and stores the file, in this order. The arrival of the file
+starts the job.
 
-Each step can fail on its own. This does no harm, because a key or a job without a file expires, and because a file is
-stored only after the job that assigns it to a key.
+A failure between two steps does no harm. A key or a job without a file expires, and a file is stored only after the job
+that assigns the file to a key.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ NO_OPTIONS: Final = FileOptions()
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A file to train on.
+    """An uploaded file, with its digest and its options.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Accepted:
 
 
 class Training:
-    """Accepts files for training.
+    """Accepts files for training or validation.
 
     Parameters
     ----------
@@ -109,31 +110,33 @@ class Training:
         """Store a file and queue the job that trains on it or validates it.
 
         A repeated request with the same idempotency key and file returns the first request's job and key. If the first
-        request failed before the file was stored, the repeated one completes it.
+        request failed before the file was stored, the repeated request stores the file.
 
         Parameters
         ----------
         file
-            The CSV file.
+            The uploaded file.
         key
-            Key whose model is retrained. If None, a key is created: at random, or derived from the idempotency key and
-            the file, so that a repeated request returns the same key although only its digest is stored.
+            Key whose model is retrained. If None, a new key is created. Without an idempotency key, the new key is
+            random. Otherwise, it is derived from the idempotency key and the file, so that a repeated request returns
+            the same key although only the digest of its secret is stored.
         idempotency_key
-            Value of the `Idempotency-Key` header, 1 to 255 visible ASCII characters, at least 16 if `key` is None.
+            Value of the `Idempotency-Key` header, or None. The value must have 1 to 255 visible ASCII characters, and
+            at least 16 if `key` is None.
         purpose
             Purpose of the job. Jobs of different purposes do not share idempotency keys.
 
         Returns
         -------
         Accepted
-            The job, and the created key; its `api_key` is None if `key` was given.
+            The job and the new API key. `api_key` is None if `key` was given.
 
         Raises
         ------
         IdempotencyMismatch
             The idempotency key was used with another file. Nothing was stored.
         Conflict
-            The key that the first request created was rotated or revoked. Nothing was stored.
+            The key that the first request created has been rotated or revoked. Nothing was stored.
         InvalidRequest
             The idempotency key has an invalid character or length.
 
@@ -184,7 +187,7 @@ class Training:
         options: FileOptions = NO_OPTIONS,
         purpose: JobPurpose = JobPurpose.TRAIN,
     ) -> tuple[Accepted, UploadForm]:
-        """Queue a job, and return it with the form for uploading its file directly to the object store."""
+        """Queue a job. Return the job, and a form for uploading the file directly to the object store."""
         api_key = None if key else ApiKey.mint()
         key_id = self._register_key(key, api_key, may_exist=False)
         job = self._create_job(
@@ -197,7 +200,7 @@ class Training:
     def _check_same_file(self, job_id: str, file: NewFile) -> None:
         """Raise `IdempotencyMismatch` if the job `job_id` exists and belongs to a different file.
 
-        This is checked before a key is created, because that key would be left without a job.
+        The check precedes the creation of a key, because a key created for a rejected request would have no job.
         """
         try:
             _check_fingerprint(self._registry.get_job(job_id), file)
@@ -205,7 +208,7 @@ class Training:
             return
 
     def _register_key(self, key: KeyRecord | None, api_key: ApiKey | None, *, may_exist: bool) -> str:
-        """Return the id of `key`, or add `api_key` to the registry and return its id."""
+        """Return the id of `key` if `api_key` is None. Otherwise add `api_key` to the registry, and return its id."""
         if api_key is None:
             assert key is not None
             return key.key_id
@@ -256,7 +259,8 @@ class Training:
 def check_idempotency_key(text: str, *, anonymous: bool) -> None:
     """Raise `InvalidRequest` unless `text` is a valid idempotency key.
 
-    Without an API key it must be long enough that it cannot be guessed, because the new key is derived from it.
+    If the request is `anonymous`, a new API key is derived from the text. Therefore the text must then have at least 16
+    characters, so that it cannot be guessed.
     """
     if not _IDEMPOTENCY_KEY.fullmatch(text):
         has_wrong_length = not 0 < len(text) <= _MAX_IDEMPOTENCY_KEY
@@ -281,7 +285,10 @@ def _check_fingerprint(job: Job, file: NewFile) -> None:
 
 
 def _check_unchanged(record: KeyRecord, api_key: ApiKey) -> None:
-    """Raise `Conflict` if the derived key was rotated or revoked, because the response would contain an invalid key."""
+    """Raise `Conflict` if the derived key was rotated or revoked.
+
+    The response would otherwise contain a key that is no longer valid.
+    """
     if record.revoked_at is not None or record.secret_sha256 is None or not api_key.matches(record.secret_sha256):
         raise Conflict(
             "The key that this Idempotency-Key created has been rotated or revoked.",

@@ -1,4 +1,4 @@
-"""The request body of `POST /v1/train` as one file, in memory while it is small and on disk otherwise."""
+"""Receive the file in the body of an upload request. A small file is kept in memory, a larger file on disk."""
 
 from __future__ import annotations
 
@@ -41,24 +41,25 @@ _MAX_ECHO: Final = 80
 async def received(
     request: Request, *, max_bytes: int, query_options: dict[str, str], raw_types: tuple[str, ...] = RAW_TYPES
 ) -> AsyncIterator[NewFile]:
-    """Receive the uploaded file of a request, and yield it. It is deleted when the context ends.
+    """Receive the uploaded file of a request, and yield the file. The file is deleted when the context ends.
 
     Parameters
     ----------
     request
-        A multipart form with one part named `file` and options as further parts, or the file itself as the body.
+        Request with a multipart form or with the file itself as the body. A form has one part named `file`; its other
+        parts are options.
     max_bytes
-        Largest file to accept.
+        Largest file to accept, in bytes.
     query_options
-        Options from the query, by name; those of the form have precedence.
+        Options from the query string, by name. Options in the form take precedence.
     raw_types
-        Content types of a body that is the file itself.
+        Permitted content types if the body is the file itself.
 
     Raises
     ------
     UnsupportedMediaType
-        The body is neither multipart nor a CSV, has a content encoding other than gzip, or is gzip that was sent as
-        text and damaged on the way.
+        The content type is neither multipart nor one of `raw_types`, the content encoding is not permitted, or the body
+        is gzip that was sent as text and damaged in transit.
     PayloadTooLarge
         The file is larger than `max_bytes`.
     EmptyUpload
@@ -109,8 +110,8 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
 class _StrictFormParser(MultiPartParser):
     """A multipart parser that rejects a form without its closing boundary, for example a truncated one.
 
-    python-multipart accepts such a form without its last part, whose temporary file Starlette would not close. An error
-    raised while Starlette parses makes it close every file.
+    python-multipart would accept such a form and omit its last part, and Starlette would not close the temporary file
+    of this part. Starlette closes all files if an error is raised during parsing.
     """
 
     def __init__(self, request: Request) -> None:
@@ -121,7 +122,7 @@ class _StrictFormParser(MultiPartParser):
         self._is_complete = False
 
     def on_end(self) -> None:
-        """Record that the closing boundary was received. This is a callback of python-multipart."""
+        """Record that the closing boundary was received. python-multipart calls this method."""
         self._is_complete = True
 
     async def _until_closing_boundary(self, stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -154,7 +155,7 @@ def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
 
 
 def _describe(file: BinaryIO, max_bytes: int, options: FileOptions) -> NewFile:
-    """Check the file's size, detect gzip by its magic bytes, compute the digest, and return the file with these."""
+    """Check the size of a file, and return the file with its digest. Gzip is detected by its magic bytes."""
     file.seek(0, io.SEEK_END)
     size_bytes = file.tell()
     if size_bytes == 0:

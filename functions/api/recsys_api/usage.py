@@ -13,7 +13,7 @@ from recsys.registry.rate_limits import Buckets, RateLimit
 from recsys.registry.registry import Registry
 
 KeyLimits = Sequence[tuple[RateLimit, Buckets]]
-"""The limits that apply to each key, with the buckets in which its requests are counted."""
+"""The limits that apply to each key, each with the buckets in which requests are counted."""
 
 
 class LimitBody(BaseModel):
@@ -36,12 +36,12 @@ class UsageBody(BaseModel):
 
     key_id: Annotated[str, Field(description="Public id of the API key.")]
     limits: Annotated[list[LimitBody], Field(description="Limits that apply to the key. Disabled limits are omitted.")]
-    versions: Annotated[int, Field(description="Number of published model versions.")]
+    versions: Annotated[int, Field(description="Number of stored model versions, including held versions.")]
     stored_bytes: Annotated[int, Field(description="Size of the key's model files in bytes.")]
 
 
 def usage_of(key_id: str, limits: KeyLimits, registry: Registry, store: ObjectStore) -> UsageBody:
-    """Return the rate limits and the storage of a key, without counting a request.
+    """Return the rate limits and the storage of a key. The call does not count as a request.
 
     Raises
     ------

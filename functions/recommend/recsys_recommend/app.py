@@ -123,8 +123,8 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
 ) -> APIRouter:
     """Create a router with every route of the function.
 
-    The app that includes the router must have been set up by `recsys.http.problems.install`. `clock` and `timer` are
-    replaced in tests. The other parameters are those of `create_app`.
+    The app that includes the router must have been set up by `recsys.http.problems.install`. `clock` returns the
+    current time and `timer` monotonic seconds; tests replace both. The other parameters are those of `create_app`.
     """
     catalogues = Catalogues(
         store,
@@ -161,8 +161,8 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
         """Rank items for a user, for a basket, or for a user with recent interactions.
 
         A user of the training data gets personal recommendations. An unknown user gets recommendations based on
-        `recent_items`, or the most popular items if the model contains none of these. An unknown user is never an
-        error. `strategy` in the response states which of these applied.
+        `recent_items`, or the most popular items if the model contains none of the recent items. An unknown user is
+        never an error. `strategy` in the response states which of these cases applied.
         """
         return await service.respond(key, UserQuery.of(body).hiding(_erased_users(key)))
 
@@ -174,7 +174,7 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
         responses=documented(401, 403, 409, 413, 422, 429, 503, descriptions=_DESCRIPTIONS),
     )
     async def recommend_items_batch(key: Key, body: BatchRequest) -> Response:
-        """Answer up to 1,000 recommendation requests in one call, all from the same version of the model.
+        """Answer up to 1,000 recommendation requests in one call, all with the same version of the model.
 
         Options next to `requests` are defaults; each request can override them. A batch can request at most
         20,000 items in total.
@@ -225,7 +225,7 @@ class _Recommendations:
         self._catalogues = catalogues
 
     async def respond(self, key: KeyRecord, query: ModelQuery) -> Response:
-        """Answer a query, from the response cache if possible."""
+        """Answer a query. The response comes from the response cache if possible."""
         loaded = await self._models.get(current_model(key))
         loaded, catalogue = await self._catalogues.bound(key, loaded)
         return Response(self._responses.get(loaded, query, catalogue), media_type=_JSON)

@@ -34,7 +34,7 @@ _PARSER: Final = "parser"
 
 
 class CatalogueName(NamedTuple):
-    """The identity of one version of a key's catalogue, and the digest of its file."""
+    """The identity of one version of a key's catalogue, and the digest of the version's file."""
 
     key_id: str
     version: str
@@ -42,7 +42,7 @@ class CatalogueName(NamedTuple):
 
 
 def catalogue_name(key: KeyRecord) -> CatalogueName | None:
-    """Return the name of a key's catalogue, or None if it has none."""
+    """Return the name of the catalogue of a key, or None if the key has no catalogue."""
     if key.catalogue_version is None or key.catalogue_sha256 is None:
         return None
     return CatalogueName(key.key_id, key.catalogue_version, key.catalogue_sha256)
@@ -54,19 +54,20 @@ class _Bound(NamedTuple):
 
 
 class CatalogueCache:
-    """Loads catalogues on demand. Not thread-safe: use it from one event loop.
+    """Loads catalogues on demand and keeps them in memory.
 
-    While a new version loads, the previous one is used if it is in memory, so that an update of prices does not make
-    any request wait.
+    Instances are not thread-safe, so use each instance from one event loop only. While a new version of a catalogue
+    loads, the previous version is used if it is in memory, so that no request waits for the new version.
 
     Parameters
     ----------
     store
         Object store with the catalogues. It is read in a thread.
     max_bytes
-        Memory for all catalogues together. A larger one is loaded for each request and not kept.
+        Memory for all catalogues together, in bytes. Catalogues in the order of a model's items can take the same
+        amount in addition. A larger catalogue is loaded for each request and not kept.
     exploration
-        Largest share of new items in a list, for requests that state none.
+        Largest share of new items in a list, in [0, 1], for requests that do not state a share.
     count_metric
         Called with `CatalogueLoaded` or `CatalogueFailed` after each attempt to load a catalogue.
     """
@@ -87,7 +88,7 @@ class CatalogueCache:
         self._failures: TTLCache[CatalogueName, RecsysError] = TTLCache(_MAX_FAILURES, _RETRY_S)
 
     async def get(self, name: CatalogueName) -> Catalogue:
-        """Return a catalogue.
+        """Return a catalogue, from memory if possible.
 
         Raises
         ------
@@ -102,9 +103,9 @@ class CatalogueCache:
         return await self._once(name, lambda: self._load(name))
 
     async def bound(self, name: CatalogueName, loaded: LoadedModel) -> BoundCatalogue:
-        """Return a catalogue whose rows follow the order of a model's items and then of the new items.
+        """Return a catalogue in the order of a model's items, followed by the new items.
 
-        While the catalogue loads, its previous version is returned.
+        While the catalogue loads, its previous version is returned if that is in memory.
 
         Raises
         ------
@@ -143,7 +144,11 @@ class CatalogueCache:
         return BoundCatalogue(version, catalogue, model.items, exploration=self._exploration, embed=embed)
 
     def _content(self, catalogue: Catalogue, name: ModelName) -> ContentModel | None:
-        """Return the content part of a model: its own, or the one in the catalogue."""
+        """Return the content part of a model version, or None if there is none.
+
+        The content part in the catalogue is used if it was fitted for this version. Otherwise, the one in the files of
+        the version is used.
+        """
         fitted = catalogue.content
         if fitted is not None and fitted.model_version == name.version:
             return ContentModel.of(fitted.arrays)
@@ -171,7 +176,7 @@ class CatalogueCache:
         return await asyncio.shield(self._start(name, load_and_keep()))
 
     def _start(self, key: Hashable, work: Any) -> asyncio.Task[Any]:
-        """Start a task, unless one with the same key is running, and return the running one."""
+        """Return the running task with this key. Start it if there is none."""
         task = self._tasks.get(key)
         if task is not None:
             work.close()
@@ -195,7 +200,7 @@ class CatalogueCache:
 
 
 def _prepare_parser() -> None:
-    """Import the parser of filters in the background, because the first filter would otherwise wait 0.1 s for it."""
+    """Import the parser of filters in the background. The first filter would otherwise wait 0.1 s for this import."""
     from recsys_recommend.filtering import expression  # noqa: PLC0415  # see above
 
     expression.parse("available")

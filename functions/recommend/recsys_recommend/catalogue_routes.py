@@ -32,7 +32,9 @@ _DESCRIPTIONS: Final = {
 
 
 class Catalogues:
-    """The catalogues of all keys. The modules that read catalogues are imported for the first key that has one.
+    """Provides the item catalogues of all keys.
+
+    The modules that read catalogues are imported when a key with a catalogue is first used.
 
     Parameters
     ----------
@@ -48,9 +50,9 @@ class Catalogues:
         self._cache: CatalogueCache | None = None
 
     async def bound(self, key: KeyRecord, loaded: LoadedModel) -> "tuple[LoadedModel, BoundCatalogue | None]":
-        """Return the model with its new items, and the catalogue of its key in the order of these items.
+        """Return the model with its new items, and the catalogue in the order of the model's items and the new items.
 
-        Without a catalogue, the model is returned as it is, with None.
+        If the key has no catalogue, the result is the unchanged model and None.
         """
         if key.catalogue_version is None:
             return loaded, None
@@ -105,7 +107,7 @@ def add_catalogue_routes(router: APIRouter, authenticator: Authenticator, catalo
         responses=documented(401, 403, 409, 422, 503, descriptions=_DESCRIPTIONS),
     )
     async def list_items(key: MainKey, parameters: Annotated[CatalogueParameters, Query()]) -> Response:
-        """Return items of the catalogue with all their attributes, and the columns of the catalogue."""
+        """Return a page of the catalogue's items with all their attributes, and the columns of the catalogue."""
         catalogue = await catalogues.get(key)
         begin = int(parameters.cursor or 0)
         return _to_response(_page(catalogue, key.catalogue_version or "", begin, begin + parameters.limit))

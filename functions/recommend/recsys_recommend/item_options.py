@@ -1,4 +1,4 @@
-"""Options of the recommending routes that use the attributes of items."""
+"""Options of the recommendation routes that depend on the attributes of items, and their effect on a list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TITLE: Final = "title"
 
 @dataclass(frozen=True, slots=True)
 class ItemOptions:
-    """Options for the items that a list may contain, and for the attributes and reasons that it returns.
+    """Options that restrict the items of a list, and options that add attributes and reasons to the items.
 
     Parameters
     ----------
@@ -30,15 +30,15 @@ class ItemOptions:
     filter
         Expression that each item must fulfil, or None.
     max_per
-        Largest number of items with the same value, by column.
+        Largest number of items with the same value in a column, by the name of the column.
     diversity
         Weight of diversity against relevance, in [0, 1].
     include_unavailable
-        Whether items whose `available` is false may occur.
+        Whether the list may contain items whose attribute `available` is false.
     explain
-        Whether to return reasons.
+        Whether to return, for each item, the items of the history that contribute most to its score.
     exploration
-        Largest share of new items in the list, in [0, 1]. None means the setting.
+        Largest share of new items in the list, in [0, 1]. None means the value of `Settings.exploration`.
     """
 
     fields: Sequence[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ def describe_items(
 ) -> list[dict[str, Any]]:
     """Return the items of a response, with the attributes and reasons that the options request.
 
-    `history` is the history that the items were recommended for, or None if reasons do not apply.
+    `history` contains the indices of the items in the user's history, oldest first. It is None if reasons do not apply.
     """
     bodies: list[dict[str, Any]] = [{"item_id": item.item_id, "rank": item.rank, "score": item.score} for item in items]
     if not options.fields and not options.explain:

@@ -42,27 +42,28 @@ class _Loading(NamedTuple):
 
 
 class ModelCache:
-    """Loads models on demand and keeps them in memory. It is not thread-safe: use it from one event loop.
+    """Loads models on demand and keeps them in memory.
 
-    While the current version of a model loads, the previous version serves requests, so that a new version does not
-    make any request wait.
+    Instances are not thread-safe, so use each instance from one event loop only. While the current version of a model
+    loads, the previous version serves requests, so that no request waits for the current version.
 
     Parameters
     ----------
     load
-        Reads a model, in a thread. It raises `ArtifactDamaged` or `Unavailable` if that fails.
+        Reads a model. The function is called in a thread, and raises `ArtifactDamaged` or `Unavailable` if the model
+        cannot be read.
     max_bytes
-        Memory for all models together, as counted by `ServingModel.size_bytes`. A larger model is loaded for each
-        request and not kept.
+        Memory for all models together, in bytes, as counted by `ServingModel.size_bytes`. A larger model is loaded for
+        each request and not kept.
     stale_while_loading_s
-        Longest time for which the previous version serves requests while the current one loads, in seconds. After that,
-        requests wait. A server needs no limit. On Lambda, a request has to wait for the loading thread from time to
-        time, because Lambda freezes that thread between two requests.
+        Longest time for which the previous version serves requests while the current one loads, in seconds. After this
+        time, requests wait until the current version is loaded. A server needs no limit. Lambda needs one, because the
+        loading thread is frozen between two requests and makes progress only while a request waits.
     count_metric
         Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
     record_detail
         Called with `ModelCacheHit` or `ModelCacheMiss` and 1 for each request, and with `ModelCacheBytes` and the
-        memory in use after each load.
+        number of bytes in use after each load.
     timer
         Returns monotonic seconds; replaced in tests.
     """
@@ -89,7 +90,7 @@ class ModelCache:
         self._failures: TTLCache[ModelName, RecsysError] = TTLCache(_MAX_FAILURES, _RETRY_S, timer)
 
     async def get(self, name: ModelName) -> LoadedModel:
-        """Return a model, or the previous version of it while it loads or if it cannot be loaded.
+        """Return a model, or its previous version while the model loads or if the model cannot be loaded.
 
         Concurrent calls share one load. A failed load is retried after 10 seconds at the earliest.
 
@@ -101,8 +102,7 @@ class ModelCache:
         Returns
         -------
         LoadedModel
-            The requested version, or the version of the same key that was loaded last. Its `name` identifies the
-            version.
+            The requested version, or the version of the same key that was loaded last. `name` identifies the version.
 
         Raises
         ------

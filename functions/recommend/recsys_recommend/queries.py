@@ -1,7 +1,7 @@
 """Queries to a model, as immutable values, and the bodies of their responses.
 
-A response is built from plain dictionaries, because validating it with Pydantic would cost more than computing it: a
-response can have 1,000 items.
+Responses are built from plain dictionaries. A response can have 1,000 items, and validating them with Pydantic would
+take longer than computing them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ModelQuery(Protocol):
     """A query whose response can be cached."""
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
-        """Return the body of the response. `catalogue` is the key's, in the order of the model's items."""
+        """Return the body of the response. `catalogue` is the catalogue of the key, or None if the key has none."""
 
     def cache_fields(self) -> tuple[Any, ...]:
         """Return all values that the response depends on besides the model, in a form that JSON can represent."""
@@ -70,7 +70,10 @@ class UserQuery:
 
     @classmethod
     def of_entry(cls, entry: BatchEntry, defaults: BatchRequest) -> UserQuery:
-        """Create the query for one request in a batch. Its own options take precedence over those of the batch."""
+        """Create the query for one request in a batch.
+
+        Options of the request take precedence over options of the batch.
+        """
         return cls(
             entry.user_id,
             entry.recent_items,
@@ -90,12 +93,14 @@ class UserQuery:
         )
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
-        """Compute the recommendations, and return a `RecommendationsBody`.
+        """Compute the recommendations, and return them in the format of `RecommendationsBody`.
 
         Raises
         ------
-        NoCatalogue, InvalidRequest
-            The options need a catalogue and the key has none, or the options do not fit the catalogue.
+        NoCatalogue
+            The options need a catalogue, and the key has none.
+        InvalidRequest
+            The options do not fit the catalogue.
         """
         user_id = None if self.is_erased else self.user_id
         recommendations = recommender.recommend(
@@ -126,7 +131,7 @@ class UserQuery:
 
     @property
     def is_default(self) -> bool:
-        """Whether the query has a user and, except for `n`, only default options."""
+        """Whether the query has a user, and default values for all options except `n`."""
         default = UserQuery(self.user_id, [], self.n, exclude_seen=True, exclude_items=[], candidates=None)
         return self.user_id is not None and self == default
 
@@ -167,10 +172,10 @@ class BatchQuery:
         return self if erased_users is None else BatchQuery([query.hiding(erased_users) for query in self.queries])
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
-        """Compute the recommendations of the batch and return a `BatchBody`.
+        """Compute the recommendations of the batch, and return them in the format of `BatchBody`.
 
-        If all queries have default options and the same `n`, all items are available and no new items are ranked, they
-        are computed together, because that is faster than one at a time.
+        The queries are computed together if all have default options and the same `n`, all items are available, and no
+        new items are ranked. This is faster than computing them one at a time.
         """
         from recsys.model import batch_ranking  # noqa: PLC0415  # 7 ms of a cold start that few requests need
 
@@ -204,14 +209,16 @@ class SimilarItemsQuery:
         return cls(item_id, parameters.n, parameters.exclude_items, _options(parameters))
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
-        """Compute the similar items, and return a `SimilarBody`.
+        """Compute the similar items, and return them in the format of `SimilarBody`.
 
         Raises
         ------
         ItemNotFound
             The model does not contain the item.
-        NoCatalogue, InvalidRequest
-            The options need a catalogue and the key has none, or the options do not fit the catalogue.
+        NoCatalogue
+            The options need a catalogue, and the key has none.
+        InvalidRequest
+            The options do not fit the catalogue.
         """
         constraints = constraints_of(self.options, catalogue)
         items = recommender.similar(
@@ -239,12 +246,14 @@ class PopularQuery:
         return cls(parameters.n, parameters.exclude_items, _options(parameters))
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
-        """Compute the most popular items, and return a `PopularBody`.
+        """Compute the most popular items, and return them in the format of `PopularBody`.
 
         Raises
         ------
-        NoCatalogue, InvalidRequest
-            The options need a catalogue and the key has none, or the options do not fit the catalogue.
+        NoCatalogue
+            The options need a catalogue, and the key has none.
+        InvalidRequest
+            The options do not fit the catalogue.
         """
         constraints = constraints_of(self.options, catalogue)
         found = recommender.popular(model, n=self.n, exclude_items=self.exclude_items, constraints=constraints)

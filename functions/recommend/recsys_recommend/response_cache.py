@@ -22,16 +22,17 @@ _OVERHEAD_BYTES: Final = 300
 class ResponseCache:
     """Cache of responses. A response is identified by the model version and the query.
 
-    The cache key is a digest of everything that a response depends on, including the API key's id and the model
-    version, so a response is never served to another key or from another version of the model or the catalogue.
+    The cache key is a digest of everything that a response depends on, including the API key's id and the versions of
+    the model and the catalogue. Therefore a response is never served to another key, or after the model or the
+    catalogue has changed.
 
     Parameters
     ----------
     max_bytes
-        Memory for all responses together; 0 disables the cache. A larger response is not kept.
+        Memory for all responses together, in bytes; 0 disables the cache. A larger response is not kept.
     record_detail
         Called with `ResponseCacheHit` or `ResponseCacheMiss` and 1 for each request, and with `ResponseCacheBytes` and
-        the memory in use after each new entry.
+        the number of bytes in use after each new entry.
     """
 
     def __init__(self, *, max_bytes: int, record_detail: RecordDetail = lambda _name, _value: None) -> None:
@@ -39,7 +40,7 @@ class ResponseCache:
         self._responses: LRUCache[bytes, bytes] = LRUCache(max_bytes, getsizeof=_size_bytes)
 
     def get(self, loaded: LoadedModel, query: ModelQuery, catalogue: BoundCatalogue | None = None) -> bytes:
-        """Return the response to `query` as JSON, computing it if it is not cached."""
+        """Return the response to `query` as UTF-8 JSON, from the cache or newly computed."""
         cache_key = _cache_key(loaded.name, query, None if catalogue is None else catalogue.version)
         response = self._responses.get(cache_key)
         if response is not None:

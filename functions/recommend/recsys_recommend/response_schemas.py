@@ -1,7 +1,7 @@
 """Response bodies of the routes, for the OpenAPI document only.
 
-`recsys_recommend.queries` builds the bodies as dictionaries. The function does not import this module, because defining
-Pydantic models takes time during a cold start.
+`recsys_recommend.queries` builds the bodies as dictionaries. The function `recommend` does not import this module,
+because defining Pydantic models takes time during a cold start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class ReasonBody(BaseModel):
     contribution: Annotated[
         float, Field(description="Contribution to the linear part of the recommended item's logit; always positive.")
     ]
-    title: Annotated[str | None, Field(description="Title of the item; only if the catalogue has titles.")] = None
+    title: Annotated[str | None, Field(description="Title of the item. Present only if the catalogue has titles.")] = (
+        None
+    )
 
 
 class RecommendedItem(BaseModel):
@@ -34,18 +36,24 @@ class RecommendedItem(BaseModel):
     score: Annotated[float, Field(ge=0, le=1, description="The model's score for the item.")]
     attributes: Annotated[
         dict[str, Any] | None,
-        Field(description="The attributes that `fields` requests, null where there is no value; only with `fields`."),
+        Field(
+            description="The attributes that `fields` requests; null for an attribute without a value. Present only "
+            "with `fields`."
+        ),
     ] = None
     reasons: Annotated[
         list[ReasonBody] | None,
-        Field(description="The items of the history that contribute most, at most three; only with `explain`."),
+        Field(
+            description="At most three items of the history, which contribute most to the score. Present only with "
+            "`explain`."
+        ),
     ] = None
 
 
 class RecommendationsBody(BaseModel):
     """Recommendations for a user or a basket."""
 
-    user_id: Annotated[str | None, Field(description="The requested user; null for a basket.")]
+    user_id: Annotated[str | None, Field(description="Id of the requested user; null for a basket.")]
     strategy: Annotated[
         Strategy,
         Field(
@@ -70,9 +78,9 @@ class BatchBody(BaseModel):
 class SimilarBody(BaseModel):
     """Items similar to an item."""
 
-    item_id: Annotated[str, Field(description="The requested item.")]
+    item_id: Annotated[str, Field(description="Id of the requested item.")]
     model_version: _ModelVersion
-    items: Annotated[list[RecommendedItem], Field(description="The items, best first, without the requested one.")]
+    items: Annotated[list[RecommendedItem], Field(description="The items, best first, without the requested item.")]
 
 
 class PopularBody(BaseModel):
@@ -89,7 +97,10 @@ class CatalogueItem(BaseModel):
     """An item of the catalogue."""
 
     item_id: Annotated[str, Field(description="The item's id.")]
-    attributes: Annotated[dict[str, Any], Field(description="Attributes by column; null where there is no value.")]
+    attributes: Annotated[
+        dict[str, Any],
+        Field(description="Attributes by the name of the column; null for an attribute without a value."),
+    ]
 
 
 class CatalogueColumn(BaseModel):
@@ -106,7 +117,7 @@ class CatalogueBody(BaseModel):
     total: Annotated[int, Field(description="Number of items in the catalogue.")]
     columns: Annotated[list[CatalogueColumn], Field(description="The columns.")]
     items: Annotated[list[CatalogueItem], Field(description="The items, in the order in which they were first sent.")]
-    next: Annotated[str | None, Field(description="`cursor` of the next page; null on the last one.")]
+    next: Annotated[str | None, Field(description="Value of `cursor` for the next page; null on the last page.")]
 
 
 RESPONSE_MODELS: Final[Mapping[tuple[str, str], type[BaseModel]]] = {

@@ -1,6 +1,7 @@
-"""JSON bodies and query parameters of the routes. They are strict: they reject unknown fields, and numbers as ids.
+"""JSON bodies and query parameters of the routes.
 
-`defer_build` makes each model build its validator when it is first used, so that a cold start builds one of five.
+Unknown fields are rejected, and so are numbers in place of ids. `defer_build` makes each model build its validator at
+the first use, so that a cold start builds only one of the five validators.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ RecentItems = Annotated[
     _Ids,
     Field(
         max_length=MAX_RECENT,
-        description="Ids of the items in the basket or of the user's interactions since the training; oldest first.",
+        description="Ids of the items in the basket, or of the items with which the user interacted since the "
+        "training, oldest first.",
     ),
 ]
 Count = Annotated[
@@ -60,14 +62,14 @@ Count = Annotated[
     BeforeValidator(whole_number),
 ]
 ExcludeSeen = Annotated[
-    bool, Field(description="Whether to leave out items that the user interacted with, `recent_items` included.")
+    bool, Field(description="Whether to leave out items that the user interacted with, including `recent_items`.")
 ]
 ExcludedItems = Annotated[
     _Ids, Field(max_length=MAX_EXCLUDED, description="Ids of items to leave out. Unknown ids are ignored.")
 ]
 Candidates = Annotated[
     Annotated[_Ids, Field(max_length=MAX_CANDIDATES)] | None,
-    Field(description="Ids of the only items to rank; null ranks all items. Unknown ids are ignored."),
+    Field(description="Ids of the items to rank; null means all items. Unknown ids are ignored."),
 ]
 
 
@@ -110,12 +112,14 @@ IncludeUnavailable = Annotated[
 Exploration = Annotated[
     Annotated[float, Field(ge=0, le=1, strict=False)] | None,
     Field(
-        description="Largest share of new items in the list, which are items of the catalogue without interactions. "
-        "Default: the value that the operator of the service has set. Lists of popular items contain none.",
+        description="Largest share of new items in the list. A new item is an item of the catalogue without "
+        "interactions. Default: the value that the operator of the service has set. Lists of popular items contain no "
+        "new items.",
     ),
 ]
 Explain = Annotated[
-    bool, Field(description="Whether to return with each item the items of the history that contribute most to it.")
+    bool,
+    Field(description="Whether to return, for each item, the items of the history that contribute most to its score."),
 ]
 
 

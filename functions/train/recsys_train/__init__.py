@@ -1,1 +1,1 @@
-"""The training function: process events, read the CSV, fit a NeuMF, evaluate it and publish the version."""
+"""The function `train`: process events, read files, fit and evaluate models, and publish versions."""

@@ -22,14 +22,17 @@ _FILE_NAME: Final = "base.parquet"
 
 
 def key_data_of(store: ObjectStore, key: KeyRecord, job: Job, folder: Path) -> KeyData:
-    """Return the interactions to which the file of `job` is added, if it is, and the users erased since it arrived.
+    """Return the data of a key that the training of `job` needs, which are interactions and erased users.
+
+    The interactions are those of the current version if the file of the job is added to them, otherwise None. The
+    erased users are those who were erased after the file had arrived.
 
     Parameters
     ----------
     store
-        Where the current version is kept.
+        Object store with the files of the current version.
     key
-        The key, as it is at the start of the attempt.
+        The key at the start of the attempt.
     job
         The job.
     folder
@@ -51,16 +54,16 @@ def key_data_of(store: ObjectStore, key: KeyRecord, job: Job, folder: Path) -> K
 def fetch_history(
     store: ObjectStore, key: KeyRecord, folder: Path, *, erased_users: Container[str] = ()
 ) -> History | None:
-    """Copy the interactions of the current version into `folder` and verify their digest.
+    """Copy the interactions of the current version of a key into `folder`, and verify their digest.
 
     Parameters
     ----------
     store
         Object store with the version's files.
     key
-        Record of the key.
+        The key.
     folder
-        An existing directory.
+        An existing directory, to which the interactions are copied.
     erased_users
         Users whose rows `History.chunks` leaves out.
 
@@ -72,7 +75,7 @@ def fetch_history(
     Raises
     ------
     InvalidData
-        An earlier release trained the version and kept no interactions.
+        The version has no interactions, because an earlier release trained it.
     ArtifactDamaged
         A file is missing or differs from its digest.
     """
@@ -98,7 +101,7 @@ def fetch_history(
 
 
 def _copy(store: ObjectStore, name: str, path: Path) -> str:
-    """Copy an object into a file and return its SHA-256, hexadecimal."""
+    """Copy an object into a file, and return the hexadecimal SHA-256 of the content."""
     sha256 = hashlib.sha256()
     try:
         with store.open(name) as source, path.open("wb") as target:

@@ -36,7 +36,7 @@ def assess(built: BuiltVersion, key_id: str, store: ObjectStore, registry: Regis
     -------
     Assessment
         The comparison, and the reasons to hold the new version. Both are missing if the key does not exist, has no
-        version yet, or has a damaged current version, because any new version is then an improvement.
+        version yet, or has a damaged current version. Any new version is an improvement in these cases.
     """
     try:
         key = registry.get_key(key_id)

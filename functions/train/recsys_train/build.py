@@ -1,4 +1,4 @@
-"""Build a model version: read a CSV, fit, and write the files into a folder. The caller publishes them."""
+"""Build a model version: read a file of interactions, fit a model, and write the version's files into a folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ WriteContent = Callable[[Path, Sequence[str], Network], None]
 """Writes the content part of a model, given the path, the item ids and the network; see `recsys_train.catalogue`."""
 
 _FITTING_SHARE: Final = 2 / 3
-"""Share of the time left after reading that fitting may take; the rest is for writing and uploading. Not tuned."""
+"""Largest share of the time that is left after reading. Fitting may take this share, and the rest is for writing and
+uploading. Not tuned.
+"""
 
 _BETTER: Final = "The model ranks better than plain popularity."
 _NOT_BETTER: Final = "The model does not rank better than plain popularity on this data: more interactions are needed."
@@ -57,13 +59,13 @@ class BuiltVersion:
     Parameters
     ----------
     manifest_sha256
-        SHA-256 of the manifest, hexadecimal.
+        Hexadecimal SHA-256 of the manifest.
     metrics
         The contents of `metrics.json`.
     report
         The data report.
     interactions, test
-        The training data, and the data on which the quality was measured, for a comparison with another version.
+        The training data, and the data on which the quality was measured. A comparison with another version uses both.
     """
 
     manifest_sha256: str
@@ -85,33 +87,35 @@ def build_version(  # noqa: PLR0913  # one parameter per input of a training
     key_data: KeyData | None = None,
     write_content: WriteContent | None = None,
 ) -> BuiltVersion:
-    """Train on a file, and write all files of a model version. `recsys.model.artifact` lists them.
+    """Train on a file, and write all files of a model version.
+
+    `recsys.model.artifact` lists these files.
 
     Parameters
     ----------
     open_source
-        Opens the CSV or Parquet file. It is closed before fitting starts.
+        Opens the CSV or Parquet file. The file is closed before fitting starts.
     folder
         Destination, created after fitting.
     version
         Name of the version, recorded in the manifest.
     settings
-        The seed, the time budget and the limit of the decompressed size are used.
+        Settings, which define the seed, the time budget, the memory limit and the limits for reading.
     on_progress
         Called at the start of each phase and after each epoch. An exception that it raises ends the training.
     options
-        Options for reading the file. Undeclared ones are detected.
+        Options for reading the file. Options that are not set are detected.
     time_left_s
-        Returns the seconds until the process is terminated from outside; fitting takes at most two thirds of them.
+        Returns the seconds until the process is terminated from outside. Fitting takes at most two thirds of this time.
     key_data
-        Interactions to which those of the file are added, and users whose rows in the file are skipped.
+        Interactions to which the file's interactions are added, and users whose rows in the file are skipped.
     write_content
         Writes `content.npz` if the key has an item catalogue.
 
     Returns
     -------
     BuiltVersion
-        The digest of the manifest, the metrics and the data report.
+        The digest of the manifest, the metrics, the data report, the training data and the test data.
 
     Raises
     ------
@@ -149,7 +153,7 @@ def write_version(
     metrics: dict[str, Any],
     write_content: WriteContent | None = None,
 ) -> str:
-    """Write all files of a version, the manifest last.
+    """Write all files of a version. The manifest is written last.
 
     Parameters
     ----------
@@ -158,8 +162,8 @@ def write_version(
     version
         Name of the version, recorded in the manifest.
     interactions
-        The training data. It is kept as it is, and its ids, the users' histories and the items' popularity are written
-        for serving.
+        The training data. All interactions are written for later trainings. The ids, the users' histories and the
+        items' popularity are written for serving.
     result
         The network that was trained on `interactions`.
     metrics
@@ -170,7 +174,7 @@ def write_version(
     Returns
     -------
     str
-        SHA-256 of the manifest, hexadecimal.
+        Hexadecimal SHA-256 of the manifest.
     """
     starts, items = interactions.items_by_user()
     users = user_tables(result.weights, final_histories(interactions, result.hyperparameters.decay))
@@ -218,7 +222,7 @@ def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, s
 
 
 def _describe_protocol(result: FitResult, *, has_times: bool) -> dict[str, Any]:
-    """Return a description of how the quality was measured, with one entry per metric under the name of the metric."""
+    """Return a description of the evaluation: the split of the data, the models, and one entry per metric."""
     return {
         "split": _LAST_HELD_OUT if has_times else _RANDOM_HELD_OUT,
         "evaluated_users": result.evaluated_users,

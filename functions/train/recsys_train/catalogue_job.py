@@ -1,4 +1,4 @@
-"""Run a catalogue job: read its file, merge it into the current catalogue, and upload and publish the result."""
+"""Run a catalogue job: read its file, build the new catalogue, and upload and publish this catalogue."""
 
 from __future__ import annotations
 
@@ -36,12 +36,14 @@ from recsys_train.lease import LeaseKeeper
 _logger: Final = logging.getLogger("recsys.train")
 
 MERGE: Final = "merge"
-"""Value of the option `mode` of a job that keeps the items and attributes that its file does not mention."""
+"""Value of the option `mode` with which items and attributes are kept if the file does not mention them."""
 MAX_MODEL_BYTES: Final = 2**30
-"""Largest serving bundle that a catalogue job loads: 250,000 items of width 512. A training may run beside it."""
+"""Largest serving bundle that a catalogue job loads: 250,000 items of width 512. A training may run at the same
+time.
+"""
 _MERGE_ATTEMPTS: Final = 5
 _KEPT_S: Final = 600.0
-"""Time for which a replaced catalogue is kept. It is far longer than a server uses an outdated key record."""
+"""Time for which a replaced catalogue is kept. Servers use an outdated key record for a much shorter time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class CatalogueUpdater:
     settings
         Limits and the lease.
     clock
-        Source of the current time.
+        Returns the current time.
     on_renewal
         Called each time the lease of a job is renewed.
     """
@@ -76,7 +78,8 @@ class CatalogueUpdater:
         LeaseLost
             Another worker took the job over.
         Unavailable
-            A store did not respond, or every attempt conflicted with another update. Retry later.
+            A store did not respond, or another update was published during each of `_MERGE_ATTEMPTS` attempts. Retry
+            later.
         """
         job = lease.job
         if is_outdated(key, job):
@@ -123,10 +126,11 @@ class CatalogueUpdater:
         self.registry.publish_catalogue(lease, new, report.to_json())
 
     def _with_content(self, key: KeyRecord, catalogue: Catalogue, kept: FittedContent | None) -> Catalogue:
-        """Add the content part of the key's current model, unless that model has one of its own.
+        """Return the catalogue with a content part for the key's current model.
 
-        It is fitted unless `kept` belongs to this model, as in updates of prices and availability. A model that is
-        larger than `MAX_MODEL_BYTES` gets its content part with the next training.
+        If `kept` belongs to this model, as in updates of prices and availability, it becomes the content part.
+        Otherwise a content part is fitted, unless the model's own files contain one. A model larger than
+        `MAX_MODEL_BYTES` gets its content part with the next training.
         """
         name = key.current_version
         if name is None:
@@ -152,9 +156,9 @@ class CatalogueUpdater:
         return catalogue if arrays is None else replace(catalogue, content=FittedContent(name, arrays))
 
     def _remove_replaced(self, key_id: str) -> None:
-        """Delete the catalogues that were replaced so long ago that no server reads them any more.
+        """Delete catalogues that were replaced more than `_KEPT_S` ago, because no server reads them any more.
 
-        A catalogue counts as replaced from the time at which the next one arrived.
+        A catalogue counts as replaced from the time at which the next catalogue was stored.
         """
         key = self.registry.get_key(key_id)
         current = layout.catalogue_prefix(key_id, key.catalogue_version) if key.catalogue_version else None
@@ -167,12 +171,12 @@ class CatalogueUpdater:
 
 
 def current_catalogue(store: ObjectStore, key: KeyRecord) -> Catalogue:
-    """Return the catalogue of a key, which is empty if it has none.
+    """Return the catalogue of a key. If the key has no catalogue, the result is empty.
 
     Raises
     ------
     ObjectNotFound, ArtifactDamaged
-        Its file is missing or damaged.
+        The file of the catalogue is missing or damaged.
     """
     if key.catalogue_version is None or key.catalogue_sha256 is None:
         return EMPTY
@@ -183,9 +187,10 @@ def current_catalogue(store: ObjectStore, key: KeyRecord) -> Catalogue:
 def content_writer(
     store: ObjectStore, registry: Registry, key_id: str, seed: int
 ) -> Callable[[Path, Sequence[str], Network], None]:
-    """Return a function that fits the content part of a model to the catalogue that its key has by then.
+    """Return a function that fits the content part of a model and writes it to a file.
 
-    Without a usable catalogue, the function writes no file. See `recsys_train.catalogue.content_fit`.
+    The function reads the catalogue of the key when it is called. If the key has no usable catalogue, the function
+    writes no file. See `recsys_train.catalogue.content_fit`.
     """
 
     def write(path: Path, item_ids: Sequence[str], network: Network) -> None:
@@ -202,6 +207,9 @@ def content_writer(
 
 
 def report_of(error: InvalidData) -> dict[str, Any] | None:
-    """Return the report of a file that was read but cannot be used; None for other errors."""
+    """Return the report that an error contains, or None.
+
+    An error contains a report if the file was read but cannot be used.
+    """
     report = getattr(error, "report", None)
     return None if report is None else dict(report.to_json())

@@ -1,6 +1,7 @@
-"""Compare a new version with the current one, to keep a bad file from replacing a good model.
+"""Compare a new version with the current one, to prevent a bad file from replacing a good model.
 
-Every rule is one-sided and leaves room for noise, so that a regular retraining on newer data is not held.
+Each rule can only hold a version that is worse, and tolerates noise, so that a regular retraining on newer data is not
+held.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ MIN_COMPARED_USERS: Final = 20
 """With fewer users, rankings are not compared, neither with the current version nor with popularity."""
 TOLERATED_DROP: Final = 0.1
 """Relative drop of NDCG@20 for which a version is never held. The margin compensates for an advantage of the current
-network: it was also trained on the last interactions of users who are not compared. The measured network of the new
-version has not seen those interactions. Not tuned."""
+network, which was also trained on the last interactions of users who are not compared. The measured network of the new
+version was not trained on those interactions. Not tuned.
+"""
 SIGNIFICANCE: Final = 0.005
 """Probability of holding an equally good version because of noise: one in 200 retrainings."""
 
@@ -57,9 +59,9 @@ def compare(
     interactions
         The data of the new version.
     test, metrics
-        Data on which the new version was measured, and the contents of its `metrics.json`.
+        Data on which the new version was measured, and the contents of the new version's `metrics.json`.
     current, current_metrics
-        The current version, and its metrics in the registry.
+        The current version, and the metrics that the registry stores for it.
     erased_users
         Users whom the new version must not contain. Neither they nor items with which only they interacted count as
         lost.
@@ -67,9 +69,9 @@ def compare(
     Returns
     -------
     figures : dict
-        Counts and metrics of both versions, as `current` and `new`, to be stored with the job.
+        Counts and metrics of the versions, under `current` and `new`. They are stored with the job.
     reasons : list of Reason
-        Reasons to hold the new version. Empty if it may become current.
+        Reasons to hold the new version. Empty if the new version may become current.
     """
     same_users = rank_same_users(interactions, test, current)
     users, items = _without_erased(current, erased_users)
@@ -88,11 +90,11 @@ def compare(
 
 
 def rank_same_users(interactions: Interactions, test: HeldOutTest, current: ServingModel) -> SameUsers:
-    """Rank the same held-out items with the new and the current network, among the items that both know.
+    """Rank the same held-out items with the new and the current network, among the items that both versions contain.
 
-    Both networks get the same history, which is that of the new data. A user is left out if the current version was
-    trained on the held-out pair, does not know the held-out item, or knows no item of the history, because otherwise
-    the comparison would favour one side.
+    Both networks get the same history of each user, taken from the new data. A user is left out if the current version
+    was trained on the held-out pair, does not contain the held-out item, or contains no item of the history. Otherwise
+    the comparison would favour one version.
     """
     current_index = {item_id: index for index, item_id in enumerate(current.items)}
     index = np.array([current_index.get(item_id, -1) for item_id in interactions.item_ids], dtype=np.int64)
@@ -120,12 +122,13 @@ def ranks_significantly_worse(new: NDArray[np.float64], baseline: NDArray[np.flo
     Parameters
     ----------
     new, baseline
-        NDCG@20 per user of the new version and of the current version or popularity, (n_users,) each.
+        NDCG@20 per user, (n_users,) float64 each. `new` belongs to the new version, `baseline` to the current version
+        or to popularity.
 
     Returns
     -------
     bool
-        False if there are fewer than `MIN_COMPARED_USERS` users.
+        Whether the new version is significantly worse. False if there are fewer than `MIN_COMPARED_USERS` users.
 
     Examples
     --------
@@ -159,10 +162,10 @@ def _losses(figures: dict[str, Any]) -> list[Reason]:
 
 
 def _quality(test: HeldOutTest, metrics: dict[str, Any], current_metrics: dict[str, Any]) -> list[Reason]:
-    """Return the reasons from comparing the new version with popularity.
+    """Return the reasons that result from comparing the new version with popularity.
 
-    Intervals of the lift are too narrow for few users: with five users of whom most have a gain, that of every tenth
-    version that is as good as popularity lies below 1.
+    For few users, the intervals of the lift are too narrow to be used. With five users of whom most have a gain, the
+    interval lies below 1 for one in ten versions that are as good as popularity.
     """
     new, current = _lift(metrics), _lift(current_metrics)
     if ranks_significantly_worse(test.gains, test.popularity_gains) and not (current and current[1] < 1):
@@ -222,7 +225,10 @@ def _figures(users: Sequence[str], items: Sequence[str], metrics: dict[str, Any]
 
 
 def _without_erased(current: ServingModel, erased_users: Container[str] | None) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the users and items of the current version, without erased users and the items of no other users."""
+    """Return the users and items of the current version, without the data of erased users.
+
+    An item with which only erased users interacted is left out.
+    """
     if erased_users is None:
         return current.users, current.items
     users = list(current.users)
@@ -242,12 +248,15 @@ def _was_seen(current: ServingModel, user_id: str, item_index: int) -> bool:
 
 
 def _among_common(score_users: ScoreUsers, index: NDArray[np.int64]) -> ScoreUsers:
-    """Return a scoring function that ranks items last if the current version does not know them."""
+    """Return a scoring function that ranks an item last if the current version does not contain the item."""
     return lambda users: np.where(index >= 0, score_users(users), np.float32(-np.inf))
 
 
 def _current_scores(current: ServingModel, histories: list[NDArray[np.int64]], index: NDArray[np.int64]) -> ScoreUsers:
-    """Return a function that scores the items of the new data with the current network and ranks unknown ones last."""
+    """Return a function that scores the items of the new data with the current network.
+
+    It ranks an item last if the current version does not contain the item.
+    """
 
     def score_users(users: NDArray[np.integer]) -> Floats:
         known = [histories[user][histories[user] >= 0].astype(np.int32) for user in users.tolist()]

@@ -1,4 +1,4 @@
-"""Process "object created" events. Every training job starts with one, whether its file was uploaded or dropped."""
+"""Process "object created" events. Each job starts with such an event, whether its file was uploaded or dropped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ObjectCreated:
     name
         Name of the object.
     version
-        Identifies this write among all writes of the name.
+        Identifies this write among all writes of an object with this name.
     data_timestamp
         Time at which the data arrived, as `<timestamp>#<tiebreak>`. Of two files, the one with the greater text has the
         newer data.
@@ -43,14 +43,14 @@ class ObjectCreated:
 
 
 def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
-    """Train a model on an object, and write the receipt if the object was dropped into the inbox.
+    """Run the job of an object, and write the receipt if the object was dropped into the inbox.
 
     The function is idempotent: a repeated event changes nothing.
 
     Parameters
     ----------
     event
-        The event of the object.
+        Event that names the object.
     trainer
         Runs the job.
 
@@ -81,7 +81,7 @@ def supersede(event: ObjectCreated, trainer: Trainer) -> Job | None:
     Returns
     -------
     Job or None
-        The final job, or None if the object does not start a training job.
+        The final job, or None if the object does not start a job.
 
     Raises
     ------
@@ -104,7 +104,9 @@ def _receipted(job: Job, trainer: Trainer) -> Job:
 
 
 def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
-    """Return the job of an upload, or create a job for a drop. If there is no job, log why and return None.
+    """Return the job of an upload, or create the job of a drop.
+
+    If the object does not start a job, the reason is logged and None is returned.
 
     The job of a drop is created only once, even if the event is repeated.
     """
@@ -126,10 +128,10 @@ def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
 
 
 def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
-    """Create the job of a drop, and a key if the drop has none.
+    """Create the job of a drop, and a key if the drop is not in the folder of a key.
 
-    Both ids are derived from the event, so that a repeated event finds the same job and key. The job does not expire,
-    because the file stays in the inbox and a worker that restarts must know that it was processed.
+    Both ids are derived from the event, so that a repeated event finds the same job and key. The job does not expire.
+    The file stays in the inbox, and the job tells a restarted worker that the file has been processed.
     """
     job_id = job_id_of_object(event.name, event.version)
     now = trainer.clock()
@@ -145,7 +147,7 @@ def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
             receipt_name=drop.receipt_name,
         )
     )
-    # A final job's key may have expired unclaimed. Creating it again would give a key without a model.
+    # The key of a final job may have expired unclaimed. If the key were created again, it would have no model.
     if drop.key_id is None and not job.state.is_final:
         expires_at = after(now, trainer.settings.unproven_key_days * DAY_S)
         with contextlib.suppress(KeyExists):
@@ -154,7 +156,7 @@ def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
 
 
 def _is_append(event: ObjectCreated, drop: Drop, trainer: Trainer) -> bool:
-    """Return whether the folder or the sidecar of a drop requests that it is added to the interactions of its key."""
+    """Return whether the folder or the sidecar of a drop requests that the file is added to the key's interactions."""
     if drop.is_append:
         return True
     try:

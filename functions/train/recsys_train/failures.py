@@ -1,4 +1,4 @@
-"""Describe for the tenant, and for the log, why a training failed."""
+"""Describe the reason for a failed training, for the tenant and for the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RENEWAL_GAP_S: Final = 60.0
 
 
 def log_last_failure(lease: Lease, error: Exception) -> None:
-    """Log the error of the last attempt of a job with its traceback."""
+    """Log the error that ended the last attempt of a job, with the traceback."""
     # As text, because a message can quote a secret, and a formatter that prints exc_info would not redact it.
     text = redacted("".join(traceback.format_exception(error)))
     job = {"job_id": lease.job.job_id, "key_id": lease.job.key_id, "attempt": lease.fence}
@@ -26,13 +26,13 @@ def log_last_failure(lease: Lease, error: Exception) -> None:
 def reason_of(error: Exception) -> str:
     """Describe an error for the tenant.
 
-    For an unexpected error, only the type is named, because the text may be confidential.
+    For an unexpected error, the description contains only the type, because the message may be confidential.
     """
     return error.detail.rstrip(".") if isinstance(error, RecsysError) else f"an unexpected {type(error).__name__}"
 
 
 def kill_reason(job: Job, *, time_limit_s: float) -> str:
-    """Describe why an attempt ended without reporting an error."""
+    """Describe the probable reason for which an attempt ended without reporting an error."""
     after_s = job.killed_after_s
     if after_s is None:
         return "the worker was terminated from outside"

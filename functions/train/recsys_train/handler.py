@@ -28,10 +28,14 @@ from recsys_train.job import Trainer
 
 MAX_RETRY_DELAY_S: Final = 3600
 HIDDEN_LEASES: Final = 2
-"""A message is hidden for this many leases, so that the lease of a killed worker has expired when it comes back."""
+"""Number of lease durations for which a message is hidden. The lease of a killed worker has expired when the message
+becomes visible again.
+"""
 MAX_KILLS: Final = 2
 MAX_KILL_AGE_S: Final = 300.0
-"""A killed job has failed after 17 minutes: two attempts of five minutes or one of fifteen, and two delays."""
+"""A job whose attempts are killed fails after at most 17 minutes: two attempts of five minutes or one of fifteen, and
+two delays.
+"""
 
 _logger: Final = logging.getLogger("recsys.train")
 settings: Final = Settings.from_environment(backend="aws")
@@ -43,7 +47,7 @@ processor: Final = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=F
 
 
 def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Train on the objects of each message, and return the messages to retry in `batchItemFailures`."""
+    """Run the jobs of the objects in each message, and return the messages to retry in `batchItemFailures`."""
 
     def handle_record(record: SQSRecord) -> None:
         trainer = Trainer(
@@ -72,9 +76,9 @@ handle: Final = telemetry.watch(_handle)
 
 
 def object_events(body: dict[str, Any], bucket: str) -> list[ObjectCreated]:
-    """Return the created objects of `bucket` in a message. Messages such as `s3:TestEvent` contain none.
+    """Return the events of a message about objects created in `bucket`. Messages such as `s3:TestEvent` contain none.
 
-    Object names are looked up in the service's own bucket, so an event of another bucket must not start a training job.
+    Objects are always read from the service's own bucket. Therefore an event of another bucket must not start a job.
     """
     return [
         _object_created(record)
@@ -106,7 +110,7 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
 
 
 def _log_failure(record: SQSRecord, error: Exception) -> None:
-    """Log why a message failed, because Powertools reports only the id of a failed message."""
+    """Log the error of a failed message, because Powertools reports only the id of the message."""
     telemetry.count("MessagesFailed")
     message = {"message_id": record.message_id, "delivery": record.attributes.approximate_receive_count}
     if isinstance(error, RecsysError):
@@ -116,7 +120,7 @@ def _log_failure(record: SQSRecord, error: Exception) -> None:
 
 
 def _retry_soon(record: SQSRecord) -> None:
-    """Make a failed message visible again after its lease has expired, with exponential back-off."""
+    """Make a failed message visible again after the lease has expired, with exponential back-off."""
     delivery = int(record.attributes.approximate_receive_count or 1)
     _hide(record, min(MAX_RETRY_DELAY_S, HIDDEN_LEASES * settings.lease_s * 2 ** (delivery - 1)))
 
@@ -124,8 +128,9 @@ def _retry_soon(record: SQSRecord) -> None:
 def _hide(record: SQSRecord, delay_s: int) -> None:
     """Set the visibility timeout of the message to `delay_s` seconds from now.
 
-    The handler repeats this call during a training job, so that the message of a killed worker is delivered again soon.
-    The queue's own timeout cannot be short, because Lambda requires it to cover the longest job.
+    The handler calls this function regularly during a job, so that the message of a killed worker is delivered again
+    soon. The queue itself cannot have a short visibility timeout, because Lambda requires a timeout that covers the
+    longest job.
     """
     try:
         with aws.translating_errors("ChangeMessageVisibility"):

@@ -1,9 +1,9 @@
 """Run a job: claim it, train on its file, upload the version, and publish or hold it.
 
-A validation job only reads its file.
+A validation job only reads its file. A catalogue job updates the item catalogue instead of training.
 
-The job fails if the data is invalid. Any other error is raised, so that the queue delivers the message again; after the
-last attempt, such an error fails the job too.
+Invalid data makes the job fail. Any other error is raised, so that the queue delivers the message again. After the last
+attempt, such an error makes the job fail, too.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from recsys_train.lease import LeaseKeeper
 _logger: Final = logging.getLogger("recsys.train")
 
 OnJobProgress = Callable[[Job, Progress], None]
-"""Called with the progress of a job, in addition to the registry; the local service draws a progress bar."""
+"""Called with a job and its progress. The local service uses the call to draw a progress bar."""
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
 """Parts of `metrics.json` that the registry does not store; `data` is the report, which the job already contains."""
 _MAX_REBASES: Final = 5
-"""Largest number of trainings per delivery if other versions are published during each of them. Not tuned."""
+"""Largest number of trainings per delivery, if another version is published during each training. Not tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class Trainer:
     Parameters
     ----------
     store, registry
-        Object store and registry of the files, the model versions and the jobs.
+        Object store of the files and the model versions, and registry of the jobs.
     settings
         Limits, lease and time budget.
     owner
-        Name of this worker. A worker may resume a job whose lease it still holds, for example after a restart.
+        Name of this worker. A worker that restarts may resume a job whose lease it still holds.
     clock
         Returns the current time.
     on_progress
@@ -84,7 +84,7 @@ class Trainer:
         Age of an attempt, in seconds. If an attempt is killed at a greater age, the job fails, because another attempt
         would end in the same way.
     counts_attempt
-        Returns whether an attempt counts that ended with this error. If not, the job returns to the queue.
+        Returns whether an attempt that ended with this error counts. If not, the job returns to the queue.
     """
 
     store: ObjectStore
@@ -127,7 +127,7 @@ class Trainer:
             A store did not respond. Or, for a file that is added to the current version, another version was published
             during each of `_MAX_REBASES` trainings. Retry later.
         Exception
-            Any other error before the last attempt. Retry later.
+            Any other error, unless the attempt was the last one. Retry later.
         """
         for _ in range(_MAX_REBASES):
             try:
@@ -141,7 +141,7 @@ class Trainer:
         raise Unavailable(f"Other versions were published during each of {_MAX_REBASES} trainings of the job {job_id}.")
 
     def _run_attempt(self, lease: Lease) -> bool:
-        """Run an attempt. Return False if the job was queued again, because its base is no longer current."""
+        """Run an attempt. Return False if the job was queued again, because its base version is no longer current."""
         try:
             return self._attempt(lease)
         except InvalidData as error:
@@ -198,7 +198,7 @@ class Trainer:
             _logger.warning("Attempt %s could not be marked: %s", lease.version, error.detail)
 
     def _release(self, lease: Lease) -> None:
-        """Put the job back into the queue, and delete what this attempt has stored."""
+        """Put the job back into the queue, and delete the objects that this attempt has stored."""
         try:
             self.registry.release_job(lease)  # first: it fails if the version was published after all
             self._remove_version(lease.job, lease.version)
@@ -247,15 +247,15 @@ class Trainer:
     def _is_given_up(self, lease: Lease) -> bool:
         """Return whether the job must fail without another attempt.
 
-        That is the case after too many attempts, after too many killed attempts, or if the last attempt was killed so
-        late that another would end in the same way.
+        This is the case after too many attempts, after too many killed attempts, or if the last attempt was killed so
+        late that another attempt would end in the same way.
         """
         job = lease.job
         was_late = job.killed_after_s is not None and job.killed_after_s > self.max_kill_age_s
         return job.counted_attempts > self.settings.max_attempts or job.kills >= self.max_kills or was_late
 
     def _check_key(self, key_id: str) -> KeyRecord:
-        """Return the job's key. Raise `InvalidData` if it does not exist or was revoked."""
+        """Return the job's key. Raise `InvalidData` if the key does not exist or was revoked."""
         try:
             key = self.registry.get_key(key_id)
         except KeyNotFound:
@@ -293,7 +293,7 @@ class Trainer:
         return partial(open_file, self.store, job, max_bytes=self.settings.max_upload_bytes)
 
     def _upload(self, lease: Lease, folder: Path, manifest_sha256: str) -> None:
-        """Create the version's objects, the manifest last, and check them by loading the version as a server does."""
+        """Store the files of the version, the manifest last. Check them by loading the version as a server does."""
         prefix = layout.model_prefix(lease.job.key_id, lease.version)
         for name in (*artifact.files_in(folder), artifact.MANIFEST):
             with (folder / name).open("rb") as content:
@@ -301,10 +301,11 @@ class Trainer:
         artifact.read_model(lambda name: self.store.read(prefix + name), manifest_sha256=manifest_sha256)
 
     def _publish(self, lease: Lease, key: KeyRecord, built: BuiltVersion, options: FileOptions) -> bool:
-        """Publish the version, trained on what `key` was at the start, or hold it.
+        """Publish or hold the version. Return False if the job was queued again instead.
 
-        If another version became current meanwhile, compare again. But if the file was added to that version's
-        predecessor, queue the job again and return False.
+        `key` is the record of the key at the start of the attempt. If another version has become current since then,
+        the new version is compared again. If the job has added its file to a base version that is no longer current,
+        the job is queued again.
         """
         job = lease.job
         version = ModelVersion(

@@ -1,4 +1,4 @@
-"""The file of a job: its options and its content, checked before a training reads it."""
+"""Read the options of a job's file, and open the file after checking its version and its size."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from recsys.registry.records import Job
 
 
 def file_options(store: ObjectStore, job: Job, key: KeyRecord) -> FileOptions:
-    """Return the import options of the job.
+    """Return the options of the job's file.
 
-    They come from the sidecar of a file that was dropped into the inbox, if it has one, otherwise from the request.
-    If they do not say which items to exclude, those of the key's current version are excluded again.
+    The options of a dropped file come from its sidecar if there is one. Otherwise, they come from the request. If
+    `exclude_items` is not set, the items that were excluded from the key's current version are excluded again.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def open_file(store: ObjectStore, job: Job, *, max_bytes: int) -> BinaryIO:
     try:
         stream = store.open(job.object_name)
         try:
-            # Checked after opening, so that a write in between shows as another version.
+            # The check follows the opening of the file, so that it detects a file that was replaced in the meantime.
             _check_object(job, store.info(job.object_name), max_bytes)
         except BaseException:
             stream.close()

@@ -1,4 +1,4 @@
-"""Keep the lease of a job alive during its training, and write the training's progress to the registry."""
+"""Renew the lease of a job while it runs, and write the progress of the job to the registry."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from recsys.registry.registry import Registry
 PROGRESS_EVERY_S: Final = 1.0
 """Shortest interval between two writes of the progress, because training may report it many times per second."""
 RENEWALS_PER_LEASE: Final = 3
-"""Renewals within the length of a lease, so that one or two may fail before it expires."""
+"""Renewals within the duration of a lease, so that one or two may fail before the lease expires."""
 
 
 class LeaseKeeper:
     """Context manager that renews a lease in a thread.
 
     If the registry is unavailable, the renewal is retried after `PROGRESS_EVERY_S`. If another worker has taken the job
-    over, the next call of `report` or `check` raises `LeaseLost` in the working thread.
+    over, the next call of `report` or `check` raises `LeaseLost` in the calling thread.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ class LeaseKeeper:
     lease_s
         Seconds by which each renewal extends the lease.
     on_renewal
-        Called after each regular renewal, that is, three times per `lease_s`. It is not called after a renewal that
-        failed, nor after an additional one that only writes the progress.
+        Called after each regular renewal, which is three times per `lease_s`. It is not called after a failed renewal,
+        or after an additional renewal that only writes the progress.
     """
 
     def __init__(

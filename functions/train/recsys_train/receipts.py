@@ -1,4 +1,4 @@
-"""Receipts: the outcome of a dropped file, written to the store, where the tenant can read it."""
+"""Write receipts to the object store. A receipt tells the tenant the outcome of a dropped file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def write_receipt(job: Job, store: ObjectStore, registry: Registry, clock: Clock
     """Write the receipt of a drop whose job is in a final state.
 
     If the job succeeded and its key has no secret yet, the receipt contains a claim token, which `POST /v1/key/claim`
-    exchanges for the API key once. If a worker dies between storing the token and writing the receipt, the next worker
-    stores another token, and both are valid. If a receipt of the same name exists from an earlier file, its claim
-    tokens are kept under `earlier` until they expire.
+    exchanges for the API key once. If a worker dies after it has stored a token and before it has written the receipt,
+    the next worker stores another token, and both tokens are valid. If an earlier file has a receipt with the same
+    name, the claim tokens of that receipt are kept under `earlier` until they expire.
     """
     assert job.receipt_name is not None
     document = describe_outcome(job)
@@ -78,7 +78,7 @@ def _unclaimed_key(job: Job, registry: Registry) -> KeyRecord | None:
 def _earlier_claims(receipt_name: str, job_id: str, store: ObjectStore, now: Timestamp) -> list[dict[str, str]]:
     """Return the unexpired claim tokens of other jobs in the existing receipt, oldest first.
 
-    A receipt that cannot be parsed is treated as one without claim tokens.
+    A receipt that cannot be parsed counts as a receipt without claim tokens.
     """
     try:
         receipt = json.loads(store.read(receipt_name))

@@ -34,10 +34,10 @@ def create_audit_router(registry: Registry, *, current_key: Callable[..., KeyRec
             Query(pattern=CURSOR_PATTERN, description="`next` of the previous page. Default: the newest events."),
         ] = None,
     ) -> AuditBody:
-        """Return the events of the audit log, newest first: changes to the key, its scoped keys and its model.
+        """Return the events of the audit log, newest first.
 
-        Each event is recorded in the same transaction as its change, contains no secret, and is kept for a year by
-        default.
+        Each event records one change to the key, its scoped keys or its model, and is stored in the same transaction as
+        the change. Events contain no secrets, and are kept for a year by default.
         """
         return AuditBody.of(registry.list_events(key.key_id, limit=limit, cursor=cursor))
 

@@ -1,4 +1,4 @@
-"""Routes for the console, the web page that uses this API: the page, its assets, and a redirect from `/`."""
+"""Routes for the console, which is a web page that uses this API, and for the redirect from `/` to the console."""
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from functools import cache
@@ -25,7 +25,7 @@ _PROBED_NAME: Final = "uploads/console"
 
 
 def create_console_router(store: ObjectStore) -> APIRouter:
-    """Create the router for `/console` and its assets, and for `/`, which sends browsers to the console."""
+    """Create the router for `/console` and its assets, and for `/`, which redirects browsers to the console."""
     router = APIRouter(include_in_schema=False)
 
     @cache

@@ -9,25 +9,27 @@ from fastapi import Request, Response
 from recsys_api.static_files import StaticFile
 
 REVALIDATE: Final = "no-cache"
-"""The response may be stored, but is only used after its ETag was compared."""
+"""A cache may store the response, but must compare the ETag before each use."""
 
 FOREVER: Final = "public, max-age=31536000, immutable"
 """The response never changes, because its URL contains the version of the file."""
 
 
 def file_response(request: Request, file: StaticFile, *, cache_control: str, policy: str | None = None) -> Response:
-    """Respond with a file, compressed if the client accepts it, or with 304 if the client's copy is current.
+    """Respond with a file, or with 304 if the client's copy is current.
+
+    If a compressed version of the file is stored and the client accepts gzip, this version is sent.
 
     Parameters
     ----------
     request
-        The request, whose `Accept-Encoding` and `If-None-Match` are respected.
+        The request. Its headers `Accept-Encoding` and `If-None-Match` are respected.
     file
         The file to send.
     cache_control
         `REVALIDATE` or `FOREVER`.
     policy
-        Content Security Policy of a page.
+        Content Security Policy of a page, or None for an asset.
     """
     is_compressed = file.compressed is not None and "gzip" in request.headers.get("accept-encoding", "")
     # Two encodings of one file need two strong ETags.

@@ -1,4 +1,4 @@
-"""Routes that change the item catalogue of a key; the function `recommend` reads it."""
+"""Routes that change the item catalogue of a key. The function `recommend` contains the routes that read it."""
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from collections.abc import Callable
@@ -32,8 +32,8 @@ _FILE: Final = {
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "Items with the column `item_id` and attributes. Plain or compressed with gzip, zstd or zip; "
-        "the format is detected.",
+        "description": "Items with the column `item_id` and columns for attributes. The file can be compressed with "
+        "gzip, zstd or zip. Its format is detected.",
         "content": {
             "multipart/form-data": {
                 "schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]},
@@ -43,7 +43,7 @@ _BODY: Final[dict[str, Any]] = {
     }
 }
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"model": JobBody, "description": "The job ended during the wait: it succeeded or was superseded."},
+    200: {"model": JobBody, "description": "The job succeeded or was superseded during the wait."},
     **documented(
         *(401, 403, 413, 415, 422, 503),
         descriptions={422: "The request is not valid, or the job failed during the wait. See `errors`."},
@@ -53,8 +53,8 @@ _Prefer = Annotated[
     str | None,
     Header(
         alias="Prefer",
-        description="`wait=N` waits up to N seconds for the job to finish (RFC 7240). The server can shorten the wait; "
-        "`Preference-Applied` states the limit that was used.",
+        description="`wait=N` delays the response for up to N seconds, until the job has finished (RFC 7240). The "
+        "server can shorten the wait; `Preference-Applied` states the limit that was used.",
     ),
 ]
 
@@ -64,7 +64,7 @@ def _item_options(
     delimiter: Annotated[str | None, Query(description=OPTION_TEXTS["delimiter"])] = None,
     charset: Annotated[str | None, Query(description=OPTION_TEXTS["charset"])] = None,
 ) -> dict[str, str]:
-    """Return the options of the query that are set; `FileOptions.of` checks them."""
+    """Return the options that the query string contains, unchecked. `FileOptions.of` checks them later."""
     return {name: value for name, value in locals().items() if value is not None}
 
 
@@ -77,7 +77,11 @@ def create_item_router(
     current_key: Callable[..., KeyRecord],
     clock: Clock,
 ) -> APIRouter:
-    """Create the router for `PUT`, `PATCH` and `DELETE /v1/items`; deleting needs `current_key`."""
+    """Create the router for `PUT`, `PATCH` and `DELETE /v1/items`.
+
+    `DELETE` uses `current_key`, which rejects scoped keys and the previous secret of a rotated key. The other methods
+    use `training_key`.
+    """
     router = APIRouter(tags=["Items"])
     updates = CatalogueUpdates(registry, store, settings, clock)
 
@@ -103,10 +107,10 @@ def create_item_router(
         options: Annotated[dict[str, str], Depends(_item_options)],
         _prefer: _Prefer = None,
     ) -> Response:
-        """Upload the catalogue of the items: titles, categories, prices, availability and any further columns.
+        """Upload the catalogue of the items, with titles, categories, prices, availability and any further columns.
 
-        The new catalogue replaces the previous one as a whole, within seconds, and without a training. Until then, the
-        previous one is used.
+        The new catalogue replaces the whole previous catalogue within seconds, and without a training. Until then, the
+        previous catalogue is used.
         """
         return await update(request, key, options, CatalogueMode.REPLACE)
 
@@ -127,8 +131,8 @@ def create_item_router(
     ) -> Response:
         """Add items to the catalogue, or change some attributes of some items, such as prices and availability.
 
-        Everything that the file does not mention stays as it is. A blank field of a CSV changes nothing; `null` in JSON
-        deletes the attribute.
+        Items and attributes that the file does not mention remain unchanged. In a CSV, a blank field leaves the
+        attribute unchanged. In JSON, `null` deletes the attribute.
         """
         return await update(request, key, options, CatalogueMode.MERGE)
 
@@ -142,7 +146,7 @@ def create_item_router(
         ),
     )
     def delete_items(key: Annotated[KeyRecord, Depends(current_key)]) -> Response:
-        """Delete the catalogue. Recommendations then have no attributes, and contain unavailable items again."""
+        """Delete the catalogue. Recommendations then contain no attributes, and can contain unavailable items again."""
         registry.delete_catalogue(key.key_id)
         return Response(status_code=204)
 
@@ -150,7 +154,7 @@ def create_item_router(
 
 
 def _respond(request: Request, job: Job, headers: dict[str, str]) -> Response:
-    """Build the response: 202 while the job is not final, then its outcome."""
+    """Build the response. It is 202 while the job is not final, and the outcome of the job afterwards."""
     headers |= {"Location": f"/v1/jobs/{job.job_id}"}
     if job.state is JobState.FAILED and job.problem is not None:
         members = {"job_id": job.job_id, "report": job.report}

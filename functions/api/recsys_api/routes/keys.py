@@ -34,7 +34,7 @@ def create_key_router(
         "/v1/key", summary="Retrieve the key", response_description="The key.", responses=documented(401, 403, 503)
     )
     def get_key(key: Annotated[KeyRecord, Depends(required_key)]) -> KeyBody:
-        """Return the properties of the API key that the request was made with. The secret is never returned."""
+        """Return the properties of the API key that authorises the request. The secret is never returned."""
         return KeyBody.of(key, now=clock())
 
     @router.post(
@@ -48,10 +48,11 @@ def create_key_router(
     def rotate_key(
         response: Response, key: Annotated[KeyRecord, Depends(current_key)], body: RotateRequest | None = None
     ) -> KeyIssued:
-        """Generate a new secret for the key. Its models are kept.
+        """Generate a new secret for the key. The key's models are kept.
 
         The previous secret remains valid for `overlap_s` seconds, so that clients can be switched one by one. During
-        the overlap it can train and recommend, but it cannot rotate or revoke the key or activate a model version.
+        this time, the previous secret can be used for trainings and recommendations, but not to rotate or revoke the
+        key or to activate a model version.
         """
         response.headers["Cache-Control"] = _NO_STORE
         return _issued(keys.rotate(registry, key, overlap_s=(body or RotateRequest()).overlap_s))

@@ -64,8 +64,8 @@ def create_model_router(
     def pin_model(version: Version, key: Annotated[KeyRecord, Depends(current_key)]) -> PinnedBody:
         """Keep a published version until it is unpinned, regardless of the number of newer versions.
 
-        Without pins, the service keeps only the current version and the most recent others, five by default. A key can
-        have at most ten pinned versions.
+        Without pins, the service keeps only the current version and the newest other versions, by default five of them.
+        A key can have at most ten pinned versions.
         """
         pinned = keys.pin(registry, key, version, pinned=True)
         return PinnedBody(version=pinned.version, pinned=pinned.pinned_at is not None)
@@ -77,7 +77,7 @@ def create_model_router(
         responses=documented(401, 403, 404, 503, descriptions=_NO_VERSION),
     )
     def unpin_model(version: Version, key: Annotated[KeyRecord, Depends(current_key)]) -> PinnedBody:
-        """Unpin a version, which is then deleted as soon as there are enough newer ones."""
+        """Unpin a version. It is then deleted as soon as there are enough newer versions."""
         unpinned = keys.pin(registry, key, version, pinned=False)
         return PinnedBody(version=unpinned.version, pinned=unpinned.pinned_at is not None)
 

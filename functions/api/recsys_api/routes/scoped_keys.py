@@ -1,4 +1,4 @@
-"""Routes for the scoped keys of a key."""
+"""Routes for the scoped keys of an API key."""
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from collections.abc import Callable
@@ -37,11 +37,11 @@ def create_scoped_key_router(registry: Registry, *, current_key: Callable[..., K
     def create_scoped_key(
         response: Response, key: Annotated[KeyRecord, Depends(current_key)], body: ScopedKeyRequest
     ) -> ScopedKeyIssued:
-        """Create a key that permits only some operations on the same model.
+        """Create a scoped key, which permits only some operations on the model of the main key.
 
-        A key with the scope `recommend` is publishable: put it into a web page or an app, with the page's origin in
-        `origins`. A key with the scope `train` is a secret for the job that uploads data. The main key must never be
-        part of a page. A key can have up to 20 scoped keys.
+        A key with the scope `recommend` is publishable, so it can be part of a web page or an app. List the origin of
+        the page in `origins`. A key with the scope `train` is a secret for the program that uploads data. The main key
+        must never be part of a page. A key can have up to 20 scoped keys.
         """
         response.headers["Cache-Control"] = _NO_STORE
         minted, stored = keys.create_scoped(

@@ -59,7 +59,7 @@ def _check_all(registry: Registry, store: ObjectStore, readiness_checks: Sequenc
 
 
 def probe_storage(registry: Registry, store: ObjectStore) -> None:
-    """Look up a key and an object that do not exist.
+    """Check that the registry and the object store respond, by looking up a key and an object that do not exist.
 
     Raises
     ------

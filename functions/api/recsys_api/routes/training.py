@@ -42,8 +42,8 @@ _TRAIN_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "description": "A CSV or Parquet file with a column for the user and one for the item, and optionally columns "
-        "for the score and the time. It can be compressed with gzip, zstd or zip. In a multipart form, options can be "
-        "sent as additional parts.",
+        "for the score and the time. The file can be compressed with gzip, zstd or zip. In a multipart form, options "
+        "can be sent as additional parts.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -65,17 +65,19 @@ _IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         json_schema_extra={"pattern": "^[!-~]{1,255}$"},  # `Training` checks it, and says how to fix it
-        description="Makes retries safe: repeated requests with the same value and the same file share one job. 1 to "
-        "255 visible ASCII characters, at least 16 without an API key; a UUID is recommended.",
+        description="Makes retries safe, because repeated requests with the same value and the same file share one "
+        "job. The value has 1 to 255 visible ASCII characters, and at least 16 without an API key. A UUID is "
+        "recommended.",
     ),
 ]
-# Only documented: a request can have several of these headers, so the route reads them itself.
+# This parameter only documents the header. The route reads the header itself, because a request can contain it several
+# times.
 _Prefer = Annotated[
     str | None,
     Header(
         alias="Prefer",
-        description="`wait=N` waits up to N seconds for the training to finish (RFC 7240). The server can shorten the "
-        "wait; `Preference-Applied` states the limit that was used.",
+        description="`wait=N` delays the response for up to N seconds, until the training has finished (RFC 7240). The "
+        "server can shorten the wait; `Preference-Applied` states the limit that was used.",
     ),
 ]
 
@@ -96,7 +98,7 @@ def file_options(  # noqa: PLR0913, PLR0917  # one parameter per option, as in F
     force: Annotated[str | None, Query(description=OPTION_TEXTS["force"])] = None,
     mode: Annotated[str | None, Query(description=OPTION_TEXTS["mode"])] = None,
 ) -> dict[str, str]:
-    """Return the file options that the query string contains. They are not yet checked; `FileOptions.of` does this."""
+    """Return the options that the query string contains, unchecked. `FileOptions.of` checks them later."""
     return {name: value for name, value in locals().items() if value is not None}
 
 
@@ -119,7 +121,7 @@ def create_training_router(
         idempotency_key: str | None,
         purpose: JobPurpose,
     ) -> Response:
-        """Queue a job for the file in the body, and wait for it if the `Prefer` header requests that."""
+        """Queue a job for the file in the body, and wait for the job if the `Prefer` header requests a wait."""
         async with received(request, max_bytes=settings.max_request_bytes, query_options=query_options) as file:
             accepted = await run_in_threadpool(
                 training.accept, file, key=key, idempotency_key=idempotency_key, purpose=purpose
@@ -136,8 +138,8 @@ def create_training_router(
         responses={
             200: {
                 "model": TrainingEnded,
-                "description": "The training ended during the wait, but its version is held, or newer data superseded "
-                "it.",
+                "description": "The training ended during the wait without a new current version. Either its version "
+                "is held, or newer data superseded the training.",
             },
             201: {"model": ModelTrained, "description": "The training succeeded during the wait."},
             **documented(
@@ -163,12 +165,12 @@ def create_training_router(
         With `mode=append`, the file is added to the data of the current version. Interactions that this data already
         contains are not counted twice. Otherwise the model is trained on this file alone.
 
-        Without an API key, the response contains a new key, which is shown only once. It becomes usable when the first
-        model is published. With an API key, that key's model is retrained, and the current version serves requests
-        until the new one is published.
+        Without an API key, the response contains a new key, which is shown only once. The new key can be used for
+        recommendations as soon as its first model is published. With an API key, that key's model is retrained, and the
+        current version serves requests until the new one is published.
 
-        A version that compares badly with the current one is held: it does not serve requests until it is activated.
-        `force=true` publishes it anyway.
+        A version that compares badly with the current one is held, which means that it does not serve requests until it
+        is activated. `force=true` publishes such a version at once.
 
         Training takes seconds to minutes. Poll the job at `Location`, or send `Prefer: wait=N`.
         """
@@ -187,7 +189,7 @@ def create_training_router(
                 descriptions={
                     409: "The key that this `Idempotency-Key` created has been rotated or revoked.",
                     413: "The file exceeds the limit of this route. Use `POST /v1/uploads` instead.",
-                    422: "The request is not valid, or the file cannot be trained on. See `errors`.",
+                    422: "The request is not valid, or no model can be trained on the file. See `errors`.",
                 },
             ),
         },
@@ -203,8 +205,8 @@ def create_training_router(
         """Check a file without training on it.
 
         The body, options and keys are the same as for `POST /v1/train`. The report of the job describes how the file
-        was interpreted, which lines were skipped or are bad, the quality to expect and how to improve it. No version is
-        published.
+        was interpreted, which lines were skipped or are bad, which quality can be expected, and how to improve the
+        data. No version is published.
         """
         return await accept_file(request, key, query_options, idempotency_key, JobPurpose.VALIDATE)
 
@@ -220,7 +222,7 @@ def create_training_router(
     def create_upload_form(
         key: Annotated[KeyRecord | None, Depends(optional_key)], body: UploadRequest | None = None
     ) -> Response:
-        """Request a form for uploading a large CSV directly to the object store.
+        """Create a form for uploading a large file directly to the object store.
 
         Send a multipart `POST` to `url` with all `fields` and then the file as the part `file`. Training starts when
         the upload is complete. As with `POST /v1/train`, a request without an API key creates a new key.
@@ -242,7 +244,7 @@ def create_training_router(
         "/v1/jobs/{job_id}",
         summary="Retrieve a job",
         response_model=JobBody,
-        response_description="The job. `Retry-After` is set until its status is final.",
+        response_description="The job. `Retry-After` is set until the status of the job is final.",
         responses=documented(
             401, 403, 404, 503, descriptions={404: "The job does not exist or belongs to another key."}
         ),
@@ -251,9 +253,9 @@ def create_training_router(
         job_id: Annotated[str, Path(description="`job_id` as returned by `POST /v1/train` or `POST /v1/uploads`.")],
         key: Annotated[KeyRecord, Depends(required_key)],
     ) -> Response:
-        """Return the status and progress of a training or validation job.
+        """Return the status and the progress of a job.
 
-        Once the job has finished, the response also contains its metrics or its problem.
+        After the end of the job, the response also contains the metrics or the problem.
         """
         found = jobs.job_of_key(registry, key, job_id)
         queued = find_position(job_id) if found.state is JobState.QUEUED else None
@@ -264,7 +266,7 @@ def create_training_router(
 
 
 def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> Response:
-    """Build the response after a wait: the outcome of the job, or 202 if the job is not in a final state."""
+    """Build the response after a wait: 202 if the job is not in a final state, otherwise the outcome of the job."""
     job = accepted.job
     headers |= {"Location": _location(job), **_NO_STORE}
     match job.state:

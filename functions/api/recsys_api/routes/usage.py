@@ -26,7 +26,7 @@ def create_usage_router(
         responses=documented(401, 403, 503),
     )
     def get_usage(key: Annotated[KeyRecord, Depends(required_key)]) -> UsageBody:
-        """Return the rate limits of the key with their remaining requests, and the storage that its models use.
+        """Return the rate limits of the key with their remaining requests, and the storage that the key's models use.
 
         This request itself is not rate-limited.
         """

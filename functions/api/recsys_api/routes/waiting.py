@@ -1,4 +1,4 @@
-"""Waiting for the outcome of a job within the request that created it."""
+"""Wait for the outcome of a job within the request that created the job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recsys_api import jobs, prefer
 
 
 async def waited(request: Request, registry: Registry, job: Job, *, max_wait_s: int) -> tuple[Job, dict[str, str]]:
-    """Wait until a job is final, for as long as the `Prefer` header of the request asks.
+    """Wait until a job is final, but no longer than the `Prefer` header requests and `max_wait_s` permits.
 
     The job and its key are added to the request's log line.
 
@@ -20,7 +20,7 @@ async def waited(request: Request, registry: Registry, job: Job, *, max_wait_s: 
     Job
         The job after the wait.
     dict
-        Headers of the response: `Preference-Applied`, or none if the request does not ask to wait.
+        Headers for the response. They contain `Preference-Applied`, or nothing if no wait was requested.
     """
     context = request_context(request.scope)
     context.key_id, context.job_id = job.key_id, job.job_id

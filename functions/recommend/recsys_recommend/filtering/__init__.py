@@ -1,1 +1,1 @@
-"""Filters on the attributes of items: the expression language, its evaluation, and the masks for the search."""
+"""Filters on the attributes of items: the parser of the expressions, their evaluation, and the cache of the results."""

@@ -30,7 +30,7 @@ _ORDERED: frozenset[str] = frozenset({"<", "<=", ">", ">="})
 
 
 def evaluate(expression: Expression, find_column: FindColumn) -> Mask:
-    """Return the mask of the items for which an expression is true, (n_items,).
+    """Return the mask of the items for which an expression is true, (n_items,) bool.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def _membership(membership: Membership, column: Column) -> Mask:
 
 
 def is_missing(column: Column) -> Mask:
-    """Return the mask of the items without a value, (n_items,)."""
+    """Return the mask of the items without a value, (n_items,) bool."""
     mask: Mask
     match column:
         case NumberColumn():
@@ -113,7 +113,10 @@ def is_missing(column: Column) -> Mask:
 
 
 def _with_codes(column: TextColumn | TagsColumn, wanted: Mask) -> Mask:
-    """Return the mask of the items that have one of the texts in the mask `wanted`, (n_texts,)."""
+    """Return the mask of the items that have one of the wanted texts, (n_items,).
+
+    `wanted` is a mask of texts, (n_texts,).
+    """
     if isinstance(column, TextColumn):
         # One lookup per item. The last entry belongs to the code -1.
         return np.append(wanted, False)[column.codes]
@@ -123,7 +126,10 @@ def _with_codes(column: TextColumn | TagsColumn, wanted: Mask) -> Mask:
 
 
 def _compared(texts: Vocabulary, sign: str, value: str) -> Mask:
-    """Return the mask of the distinct texts for which a comparison is true, (n_texts,). The order is by code points."""
+    """Return the mask of the distinct texts for which a comparison is true, (n_texts,).
+
+    Texts are ordered by code points.
+    """
     wanted = np.zeros(len(texts), dtype=np.bool_)
     if sign == "==":
         code = texts.find(value)

@@ -12,8 +12,8 @@
 A missing value equals nothing and is in no list, so `==`, `in` and comparisons are false for it, and their negations
 (`!=`, `not in`, `not`) are true.
 
-The parser is an LALR(1) automaton of the library Lark. It needs neither recursion nor backtracking, so its time is
-proportional to the length of the text, regardless of its nesting.
+The parser is an LALR(1) automaton of the library Lark. It needs neither recursion nor backtracking, so the time for
+parsing is proportional to the length of the text and does not depend on the nesting.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class ColumnName:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`column operator value`; the operator is a key of `OPERATORS`."""
+    """A comparison `column operator value`, in which the operator is a key of `OPERATORS`."""
 
     column: ColumnName
     operator: str
@@ -125,9 +125,9 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """`column in values`, or `value in column` for a column of tags.
+    """A test `column in values`, or `value in column` for a column of tags.
 
-    It is true for items whose value, or one of whose tags, is among `values`.
+    The test is true for an item if the value of the item, or one of its tags, is in `values`.
     """
 
     column: ColumnName
@@ -137,21 +137,21 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A boolean column by itself."""
+    """A boolean column that is used as a condition."""
 
     column: ColumnName
 
 
 @dataclass(frozen=True, slots=True)
 class Negation:
-    """`not part`."""
+    """A negation `not part`."""
 
     part: Expression
 
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """`part and part …`, or with `or` if `is_any`."""
+    """A conjunction `part and part …`, or a disjunction `part or part …` if `is_any` is true."""
 
     parts: tuple[Expression, ...]
     is_any: bool
@@ -167,7 +167,7 @@ def parse(text: str) -> Expression:
     Raises
     ------
     InvalidRequest
-        The text is not an expression, or exceeds a limit. The error names the position.
+        The text is not an expression, or exceeds a limit. The error message states the position.
 
     Examples
     --------
@@ -230,7 +230,7 @@ def _enumerated(names: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An expression with its depth and size, to which the limits apply."""
+    """An expression with its depth and its number of comparisons, which are limited."""
 
     expression: Expression
     depth: int = 0

@@ -1,1 +1,1 @@
-"""S3 and DynamoDB reads without boto3, for a short cold start."""
+"""Access to S3 and DynamoDB without boto3, for a short cold start."""

@@ -15,7 +15,7 @@ _ENDPOINT_VARIABLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class AwsConfig:
-    """Region and endpoint overrides, from the variables that every AWS SDK reads.
+    """Region and endpoint overrides, from the environment variables that every AWS SDK reads.
 
     Parameters
     ----------
@@ -31,8 +31,10 @@ class AwsConfig:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read `AWS_REGION`, `AWS_DEFAULT_REGION` and `AWS_ENDPOINT_URL[_S3|_DYNAMODB]`.
+        """Read `AWS_REGION`, `AWS_DEFAULT_REGION` and `AWS_ENDPOINT_URL[_S3|_DYNAMODB]` from `environment`.
 
+        Examples
+        --------
         >>> AwsConfig.from_environment({"AWS_REGION": "eu-west-1"}).region
         'eu-west-1'
         """

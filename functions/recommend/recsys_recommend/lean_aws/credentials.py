@@ -1,8 +1,8 @@
 """AWS credentials from environment variables or from the container credentials endpoint.
 
-Lambda sets the variables. With SnapStart it sets the endpoint instead, as ECS and EKS do, because the credentials of a
-snapshot would have expired by the time it is restored. For the same reason credentials are resolved at the first
-request and not at import.
+Lambda sets the environment variables. With SnapStart, Lambda sets the endpoint instead, as ECS and EKS do, because the
+credentials in a snapshot would have expired by the time the snapshot is restored. For the same reason, credentials are
+resolved at the first request and not at import.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ENDPOINT_VARIABLES: Final = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAIN
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An access key, with a session token if it is temporary."""
+    """An AWS access key, with a session token if the access key is temporary."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -31,12 +31,12 @@ class Credentials:
 
 
 class CredentialProvider:
-    """Resolves credentials when they are needed. It is thread-safe.
+    """Resolves credentials when they are needed. Instances are thread-safe.
 
-    As in botocore, environment variables take precedence over the container credentials endpoint. botocore implements
-    the endpoint: it refreshes the credentials 15 minutes before they expire and sends the token of
-    `AWS_CONTAINER_AUTHORIZATION_TOKEN[_FILE]` only to this machine, to the addresses of ECS and EKS, or over TLS. It is
-    imported only if the endpoint is configured, because the import takes 100 ms.
+    As in botocore, environment variables take precedence over the container credentials endpoint. botocore reads the
+    endpoint. It refreshes the credentials 15 minutes before they expire, and sends the token from
+    `AWS_CONTAINER_AUTHORIZATION_TOKEN[_FILE]` only to this machine, to the addresses of ECS and EKS, or over TLS.
+    botocore is imported only if the endpoint is configured, because the import takes 100 ms.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class CredentialProvider:
         Raises
         ------
         Unavailable
-            If no credentials are configured, or the container credentials endpoint does not return any.
+            No credentials are configured, or the container credentials endpoint returned none.
         """
         access_key_id = self._environment.get("AWS_ACCESS_KEY_ID", "")
         secret_access_key = self._environment.get("AWS_SECRET_ACCESS_KEY", "")

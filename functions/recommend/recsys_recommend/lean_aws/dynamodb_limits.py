@@ -1,4 +1,4 @@
-"""Write the rows of rate limits in the registry's DynamoDB table without boto3; see also `recsys.registry.dynamodb`."""
+"""Write rate-limit rows to the registry's DynamoDB table without boto3. See also `recsys.registry.dynamodb`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ _CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 
 
 class DynamoLimitTable(DynamoKeyReader):
-    """A `DynamoKeyReader` that can also write single rows. The function's IAM role permits only rows of rate limits."""
+    """A `DynamoKeyReader` that can also write single rows.
+
+    The IAM role of the function `recommend` permits writes only to rate-limit rows.
+    """
 
     def write(self, changes: Sequence[Change]) -> bool:
-        """Apply one change, which must not be a deletion, and return whether it was applied.
+        """Apply one change, and return whether it was applied.
 
-        If the response is lost, the request is sent again, and the change is reported as not applied although it was.
-        The caller then takes the units a second time, which lowers the limit once by a few requests.
+        `changes` must contain exactly one change, which must not be a deletion. If the response is lost, the request is
+        sent again. The second request is rejected because the row has changed, so that the method returns False
+        although the change was applied. The caller then takes the units of the rate limit a second time, which lowers
+        the limit once by a few requests.
 
         Raises
         ------

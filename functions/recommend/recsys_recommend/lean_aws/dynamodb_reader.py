@@ -1,4 +1,4 @@
-"""Read access to the keys of the registry in a DynamoDB table without boto3; see also `recsys.registry.dynamodb`."""
+"""Read API keys from the registry's DynamoDB table without boto3. See also `recsys.registry.dynamodb`."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class DynamoKeyReader:
         Raises
         ------
         KeyNotFound
-            If the key does not exist or has expired.
+            The key does not exist or has expired.
         Unavailable
-            If DynamoDB does not respond or rejects the request.
+            DynamoDB does not respond or rejects the request.
         """
         return read_key(self, key_id, self._clock())[1]
 
     def get(self, address: Address) -> Row:
-        """Return the row at `address`, with a consistent read."""
+        """Return the row at `address`, or an empty row if there is none. The read is strongly consistent."""
         if not fits(address):
             return Row(address)
         request = {"TableName": self._table, "Key": to_key(address), "ConsistentRead": True}

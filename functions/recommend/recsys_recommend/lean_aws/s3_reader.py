@@ -44,14 +44,14 @@ class S3Reader:
         self._service.close()
 
     def read(self, name: str) -> bytes:
-        """Return the content of the object.
+        """Return the content of the object with this name.
 
         Raises
         ------
         ObjectNotFound
-            If there is no object of this name.
+            There is no object with this name.
         Unavailable
-            If S3 does not respond or rejects the request.
+            S3 does not respond or rejects the request.
         """
         response = self._service.send("GET", self._root + quote(checked_name(name), safe="/-_.~"))
         if response.status == 200:

@@ -4,7 +4,7 @@ The function `recommend` needs one `GetItem` and a few `GetObject` requests. Imp
 for them takes longer than importing FastAPI. The decision record "AWS client of the hot path" compares the
 alternatives. Requests are signed with AWS Signature Version 4, including the body:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Tests compare the signatures
-with those of botocore. Everything else in recsys that calls AWS uses boto3, see `recsys.aws`.
+with those of botocore. All other modules of recsys that call AWS use boto3; see `recsys.aws`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class SignedService:
         Raises
         ------
         Unavailable
-            If there are no credentials, or all attempts failed.
+            There are no credentials, or all attempts failed.
         """
         failure: Exception | str = ""
         for attempt in range(_ATTEMPTS):
@@ -182,8 +182,8 @@ def sign(
     method
         The HTTP method.
     path
-        The path, percent-encoded once, without a query. Except for S3, it must consist of characters that need no
-        encoding.
+        The path, percent-encoded once, without a query. For services other than S3, the path must consist of characters
+        that need no encoding.
     headers
         All headers to sign, with names in lower case. `host` must be among them.
     body
@@ -200,7 +200,8 @@ def sign(
     Returns
     -------
     dict[str, str]
-        The headers, with the time, the digest of the body, the session token and the signature.
+        The given headers and, in addition, headers with the time, the digest of the body, the session token and the
+        signature.
     """
     moment = now.strftime("%Y%m%dT%H%M%SZ")
     body_sha256 = hashlib.sha256(body).hexdigest()

@@ -1,6 +1,6 @@
-"""Fit the content part of a model: a ridge regression from the attributes of items to their embeddings.
+"""Fit the content part of a model, which is a ridge regression from the attributes of items to their embeddings.
 
-Each column of the item arrays is a linear function of the item's features, fitted by least squares with an L2 penalty
+Each component of an embedding is a linear function of the item's features, fitted by least squares with an L2 penalty
 (Hoerl & Kennard, "Ridge Regression", Technometrics 1970) to the items that have interactions. Learning a map from
 attributes to the factors of a trained model goes back to Gantner et al., "Learning Attribute-to-Feature Mappings for
 Cold-Start Recommendations", ICDM 2010.
@@ -28,9 +28,11 @@ RIDGE: Final = 3.0
 MIN_ITEMS: Final = 2
 """Smallest number of items that share a feature. A feature of one item would only memorise it."""
 MAX_FEATURES: Final = 4096
-"""The most frequent features are used. 4,096 take 17 MB in a model of width 512, and some seconds to fit. Not tuned."""
+"""Largest number of features, of which the most frequent are used. 4,096 features take 17 MB in a model of width 512,
+and some seconds to fit. Not tuned.
+"""
 MAX_ITEMS: Final = 50_000
-"""Items that the regression is fitted to, drawn at random; 12 per feature. Not tuned."""
+"""Largest number of items in the regression, which are drawn at random. This is 12 items per feature. Not tuned."""
 _CHUNK: Final = 4096
 
 
@@ -48,7 +50,7 @@ def fit_content(
     network
         The trained network.
     seed
-        Seed of the sample of items.
+        Seed for drawing the items if the model has more than `MAX_ITEMS`.
 
     Returns
     -------
@@ -74,10 +76,10 @@ def fit_content(
 
 
 def _fit(matrix: Any, known: NDArray[np.int64], network: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the vectors of the features, (n_features, width), and the constant, (width,).
+    """Return the vectors of the features, (n_features, width), and the constant, (width,), float64 each.
 
-    `matrix` (n, n_features) has a 1 for each feature of each item, and `known` (n,) the items' rows in the network.
-    The constant is the mean embedding, so that an item without features is an average one.
+    `matrix`, (n, n_features), has a 1 for each feature of each item. `known`, (n,), contains the items' rows in the
+    network. The constant is the mean embedding, which an item without features gets.
     """
     width = sum(array.shape[1] for array in ItemRows.of(network))
     products, total = np.zeros((matrix.shape[1], width)), np.zeros(width)

@@ -1,4 +1,4 @@
-"""Read the records of a file of items: CSV, JSON Lines, a JSON array, or Parquet, plain or compressed."""
+"""Read the records of a file of items. The formats are CSV, JSON Lines, a JSON array of objects, and Parquet."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from recsys_train.data.dialect import read_dialect
 from recsys_train.data.unpack import Unpacked
 
 MAX_ARRAY_BYTES: Final = 32 * 2**20
-"""Largest JSON array, which is parsed as a whole; JSON Lines are not limited."""
+"""Largest JSON array. It is limited because it is parsed as a whole."""
 _FIRST_BYTES: Final = 1024
 _BATCH_ROWS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
-    """One record of a file: its line (or its number, in a Parquet file or an array), and its values by column."""
+    """One record of a file, with its values by column.
+
+    `line` is the line of the record, or its number in a Parquet file or a JSON array.
+    """
 
     line: int
     values: dict[str, Any]
@@ -41,11 +44,11 @@ def read_records(unpacked: Unpacked, options: FileOptions, report: CatalogueRepo
     Parameters
     ----------
     unpacked
-        The content.
+        The decompressed file.
     options
         Delimiter and charset of a CSV. Options that are not set are detected.
     report
-        Receives the format and the bad lines.
+        Report to which the format and the bad lines are added.
 
     Raises
     ------
@@ -122,7 +125,7 @@ class _RawText(io.RawIOBase):
         self._source = source
 
     def readable(self) -> bool:
-        """Return True; `io.RawIOBase` requires this method."""
+        """Return True. `io.RawIOBase` requires this method."""
         return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the buffer that BufferedReader passes

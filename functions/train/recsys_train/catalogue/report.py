@@ -1,4 +1,4 @@
-"""The report of a catalogue job: how the file was read, and what it changed."""
+"""The report of a catalogue job, with counts of the records in the file and of the changes to the catalogue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_BAD_SHARE: Final = 0.01
 
 
 class UnusableItems(InvalidData):
-    """Raised when a file of items was read but cannot be used; `report` lists the bad lines."""
+    """Raised when a file of items was read but cannot be used. `report` lists the bad lines."""
 
     def __init__(self, detail: str, *, code: str, hint: str, report: CatalogueReport) -> None:
         super().__init__(detail, code=code, hint=hint, errors=report.listed)
@@ -23,20 +23,22 @@ class UnusableItems(InvalidData):
 
 @dataclass(slots=True)
 class CatalogueReport:
-    """Counts of a file of items, filled while it is read and merged.
+    """Counts for a file of items, which are updated while the file is read and merged.
 
     Parameters
     ----------
     format
         `csv`, `jsonl`, `json` or `parquet`.
     lines, bad_lines, bad_by_code, listed
-        Records in the file; those that cannot be used, in total and by code; and the first 100 of them.
+        Number of records in the file, number of bad records, number of bad records by error code, and the first 100 bad
+        records. A bad record cannot be used.
     repeated_items
-        Records whose item already occurred in the file. The last record of an item counts.
+        Number of records whose item already occurred in the file. The last record of an item is used.
     added, updated, items
-        Number of new items, of updated items that the catalogue already contained, and of all items of the result.
+        Number of items that were added, number of items that the catalogue already contained and that were updated, and
+        number of all items in the result.
     columns
-        Kind of each column of the result.
+        Kind of each column of the result, by name.
     """
 
     format: str = ""
@@ -51,7 +53,7 @@ class CatalogueReport:
     columns: dict[str, str] = field(default_factory=dict)
 
     def add_bad_line(self, line: int, code: str, detail: str, column: str | None = None) -> None:
-        """Count a record that cannot be used."""
+        """Count a record that cannot be used, and list it under `listed` if it is among the first 100."""
         self.lines += 1
         self.bad_lines += 1
         self.bad_by_code[code] += 1

@@ -1,4 +1,4 @@
-"""Turn the records of a file into a new catalogue, which replaces the previous one or extends it."""
+"""Build a new catalogue from the records of a file, and from the previous catalogue if the file is merged into it."""
 
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ MAX_COLUMNS: Final = 50
 MAX_NAME_LENGTH: Final = 100
 ITEM_ID: Final = "item_id"
 _LENGTH_ARRAY: Final = {Kind.NUMBER: "values", Kind.BOOLEAN: "values", Kind.TEXT: "codes", Kind.TAGS: "starts"}
-"""Array of each kind whose length is the number of items, or one more for tags."""
+"""Array of a column, by kind, whose length gives the number of items. For tags, its length is one greater."""
 
 
 @dataclass(slots=True)
 class ItemUpdates:
     """The usable values of a file, by column and by item.
 
+    The position of an item is its index in the order of first appearance in the file.
+
     Parameters
     ----------
     items
-        Ids of the items in order of first appearance, with their positions.
+        Position of each item, by item id.
     values
-        For each column, the values by position of the item. None deletes a value.
+        Values by position, for each column. None deletes the value of the item.
     lines
-        Line of each position, for messages.
+        Line of the item's last record, by position. Error messages name it.
     """
 
     items: dict[str, int] = field(default_factory=dict)
@@ -55,16 +57,16 @@ class ItemUpdates:
 def read_updates(records: Iterable[ItemRecord], item_column: str | None, report: CatalogueReport) -> ItemUpdates:
     """Collect the values of all records.
 
-    A blank field of a CSV leaves the attribute as it is, and `null` in JSON or Parquet deletes it.
+    A blank field of a CSV leaves the attribute unchanged. In JSON and Parquet, `null` deletes the attribute.
 
     Parameters
     ----------
     records
-        The records.
+        The records of the file.
     item_column
         Name of the column with the item ids; None for `item_id`.
     report
-        Receives the bad lines.
+        Report to which the bad lines are added.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def read_updates(records: Iterable[ItemRecord], item_column: str | None, report:
 
 
 def _column_name(name: str, item_column: str | None, names: dict[str, str]) -> str:
-    """Return the name under which a column is stored. `names` caches the names of earlier records."""
+    """Return the name under which a column is stored. `names` caches the results for earlier records."""
     found = names.get(name)
     if found is None:
         if name == item_column:
@@ -152,7 +154,10 @@ def _add(line: int, values: dict[str, Any], updates: ItemUpdates, report: Catalo
 
 
 def _plain(value: Any) -> Any:
-    """Check a value of an unknown column, whose kind is determined at the end of the file, and return the value."""
+    """Check a value of a column that the service does not know, and return the value unchanged.
+
+    The kind of such a column is determined at the end of the file.
+    """
     if isinstance(value, list):
         return parse(Kind.TAGS, value)
     parse(Kind.TEXT, value)
@@ -160,7 +165,9 @@ def _plain(value: Any) -> Any:
 
 
 def apply_updates(base: Catalogue, updates: ItemUpdates, report: CatalogueReport) -> Catalogue:
-    """Return a catalogue with the updates applied to `base`. With `EMPTY`, it contains only the updates.
+    """Return a catalogue with the updates applied to `base`.
+
+    If `base` is `EMPTY`, the result contains only the updates.
 
     Raises
     ------
@@ -193,7 +200,7 @@ def apply_updates(base: Catalogue, updates: ItemUpdates, report: CatalogueReport
 
 
 def _rows_of(updates: ItemUpdates, known: Mapping[str, int], new_ids: Sequence[str]) -> NDArray[np.int64]:
-    """Return, for each position in the updates, its row in the result."""
+    """Return the rows of the updated items in the resulting catalogue, by position, (n_updated,) int64."""
     new_rows = {item_id: len(known) + position for position, item_id in enumerate(new_ids)}
     return np.array([known.get(item_id, new_rows.get(item_id, 0)) for item_id in updates.items], dtype=np.int64)
 
@@ -201,10 +208,10 @@ def _rows_of(updates: ItemUpdates, known: Mapping[str, int], new_ids: Sequence[s
 def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
     """Return the kind of each column.
 
-    A column of the base keeps its kind, a column that the service knows has a fixed kind, and the kind of any other
-    column follows from its values.
+    A column of `base` keeps its kind. A column that the service knows has a fixed kind. The kind of any other column is
+    inferred from its values.
 
-    New columns whose values are all blank are omitted.
+    A new column without values is omitted, unless the service knows the column.
     """
     kinds: dict[str, Kind] = {name: column.kind for name, column in base.columns.items()}
     for name, values in updates.values.items():
@@ -243,7 +250,7 @@ def _fitting_values(
 def _updated(
     column: Column | None, kind: Kind, values: Mapping[int, Any], rows: NDArray[np.int64], n_items: int
 ) -> Column:
-    """Return a column of `n_items` items with new values; `rows` maps the positions of the values to rows."""
+    """Return a column of `n_items` items with new values. `rows` maps the positions of the values to rows."""
     extended = _blank(kind, n_items) if column is None else _extended_to(column, n_items)
     changed = rows[np.fromiter(values, dtype=np.int64, count=len(values))]
     new = list(values.values())
@@ -276,7 +283,7 @@ def _blank(kind: Kind, n_items: int) -> Column:
 
 
 def _extended_to(column: Column, n_items: int) -> Column:
-    """Return the column with missing values for the items that follow its own."""
+    """Return the column, extended to `n_items` items by missing values."""
     n_before = len(column.arrays()[_LENGTH_ARRAY[column.kind]]) - (column.kind is Kind.TAGS)
     rows = np.full(n_items, MISSING, dtype=np.int64)
     rows[:n_before] = np.arange(n_before)
@@ -309,7 +316,7 @@ def _updated_tags(column: TagsColumn, changed: NDArray[np.int64], new: list[list
 
 
 def _with_texts(texts: Vocabulary, new: list[str]) -> tuple[list[str], dict[str, int]]:
-    """Return all texts, the new ones appended, and the index of each."""
+    """Return all texts, in which the new texts follow the existing ones, and the index of each text."""
     index = {text: code for code, text in enumerate(texts)}
     for text in new:
         index.setdefault(text, len(index))

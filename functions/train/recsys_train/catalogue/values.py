@@ -1,6 +1,6 @@
 """Parse the values of item attributes, and infer the kinds of columns that the service does not know.
 
-Parsing is strict: a value that does not fit its column makes its line a bad line, and nothing is guessed.
+Parsing is strict and does not guess. A line is bad if one of its values does not fit the column.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from recsys.catalogue.columns import Kind
 from recsys_train.data.fields import MAX_ID_BYTES
 
 MAX_TEXT_BYTES: Final = 2048
-"""Longest text or tag: browsers and shops accept URLs of about this length."""
+"""Longest text or tag, in bytes. Browsers and shops accept URLs of about this length."""
 MAX_TAGS: Final = 100
 _TRUE: Final = frozenset({"true", "t", "yes", "y", "1", "in stock", "in_stock", "instock"})
 _FALSE: Final = frozenset({"false", "f", "no", "n", "0", "out of stock", "out_of_stock", "outofstock"})
@@ -27,11 +27,11 @@ _SEPARATORS: Final = ("|", ";", ",")
 
 
 class UnusableValue(ValueError):
-    """Raised when a value does not fit its column. Its message continues a sentence that begins with the column."""
+    """Raised when a value does not fit its column. The message continues a sentence that begins with the column."""
 
 
 def parse_id(value: Any) -> str:
-    """Return an item id as text. Text is unchanged, and an integer is written in digits.
+    """Return an item id as text. A text remains unchanged, and an integer is converted to decimal digits.
 
     Raises
     ------

@@ -49,7 +49,7 @@ OPTION_TEXTS: Final = {
     "event": "Column with the kind of event. Used only with `events`.",
     "events": "Kinds of events whose rows are used, separated by commas, such as `add_to_cart,purchase`. Default: all.",
     "force": "`true` publishes the new version even if it compares badly with the current one.",
-    "mode": "`replace` trains on this file alone; `append` adds the file to the data of the current version. Default: "
+    "mode": "`replace` trains on this file alone. `append` adds the file to the data of the current version. Default: "
     "`replace`.",
 }
 """Descriptions of the options of a file, by name."""
