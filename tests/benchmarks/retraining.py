@@ -6,8 +6,8 @@ python -m tests.benchmarks.retraining [--days 100] [--window 90] [--items 1000] 
 Each day, the interactions of the last `--window` days are read and trained on as the service does, and the version is
 compared with the current one by `recsys_train.comparison`. A version that is not held becomes current. The serving
 bundle is written and read back. To save time, `--items` keeps only the items with the most rows, and `--fast` trains
-for one epoch with one ridge and two decays to choose from. `--users` keeps some users, as of a small shop. The last
-line is the deviation of NDCG@20 over users, on which the data report bases the precision to expect.
+for one epoch and searches only the recency exponent, among two. `--users` keeps some users, as of a small shop. The
+last line is the deviation of NDCG@20 over users, on which the data report bases the precision to expect.
 
 `--folder` keeps the results and the current version, so that a run that was stopped, or that ended after `--for-s`,
 goes on from there with the same command.
@@ -36,7 +36,7 @@ from recsys_train.build import describe_metrics, write_version
 from recsys_train.comparison import compare, rank_same_users
 from recsys_train.data.reader import read_interactions
 from recsys_train.fitting.fit import fit
-from recsys_train.fitting.recipe import Recipe
+from recsys_train.fitting.recipe import SEARCH_SPACE, Recipe, SearchSpace
 from tests.benchmarks.protocol import BUNDLED, MAX_UNPACKED_BYTES, TRAIN_FILES
 from tests.benchmarks.tables import Table
 
@@ -130,10 +130,24 @@ def retrain(csv: bytes, recipe: Recipe, current: Current | None, bundle: Path) -
     return Day(row, gains, [reason["text"] for reason in reasons])
 
 
+def fast_recipe() -> Recipe:
+    """Return a recipe that trains for one epoch and searches only the recency exponent, among two."""
+    start = SEARCH_SPACE.start
+    space = SearchSpace(
+        (start.user_exponent,),
+        (start.item_exponent,),
+        (start.ridge,),
+        (start.diagonal,),
+        (start.score_exponent,),
+        start,
+    )
+    return Recipe(max_epochs=1, widenings=(1,), search_space=space, decays=(0.5, 1.0))
+
+
 def go_on(run: Run, rows: pd.DataFrame, arguments: argparse.Namespace) -> None:
     """Retrain for each day that the run lacks, until the time is over."""
     last = pd.to_datetime(rows["timestamp"], utc=True).max().normalize() + pd.Timedelta(days=1)
-    recipe = Recipe(max_epochs=1, ridges=(200.0,), decays=(0.5, 1.0)) if arguments.fast else Recipe()
+    recipe = fast_recipe() if arguments.fast else Recipe()
     started = time.perf_counter()
     for ago in range(arguments.days - len(run.days), -1, -1):
         if arguments.for_s is not None and time.perf_counter() - started > arguments.for_s:
