@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_plus
 
 import httpx
 import pytest
@@ -346,7 +347,8 @@ def test_newest_of_the_waiting_files_of_a_key_is_trained_and_the_older_ones_are_
     newer = service.send_csv(SMALL_CSV, api_key=shop.api_key)["job_id"]
     eventually(lambda: service.dispatch_arrivals() > 0)
     service.deliver(first)
-    names = [delivery.body["Records"][0]["s3"]["object"]["key"] for delivery in service.deliver_all()]
+    keys = [delivery.body["Records"][0]["s3"]["object"]["key"] for delivery in service.deliver_all()]
+    names = [unquote_plus(key) for key in keys]
     assert names == [f"uploads/{newer}.csv", f"uploads/{older}.csv"]
     assert service.job(newer, shop.api_key)["status"] in ("succeeded", "held")
     assert service.job(older, shop.api_key)["status"] == "superseded"

@@ -168,7 +168,7 @@ def test_role_of_gc_allows_every_deletion(moto: Emulator) -> None:
         assert [info.name for info in store.list("models/")] == ["models/revoked/v2.1/manifest.json"]
 
 
-def test_role_of_dispatch_allows_to_pass_over_a_lost_file(moto: Emulator) -> None:
+def test_role_of_dispatch_allows_it_to_skip_a_lost_file(moto: Emulator) -> None:
     """In the other tests no turn expires, so here the clock is a day ahead."""
     with gateway(moto, "dispatch") as (dispatch, names):
         table, sent = DynamoTable(dispatch.dynamodb, names.table), list[str]()

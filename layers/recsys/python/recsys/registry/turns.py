@@ -1,8 +1,8 @@
 """Turns of the groups of keys at training on AWS.
 
-A file waits in the registry until its group has a turn. Only then is its message sent to the queue of trainings, which
-therefore contains at most one message per group: a group cannot occupy a second slot, and everyone who waits is served
-before a group has its next turn.
+A file waits in the registry until its group has a turn. Only then is its message sent to the queue of trainings.
+Therefore the queue contains at most one message per group. A group cannot occupy a second slot, and its next file is
+behind the files of all groups that already wait.
 """
 
 from __future__ import annotations
