@@ -57,6 +57,7 @@ class Arrivals:
             _logger.info("Object ignored: %s", error.detail, extra={"object_name": created.name})
             return False
         turn = FileTurn.of(group, data_timestamp=created.data_timestamp, name=created.name, version=created.version)
+        _logger.info("File waits for its turn", extra={"group": group, "object_name": created.name})
         self._turns.wait(turn, {"Records": [record]}, replaces=replaces)
         return True
 
