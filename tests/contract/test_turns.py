@@ -140,6 +140,21 @@ def test_file_in_the_dead_letter_queue_blocks_its_group_for_hours_only(queue: Qu
     assert queue.names == ["lost", "a2", "a3"]
 
 
+def test_file_of_any_group_lets_a_group_continue_whose_message_is_lost(queue: Queue) -> None:
+    queue.arrive("a", "lost")
+    queue.arrive("a", "a2")
+    queue.arrive("idle", "i1")
+    queue.end("i1")
+    queue.turns.resume()
+    assert queue.names == ["lost", "i1"]
+    queue.bench.clock.advance(TURN_VALID_S)
+    queue.turns.resume()
+    assert queue.names == ["lost", "i1", "a2"]
+    queue.end("a2")
+    queue.turns.resume()
+    assert (queue.names, queue.rows("a")) == (["lost", "i1", "a2"], 0)
+
+
 def test_files_that_arrive_at_once_get_one_turn(atomic_bench: Bench) -> None:
     queue = Queue(atomic_bench)
     turns = [FileTurn.of("a", data_timestamp=f"2026-{number}", name="x", version="1") for number in range(8)]

@@ -18,6 +18,7 @@ from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job, JobPurpose
 from recsys.registry.registry import Registry
 from recsys.registry.sqlite import SqliteTable
+from recsys.registry.table import Row
 from recsys.registry.turns import ANONYMOUS, FileTurn, Turns
 from recsys_api.arrivals import Arrivals
 from tests.unit.http_fakes import START
@@ -191,6 +192,33 @@ def test_messages_that_failed_are_reported_and_the_others_are_done(
     output = capsys.readouterr().out
     assert "Message will be retried: The registry is gone." in output
     assert '"MessagesFailed":[1.0,1.0]' in output
+
+
+def test_each_invocation_lets_a_group_continue_whose_message_is_lost(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("inbox/lost.csv", "inbox/next.csv"):
+        stage.arrivals.add(*notification(name)["Records"])
+    (turn,) = stage.table.list("TURNS", "GROUP#")
+    assert stage.table.write([turn.changed_to({**(turn.document or {}), "valid_until": START})])
+    with unconfigured_logging():
+        handle = imported("recsys_api.dispatch_handler", monkeypatch).build_handler(stage.arrivals, BUCKET)
+        assert handle(_sqs_event(['{"Event": "s3:TestEvent"}']), Context()) == {"batchItemFailures": []}
+    assert [message["Records"][0]["s3"]["object"]["key"] for message in stage.messages] == [
+        "inbox/lost.csv",
+        "inbox/next.csv",
+    ]
+
+
+def test_batch_is_done_although_turns_could_not_be_resumed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_partition: str, _sort_prefix: str) -> list[Row]:
+        raise Unavailable("The registry is gone.")
+
+    monkeypatch.setattr(stage.table, "list", refuse)
+    stage.arrivals.resume()
+    assert "Turns could not be resumed" in caplog.text
 
 
 def _sqs_event(bodies: list[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from recsys.errors import InvalidRequest, JobNotFound, KeyNotFound
+from recsys.errors import InvalidRequest, JobNotFound, KeyNotFound, Unavailable
 from recsys.file_options import Mode
 from recsys.objects import layout
 from recsys.objects.created import ObjectCreated, object_created
@@ -60,6 +60,13 @@ class Arrivals:
         _logger.info("File waits for its turn", extra={"group": group, "object_name": created.name})
         self._turns.wait(turn, {"Records": [record]}, replaces=replaces)
         return True
+
+    def resume(self) -> None:
+        """Let the groups continue whose turn has expired, because a message was lost or was not sent."""
+        try:
+            self._turns.resume()
+        except Unavailable:
+            _logger.warning("Turns could not be resumed; the next invocation tries again.", exc_info=True)
 
     def _group_of(self, created: ObjectCreated) -> tuple[str, bool]:
         """Return the group of a file, and whether it makes older files of the group obsolete."""

@@ -26,6 +26,8 @@ from recsys_api.arrivals import Arrivals
 def build_handler(arrivals: Arrivals, bucket: str) -> LambdaHandler:
     """Return the Lambda handler that adds the objects of each message, and returns the messages to retry.
 
+    Each invocation also lets the groups continue whose turn has expired.
+
     Objects of other buckets than `bucket` are ignored.
     """
     telemetry = LambdaTelemetry("dispatch")
@@ -40,7 +42,9 @@ def build_handler(arrivals: Arrivals, bucket: str) -> LambdaHandler:
             raise
 
     def dispatch(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        return dict(process_partial_response(event, handle_record, processor, context))
+        reply = dict(process_partial_response(event, handle_record, processor, context))
+        arrivals.resume()
+        return reply
 
     return telemetry.watch(dispatch)
 

@@ -31,6 +31,9 @@ WAITING_VALID_S: Final = 30 * DAY_S
 
 _FILE: Final = "FILE#"
 """Start of the `sort` of every waiting file."""
+_TURNS: Final = "TURNS"
+_GROUP: Final = "GROUP#"
+"""Start of the `sort` of every turn; all turns are in the partition `TURNS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +113,26 @@ class Turns:
         commit_with_retry(self._table, self._clock, decide)
         self._advance(turn.group)
 
+    def resume(self) -> None:
+        """Give each turn that has expired to the next file of its group."""
+        now = self._clock()
+        for row in self._table.list(_TURNS, _GROUP):
+            if not _is_held(row, now):
+                self._advance(row.address.sort.removeprefix(_GROUP))
+
     def _advance(self, group: str) -> None:
         """Give the turn of a group to its next file, unless another file has it."""
 
         def decide(now: Timestamp) -> tuple[Row | None, list[Change]]:
             held = self._table.get(_turn_address(group))
-            if unexpired(held, now) is not None:
+            if _is_held(held, now):
                 return None, []
             rows = [row for row in self._table.list(f"WAITING#{group}", _FILE) if unexpired(row, now) is not None]
             lost = [row for row in rows if _was_sent(held, row)]
             first = _next([row for row in rows if row not in lost])
             changes = [row.changed_to(None) for row in lost]
             if first is not None:
-                changes.append(held.changed_to(_turn_document(_file_of(first), expires_at=after(now, SENDING_S))))
+                changes.append(held.changed_to(_turn_document(_file_of(first), valid_until=after(now, SENDING_S))))
             return first, changes
 
         first = commit_with_retry(self._table, self._clock, decide)
@@ -134,12 +144,18 @@ class Turns:
         """Keep the turn of a file whose message was sent. It may have ended already."""
         held = self._table.get(_turn_address(group))
         if held.document is not None and held.document["file"] == file:
-            expires_at = after(self._clock(), TURN_VALID_S)
-            self._table.write([held.changed_to(_turn_document(file, is_sent=True, expires_at=expires_at))])
+            valid_until = after(self._clock(), TURN_VALID_S)
+            self._table.write([held.changed_to(_turn_document(file, is_sent=True, valid_until=valid_until))])
 
 
-def _turn_document(file: str, *, is_sent: bool = False, expires_at: Timestamp) -> Document:
-    return {"file": file, "is_sent": int(is_sent), "expires_at": expires_at}
+def _turn_document(file: str, *, is_sent: bool = False, valid_until: Timestamp) -> Document:
+    # Not `expires_at`: the database would delete the row, and `resume` would no longer find the group.
+    return {"file": file, "is_sent": int(is_sent), "valid_until": valid_until}
+
+
+def _is_held(held: Row, now: Timestamp) -> bool:
+    """Return whether a file has the turn, and the turn has not expired."""
+    return held.document is not None and str(held.document["valid_until"]) > now
 
 
 def _was_sent(held: Row, row: Row) -> bool:
@@ -167,4 +183,4 @@ def _waiting_address(turn: FileTurn) -> Address:
 
 
 def _turn_address(group: str) -> Address:
-    return Address("TURNS", f"GROUP#{group}")
+    return Address(_TURNS, _GROUP + group)
