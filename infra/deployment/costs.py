@@ -55,13 +55,21 @@ A function with 8,192 MB has between four and five cores, so the table overestim
 """
 WRITES_PER_TRAINING: Final = 200
 """Conditional writes of one job: progress (once per second), lease renewals and the commit."""
+TURN_WRITES: Final = 12
+"""Units of writing for the turn of a file: it waits, gets the turn, and keeps it after its message was sent; then both
+rows are deleted. Each write is a transaction, which counts twice."""
+TURN_READS: Final = 10
+DISPATCH_S: Final = 0.3
+"""Billed duration of dispatch for one file. Assumed, not measured: a dozen requests within a region."""
 GC_S: Final = 3.0
 """Billed duration of one run of gc, which runs every hour. Assumed, not measured: a cold start and a few listings."""
 GC_LISTINGS: Final = 3
 """Listings of one run: up to 1,000 model files and 1,000 uploads, and the rows of a few keys."""
-ALARMS: Final = 9
-METRICS: Final = 13
-"""Latency and errors of `api` and `recommend`, four metrics of models and catalogues, and five of jobs."""
+ALARMS: Final = 11
+METRICS: Final = 14
+"""Latency and errors of `api` and `recommend`, four of models and catalogues, five of jobs, and one of `dispatch`."""
+N_TRIGGERS: Final = 2
+"""Event source mappings: of `dispatch` and of `train`."""
 IDLE_STORED_GB: Final = 1.0
 IMAGE_GB: Final = 0.7
 """Size of the compressed layers, which is what ECR bills."""
@@ -90,9 +98,9 @@ def idle_month(functions: dict[str, Any]) -> list[Cost]:
         Cost(f"CloudWatch, {ALARMS} alarms", ALARMS * ALARM_MONTH),
         Cost("CloudWatch, a dashboard", DASHBOARD_MONTH),
         Cost(
-            # An event source mapping keeps five long polls of 20 s open, so it sends 15 requests per minute.
+            # Each event source mapping keeps five long polls of 20 s open, so it sends 15 requests per minute.
             "SQS, polling by Lambda",
-            5 * 3 * 60 * 24 * 30 * SQS_REQUEST,
+            N_TRIGGERS * 5 * 3 * 60 * 24 * 30 * SQS_REQUEST,
         ),
         Cost(
             f"gc, {gc_runs} runs of {GC_S:g} s",
@@ -134,12 +142,22 @@ def training(functions: dict[str, Any], seconds: float) -> list[Cost]:
     train = functions["train"]
     storage_gb = (train["ephemeral_storage_mb"] - 512) / 1024  # the first 512 MB are free
     gb = train["memory_mb"] / 1024
+    dispatch_gb = functions["dispatch"]["memory_mb"] / 1024
     return [
         Cost(
             f"Lambda, {seconds:g} s of {gb:g} GB",
             seconds * (gb * LAMBDA_GB_S + storage_gb * LAMBDA_STORAGE_GB_S) + LAMBDA_REQUEST,
         ),
-        Cost("DynamoDB, S3, SQS", WRITES_PER_TRAINING * DYNAMODB_WRITE + 10 * (S3_PUT + S3_GET) + 10 * SQS_REQUEST),
+        Cost(
+            f"dispatch, {DISPATCH_S:g} s of {dispatch_gb:g} GB", DISPATCH_S * dispatch_gb * LAMBDA_GB_S + LAMBDA_REQUEST
+        ),
+        Cost(
+            "DynamoDB, S3, SQS",
+            (WRITES_PER_TRAINING + TURN_WRITES) * DYNAMODB_WRITE
+            + TURN_READS * DYNAMODB_READ
+            + 10 * (S3_PUT + S3_GET)
+            + 13 * SQS_REQUEST,
+        ),
     ]
 
 

@@ -1,7 +1,8 @@
 """Run the deployed stack on this machine until Ctrl+C: `make local-aws`.
 
 With Docker, MiniStack provides the bucket, the table and the queues, `sam local start-api` serves HTTP, and `sam local
-start-lambda` runs `train` for each message of the queue. Without Docker, MiniStack runs the three functions itself.
+start-lambda` runs `dispatch` and `train` for the messages of their queues. Without Docker, MiniStack runs every
+function.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def running_with_docker(
         emulator, endpoint_url = stack.enter_context(_emulator_for_containers(state_dir, emulator_port, endpoint_url))
         outputs = deploy(emulator, f"recsys-{_STAGE}", data_stack(load()), {"Stage": _STAGE})
         variables_file = state_dir / "env.json"
-        variables = {"RECSYS_BUCKET": outputs["BucketName"], "RECSYS_TABLE": outputs["TableName"]}
+        variables = {
+            "RECSYS_BUCKET": outputs["BucketName"],
+            "RECSYS_TABLE": outputs["TableName"],
+            "RECSYS_QUEUE_URL": outputs["QueueUrl"],
+        }
         sam.write_variables(variables_file, {**variables, "AWS_ENDPOINT_URL": endpoint_url})
         credentials = {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION}
         lambda_url, url = (
@@ -89,7 +94,8 @@ def running_with_docker(
             for subcommand, listen_port in (("start-lambda", port + 1), ("start-api", port))
         )
         lambda_client = emulator.client("lambda", endpoint_url=lambda_url)
-        stack.enter_context(QueueBridge(emulator.client("sqs"), outputs["QueueUrl"], lambda_client, "TrainFunction"))
+        for queue, function in (("ArrivalQueueUrl", "DispatchFunction"), ("QueueUrl", "TrainFunction")):
+            stack.enter_context(QueueBridge(emulator.client("sqs"), outputs[queue], lambda_client, function))
         yield LocalStack(url, emulator, outputs["BucketName"], outputs["TableName"], outputs["QueueUrl"])
 
 

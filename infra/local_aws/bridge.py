@@ -1,4 +1,4 @@
-"""Deliver messages of the training queue to a function outside the emulator, as an event source mapping would."""
+"""Deliver messages of a queue to a function outside the emulator, as an event source mapping would."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ _SHARED: Final = ROOT / "layers" / "recsys" / "python" / "recsys"
 _API: Final = ROOT / "functions" / "api" / "recsys_api"
 _PACKAGES: Final = {
     "api": {"recsys_api": _API},
+    "dispatch": {"recsys_api": _API},
     "gc": {"recsys_api": _API},
     "recommend": {"recsys_recommend": ROOT / "functions" / "recommend" / "recsys_recommend"},
     # The image of train contains the shared package; the other functions get it from the layer.

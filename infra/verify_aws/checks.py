@@ -11,10 +11,11 @@ from local_aws.templates import Template
 Client = Callable[[str], Any]
 """Returns the boto3 client of a service, such as `s3`."""
 
-FUNCTIONS: Final = ("api", "recommend", "train", "gc")
+FUNCTIONS: Final = ("api", "recommend", "dispatch", "train", "gc")
 _OBJECTS: Final = {
     "api": {"inbox/x", "models/x", "receipts/x"},
     "recommend": {"inbox/x", "receipts/x", "uploads/x"},
+    "dispatch": {"inbox/x", "models/x", "receipts/x", "uploads/x"},
     "train": set[str](),
     "gc": {"inbox/x", "receipts/x"},
 }
@@ -22,6 +23,7 @@ _OBJECTS: Final = {
 _WRITES: Final = {
     "api": {"models/x", "inbox/x", "receipts/x"},
     "recommend": {"models/x", "uploads/x", "inbox/x", "receipts/x"},
+    "dispatch": {"models/x", "uploads/x", "inbox/x", "receipts/x"},
     "train": {"uploads/x", "inbox/x"},
     "gc": {"models/x", "uploads/x", "inbox/x", "receipts/x"},
 }
@@ -79,7 +81,7 @@ def forbidden(function: str, bucket: str, table_arn: str) -> Iterator[tuple[str,
     yield from ((action, bucket_arn) for action in _BUCKET_ACTIONS)
     yield from ((action, table_arn) for action in _TABLE_ACTIONS)
     yield from ((action, "*") for action in _ACCOUNT_ACTIONS)
-    if function != "api":
+    if function in ("recommend", "gc"):  # dispatch and train may delete some rows only, which the simulator ignores
         yield "dynamodb:DeleteItem", table_arn
 
 

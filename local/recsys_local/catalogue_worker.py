@@ -12,9 +12,10 @@ from typing import Final
 
 from recsys.errors import JobBusy, LeaseLost, Unavailable
 from recsys.objects import layout
+from recsys.objects.created import ObjectCreated
 from recsys.registry.records import JobState
 from recsys_local.watcher import to_event
-from recsys_train.events import ObjectCreated, process
+from recsys_train.events import process
 from recsys_train.job import Trainer
 
 _logger: Final = logging.getLogger("recsys.worker")

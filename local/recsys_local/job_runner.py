@@ -12,13 +12,14 @@ from typing import Final
 
 from recsys.clock import utc_now
 from recsys.errors import JobBusy, LeaseLost, Unavailable
+from recsys.objects.created import ObjectCreated
 from recsys.registry.records import Job, JobState, Lease, Progress
 from recsys.registry.registry import Registry
 from recsys_local.disk_space import is_full_disk
 from recsys_local.progress import TrainingProgress
 from recsys_local.training_queue import EndJob
 from recsys_local.watcher import ObjectWatcher
-from recsys_train.events import ObjectCreated, process
+from recsys_train.events import process
 from recsys_train.job import Trainer
 
 _logger: Final = logging.getLogger("recsys.worker")

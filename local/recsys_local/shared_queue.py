@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from recsys.errors import Unavailable
+from recsys.objects.created import ObjectCreated
 from recsys_local.scheduler import FairQueue, QueuedJob
 from recsys_local.worker_process import SCRATCH
-from recsys_train.events import ObjectCreated
 
 _NAME: Final = "turns.json"
 _LOCK_NAME: Final = "turns.lock"

@@ -11,12 +11,14 @@ from typing import Final
 from recsys.clock import Timestamp, to_datetime
 from recsys.errors import KeyNotFound, ObjectNotFound
 from recsys.file_options import Mode
+from recsys.objects.created import ObjectCreated
+from recsys.registry import rules
 from recsys.registry.records import Job, JobPurpose
 from recsys_local.queue_file import QueueFile, QueuePosition
 from recsys_local.scheduler import QueuedJob
 from recsys_local.shared_queue import QueueState, RunningJob, SharedQueue
 from recsys_local.watcher import ObjectWatcher
-from recsys_train.events import ObjectCreated, find_or_create_job, process, supersede
+from recsys_train.events import find_or_create_job, process, supersede
 from recsys_train.job import Trainer
 
 EndJob = Callable[[ObjectCreated, Trainer], Job | None]
@@ -174,12 +176,10 @@ class Turn:
         return OVERHEAD_BYTES + size_bytes * (GZIP_RATIO if event.name.lower().endswith(".gz") else 1)
 
     def _is_known(self, key_id: str) -> bool:
-        """Return whether the key has a model or never expires, as a key that the operator created."""
         try:
-            key = self._trainer.registry.get_key(key_id)
+            return rules.is_known(self._trainer.registry.get_key(key_id))
         except KeyNotFound:
             return False
-        return key.current_version is not None or key.expires_at is None
 
 
 def _arrived_s(event: ObjectCreated) -> float:

@@ -14,9 +14,9 @@ from typing import Final
 
 from recsys.clock import Clock, after, utc_now
 from recsys.objects import layout
+from recsys.objects.created import ObjectCreated
 from recsys.objects.layout import Upload
 from recsys.objects.store import ObjectInfo, ObjectStore
-from recsys_train.events import ObjectCreated
 
 _logger: Final = logging.getLogger("recsys.watcher")
 

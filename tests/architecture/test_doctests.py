@@ -13,7 +13,13 @@ from tests.markers import TENSORFLOW
 
 FAST_PACKAGES = ("recsys", "recsys_api", "recsys_recommend")
 SLOW_PACKAGES = ("recsys_train", "recsys_local")
-_HANDLERS = ("recsys_api.gc_handler", "recsys_api.handler", "recsys_recommend.handler", "recsys_train.handler")
+_HANDLERS = (
+    "recsys_api.dispatch_handler",
+    "recsys_api.gc_handler",
+    "recsys_api.handler",
+    "recsys_recommend.handler",
+    "recsys_train.handler",
+)
 """Importing one connects to AWS."""
 
 

@@ -1,6 +1,9 @@
-"""Waiting times of trainings on one machine: turns among keys beside first come, first served.
+"""Waiting times of trainings on one machine or on AWS: turns among keys beside first come, first served.
 
-python -m tests.benchmarks.fairness [--tenants 1000] [--jobs 5000] [--load 0.9] [--workers 1] [--seed 0]
+python -m tests.benchmarks.fairness [--aws] [--tenants 1000] [--jobs 5000] [--load 0.9] [--workers 1] [--seed 0]
+
+With --aws, the order is that of `recsys.registry.turns`, the workers are the slots of `train`, and --load is the share
+of the time that all slots together would be busy.
 
 A simulation. Job durations are heavy-tailed (Pareto, most take seconds, a few take ten minutes), a few
 tenants send most jobs, and a flood of anonymous jobs arrives at once. The order is that of `recsys_local.scheduler`.
@@ -19,6 +22,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from recsys_local.scheduler import FairQueue, QueuedJob
+from tests.benchmarks.aws_turns import MessageGroups, TurnsOnAws
 from tests.benchmarks.tables import Table
 
 QUANTILES: Final = (0.5, 0.9, 0.99, 1.0)
@@ -28,6 +32,8 @@ TAIL_INDEX: Final = 1.1
 """Exponent of the Pareto distribution; below 2, the variance of the durations would be infinite without the limit."""
 ANONYMOUS_SHARE: Final = 0.2
 FLOOD_SIZE: Final = 200
+TRAIN_CONCURRENCY: Final = 4
+"""Slots of `train` on AWS (`TrainConcurrency` in template.yaml)."""
 
 
 class Queue(Protocol):
@@ -173,17 +179,24 @@ GROUPS: Final[dict[str, Callable[[QueuedJob], bool]]] = {
 def main() -> None:
     """Print the quantiles of the waiting times under both orders, and check the bound."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "--aws", action="store_true", help="compare orders on AWS, with 4 slots unless --workers is given"
+    )
     parser.add_argument("--tenants", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--load", type=float, default=0.9)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    jobs = made_jobs(arguments.tenants, arguments.jobs, load=arguments.load, seed=arguments.seed)
+    n_workers = arguments.workers or (TRAIN_CONCURRENCY if arguments.aws else 1)
+    load = arguments.load * (n_workers if arguments.aws else 1)
+    jobs = made_jobs(arguments.tenants, arguments.jobs, load=load, seed=arguments.seed)
     columns = {"keys": "", "order": "", "trainings": ",d"}
     table = Table("Wait in seconds", columns | dict.fromkeys(("p50", "p90", "p99", "max"), ",.0f"))
     orders: dict[str, Queue] = {"first come": ArrivalOrder(), "turns": FairQueue()}
-    waits_by_order = {order: simulate(jobs, queue, n_workers=arguments.workers) for order, queue in orders.items()}
+    if arguments.aws:
+        orders |= {"message groups": MessageGroups(), "turns": TurnsOnAws()}
+    waits_by_order = {order: simulate(jobs, queue, n_workers=n_workers) for order, queue in orders.items()}
     for group, select in GROUPS.items():
         for order, waits in waits_by_order.items():
             n_trainings = sum(select(wait.job) for wait in waits)

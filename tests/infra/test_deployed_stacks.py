@@ -218,7 +218,7 @@ def test_every_route_returns_the_expected_status(
 def test_failed_messages_are_redriven_after_the_cause_is_fixed(stack: LocalStack, service: Service) -> None:
     api_key = service.request("POST", "/v1/uploads", json={}).json()["api_key"]
     sqs, failed_url = stack.emulator.client("sqs"), f"{stack.queue_url}-failed"
-    until(lambda: _messages(sqs, stack.queue_url), lambda n: n == 0)  # other tests may have started trainings
+    until(lambda: _waiting(stack), lambda n: n == 0)  # other tests may have started trainings
     # One delivery instead of five, because the delays before the others add up to a minute.
     _set_deliveries(sqs, stack.queue_url, 1)
     with _without_registry(stack):
@@ -321,6 +321,14 @@ def _configuration(stack: LocalStack, name: str) -> dict[str, Any]:
     client = stack.emulator.client("lambda")
     found: dict[str, Any] = client.get_function(FunctionName=f"recsys-dev-{name}", **qualifier)["Configuration"]
     return found
+
+
+def _waiting(stack: LocalStack) -> int:
+    """Return the number of messages in the queues, including those in flight, and of turns that have not ended."""
+    sqs = stack.emulator.client("sqs")
+    turns = DynamoTable(stack.emulator.client("dynamodb"), stack.table).list("TURNS", "GROUP#")
+    queue_urls = (stack.queue_url, stack.queue_url.replace("training", names()["arrivals"]["name"]))
+    return len(turns) + sum(_messages(sqs, url) for url in queue_urls)
 
 
 def _messages(sqs: Any, queue_url: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from recsys.registry.turns import SENDING_S
 from recsys.settings import Settings
 from tests.infra.stack import Stack, names, read_sam
 
@@ -20,7 +21,7 @@ def properties(stack: Stack, logical_id: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("function", ["api", "recommend", "train"])
+@pytest.mark.parametrize("function", ["api", "dispatch", "recommend", "train"])
 def test_functions_match_names_yaml(stack: Stack, function: str) -> None:
     expected, found = names()["functions"][function], stack.functions[f"{function.title()}Function"]
     assert found.name == f"recsys-prod-{expected['name']}"
@@ -44,6 +45,7 @@ def test_functions_match_names_yaml(stack: Stack, function: str) -> None:
         "LOG_LEVEL": "INFO",
         "AWS_ENDPOINT_URL": "",
     } | {
+        "dispatch": {"RECSYS_QUEUE_URL": "<Queue>"},
         "gc": {"RECSYS_VERSIONS_KEPT": names()["functions"]["gc"]["versions_kept"]},
         "recommend": {
             "RECSYS_EXPLORATION": names()["functions"]["recommend"]["exploration"],
@@ -99,12 +101,25 @@ def test_queues_match_names_yaml(stack: Stack) -> None:
         "deadLetterTargetArn": "<FailedQueue.Arn>",
         "maxReceiveCount": wanted["max_receive_count"],
     }
+    wanted_of_arrivals, arrivals = names()["arrivals"], properties(stack, "ArrivalQueue")
+    assert arrivals["QueueName"] == f"recsys-prod-{wanted_of_arrivals['name']}"
+    assert arrivals["VisibilityTimeout"] == wanted_of_arrivals["visibility_timeout_s"]
+    assert arrivals["MessageRetentionPeriod"] == wanted["retention_s"]
+    assert arrivals["RedrivePolicy"] == {
+        "deadLetterTargetArn": "<FailedQueue.Arn>",
+        "maxReceiveCount": wanted_of_arrivals["max_receive_count"],
+    }
     assert failed["QueueName"] == f"recsys-prod-{wanted['failed_name']}"
     assert failed["MessageRetentionPeriod"] == wanted["failed_retention_s"]
 
 
 def test_training_concurrency_matches_names_yaml(stack: Stack) -> None:
-    assert [trigger.max_concurrency for trigger in stack.triggers] == [names()["functions"]["train"]["max_concurrency"]]
+    functions = names()["functions"]
+    assert {trigger.function: trigger.max_concurrency for trigger in stack.triggers} == {
+        "DispatchFunction": functions["dispatch"]["max_concurrency"],
+        "TrainFunction": functions["train"]["max_concurrency"],
+    }
+    assert {trigger.batch_size for trigger in stack.triggers} == {1, functions["dispatch"]["batch_size"]}
 
 
 def test_settings_fit_the_stack() -> None:
@@ -116,6 +131,9 @@ def test_settings_fit_the_stack() -> None:
     assert {name: getattr(settings, name) for name in names()["limits"]} == names()["limits"]
     assert functions["gc"]["versions_kept"] == str(settings.versions_kept)
     assert functions["recommend"]["exploration"] == str(settings.exploration)
+    # A killed dispatch leaves a turn whose message was not sent; the next delivery must find that it has expired.
+    assert names()["arrivals"]["visibility_timeout_s"] >= 6 * functions["dispatch"]["timeout_s"]
+    assert names()["arrivals"]["visibility_timeout_s"] > SENDING_S
     # Otherwise Lambda rejects the event source mapping.
     assert queue["visibility_timeout_s"] >= functions["train"]["timeout_s"]
     assert settings.train_budget_s < functions["train"]["timeout_s"]
@@ -142,6 +160,7 @@ def test_throttling_matches_names_yaml(stack: Stack) -> None:
 def test_alarm_thresholds_match_names_yaml(stack: Stack) -> None:
     wanted = names()["alarms"]
     assert properties(stack, "QueueAgeAlarm")["Threshold"] == wanted["queue_age_s"]
+    assert properties(stack, "ArrivalAgeAlarm")["Threshold"] == wanted["arrival_age_s"]
     assert properties(stack, "ServerErrorsAlarm")["Threshold"] == wanted["server_errors"]
     assert properties(stack, "SlowRecommendAlarm")["Threshold"] == wanted["slow_ms"]
 

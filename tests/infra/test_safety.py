@@ -34,6 +34,7 @@ CALLS: Final = {
 OPENAPI: Final = ROOT / "layers/recsys/python/recsys/openapi.json"
 BUCKET: Final = "arn:<AWS::Partition>:s3:::<Bucket>"
 ONLY_RATE_LIMITS: Final = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["LIMIT#recommendations#*"]}}
+ONLY_TURNS: Final = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["TURNS", "WAITING#*"]}}
 REGISTRY: Final = {("<Table.Arn>", f"dynamodb:{action}") for action in ("GetItem", "PutItem")}
 
 
@@ -83,21 +84,35 @@ def test_recommend_writes_only_rows_of_its_rate_limit(stack: Stack) -> None:
 def test_api_lists_only_models(stack: Stack) -> None:
     only_models = {"StringLike": {"s3:prefix": ["models/*"]}}
     assert conditional(stack, "ApiRole") == [(BUCKET, "s3:ListBucketVersions", only_models)]
-    assert conditional(stack, "TrainRole") == []
 
 
 def test_train_reads_sources_and_writes_models_and_receipts(stack: Stack) -> None:
     read = ("GetObject", "GetObjectVersion")
-    receive = ("ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "ReceiveMessage")
+    messages = ("ChangeMessageVisibility", "DeleteMessage", "GetQueueAttributes", "ReceiveMessage", "SendMessage")
     assert allowed(stack, "TrainRole") == (
         {(f"{BUCKET}/{folder}/*", "s3:GetObject") for folder in ("uploads", "inbox")}
         | {(f"{BUCKET}/models/*", f"s3:{action}") for action in (*read, "PutObject", "DeleteObject")}
         | {(f"{BUCKET}/receipts/*", f"s3:{action}") for action in (*read, "PutObject")}
         | {(BUCKET, "s3:ListBucket"), (BUCKET, "s3:ListBucketVersions")}
-        | {("<Queue.Arn>", f"sqs:{action}") for action in receive}
+        | {("<Queue.Arn>", f"sqs:{action}") for action in messages}
         | {("<Table.Arn>", "dynamodb:Query")}
         | REGISTRY
     )
+    assert conditional(stack, "TrainRole") == [("<Table.Arn>", "dynamodb:DeleteItem", ONLY_TURNS)]
+
+
+def test_dispatch_reads_the_registry_and_writes_only_turns(stack: Stack) -> None:
+    receive = ("DeleteMessage", "GetQueueAttributes", "ReceiveMessage")
+    assert allowed(stack, "DispatchRole") == (
+        {("<Table.Arn>", f"dynamodb:{action}") for action in ("GetItem", "Query")}
+        | {("<ArrivalQueue.Arn>", f"sqs:{action}") for action in receive}
+        | {("<Queue.Arn>", "sqs:SendMessage")}
+    )
+    assert sorted(action for _, action, _ in conditional(stack, "DispatchRole")) == [
+        "dynamodb:DeleteItem",
+        "dynamodb:PutItem",
+    ]
+    assert all(condition == ONLY_TURNS for _, _, condition in conditional(stack, "DispatchRole"))
 
 
 def test_gc_lists_and_deletes_models_and_uploads_and_marks_versions(stack: Stack) -> None:
@@ -115,7 +130,7 @@ def test_only_its_schedule_starts_gc(stack: Stack) -> None:
     assert (permission["Principal"], permission["SourceArn"]) == ("events.amazonaws.com", "<GcSchedule.Arn>")
 
 
-@pytest.mark.parametrize("function", ["Api", "Gc", "Recommend", "Train"])
+@pytest.mark.parametrize("function", ["Api", "Dispatch", "Gc", "Recommend", "Train"])
 def test_each_function_writes_only_its_own_log(stack: Stack, function: str) -> None:
     logs = {(action, resource) for _, action, resource, _ in stack.statements(f"{function}Role") if "logs:" in action}
     assert logs == {
@@ -145,10 +160,11 @@ def test_bucket_is_private_encrypted_and_versioned(stack: Stack) -> None:
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_only_the_bucket_of_this_account_may_send_to_the_queue(stack: Stack) -> None:
+def test_only_the_bucket_of_this_account_may_send_to_the_queues(stack: Stack) -> None:
     (statement,) = stack.resources["QueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "s3.amazonaws.com"}
-    assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", "<Queue.Arn>")
+    # S3 may notify the queue of trainings for minutes after the update of a stack of an earlier release.
+    assert (statement["Action"], statement["Resource"]) == ("sqs:SendMessage", ["<ArrivalQueue.Arn>", "<Queue.Arn>"])
     bucket_name = stack.resources["Bucket"]["Properties"]["BucketName"]
     assert statement["Condition"] == {
         "StringEquals": {"aws:SourceAccount": "<AWS::AccountId>"},
@@ -156,10 +172,10 @@ def test_only_the_bucket_of_this_account_may_send_to_the_queue(stack: Stack) -> 
     }
 
 
-def test_new_objects_under_uploads_and_inbox_notify_the_queue(stack: Stack) -> None:
+def test_new_objects_under_uploads_and_inbox_notify_the_queue_of_arrivals(stack: Stack) -> None:
     notifications = stack.resources["Bucket"]["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
     assert [(entry["Event"], entry["Queue"], entry["Filter"]["S3Key"]["Rules"]) for entry in notifications] == [
-        ("s3:ObjectCreated:*", "<Queue.Arn>", [{"Name": "prefix", "Value": prefix}])
+        ("s3:ObjectCreated:*", "<ArrivalQueue.Arn>", [{"Name": "prefix", "Value": prefix}])
         for prefix in ("uploads/", "inbox/")
     ]
 
@@ -185,6 +201,8 @@ def test_data_outlives_the_stack(file: str, logical_id: str) -> None:
 TOPIC: Final = "arn:aws:sns:eu-central-1:123456789012:operations"
 WATCHED: Final = {
     "ApiErrorsAlarm": ("Errors", {"FunctionName": "<ApiFunction>"}),
+    "ArrivalAgeAlarm": ("ApproximateAgeOfOldestMessage", {"QueueName": "<ArrivalQueue.QueueName>"}),
+    "DispatchErrorsAlarm": ("Errors", {"FunctionName": "<DispatchFunction>"}),
     "GcErrorsAlarm": ("Errors", {"FunctionName": "<GcFunction>"}),
     "FailedTrainingAlarm": ("ApproximateNumberOfMessagesVisible", {"QueueName": "<FailedQueue.QueueName>"}),
     "ModelFailedAlarm": ("ModelFailed", {"service": "recommend"}),
@@ -255,12 +273,15 @@ def test_dashboard_shows_documented_metrics_of_this_stage() -> None:
     resources = {(metric[0], metric[2], metric[3]) for metric in metrics if metric[0] != "recsys-prod"}
     assert resources == {
         ("AWS/ApiGateway", "ApiId", "<HttpApi>"),
-        *(("AWS/Lambda", "FunctionName", f"<{name}Function>") for name in ("Api", "Gc", "Recommend", "Train")),
-        *(("AWS/SQS", "QueueName", f"<{name}.QueueName>") for name in ("FailedQueue", "Queue")),
+        *(
+            ("AWS/Lambda", "FunctionName", f"<{name}Function>")
+            for name in ("Api", "Dispatch", "Gc", "Recommend", "Train")
+        ),
+        *(("AWS/SQS", "QueueName", f"<{name}.QueueName>") for name in ("ArrivalQueue", "FailedQueue", "Queue")),
     }
 
 
-@pytest.mark.parametrize("function", ["Api", "Gc", "Recommend", "Train"])
+@pytest.mark.parametrize("function", ["Api", "Dispatch", "Gc", "Recommend", "Train"])
 def test_functions_may_send_traces_only_if_tracing_is_on(function: str) -> None:
     for mode, expected in (("Active", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}), ("PassThrough", set())):
         stack = read_sam(Tracing=mode)
@@ -292,7 +313,7 @@ def test_new_version_is_rolled_back_on_errors(stack: Stack) -> None:
 def test_only_the_image_has_a_fixed_architecture(architecture: str) -> None:
     functions = read_sam(Architecture=architecture).functions
     zips = {key: function for key, function in functions.items() if function.packaging == "Zip"}
-    assert set(zips) == {"ApiFunction", "GcFunction", "RecommendFunction"}
+    assert set(zips) == {"ApiFunction", "DispatchFunction", "GcFunction", "RecommendFunction"}
     assert {tuple(function.architectures) for function in zips.values()} == {(architecture,)}
     assert functions["TrainFunction"].architectures == ["x86_64"]
 

@@ -59,7 +59,9 @@ def test_start_api_maps_every_route_to_its_function(parsed: dict[str, Any]) -> N
 
 
 def test_invoke_finds_every_function(parsed: dict[str, Any]) -> None:
-    assert set(parsed["environments"]) == {f"recsys-{STAGE}-{name}" for name in ("api", "gc", "recommend", "train")}
+    assert set(parsed["environments"]) == {
+        f"recsys-{STAGE}-{name}" for name in ("api", "dispatch", "gc", "recommend", "train")
+    }
 
 
 def test_binary_media_types_are_declared(parsed: dict[str, Any]) -> None:

@@ -59,7 +59,8 @@ def serverless_stack(read_other: ReadServerless) -> Stack:
 
 
 def test_functions_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
-    assert set(sam_stack.functions) == {"ApiFunction", "GcFunction", "RecommendFunction", "TrainFunction"}
+    names = ("Api", "Dispatch", "Gc", "Recommend", "Train")
+    assert set(sam_stack.functions) == {f"{name}Function" for name in names}
     assert serverless_stack.functions == sam_stack.functions
 
 
@@ -68,11 +69,11 @@ def test_routes_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
 
 
 def test_triggers_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
-    assert len(sam_stack.triggers) == 1
+    assert [trigger.function for trigger in sam_stack.triggers] == ["DispatchFunction", "TrainFunction"]
     assert serverless_stack.triggers == sam_stack.triggers
 
 
-@pytest.mark.parametrize("role", ["ApiRole", "GcRole", "RecommendRole", "TrainRole"])
+@pytest.mark.parametrize("role", ["ApiRole", "DispatchRole", "GcRole", "RecommendRole", "TrainRole"])
 def test_permissions_are_the_same(sam_stack: Stack, serverless_stack: Stack, role: str) -> None:
     assert serverless_stack.statements(role) == sam_stack.statements(role)
 
@@ -148,7 +149,7 @@ def test_every_type_of_resource_is_compared() -> None:
 
 
 def test_outputs_are_the_same(sam_stack: Stack, serverless_stack: Stack) -> None:
-    assert set(sam_stack.outputs) == {"ApiUrl", "BucketName", "TableName", "QueueUrl", "DlqUrl"}
+    assert set(sam_stack.outputs) == {"ApiUrl", "ArrivalQueueUrl", "BucketName", "TableName", "QueueUrl", "DlqUrl"}
     assert {key: serverless_stack.outputs.get(key) for key in sam_stack.outputs} == sam_stack.outputs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from local_aws.templates import load
 from tests.infra.stack import ROOT, read_sam
 
 ROUTES: Final = {
@@ -59,6 +61,18 @@ def test_sam_validates_the_template_without_an_account(sam: Path, tmp_path: Path
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_sam_build_finds_a_target_for_each_function_and_layer() -> None:
+    built = {
+        logical_id: ROOT / resource["Properties"].get("CodeUri", resource["Properties"].get("ContentUri")) / "Makefile"
+        for logical_id, resource in load()["Resources"].items()
+        if resource.get("Metadata", {}).get("BuildMethod") == "makefile"
+    }
+    assert len(built) >= 5
+    for logical_id, makefile in built.items():
+        targets = re.findall(r"^(build-.+):", makefile.read_text("utf-8"), re.MULTILINE)
+        assert f"build-{logical_id}" in " ".join(targets).split()
 
 
 def test_every_route_maps_to_its_function() -> None:

@@ -1,4 +1,4 @@
-"""Run the deployed service without AWS: the three functions in Lambda's runtime client, on an emulator's services.
+"""Run the deployed service without AWS: the functions in Lambda's runtime client, on an emulator's services.
 
 Each function is a process that runs `awslambdaric`, as on Lambda, against a stand-in for the Runtime API. Buckets,
 queues and notifications belong to the emulator. What AWS does between them is done here: creating API Gateway's events,
@@ -47,6 +47,7 @@ LEASE_S: Final = 2
 """Lease of a job; a failed message becomes visible again after twice as long."""
 _START_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 10
+_POLL_PAUSE_S: Final = 0.1
 _NOTIFICATION_WAIT_S: Final = 3
 """How long to wait for a notification: S3 sends it to the queue asynchronously, as on AWS."""
 
@@ -239,6 +240,7 @@ class Deployment:
     table: str
     queue_url: str
     failed_queue_url: str
+    arrivals_url: str = ""
     functions: dict[str, Function] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     """One per function; they enforce the roles of the templates."""
@@ -263,6 +265,7 @@ class Deployment:
                 "RECSYS_BACKEND": "aws",
                 "RECSYS_BUCKET": self.bucket,
                 "RECSYS_TABLE": self.table,
+                "RECSYS_QUEUE_URL": self.queue_url,
                 "RECSYS_KEY_CACHE_S": "0",
                 "RECSYS_LEASE_S": str(LEASE_S),
                 "RECSYS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
@@ -396,14 +399,39 @@ class Deployment:
             return boto3.client("sqs")
 
     def receive(self, *, wait_s: int = _NOTIFICATION_WAIT_S, queue_url: str | None = None) -> MessageTypeDef | None:
-        """Return the next message, which stays in the queue but is hidden from other receivers."""
-        reply = self.sqs.receive_message(
-            QueueUrl=queue_url or self.queue_url,
-            MaxNumberOfMessages=1,
-            WaitTimeSeconds=wait_s,
-            AttributeNames=["All"],
-        )
-        return next(iter(reply.get("Messages", [])), None)
+        """Return the next message, which stays in the queue but is hidden from other receivers.
+
+        Notifications that arrive meanwhile are delivered to `dispatch`, which sends the messages of the queue of
+        trainings.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            self.dispatch_arrivals()
+            messages = self._received(queue_url or self.queue_url)
+            if messages or time.monotonic() >= deadline:
+                return next(iter(messages), None)
+            time.sleep(_POLL_PAUSE_S)
+
+    def _received(self, queue_url: str, *, most: int = 1) -> list[MessageTypeDef]:
+        reply = self.sqs.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=most, AttributeNames=["All"])
+        return reply.get("Messages", [])
+
+    def dispatch_arrivals(self) -> int:
+        """Deliver the notifications of the bucket to the function `dispatch`, and return their number."""
+        messages = self._received(self.arrivals_url, most=NAMES["functions"]["dispatch"]["batch_size"])
+        if messages:
+            events = [self.sqs_event(message, self.arrivals_url) for message in messages]
+            event = {"Records": [record for each in events for record in each["Records"]]}
+            assert self.functions["dispatch"].invoke(event) == {"batchItemFailures": []}
+        for message in messages:
+            self.sqs.delete_message(QueueUrl=self.arrivals_url, ReceiptHandle=message["ReceiptHandle"])
+        return len(messages)
+
+    def forget_turns(self) -> None:
+        """Delete the waiting files and the turns, for example of messages that a test discarded."""
+        for row in self.rows():
+            if row["pk"]["S"].partition("#")[0] in ("TURNS", "WAITING"):
+                self.emulator.dynamodb.delete_item(TableName=self.table, Key={name: row[name] for name in ("pk", "sk")})
 
     def discard(self, message: MessageTypeDef) -> None:
         """Delete a message from the queue."""
@@ -437,7 +465,7 @@ class Deployment:
             deliveries.append(self.deliver(message))
         return deliveries
 
-    def sqs_event(self, message: MessageTypeDef) -> dict[str, Any]:
+    def sqs_event(self, message: MessageTypeDef, queue_url: str | None = None) -> dict[str, Any]:
         """Return the event with which Lambda delivers `message`."""
         event: dict[str, Any] = json.loads((EVENTS / "sqs_message.json").read_text())
         event["Records"][0] |= {
@@ -445,7 +473,7 @@ class Deployment:
             "receiptHandle": message["ReceiptHandle"],
             "body": self._with_version_ids(message["Body"]),
             "attributes": message["Attributes"],
-            "eventSourceARN": _queue_arn(self.sqs, self.queue_url),
+            "eventSourceARN": _queue_arn(self.sqs, queue_url or self.queue_url),
         }
         return event
 
@@ -463,10 +491,13 @@ class Deployment:
         return json.dumps(event) if event else body
 
     def messages_left(self) -> int:
-        """Return the number of messages in the queue, hidden ones included."""
+        """Return the number of messages in both queues, hidden ones included."""
         names: Any = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        reply = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=names)
-        return sum(int(reply["Attributes"][name]) for name in names)
+        replies = [
+            self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
+            for url in (self.arrivals_url, self.queue_url)
+        ]
+        return sum(int(reply["Attributes"][name]) for reply in replies for name in names)
 
 
 @contextmanager
@@ -476,24 +507,26 @@ def deployed(emulator: Emulator, folder: Path) -> Iterator[Deployment]:
         sqs = boto3.client("sqs")
     stage = secrets.token_hex(4)
     failed_queue_url = sqs.create_queue(QueueName=f"recsys-{stage}-{NAMES['queue']['failed_name']}")["QueueUrl"]
-    redrive = {
-        "deadLetterTargetArn": _queue_arn(sqs, failed_queue_url),
-        "maxReceiveCount": NAMES["queue"]["max_receive_count"],
-    }
-    queue_url = sqs.create_queue(
-        QueueName=f"recsys-{stage}-{NAMES['queue']['name']}",
-        Attributes={
-            "VisibilityTimeout": str(NAMES["queue"]["visibility_timeout_s"]),
-            "RedrivePolicy": json.dumps(redrive),
-        },
-    )["QueueUrl"]
+    failed_arn = _queue_arn(sqs, failed_queue_url)
+    arrivals_url, queue_url = (
+        sqs.create_queue(
+            QueueName=f"recsys-{stage}-{queue['name']}",
+            Attributes={
+                "VisibilityTimeout": str(queue["visibility_timeout_s"]),
+                "RedrivePolicy": json.dumps(
+                    {"deadLetterTargetArn": failed_arn, "maxReceiveCount": queue["max_receive_count"]}
+                ),
+            },
+        )["QueueUrl"]
+        for queue in (NAMES["arrivals"], NAMES["queue"])
+    )
     bucket = emulator.new_bucket(versioned=True)
     emulator.s3.put_bucket_notification_configuration(
         Bucket=bucket,
         NotificationConfiguration={
             "QueueConfigurations": [
                 {
-                    "QueueArn": _queue_arn(sqs, queue_url),
+                    "QueueArn": _queue_arn(sqs, arrivals_url),
                     "Events": ["s3:ObjectCreated:*"],
                     "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": prefix}]}},
                 }
@@ -501,9 +534,9 @@ def deployed(emulator: Emulator, folder: Path) -> Iterator[Deployment]:
             ]
         },
     )
-    deployment = Deployment(emulator, folder, bucket, emulator.new_table(), queue_url, failed_queue_url)
+    deployment = Deployment(emulator, folder, bucket, emulator.new_table(), queue_url, failed_queue_url, arrivals_url)
     try:
-        for name in ("train", "api", "recommend"):
+        for name in ("train", "dispatch", "api", "recommend"):
             deployment.functions[name] = deployment.start(name)
         yield deployment
     finally:

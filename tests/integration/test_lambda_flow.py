@@ -1,4 +1,4 @@
-"""From a file to recommendations through the three Lambda handlers, on moto and on MiniStack.
+"""From a file to recommendations through the Lambda handlers, on moto and on MiniStack.
 
 The functions run in Lambda's runtime client, and S3 notifies SQS of new objects; see `lambda_flow`. The queue has the
 deployment's visibility timeout of 15 minutes: a message that returns within seconds was returned by the function.
@@ -10,12 +10,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_plus
 
 import httpx
 import pytest
 
+from recsys.clock import utc_now
+from recsys.keys.api_key import ApiKey
 from recsys.registry.dynamodb import DynamoTable
+from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
+from recsys.registry.turns import ANONYMOUS
 from tests.emulators import MINISTACK, Emulator
 from tests.integration.lambda_flow import (
     EVENTS,
@@ -55,7 +60,8 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     emulator: Emulator = request.getfixturevalue(request.param)
     with deployed(emulator, tmp_path_factory.mktemp(request.param)) as deployment:
         # S3 sends a test event for each notification that is configured.
-        assert deployment.deliver_all()
+        assert deployment.dispatch_arrivals()
+        assert deployment.deliver_all() == []
         assert deployment.rows() == []
         yield deployment
 
@@ -65,6 +71,7 @@ def service(stage: Deployment) -> Deployment:
     """Return the deployment, without the messages of earlier tests."""
     while (message := stage.receive(wait_s=0)) is not None:
         stage.discard(message)
+    stage.forget_turns()
     return stage
 
 
@@ -73,6 +80,11 @@ def shop(stage: Deployment) -> Shop:
     accepted = stage.send_csv(CSV)
     assert [delivery.failed for delivery in stage.deliver_all()] == [False]
     return Shop(accepted["api_key"], accepted["key_id"], accepted["job_id"])
+
+
+def key_id_of(api_key: str) -> str:
+    """Return the public part of a key."""
+    return ApiKey.parse(api_key).key_id
 
 
 def code_of(problem: dict[str, Any]) -> str:
@@ -198,8 +210,9 @@ def test_other_objects_are_not_trained_on(service: Deployment) -> None:
     before = service.rows()
     service.drop("inbox/read me.txt", b"hello")
     service.drop("uploads/unannounced.csv", SMALL_CSV)
-    assert [delivery.failed for delivery in service.deliver_all()] == [False, False]
+    assert service.deliver_all() == []
     assert service.rows() == before
+    assert service.messages_left() == 0
 
 
 def test_event_from_the_aws_documentation_is_processed(service: Deployment) -> None:
@@ -256,6 +269,7 @@ def test_repeated_message_trains_once(service: Deployment) -> None:
 def test_older_event_that_arrives_late_is_superseded(service: Deployment, shop: Shop) -> None:
     service.drop(f"inbox/{shop.key_id}/older.csv", SMALL_CSV)
     older = service.receive()
+    service.forget_turns()  # otherwise the second file waits for the first one
     service.drop(f"inbox/{shop.key_id}/newer.csv", CSV)
     newer = service.receive()
     assert older is not None
@@ -265,6 +279,90 @@ def test_older_event_that_arrives_late_is_superseded(service: Deployment, shop: 
     newer_version = service.receipt(f"receipts/{shop.key_id}/newer.json")["model_version"]
     eventually(lambda: service.recommend(shop.api_key, "u1")["model_version"] == newer_version)
     assert versions(service, shop.api_key)[0] == newer_version
+
+
+# -- turns (docs/decisions/0065-turns-on-aws.md)
+
+FLOOD = 6
+N_SLOTS = 2
+
+
+def known_key(service: Deployment) -> str:
+    """Return a new key that the operator created."""
+    api_key = ApiKey.mint()
+    registry = Registry(DynamoTable(service.emulator.dynamodb, service.table))
+    registry.create_key(KeyRecord(api_key.key_id, utc_now(), secret_sha256=api_key.sha256()))
+    return str(api_key)
+
+
+def group_of(message: Any) -> str:
+    """Return the group whose turn a message is."""
+    return str(json.loads(message["Body"])["turn"]["group"])
+
+
+def test_flood_without_a_key_and_a_backlog_of_one_key_delay_another_key_by_one_training_each(
+    service: Deployment,
+) -> None:
+    busy, waiting = known_key(service), known_key(service)
+    jobs = [service.send_csv(BAD_CSV)["job_id"] for _ in range(FLOOD)]
+    for name in ("1", "2", "3"):
+        service.drop(f"inbox/{key_id_of(busy)}/append/{name}.csv", BAD_CSV)
+    while service.dispatch_arrivals():
+        pass
+    slots = [service.receive() for _ in range(N_SLOTS)]
+    assert {group_of(message) for message in slots} == {ANONYMOUS, key_id_of(busy)}
+    assert service.receive(wait_s=0) is None  # neither the flood nor the backlog may use a third slot
+
+    jobs.append(service.send_csv(BAD_CSV, api_key=waiting)["job_id"])
+    eventually(lambda: service.dispatch_arrivals() > 0)
+    order = []
+    while slots:
+        message = slots.pop(0)
+        assert not service.deliver(message).failed
+        order.append(group_of(message))
+        following = service.receive(wait_s=0)
+        slots += [following] if following else []
+        groups = [group_of(each) for each in slots]
+        assert len(set(groups)) == len(groups) <= N_SLOTS
+    # Both groups that were there before have one turn, the running one, and then it is this key's turn.
+    assert sorted(order[:2]) == sorted([ANONYMOUS, key_id_of(busy)])
+    assert order[2] == key_id_of(waiting)
+    assert {group: order.count(group) for group in set(order)} == {
+        ANONYMOUS: FLOOD,
+        key_id_of(busy): 3,
+        key_id_of(waiting): 1,
+    }
+    assert {service.row(f"JOB#{job_id}", "JOB")["state"] for job_id in jobs} == {"failed"}
+    assert [row for row in service.rows() if row["pk"]["S"].partition("#")[0] in ("TURNS", "WAITING")] == []
+
+
+def test_newest_of_the_waiting_files_of_a_key_is_trained_and_the_older_ones_are_superseded(
+    service: Deployment, shop: Shop
+) -> None:
+    service.send_csv(BAD_CSV, api_key=shop.api_key)
+    first = service.receive()
+    assert first is not None
+    older = service.send_csv(CSV, api_key=shop.api_key)["job_id"]
+    eventually(lambda: service.dispatch_arrivals() > 0)
+    newer = service.send_csv(two_tastes_csv(shift=1), api_key=shop.api_key)["job_id"]
+    eventually(lambda: service.dispatch_arrivals() > 0)
+    service.deliver(first)
+    keys = [delivery.body["Records"][0]["s3"]["object"]["key"] for delivery in service.deliver_all()]
+    names = [unquote_plus(key) for key in keys]
+    assert names == [f"uploads/{newer}.csv", f"uploads/{older}.csv"]
+    assert service.job(newer, shop.api_key)["status"] == "succeeded"
+    assert service.job(older, shop.api_key)["status"] == "superseded"
+
+
+def test_message_of_an_earlier_release_is_processed_without_a_turn(service: Deployment) -> None:
+    accepted = service.send_csv(BAD_CSV)
+    message = service.receive()
+    assert message is not None
+    service.discard(message)
+    body = json.loads(message["Body"])
+    service.sqs.send_message(QueueUrl=service.queue_url, MessageBody=json.dumps({"Records": body["Records"]}))
+    assert [delivery.failed for delivery in service.deliver_all()] == [False]
+    assert service.job(accepted["job_id"], accepted["api_key"])["status"] == "failed"
 
 
 # -- faults

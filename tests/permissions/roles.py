@@ -12,7 +12,7 @@ from typing import Final
 from tests.infra.stack import Stack, read_sam, read_serverless
 from tests.permissions.calls import Call
 
-FUNCTIONS: Final = ("api", "gc", "recommend", "train")
+FUNCTIONS: Final = ("api", "dispatch", "gc", "recommend", "train")
 
 
 @dataclass(frozen=True, order=True)

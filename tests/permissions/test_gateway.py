@@ -19,6 +19,7 @@ from recsys.registry.reading import version_address
 from recsys.registry.records import Job, ModelVersion
 from recsys.registry.registry import Registry
 from recsys.registry.table import Change
+from recsys.registry.turns import FileTurn, Turns
 from recsys.retention.collector import Collector
 from recsys.retention.plan import RetentionPolicy
 from tests.emulators import Emulator
@@ -165,6 +166,18 @@ def test_role_of_gc_allows_every_deletion(moto: Emulator) -> None:
             {"models/revoked/v1.1/", "models/revoked/v2.1/", "uploads/job1.csv"},
         )
         assert [info.name for info in store.list("models/")] == ["models/revoked/v2.1/manifest.json"]
+
+
+def test_role_of_dispatch_allows_it_to_skip_a_lost_file(moto: Emulator) -> None:
+    """In the other tests no turn expires, so here the clock is a day ahead."""
+    with gateway(moto, "dispatch") as (dispatch, names):
+        table, sent = DynamoTable(dispatch.dynamodb, names.table), list[str]()
+        files = [FileTurn.of("key1", data_timestamp=f"2026-0{n}", name=f"file{n}", version="1") for n in (1, 2)]
+        for file, clock in zip(files, (utc_now, _tomorrow), strict=True):
+            Turns(table, sent.append, clock).wait(file, {}, replaces=False)
+        waiting = table.list("WAITING#key1", "FILE#")
+    assert [json.loads(message)["turn"]["file"] for message in sent] == [file.file for file in files]
+    assert [row.address.sort for row in waiting] == [f"FILE#{files[1].file}"]
 
 
 def _tomorrow() -> Timestamp:

@@ -12,13 +12,14 @@ from recsys.clock import DAY_S, Timestamp, after
 from recsys.keys.api_key import ApiKey, claim_token_sha256
 from recsys.model import artifact
 from recsys.model.recommender import ServingModel
+from recsys.objects.created import ObjectCreated
 from recsys.objects.files import FileObjectStore
 from recsys.objects.store import ObjectInfo
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job
 from recsys.registry.sqlite import SqliteRegistry
 from recsys.settings import Settings
-from recsys_train.events import ObjectCreated, process
+from recsys_train.events import process
 from recsys_train.job import Trainer
 
 START = Timestamp("2026-03-01T12:00:00.000000Z")

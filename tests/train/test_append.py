@@ -15,8 +15,8 @@ import pytest
 
 from recsys.errors import Unavailable
 from recsys.model import artifact
+from recsys.objects.created import ObjectCreated
 from recsys.registry.records import Job, JobState, Progress
-from recsys_train.events import ObjectCreated
 from tests.markers import TENSORFLOW
 from tests.train.backend import LEASE_S, Backend, Killed, at_call, raising
 

@@ -12,10 +12,10 @@ from recsys.errors import Unavailable
 from recsys.model.array_file import view_npz
 from recsys.model.artifact import read_content
 from recsys.objects import layout
+from recsys.objects.created import ObjectCreated
 from recsys.registry.records import Job, JobPurpose, JobState
 from recsys_local.catalogue_worker import CatalogueWorker
 from recsys_local.watcher import ObjectWatcher
-from recsys_train.events import ObjectCreated
 from tests.markers import TENSORFLOW
 from tests.train.backend import LEASE_S, Backend, Killed, at_call, raising
 

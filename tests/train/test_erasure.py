@@ -13,12 +13,12 @@ import pytest
 from recsys.clock import DAY_S, after
 from recsys.errors import VersionNotFound
 from recsys.model.recommender import Strategy, recommend
+from recsys.objects.created import ObjectCreated
 from recsys.registry.erasures import ERASED_WITHIN_DAYS, hidden_users
 from recsys.registry.records import Job, JobState, Progress
 from recsys.retention.collector import Collector
 from recsys.retention.plan import READER_GRACE_S, RetentionPolicy
 from recsys.settings import Settings
-from recsys_train.events import ObjectCreated
 from tests.markers import TENSORFLOW
 from tests.train.backend import GOOD_CSV, Backend
 

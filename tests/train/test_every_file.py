@@ -10,9 +10,9 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from recsys.model.recommender import Strategy, recommend
+from recsys.objects.created import ObjectCreated
 from recsys.registry.records import Job, JobState
 from recsys.settings import Settings
-from recsys_train.events import ObjectCreated
 from tests.data_files.bad_files import BAD_FILES, BadFile
 from tests.data_files.expected import ALL_USERS, assert_described, assert_explained, query, unseen_items
 from tests.data_files.valid_files import VALID_FILES, ValidFile

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from recsys.clock import Timestamp, after
+from recsys.objects.created import ObjectCreated
 from recsys.registry.records import Job, JobState
-from recsys_train.events import ObjectCreated
 from tests.markers import TENSORFLOW
 from tests.unit.lambda_events import imported, unconfigured_logging
 

@@ -9,8 +9,8 @@ import pytest
 
 from recsys.clock import after
 from recsys.errors import Unavailable
+from recsys.objects.created import ObjectCreated
 from recsys.registry.records import Job, JobState, Lease, Progress
-from recsys_train.events import ObjectCreated
 from tests.markers import TENSORFLOW
 from tests.train.backend import LEASE_S, Backend, Killed, raising
 

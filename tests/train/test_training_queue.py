@@ -11,13 +11,13 @@ import pytest
 
 from recsys.clock import utc_now
 from recsys.errors import Unavailable
+from recsys.objects.created import ObjectCreated
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job, JobPurpose, JobState
 from recsys_local.queue_file import QueueFile, QueuePosition
 from recsys_local.shared_queue import QueueState
 from recsys_local.training_queue import OVERHEAD_BYTES, TrainingQueue
 from recsys_local.watcher import ObjectWatcher
-from recsys_train.events import ObjectCreated
 from tests.markers import TENSORFLOW
 from tests.train.backend import GOOD_CSV, Backend
 

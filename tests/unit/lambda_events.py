@@ -44,7 +44,7 @@ def unconfigured_logging() -> Iterator[None]:
 
 
 def _forget_logging() -> None:
-    for powertools_logger in ("api", "gc", "recommend"):
+    for powertools_logger in ("api", "dispatch", "gc", "recommend"):
         logging.root.manager.loggerDict.pop(powertools_logger, None)
     ours = logging.getLogger("recsys")
     ours.handlers.clear()
@@ -58,6 +58,7 @@ def imported(module: str, patch: pytest.MonkeyPatch) -> ModuleType:
         "RECSYS_BACKEND": "aws",
         "RECSYS_BUCKET": "bucket",
         "RECSYS_TABLE": "table",
+        "RECSYS_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/queue",
         "AWS_DEFAULT_REGION": "eu-central-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():

@@ -28,6 +28,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_DATA_DIR": "/var/lib/recsys",
         "RECSYS_BUCKET": "shop-bucket",
         "RECSYS_TABLE": "shop-table",
+        "RECSYS_QUEUE_URL": "https://queue.example/trainings",
         "RECSYS_MAX_REQUEST_BYTES": "11",
         "RECSYS_MAX_UPLOAD_BYTES": "12",
         "RECSYS_MAX_UNPACKED_BYTES": "13",
@@ -60,7 +61,8 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "RECSYS_SEED": "22",
     }
     assert set(values) == {f"RECSYS_{field.name.upper()}" for field in fields(Settings)}
-    expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table", 11, 12, 13, 14, 1.5]
+    expected = ["aws", Path("/var/lib/recsys"), "shop-bucket", "shop-table"]
+    expected += ["https://queue.example/trainings", 11, 12, 13, 14, 1.5]
     expected += [15, 16, 0.25, False, 27, 28, 29, "10.0.0.0/8", True, True, 17, 18, 19, 20, 26, 21, 25, 3, 23]
     expected += ["https://shop.example", 24.5, 2.5, 30, False, 22]
     settings = Settings.from_environment(values)

@@ -21,8 +21,8 @@ from tests.markers import TENSORFLOW
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from recsys.objects.created import ObjectCreated
     from recsys_local.watcher import ObjectWatcher
-    from recsys_train.events import ObjectCreated
 
 pytestmark = list(TENSORFLOW)  # the watcher imports the module of the events, which imports TensorFlow
 

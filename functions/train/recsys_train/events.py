@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
 from typing import Final
 
 from recsys.clock import DAY_S, after
@@ -12,6 +11,7 @@ from recsys.errors import InvalidRequest, JobNotFound, KeyExists, ObjectNotFound
 from recsys.file_options import FileOptions, Mode
 from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, job_id_of_object
 from recsys.objects import layout
+from recsys.objects.created import ObjectCreated
 from recsys.objects.layout import Drop
 from recsys.objects.names import checked_name
 from recsys.registry.key_record import KeyRecord
@@ -20,26 +20,6 @@ from recsys_train.job import Trainer
 from recsys_train.receipts import write_receipt
 
 _logger: Final = logging.getLogger("recsys.train")
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectCreated:
-    """The event that an object was written to the store.
-
-    Parameters
-    ----------
-    name
-        Name of the object.
-    version
-        Identifies this write among all writes of an object with this name.
-    data_timestamp
-        Time at which the data arrived, as `<timestamp>#<tiebreak>`. Of two files, the one with the greater text has the
-        newer data.
-    """
-
-    name: str
-    version: str
-    data_timestamp: str
 
 
 def process(event: ObjectCreated, trainer: Trainer) -> Job | None:

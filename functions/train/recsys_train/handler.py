@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-import traceback
-from datetime import datetime
 from functools import partial
 from typing import Any, Final
-from urllib.parse import unquote_plus
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from recsys import aws
-from recsys.clock import from_datetime, to_datetime
-from recsys.errors import RecsysError, Unavailable
+from recsys.clock import to_datetime
+from recsys.errors import Unavailable
+from recsys.http.failed_messages import log_failed_message
 from recsys.http.telemetry import LambdaTelemetry
+from recsys.objects.created import ObjectCreated, object_created, records_of
 from recsys.objects.s3 import S3ObjectStore
-from recsys.redaction import redacted
 from recsys.registry.dynamodb import DynamoTable
 from recsys.registry.registry import Registry
+from recsys.registry.turns import FileTurn, Turns
 from recsys.settings import Settings
-from recsys_train.events import ObjectCreated, process
+from recsys_train.events import process
 from recsys_train.job import Trainer
 
 MAX_RETRY_DELAY_S: Final = 3600
@@ -41,7 +40,8 @@ _logger: Final = logging.getLogger("recsys.train")
 settings: Final = Settings.from_environment(backend="aws")
 telemetry: Final = LambdaTelemetry("train", detailed_metrics=settings.detailed_metrics)
 store: Final = S3ObjectStore(aws.s3_client(), settings.bucket)
-registry: Final = Registry(DynamoTable(aws.dynamodb_client(), settings.table), audit_days=settings.audit_days)
+table: Final = DynamoTable(aws.dynamodb_client(), settings.table)
+registry: Final = Registry(table, audit_days=settings.audit_days)
 queue: Final = aws.sqs_client()
 processor: Final = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
 
@@ -62,10 +62,12 @@ def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         )
         trainer.on_renewal()
         try:
-            for created in object_events(json.loads(record.body), settings.bucket):
-                _train(created, trainer)
+            body = json.loads(record.body)
+            for created in records_of(body, settings.bucket):
+                _train(object_created(created), trainer)
+            _end_turn(body, record.queue_url)
         except Exception as error:
-            _log_failure(record, error)
+            log_failed_message(telemetry, record, error)
             _retry_soon(record)
             raise
 
@@ -73,28 +75,6 @@ def _handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 handle: Final = telemetry.watch(_handle)
-
-
-def object_events(body: dict[str, Any], bucket: str) -> list[ObjectCreated]:
-    """Return the events of a message about objects created in `bucket`. Messages such as `s3:TestEvent` contain none.
-
-    Objects are always read from the service's own bucket. Therefore an event of another bucket must not start a job.
-    """
-    return [
-        _object_created(record)
-        for record in body.get("Records", [])
-        if record.get("eventName", "").startswith("ObjectCreated:") and record["s3"]["bucket"]["name"] == bucket
-    ]
-
-
-def _object_created(record: dict[str, Any]) -> ObjectCreated:
-    created = record["s3"]["object"]
-    created_at = from_datetime(datetime.fromisoformat(record["eventTime"]))
-    return ObjectCreated(
-        name=unquote_plus(created["key"]),
-        version=created.get("versionId") or created["eTag"],
-        data_timestamp=f"{created_at}#{created.get('sequencer', '')}",
-    )
 
 
 def _train(created: ObjectCreated, trainer: Trainer) -> None:
@@ -109,14 +89,13 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
         telemetry.record_detail("JobDuration", duration.total_seconds())
 
 
-def _log_failure(record: SQSRecord, error: Exception) -> None:
-    """Log the error of a failed message, because Powertools reports only the id of the message."""
-    telemetry.count("MessagesFailed")
-    message = {"message_id": record.message_id, "delivery": record.attributes.approximate_receive_count}
-    if isinstance(error, RecsysError):
-        _logger.warning("Message will be retried: %s", redacted(error.detail), extra=message)
-    else:
-        _logger.error("Message failed\n%s", redacted("".join(traceback.format_exception(error))), extra=message)
+def _end_turn(body: dict[str, Any], queue_url: str) -> None:
+    """End the turn that a message contains, and send the next file of the same group to the queue.
+
+    A message has no turn if S3 sent it to this queue itself, as in stacks of earlier releases.
+    """
+    if "turn" in body:
+        Turns(table, aws.message_sender(queue_url)).end(FileTurn(**body["turn"]))
 
 
 def _retry_soon(record: SQSRecord) -> None:

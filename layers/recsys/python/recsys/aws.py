@@ -5,7 +5,7 @@ boto3 itself reads the region, the credentials and `AWS_ENDPOINT_URL` (for an em
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -59,6 +59,16 @@ def dynamodb_client() -> DynamoDBClient:
 def sqs_client() -> SQSClient:
     """Return the SQS client of the process. Threads can share the client."""
     return Session().client("sqs", config=_CONFIG)
+
+
+def message_sender(queue_url: str) -> Callable[[str], None]:
+    """Return a function that sends a message to a queue. It raises `Unavailable` if SQS does not accept the message."""
+
+    def send(message: str) -> None:
+        with translating_errors("SendMessage"):
+            sqs_client().send_message(QueueUrl=queue_url, MessageBody=message)
+
+    return send
 
 
 def _is_aws_host(endpoint_url: str) -> bool:

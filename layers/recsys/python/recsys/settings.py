@@ -34,6 +34,8 @@ class Settings:
     """`aws`: name of the S3 bucket."""
     table: str = ""
     """`aws`: name of the DynamoDB table."""
+    queue_url: str = ""
+    """`aws`: address of the queue of trainings, to which `dispatch` sends messages."""
     max_request_bytes: int = 1024 * MIB
     """Largest upload through `POST /v1/train`, in bytes. Default on `aws`: 4 MiB, because Lambda accepts 6 MB per call,
     base64 included."""

@@ -51,6 +51,11 @@ def rotated(key: KeyRecord, new_sha256: str, *, overlap_s: float, now: Timestamp
     )
 
 
+def is_known(key: KeyRecord) -> bool:
+    """Return whether the key has a model, or was created by the operator and therefore never expires."""
+    return key.current_version is not None or key.expires_at is None
+
+
 def revoked(key: KeyRecord, *, now: Timestamp) -> KeyRecord:
     """Return the key as revoked. A revoked key is returned unchanged."""
     if key.revoked_at is not None:

@@ -1,0 +1,186 @@
+"""Turns of the groups of keys at training on AWS.
+
+A file waits in the registry until its group has a turn. Only then is its message sent to the queue of trainings.
+Therefore the queue contains at most one message per group. A group cannot occupy a second slot, and its next file is
+behind the files of all groups that already wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from recsys.clock import DAY_S, Clock, Timestamp, after, utc_now
+from recsys.registry.documents import Document
+from recsys.registry.reading import unexpired
+from recsys.registry.table import Address, Change, Row, Table
+from recsys.registry.transactions import commit_with_retry
+
+ANONYMOUS: Final = "anonymous"
+"""The group of all keys that are not known. It cannot be the id of a key, because those have another length."""
+SENDING_S: Final = 60
+"""Seconds after which a turn is given again if its message was not sent, because the process was killed before."""
+TURN_VALID_S: Final = 6 * 3600
+"""Seconds after which the next file gets the turn although the previous one did not end. That happens only if the
+message of the previous file is in the dead-letter queue."""
+WAITING_VALID_S: Final = 30 * DAY_S
+"""Seconds for which a file may wait: the bucket deletes uploads after 30 days."""
+
+_FILE: Final = "FILE#"
+"""Start of the `sort` of every waiting file."""
+_TURNS: Final = "TURNS"
+_GROUP: Final = "GROUP#"
+"""Start of the `sort` of every turn; all turns are in the partition `TURNS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileTurn:
+    """The turn of a file, as its message contains it.
+
+    Parameters
+    ----------
+    group
+        The group whose turn it is: a key, or `ANONYMOUS`.
+    file
+        Identifies the file within its group. Of two files, the one with the greater text arrived later.
+    """
+
+    group: str
+    file: str
+
+    @classmethod
+    def of(cls, group: str, *, data_timestamp: str, name: str, version: str) -> FileTurn:
+        """Return the turn of an object. A repeated notification of the object gives the same turn."""
+        digest = hashlib.sha256(f"{name}\n{version}".encode()).hexdigest()[:16]
+        return cls(group, f"{data_timestamp}#{digest}")
+
+
+class Turns:
+    """The files that wait, and the turn of each group.
+
+    A process may be killed at any point. If its caller repeats the call, as a queue does with a message, the result is
+    the same as if the process had not been killed. At worst, a message is sent twice, and the second one finds that its
+    job has ended.
+
+    Parameters
+    ----------
+    table
+        The table of the registry.
+    send
+        Sends a message to the queue of trainings.
+    clock
+        Returns the current time.
+    """
+
+    def __init__(self, table: Table, send: Callable[[str], None], clock: Clock = utc_now) -> None:
+        self._table = table
+        self._send = send
+        self._clock = clock
+
+    def wait(self, turn: FileTurn, body: dict[str, Any], *, replaces: bool) -> None:
+        """Let a file wait for its turn, and send its message if the turn has come.
+
+        Parameters
+        ----------
+        turn
+            The turn for which the file waits.
+        body
+            Content of the message. The message also contains the turn.
+        replaces
+            Whether the file makes those of its group obsolete that arrived before it. The newest such file has the next
+            turn, and the jobs of the others end as superseded in theirs, without training.
+        """
+        message = json.dumps({**body, "turn": asdict(turn)}, separators=(",", ":"))
+        expires_at = after(self._clock(), WAITING_VALID_S)
+        document: Document = {"message": message, "replaces": int(replaces), "expires_at": expires_at}
+        # A failed condition means that the file waits already, because its notification was repeated.
+        self._table.write([Change(_waiting_address(turn), None, document)])
+        self._advance(turn.group)
+
+    def end(self, turn: FileTurn) -> None:
+        """End the turn of a file whose job is final, and send the message of the next file of the group."""
+
+        def decide(_now: Timestamp) -> tuple[None, list[Change]]:
+            waiting, held = self._table.get(_waiting_address(turn)), self._table.get(_turn_address(turn.group))
+            is_held = held.document is not None and held.document["file"] == turn.file
+            ended = [*([waiting] if waiting.document is not None else []), *([held] if is_held else [])]
+            return None, [row.changed_to(None) for row in ended]
+
+        # In one transaction, so that no other process gives the turn to this file again.
+        commit_with_retry(self._table, self._clock, decide)
+        self._advance(turn.group)
+
+    def resume(self) -> None:
+        """Give each turn that has expired to the next file of its group."""
+        now = self._clock()
+        for row in self._table.list(_TURNS, _GROUP):
+            if not _is_held(row, now):
+                self._advance(row.address.sort.removeprefix(_GROUP))
+
+    def _advance(self, group: str) -> None:
+        """Give the turn of a group to its next file, unless another file has it."""
+
+        def decide(now: Timestamp) -> tuple[Row | None, list[Change]]:
+            held = self._table.get(_turn_address(group))
+            if _is_held(held, now):
+                return None, []
+            rows = [row for row in self._table.list(f"WAITING#{group}", _FILE) if unexpired(row, now) is not None]
+            lost = [row for row in rows if _was_sent(held, row)]
+            first = _next([row for row in rows if row not in lost])
+            changes = [row.changed_to(None) for row in lost]
+            if first is not None:
+                changes.append(held.changed_to(_turn_document(_file_of(first), valid_until=after(now, SENDING_S))))
+            return first, changes
+
+        first = commit_with_retry(self._table, self._clock, decide)
+        if first is not None and first.document is not None:
+            self._send(str(first.document["message"]))
+            self._keep(group, _file_of(first))
+
+    def _keep(self, group: str, file: str) -> None:
+        """Keep the turn of a file whose message was sent. It may have ended already."""
+        held = self._table.get(_turn_address(group))
+        if held.document is not None and held.document["file"] == file:
+            valid_until = after(self._clock(), TURN_VALID_S)
+            self._table.write([held.changed_to(_turn_document(file, is_sent=True, valid_until=valid_until))])
+
+
+def _turn_document(file: str, *, is_sent: bool = False, valid_until: Timestamp) -> Document:
+    # Not `expires_at`: the database would delete the row, and `resume` would no longer find the group.
+    return {"file": file, "is_sent": int(is_sent), "valid_until": valid_until}
+
+
+def _is_held(held: Row, now: Timestamp) -> bool:
+    """Return whether a file has the turn, and the turn has not expired."""
+    return held.document is not None and str(held.document["valid_until"]) > now
+
+
+def _was_sent(held: Row, row: Row) -> bool:
+    """Return whether the turn is that of this file, and its message was sent.
+
+    If such a turn has expired, the message is in the dead-letter queue. When it returns from there, it is processed
+    although the file no longer waits.
+    """
+    return held.document is not None and held.document["file"] == _file_of(row) and bool(held.document["is_sent"])
+
+
+def _next(rows: list[Row]) -> Row | None:
+    """Return the newest file that replaces others, or the oldest file, or None."""
+    ordered = sorted(rows, key=lambda row: row.address.sort)
+    replacing = [row for row in ordered if row.document is not None and row.document["replaces"]]
+    return replacing[-1] if replacing else next(iter(ordered), None)
+
+
+def _file_of(row: Row) -> str:
+    return row.address.sort.removeprefix(_FILE)
+
+
+def _waiting_address(turn: FileTurn) -> Address:
+    return Address(f"WAITING#{turn.group}", _FILE + turn.file)
+
+
+def _turn_address(group: str) -> Address:
+    return Address(_TURNS, _GROUP + group)
