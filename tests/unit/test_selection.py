@@ -10,9 +10,10 @@ import pytest
 
 from recsys_train.data.interactions import Interactions
 from recsys_train.fitting import selection
+from recsys_train.fitting.closed_form import log_popularity
 from recsys_train.fitting.evaluation import mean_ndcg_at_20, ndcg_at_20
 from recsys_train.fitting.recipe import Hyperparameters, Recipe
-from recsys_train.fitting.selection import MIN_GAIN, climb, log_popularity, select_hyperparameters
+from recsys_train.fitting.selection import MIN_GAIN, climb, select_hyperparameters
 from recsys_train.fitting.split import folds_for_selection, split_interactions
 from recsys_train.model import autoencoder
 from tests.made_interactions import made_interactions

@@ -10,11 +10,11 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from recsys_train.model import autoencoder
+from recsys_train.model import autoencoder, warm_start
 from recsys_train.model.autoencoder import LinearSettings, UserSpaceWeights, invert_gram
 from recsys_train.model.calibration import calibrate
 from recsys_train.model.spectral import SPECTRAL_EXPONENTS, Exponents, spectral
-from recsys_train.model.warm_start import ItemWeights, LinearModel, balance, reduce_rank
+from recsys_train.model.warm_start import ItemWeights, LinearModel, WeightedSum, balance, reduce_rank, row_importance
 
 NORMALISED = LinearSettings(0.25, 0.2, ridge=2.0, diagonal=0.3, score_exponent=-0.2)
 
@@ -113,16 +113,56 @@ def test_ease_is_finite_if_items_always_occur_together() -> None:
 
 def test_full_rank_factors_give_the_same_scores(matrix: sp.csr_matrix) -> None:
     weights = ease(matrix, 0.5)
-    model = reduce_rank(weights, matrix, 12, np.random.default_rng(1))
-    assert_allclose((matrix @ model.item_map) @ model.item_vectors.T, weights.scores(matrix), atol=1e-4)
+    model = reduce_rank(weights, row_importance(matrix), 12, np.random.default_rng(1))
+    factors, expected = model.item_map @ model.item_vectors.T, dense(weights)
+    np.fill_diagonal(factors, 0)
+    assert_allclose(factors, expected, atol=1e-4)
 
 
-def test_lower_rank_factors_have_the_smallest_possible_error(matrix: sp.csr_matrix) -> None:
+def off_diagonal_error(approximation: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    return float(np.linalg.norm((approximation - expected)[~np.eye(12, dtype=bool)]))
+
+
+def test_lower_rank_factors_are_nearer_than_the_truncated_svd_except_on_the_diagonal(
+    matrix: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_start, "OVERSAMPLING", 0)  # the default exceeds the 12 items
     weights = ease(matrix, 0.5)
-    scores = weights.scores(matrix)
-    model = reduce_rank(weights, matrix, 8, np.random.default_rng(1)).first(4)
-    error = np.linalg.norm(scores - (matrix @ model.item_map) @ model.item_vectors.T)
-    assert error == pytest.approx(np.linalg.norm(np.linalg.svd(scores, compute_uv=False)[4:]), rel=1e-3)
+    model = reduce_rank(weights, np.ones(12, dtype=np.float32), 4, np.random.default_rng(1))
+    left, values, right = np.linalg.svd(dense(weights))
+    truncated = (left[:, :4] * values[:4]) @ right[:4]
+    error = off_diagonal_error(model.item_map @ model.item_vectors.T, dense(weights))
+    assert error < 0.95 * off_diagonal_error(truncated, dense(weights))
+
+
+def test_important_rows_are_approximated_better(matrix: sp.csr_matrix) -> None:
+    weights = ease(matrix, 0.5)
+
+    def error_of_first_row(importance: float) -> float:
+        rows = np.ones(12, dtype=np.float32)
+        rows[0] = importance
+        model = reduce_rank(weights, rows, 4, np.random.default_rng(1))
+        return float(np.linalg.norm((model.item_map @ model.item_vectors.T - dense(weights))[0, 1:]))
+
+    assert error_of_first_row(100.0) < 0.5 * error_of_first_row(0.01)
+
+
+def test_importance_grows_with_the_root_of_the_squared_weights() -> None:
+    histories = sp.csr_matrix(np.array([[1, 2, 0], [0, 2, 0]], dtype=np.float32))
+    importance = row_importance(histories)
+    assert importance[1] / importance[0] == pytest.approx(np.sqrt(8), rel=0.01)
+    assert 0 < importance[2] < 0.1 * importance[0]
+    assert row_importance(sp.csr_matrix((2, 3), dtype=np.float32)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_weighted_sum_is_the_sum_of_its_terms(matrix: sp.csr_matrix) -> None:
+    factors = spectral(matrix, 3, np.random.default_rng(0))
+    total = WeightedSum(((1.0, ease(matrix, 0.5)), (0.5, factors)))
+    expected = dense(ease(matrix, 0.5)) + 0.5 * factors.item_map @ factors.item_vectors.T
+    vectors = np.random.default_rng(1).normal(size=(12, 3)).astype(np.float32)
+    assert_allclose(total.scores(matrix), matrix @ expected, atol=1e-5)
+    assert_allclose(total.times(vectors), expected @ vectors, atol=1e-5)
+    assert_allclose(total.transposed_times(vectors), expected.T @ vectors, atol=1e-5)
 
 
 @pytest.mark.parametrize("exponents", [SPECTRAL_EXPONENTS, Exponents(user=0.5, item=0.4, score=0.2)])
@@ -144,7 +184,7 @@ def test_items_without_interactions_give_finite_factors() -> None:
     matrix = sp.csr_matrix(np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32))
     for model in (
         spectral(matrix, 2, np.random.default_rng(0)),
-        reduce_rank(invert_gram(matrix, NORMALISED).model(NORMALISED), matrix, 2, np.random.default_rng(0)),
+        reduce_rank(ease(matrix, 0.5), row_importance(matrix), 2, np.random.default_rng(0)),
     ):
         assert np.isfinite(model.item_map).all()
         assert np.isfinite(model.item_vectors).all()

@@ -79,6 +79,8 @@ class Recipe:
     """Widths of the ReLU layers."""
     search_space: SearchSpace = SEARCH_SPACE
     """Candidates for the settings of the linear autoencoder."""
+    shares: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6, 1.0)
+    """Candidates for the shares of item transitions and of a low-rank spectrum in the closed-form model."""
     popularities: tuple[float, ...] = (0.0, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0, 1000.0)
     """Candidates for the weight of popularity, in standard deviations of the closed-form model's scores."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -138,6 +140,9 @@ class Hyperparameters:
         Width of the GMF embeddings.
     epochs
         Number of epochs.
+    transitions, spectrum
+        Standard deviation of the scores that item transitions and a low-rank spectrum add to those of the linear
+        autoencoder, relative to its own, see `recsys_train.fitting.closed_form`.
     """
 
     linear: LinearSettings | None
@@ -145,6 +150,8 @@ class Hyperparameters:
     popularity: float
     gmf_dim: int
     epochs: int = 0
+    transitions: float = 0.0
+    spectrum: float = 0.0
 
 
 def first_hyperparameters(recipe: Recipe, n_users: int, n_items: int, *, decay: float) -> Hyperparameters:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.model.neumf import Floats
-from recsys_train.data.interactions import Interactions
+from recsys_train.fitting.closed_form import (
+    blended_spectrum,
+    can_fit_transitions,
+    closed_form,
+    log_popularity,
+    popularity_unit,
+    score_spread,
+    share_factor,
+)
 from recsys_train.fitting.evaluation import ndcg_at_20
 from recsys_train.fitting.recipe import Hyperparameters, Recipe, first_hyperparameters
 from recsys_train.fitting.split import Fold
 from recsys_train.model.autoencoder import GramInverse, LinearSettings, invert_gram
 from recsys_train.model.batches import final_histories
 from recsys_train.model.spectral import spectral
-from recsys_train.model.warm_start import LinearModel, WarmStart, reduce_rank
+from recsys_train.model.transitions import fit_transitions
+from recsys_train.model.warm_start import LinearModel, WarmStart, reduce_rank, row_importance
 
 MAX_SERVING_BYTES: Final = 256 * 1024**2
 """Limit of a published model's item tables: half of the default cache of the recommend function."""
@@ -66,27 +75,28 @@ def select_hyperparameters(
     first = first_hyperparameters(recipe, train.n_users, train.n_items, decay=decays[len(decays) // 2])
     if len(folds[0].held_out) == 0:
         return first
-    has_inverse = first.linear is not None
-    start = {"decay": first.decay} | (asdict(first.linear) if first.linear else {})
     dim = gmf_dim(recipe.gmf_dim, recipe, train.n_users, train.n_items)
     validations = [_Validation(fold, recipe, dim, seed) for fold in folds]
 
-    def mean_ndcg(values: dict[str, float]) -> float:
-        return float(np.mean([validation.ndcg(*_settings(values)) for validation in validations]))
+    def mean_ndcg(settings: dict[str, float]) -> float:
+        trial = _with_settings(first, settings)
+        return float(np.mean([validation.ndcg(trial) for validation in validations]))
 
-    linear, decay = _settings(climb(_grid(recipe, decays, has_inverse=has_inverse), start, mean_ndcg, deadline))
-    ndcgs = np.mean([validation.ndcg_by_popularity(linear, decay) for validation in validations], axis=0)
+    grid = _grid(recipe, first, decays, train.n_items)
+    best = _with_settings(first, climb(grid, _settings(first, grid), mean_ndcg, deadline))
+    ndcgs = np.mean([validation.ndcg_by_popularity(best) for validation in validations], axis=0)
     is_good = ndcgs >= (1 - POPULARITY_TOLERANCE) * ndcgs.max()
-    if has_inverse:
-        dim = validations[0].best_dim(linear, decay)
-    return Hyperparameters(linear, decay, recipe.popularities[int(np.argmax(is_good))], dim)
+    if best.linear is not None:
+        dim = validations[0].best_dim(best)
+    return replace(best, popularity=recipe.popularities[int(np.argmax(is_good))], gmf_dim=dim)
 
 
-def _grid(recipe: Recipe, decays: tuple[float, ...], *, has_inverse: bool) -> Grid:
+def _grid(recipe: Recipe, first: Hyperparameters, decays: tuple[float, ...], n_items: int) -> Grid:
     """Return the candidates of each setting, in the order of the search."""
-    if not has_inverse:
+    if first.linear is None:
         return {"decay": decays}
     space = recipe.search_space
+    has_transitions = len(decays) > 1 and can_fit_transitions(n_items)
     return {
         "score_exponent": space.score_exponents,
         "decay": decays,
@@ -94,6 +104,8 @@ def _grid(recipe: Recipe, decays: tuple[float, ...], *, has_inverse: bool) -> Gr
         "ridge": space.ridges,
         "item_exponent": space.item_exponents,
         "user_exponent": space.user_exponents,
+        "spectrum": recipe.shares,
+        "transitions": recipe.shares if has_transitions else (0.0,),
     }
 
 
@@ -115,13 +127,16 @@ def climb(
     for name, candidates in grid.items():
         for step in (1, -1):
             position = candidates.index(best[name]) + step
+            has_moved = False
             while 0 <= position < len(candidates) and time.monotonic() < deadline:
                 trial = {**best, name: candidates[position]}
                 trial_value = value(trial)
                 if trial_value <= best_value * (1 + MIN_GAIN):
                     break
-                best, best_value = trial, trial_value
+                best, best_value, has_moved = trial, trial_value, True
                 position += step
+            if has_moved:  # the other direction begins at the setting that was left
+                break
     return best
 
 
@@ -129,100 +144,131 @@ class _ValidationPart(NamedTuple):
     """Some of the validation users: rows of sparse matrices (n, n_items)."""
 
     histories: Any
-    seen: Any
     held_out: Any
+
+
+Component = Literal["base", "spectrum", "transitions"]
+"""A part of the closed-form model; `base` is the autoencoder, or the spectral model of large shops."""
 
 
 @dataclass(slots=True)
 class _Validation:
-    """Measures closed-form models on held-out pairs; keeps the latest model, because most trials only rescale it."""
+    """Measures closed-form models on held-out pairs.
+
+    The scores of each component are kept until its settings change, because most trials only rescale or add them.
+    """
 
     fold: Fold
     recipe: Recipe
     dim: int
     seed: int
     _inverse: GramInverse | None = None
-    _spectral: LinearModel | None = None
-    _histories: dict[float, Any] = field(default_factory=dict)
+    _scores: dict[Component, tuple[object, list[Floats]]] = field(default_factory=dict)
+    _histories: tuple[float, Any] | None = None
 
-    def ndcg(self, linear: LinearSettings | None, decay: float) -> float:
+    def ndcg(self, trial: Hyperparameters) -> float:
         """Return the mean NDCG@20 over the validation users."""
-        return self._mean_ndcg(self._model(linear), decay)
+        ndcgs = [
+            ndcg_at_20(scores, part.histories, part.held_out)
+            for scores, part in zip(self._totals(trial), self._parts(trial.decay), strict=True)
+        ]
+        return float(np.mean(np.concatenate(ndcgs)))
 
-    def ndcg_by_popularity(self, linear: LinearSettings | None, decay: float) -> NDArray[np.float64]:
+    def ndcg_by_popularity(self, trial: Hyperparameters) -> NDArray[np.float64]:
         """Return the mean NDCG@20 for each weight of popularity in the recipe."""
-        model, popularity = self._model(linear), log_popularity(self.fold.train)
+        popularity = log_popularity(self.fold.train)
         unit, ndcgs = None, []
-        for part in self._parts(decay):
-            scores = model.scores(part.histories)
+        for scores, part in zip(self._totals(trial), self._parts(trial.decay), strict=True):
             unit = popularity_unit(scores, popularity) if unit is None else unit
-            trials = (scores + weight * unit * popularity for weight in self.recipe.popularities)
-            ndcgs.append(np.stack([ndcg_at_20(trial, part.seen, part.held_out) for trial in trials]))
+            sums = (scores + weight * unit * popularity for weight in self.recipe.popularities)
+            ndcgs.append(np.stack([ndcg_at_20(total, part.histories, part.held_out) for total in sums]))
         means: NDArray[np.float64] = np.concatenate(ndcgs, axis=1).mean(axis=1)
         return means
 
-    def best_dim(self, linear: LinearSettings | None, decay: float) -> int:
-        """Return the smallest width that none of the larger ones exceeds by `MIN_WIDE_GAIN`."""
-        train, model = self.fold.train, self._model(linear)
+    def best_dim(self, selected: Hyperparameters) -> int:
+        """Return the smallest width that none of the larger ones exceeds by `MIN_WIDE_GAIN`.
+
+        A wider model is fitted only if the narrowest one loses as much of the model's NDCG@20 at full rank.
+        """
+        train = self.fold.train
         wanted = (widening * self.recipe.gmf_dim for widening in self.recipe.widenings)
         dims = sorted({gmf_dim(dim, self.recipe, train.n_users, train.n_items) for dim in wanted})
-        if len(dims) == 1 or isinstance(model, LinearModel):
+        if len(dims) == 1:
             return dims[0]
-        reduced = reduce_rank(model, final_histories(train, decay), dims[-1], np.random.default_rng(self.seed))
-        ndcgs = [self._mean_ndcg(reduced.first(dim), decay) for dim in dims]
+        self._scores.clear()  # the decompositions need the memory
+        histories = final_histories(train, selected.decay)
+        generator = np.random.default_rng(self.seed)
+        model = closed_form(train, histories, selected, dims[0], generator)
+        if isinstance(model, LinearModel):
+            return dims[0]
+        full, narrow = (
+            self._ndcg_of(model, selected.decay),
+            reduce_rank(model, row_importance(histories), dims[0], generator),
+        )
+        if self._ndcg_of(narrow, selected.decay) * (1 + MIN_WIDE_GAIN) >= full:
+            return dims[0]
+        wide = reduce_rank(model, row_importance(histories), dims[-1], generator)
+        ndcgs = [self._ndcg_of(wide.first(dim), selected.decay) for dim in dims]
         return next(dim for dim, ndcg in zip(dims, ndcgs, strict=True) if ndcg * (1 + MIN_WIDE_GAIN) >= max(ndcgs))
 
-    def _mean_ndcg(self, model: WarmStart, decay: float) -> float:
+    def _ndcg_of(self, model: WarmStart, decay: float) -> float:
         parts = self._parts(decay)
-        ndcgs = [ndcg_at_20(model.scores(part.histories), part.seen, part.held_out) for part in parts]
+        ndcgs = [ndcg_at_20(model.scores(part.histories), part.histories, part.held_out) for part in parts]
         return float(np.mean(np.concatenate(ndcgs)))
 
-    def _model(self, linear: LinearSettings | None) -> WarmStart:
-        if linear is None:
-            if self._spectral is None:
-                self._spectral = spectral(self.fold.train.to_matrix(), self.dim, np.random.default_rng(self.seed))
-            return self._spectral
+    def _totals(self, trial: Hyperparameters) -> Iterator[Floats]:
+        """Yield the scores of each part's users, (n, n_items)."""
+        spread = None
+        scales = np.float32(1) if trial.linear is None else self._inverse_for(trial.linear).column_scales(trial.linear)
+        others = [(share, self._scores_of(name, trial)) for name, share in _shares(trial).items() if share > 0]
+        factors = None
+        for part, scores in enumerate(self._scores_of("base", trial)):
+            total = scores * scales
+            if factors is None:  # the first part determines the unit, for all parts alike
+                spread = score_spread(total)
+                factors = [share_factor(share, spread, score_spread(parts[0])) for share, parts in others]
+            for factor, (_, parts) in zip(factors, others, strict=True):
+                total += np.float32(factor) * parts[part]
+            yield total
+
+    def _scores_of(self, component: Component, trial: Hyperparameters) -> list[Floats]:
+        """Return the scores of a component for each part; those of the autoencoder without its column scales."""
+        if component == "base" and trial.linear is not None:
+            key: object = replace(trial.linear, diagonal=0.0, score_exponent=0.0), trial.decay
+        else:
+            key = trial.decay
+        if self._scores.get(component, (None,))[0] != key:
+            self._scores.pop(component, None)  # frees the previous ones before the next ones are computed
+            model = self._fit(component, trial)
+            self._scores[component] = key, [model.scores(part.histories) for part in self._parts(trial.decay)]
+        return self._scores[component][1]
+
+    def _fit(self, component: Component, trial: Hyperparameters) -> WarmStart:
+        train, generator = self.fold.train, np.random.default_rng(self.seed)
+        if component == "transitions":
+            return fit_transitions(train, trial.decay)
+        if component == "spectrum":
+            return blended_spectrum(train.to_matrix(), generator)
+        if trial.linear is None:
+            return spectral(train.to_matrix(), self.dim, generator)
+        return self._inverse_for(trial.linear).unscaled()
+
+    def _inverse_for(self, linear: LinearSettings) -> GramInverse:
         if self._inverse is None or not self._inverse.is_for(linear):
             self._inverse = None  # frees the previous one before the next one is computed
             self._inverse = invert_gram(self.fold.train.to_matrix(), linear)
-        return self._inverse.model(linear)
+        return self._inverse
 
     def _parts(self, decay: float) -> Iterator[_ValidationPart]:
         users = np.unique(self.fold.held_out.users)
-        if decay not in self._histories:
+        if self._histories is None or self._histories[0] != decay:
             validated = self.fold.train[np.isin(self.fold.train.users, users)]
-            self._histories[decay] = final_histories(validated, decay)[users]
-        histories, held_out = self._histories[decay], self.fold.held_out.to_matrix()[users]
+            self._histories = decay, final_histories(validated, decay)[users]
+        histories, held_out = self._histories[1], self.fold.held_out.to_matrix()[users]
         n_rows = max(1, SCORED_PAIRS // self.fold.train.n_items)
         for begin in range(0, len(users), n_rows):
             rows = slice(begin, begin + n_rows)
-            yield _ValidationPart(histories[rows], histories[rows], held_out[rows])
-
-
-def log_popularity(train: Interactions) -> Floats:
-    """Return the logarithm of one plus each item's count, scaled to a maximum of 1; (n_items,) float32."""
-    logs = np.log1p(train.users_per_item())
-    scaled: Floats = (logs / max(float(logs.max(initial=0.0)), 1.0)).astype(np.float32)
-    return scaled
-
-
-def popularity_unit(scores: Floats, popularity: Floats) -> float:
-    """Return the factor that gives `popularity` (n_items,) the standard deviation of a user's scores (n, n_items)."""
-    spread = float(popularity.std())
-    return float(scores.std(axis=1).mean()) / spread if spread > 0 else 0.0
-
-
-def closed_form(matrix: Any, linear: LinearSettings | None, dim: int, generator: np.random.Generator) -> WarmStart:
-    """Fit the linear autoencoder, or without settings the spectral model of width `dim`.
-
-    Parameters
-    ----------
-    matrix
-        Sparse interactions of shape (n_users, n_items), float32.
-    generator
-        Source of the randomised decomposition.
-    """
-    return spectral(matrix, dim, generator) if linear is None else invert_gram(matrix, linear).model(linear)
+            yield _ValidationPart(histories[rows], held_out[rows])
 
 
 def gmf_dim(wanted: int, recipe: Recipe, n_users: int, n_items: int) -> int:
@@ -232,6 +278,22 @@ def gmf_dim(wanted: int, recipe: Recipe, n_users: int, n_items: int) -> int:
     return min(wanted, n_items, max(MIN_GMF_DIM, min(served, stored)))
 
 
-def _settings(values: Mapping[str, float]) -> tuple[LinearSettings | None, float]:
-    linear = {name: value for name, value in values.items() if name != "decay"}
-    return LinearSettings(**linear) if linear else None, values["decay"]
+def _shares(selected: Hyperparameters) -> dict[Component, float]:
+    return {"spectrum": selected.spectrum, "transitions": selected.transitions}
+
+
+def _settings(selected: Hyperparameters, grid: Grid) -> dict[str, float]:
+    """Return the values of the settings in `grid`, those of the autoencoder included."""
+    values = asdict(selected)
+    values |= values["linear"] or {}
+    return {name: values[name] for name in grid}
+
+
+def _with_settings(selected: Hyperparameters, settings: Mapping[str, float]) -> Hyperparameters:
+    """Return the hyperparameters with other settings, the inverse of `_settings`."""
+    if selected.linear is None:
+        return replace(selected, decay=settings["decay"])
+    shares = {"spectrum", "transitions"}
+    linear = LinearSettings(**{name: settings[name] for name in settings.keys() - {"decay", *shares}})
+    spectrum, transitions = settings["spectrum"], settings["transitions"]
+    return replace(selected, linear=linear, decay=settings["decay"], spectrum=spectrum, transitions=transitions)

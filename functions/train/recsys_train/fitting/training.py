@@ -12,17 +12,16 @@ import numpy as np
 
 from recsys.model.neumf import Dims
 from recsys_train.data.interactions import Interactions
+from recsys_train.fitting.closed_form import closed_form, log_popularity, popularity_unit, sample_histories
 from recsys_train.fitting.recipe import BatchSizes, Hyperparameters, Recipe
-from recsys_train.fitting.selection import closed_form, gmf_dim, log_popularity, popularity_unit
+from recsys_train.fitting.selection import gmf_dim
 from recsys_train.model.batches import Histories, final_histories
 from recsys_train.model.calibration import calibrate
 from recsys_train.model.network import NeuMF, Objective, WeightedLogits, initial_weights
-from recsys_train.model.warm_start import LinearModel, balance, reduce_rank
+from recsys_train.model.warm_start import LinearModel, balance, reduce_rank, row_importance
 
 CALIBRATION_BATCHES: Final = 16
 """Batches whose logits calibrate the warm start; enough for two parameters."""
-UNIT_PAIRS: Final = 4_000_000
-"""User-item pairs whose scores determine the unit of popularity, see `popularity_unit`."""
 
 
 @dataclass(slots=True)
@@ -108,8 +107,7 @@ def _initial_network(
     item_bias = np.zeros(train.n_items, dtype=np.float32)
     if hyperparameters.popularity > 0:
         popularity = log_popularity(train)
-        sample = np.sort(generator.permutation(train.n_users)[: max(1, UNIT_PAIRS // train.n_items)])
-        unit = popularity_unit(start.scores(histories[sample]), popularity)
+        unit = popularity_unit(start.scores(sample_histories(histories, generator)), popularity)
         item_bias = np.float32(hyperparameters.popularity * unit) * popularity
     weights = initial_weights(dims, start.item_map, start.item_vectors, item_bias, generator)
     return NeuMF(dims, weights, decay=hyperparameters.decay)
@@ -124,9 +122,9 @@ def _factors(
 ) -> LinearModel:
     """Return the closed-form model at the GMF's width, balanced."""
     dim = gmf_dim(hyperparameters.gmf_dim, recipe, train.n_users, train.n_items)
-    model = closed_form(train.to_matrix(), hyperparameters.linear, dim, generator)
+    model = closed_form(train, histories, hyperparameters, dim, generator)
     if not isinstance(model, LinearModel):
-        model = reduce_rank(model, histories, dim, generator)
+        model = reduce_rank(model, row_importance(histories), dim, generator)
     return balance(model, histories @ model.item_map)
 
 

@@ -126,10 +126,21 @@ class GramInverse:
         ξ = 0, this is EASE (Steck 2019, equation 8). The diagonal is then set to 0, because items of the history are
         not recommended.
         """
+        return self._scaled(self.column_scales(settings))
+
+    def unscaled(self) -> ItemWeights:
+        """Return the weights of any settings before their columns are multiplied by `column_scales`."""
+        return self._scaled(np.ones_like(self.explained))
+
+    def column_scales(self, settings: LinearSettings) -> Floats:
+        """Return the factors of the columns in `model`, (n_items,): of the relaxed diagonal and of the scores."""
         limit = settings.diagonal
         remainder = np.maximum(1 - self.explained, MIN_REMAINDER)
         columns = np.where(self.explained > limit, (1 - limit) / remainder, 1.0)
-        scales = (columns * self.normalised.score_scales(settings)).astype(np.float32)
+        scales: Floats = (columns * self.normalised.score_scales(settings)).astype(np.float32)
+        return scales
+
+    def _scaled(self, scales: Floats) -> ItemWeights:
         if self.of_users:
             return UserSpaceWeights(
                 self.normalised.matrix, self.inverse, self.explained, self.normalised.item_scales, scales

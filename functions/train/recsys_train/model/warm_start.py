@@ -6,6 +6,7 @@ takes seconds. `autoencoder` and `spectral` fit the two kinds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -18,6 +19,12 @@ OVERSAMPLING: Final = 32
 interactions decay slowly. Not tuned."""
 POWER_STEPS: Final = 3
 """Subspace iterations of a random basis. Halko et al. (§4.5) recommend 1 or 2; more for the same reason. Not tuned."""
+
+IMPUTING_STEPS: Final = 6
+"""Subspace iterations of `reduce_rank`. With 3, the diagonal is not imputed well: on Online Retail without times,
+validation NDCG@20 is 0.2016 after 3, 0.2024 after 5, 0.2029 after 6 and 0.2031 after 8."""
+MIN_SHARE: Final = 1e-3
+"""Added to each item's squared weights in `row_importance`, relative to their mean, so that no item has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +40,25 @@ class LinearModel:
     item_map: Floats
     item_vectors: Floats
 
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.item_map)
+
     def scores(self, histories: Any) -> Floats:
         """Return the scores of all items, (n, n_items), for sparse histories of the same shape."""
         scores: Floats = (histories @ self.item_map) @ self.item_vectors.T
         return scores
+
+    def times(self, vectors: Floats) -> Floats:
+        """Return `item_map @ item_vectors.T @ vectors`, (n_items, n)."""
+        product: Floats = self.item_map @ (self.item_vectors.T @ vectors)
+        return product
+
+    def transposed_times(self, vectors: Floats) -> Floats:
+        """Return `item_vectors @ item_map.T @ vectors`, (n_items, n)."""
+        product: Floats = self.item_vectors @ (self.item_map.T @ vectors)
+        return product
 
     def first(self, dim: int) -> LinearModel:
         """Return the model of the first `dim` dimensions."""
@@ -96,22 +118,61 @@ class DenseWeights:
         return product
 
 
+@dataclass(frozen=True, slots=True)
+class WeightedSum:
+    """The sum of several item-item models, each multiplied by its factor.
+
+    Parameters
+    ----------
+    terms
+        Factors and models, at least one.
+    """
+
+    terms: tuple[tuple[float, ItemWeights], ...]
+
+    @property
+    def n_items(self) -> int:
+        """Number of rows and columns."""
+        return self.terms[0][1].n_items
+
+    def scores(self, histories: Any) -> Floats:
+        """Return the scores of all items, (n, n_items), for sparse histories of the same shape."""
+        return _total(np.float32(factor) * model.scores(histories) for factor, model in self.terms)
+
+    def times(self, vectors: Floats) -> Floats:
+        """Return `B @ vectors`, (n_items, dim)."""
+        return _total(np.float32(factor) * model.times(vectors) for factor, model in self.terms)
+
+    def transposed_times(self, vectors: Floats) -> Floats:
+        """Return `B.T @ vectors`, (n_items, dim)."""
+        return _total(np.float32(factor) * model.transposed_times(vectors) for factor, model in self.terms)
+
+
+def _total(products: Iterable[Floats]) -> Floats:
+    first, *others = products
+    for other in others:
+        first += other
+    return first
+
+
 WarmStart = LinearModel | ItemWeights
 """A closed-form model. Validation compares several; `reduce_rank` turns item weights into factors for training."""
 
 
-def reduce_rank(linear: ItemWeights, histories: Any, dim: int, generator: np.random.Generator) -> LinearModel:
-    """Approximate an item-item model by factors of width `dim`.
+def reduce_rank(linear: ItemWeights, importance: Floats, dim: int, generator: np.random.Generator) -> LinearModel:
+    """Approximate an item-item model B by factors of width `dim`, except for the diagonal of B.
 
-    The factors minimise the squared error of the scores of `histories` (Eckart & Young 1936). They are computed by
-    randomised subspace iteration (Halko, Martinsson & Tropp 2011, algorithm 4.4).
+    The factors minimise `sum_j importance_j * sum_(i != j) (B - U Vᵀ)_ji²`. The diagonal is free, because items of the
+    history are not recommended: it is imputed from the factors again and again (Srebro & Jaakkola, "Weighted Low-Rank
+    Approximations", ICML 2003). The factors are computed by randomised subspace iteration (Halko, Martinsson & Tropp
+    2011, algorithm 4.4), and each of its steps imputes once.
 
     Parameters
     ----------
     linear
-        The model to approximate.
-    histories
-        Sparse matrix (n_users, n_items) of the histories for which the error is minimised.
+        The model to approximate. Its diagonal has no influence on the result in the limit.
+    importance
+        Weights of the rows, positive, (n_items,) float32; see `row_importance`.
     dim
         Width of the factors; at most n_items.
     generator
@@ -127,19 +188,41 @@ def reduce_rank(linear: ItemWeights, histories: Any, dim: int, generator: np.ran
     >>> import scipy.sparse as sp
     >>> purchases = sp.csr_matrix(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], dtype=np.float32))
     >>> weights = DenseWeights(np.array([[0, 0.67, 0], [0.5, 0, 0.2], [0, 0.3, 0]], dtype=np.float32))
-    >>> model = reduce_rank(weights, purchases, 3, np.random.default_rng(0))
+    >>> model = reduce_rank(weights, np.ones(3, np.float32), 3, np.random.default_rng(0))
     >>> bool(np.allclose(model.scores(purchases), weights.scores(purchases), atol=1e-5))
     True
     """
+    weights = importance[:, None]
     basis = generator.standard_normal((linear.n_items, min(dim + OVERSAMPLING, linear.n_items)), dtype=np.float32)
-    for _ in range(POWER_STEPS):
-        scores = histories @ linear.times(basis)
-        basis, _ = np.linalg.qr(linear.transposed_times(np.asarray(histories.T @ scores)))
-    mapped = linear.times(basis)
-    scores = histories @ mapped
-    _, rotation = np.linalg.eigh(scores.T @ scores)
+    diagonal = np.zeros((linear.n_items, 1), dtype=np.float32)  # what is added to the diagonal of B
+    for step in range(IMPUTING_STEPS):
+        mapped = linear.times(basis) + diagonal * basis
+        if step > 0:  # the basis is orthonormal, so that the approximation is `mapped @ basis.T`
+            change = np.vecdot(mapped, basis)[:, None] - diagonal
+            diagonal += change
+            mapped += change * basis
+        mapped *= weights
+        basis, _ = np.linalg.qr(linear.transposed_times(mapped) + diagonal * mapped)
+    mapped = linear.times(basis) + diagonal * basis
+    _, rotation = np.linalg.eigh(mapped.T @ (weights * mapped))
     rotation = rotation[:, ::-1][:, :dim]
     return LinearModel(mapped @ rotation, basis @ rotation)
+
+
+def row_importance(histories: Any) -> Floats:
+    """Return the importance of each item of histories for `reduce_rank`, (n_items,) float32.
+
+    It is the square root of the sum of the item's squared weights. Without the root, rare items are approximated badly;
+    with equal importance, frequent ones are.
+
+    Parameters
+    ----------
+    histories
+        Weighted histories, sparse (n_users, n_items).
+    """
+    squares = np.asarray(histories.multiply(histories).sum(axis=0), dtype=np.float32).ravel()
+    importance: Floats = np.sqrt(squares + np.float32(MIN_SHARE * squares.mean()))
+    return importance if importance.any() else np.ones_like(importance)
 
 
 def balance(model: LinearModel, vectors: Floats) -> LinearModel:
