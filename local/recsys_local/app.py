@@ -104,7 +104,9 @@ def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
         except asyncio.CancelledError:
             context = request_context(scope)
             if context.status is None:
-                shutdown = Unavailable("The service is shutting down.", hint="Retry once it has started again.")
+                shutdown = Unavailable(
+                    "The service is shutting down.", hint="Retry when the service has started again."
+                )
                 await problems.respond(context, shutdown.to_problem(), 503)(scope, receive, send)
 
     return wrapped

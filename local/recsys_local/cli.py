@@ -74,16 +74,17 @@ MetricsPort = Annotated[
 OtherOptions = Annotated[
     list[str] | None,
     typer.Option(
-        help="Option for the file, such as delimiter=tab; repeatable. Names: delimiter, charset, decimal, time_format, "
-        "min_score, exclude_items, event, events, mode. docs/reference/data.md describes them.",
+        help="Option for the file, such as delimiter=tab. Repeat --option for more. Names: delimiter, charset, "
+        "decimal, time_format, min_score, exclude_items, event, events, mode. docs/reference/data.md describes them.",
         metavar="NAME=VALUE",
     ),
 ]
 ReportFile = Annotated[
-    Path | None, typer.Option(help="HTML page to write: the quality in plots and the data report.", dir_okay=False)
+    Path | None, typer.Option(help="HTML page to write, with plots of the quality and the data report.", dir_okay=False)
 ]
 TitlesFile = Annotated[
-    Path | None, typer.Option(help="Item catalogue whose titles --report shows.", exists=True, dir_okay=False)
+    Path | None,
+    typer.Option(help="File of items, like an item catalogue. --report shows the titles.", exists=True, dir_okay=False),
 ]
 app.add_typer(keys, name="keys")
 
@@ -106,7 +107,7 @@ def common(
 
 @app.command()
 def serve(  # noqa: PLR0913, PLR0917  # each argument is an option of the command
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on. 0 selects a free port.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     public_url: Annotated[
         str,
@@ -118,10 +119,10 @@ def serve(  # noqa: PLR0913, PLR0917  # each argument is an option of the comman
     metrics_port: MetricsPort = None,
     metrics_host: Annotated[str, typer.Option(help="Address of --metrics-port.")] = "127.0.0.1",
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    log_json: Annotated[bool, typer.Option(help="Log every request, as JSON lines on standard error.")] = False,
+    log_json: Annotated[bool, typer.Option(help="Log every request as a JSON line on standard error.")] = False,
     sample: Annotated[bool, typer.Option(help="Train on the bundled Online Retail sample at the first start.")] = False,
 ) -> None:
-    """Run the service on this machine: HTTP API, training workers and inbox."""
+    """Run the service on this machine, with the HTTP API, the training workers and the inbox."""
     from recsys_local.metrics.service_metrics import MetricsAddress  # noqa: PLC0415  # imports FastAPI
     from recsys_local.service import run_service  # noqa: PLC0415  # imports FastAPI, which other commands do not need
 
@@ -153,7 +154,7 @@ def train(  # noqa: PLR0913, PLR0917  # Typer needs a parameter for each option
             dir_okay=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Directory to write the model's files to.", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Directory for the files of the model.", file_okay=False)],
     user: UserColumn = None,
     item: ItemColumn = None,
     time: TimeColumn = None,
@@ -213,7 +214,9 @@ def recommend(
     model: Annotated[
         Path, typer.Argument(help="Directory that `recsys train --out` wrote.", exists=True, file_okay=False)
     ],
-    out: Annotated[Path, typer.Option(help="CSV to write: user_id,item_id,rank,score.", dir_okay=False)],
+    out: Annotated[
+        Path, typer.Option(help="CSV to write, with the columns user_id,item_id,rank,score.", dir_okay=False)
+    ],
     users: Annotated[
         Path | None,
         typer.Option(help="CSV with a column user_id. Default: every user of the model.", exists=True, dir_okay=False),
@@ -269,7 +272,7 @@ def restore(
 @app.command()
 def jobs(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    key_id: Annotated[str, typer.Option("--key", help="List only the jobs of this key id.")] = "",
+    key_id: Annotated[str, typer.Option("--key", help="List only the jobs of the key with this id.")] = "",
     as_json: Json = False,
 ) -> None:
     """List the training jobs, newest first."""
@@ -281,14 +284,12 @@ def jobs(
 @app.command("gc")
 def collect(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be deleted, without deleting it.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the deletions without carrying them out.")] = False,
     as_json: Json = False,
 ) -> None:
     """Delete old model versions, files that are no longer needed, and expired records.
 
-    The service does this once an hour.
+    The service makes the same deletions once an hour.
     """
     with exit_on_error():
         collection = garbage.collect_in(data_dir, Settings.from_environment(data_dir=data_dir), dry_run=dry_run)
@@ -305,7 +306,7 @@ def doctor(
     ] = 8000,
     as_json: Json = False,
 ) -> None:
-    """Diagnose this machine and suggest fixes."""
+    """Check whether this machine can run the service, and suggest fixes."""
     from recsys_local.doctor import examine  # noqa: PLC0415  # it imports TensorFlow to check it
 
     findings = examine(data_dir, port)

@@ -86,7 +86,7 @@ class SignInLinks:
             is_valid = False  # there is no link, or its file is damaged
         if not is_valid:
             raise Gone(
-                "The sign-in link was used, or a newer one was printed.",
+                "The sign-in link was used, or a newer link was printed.",
                 hint="Sign in with an API key. The key of the sample is printed at every start.",
             )
         return SignIn(**document)

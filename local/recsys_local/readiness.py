@@ -65,7 +65,7 @@ class FreeSpaceCheck:
             raise NotReady(f"The free disk space cannot be determined: {error.strerror}.") from error
         if free_bytes < self.min_free_bytes:
             raise NotReady(
-                f"The disk is almost full: {free_bytes / 1e6:,.0f} MB are free, at least "
+                f"The disk is almost full. {free_bytes / 1e6:,.0f} MB are free, and at least "
                 f"{self.min_free_bytes / 1e6:,.0f} MB are required.",
                 hint="Free some disk space on the machine of the service, then retry.",
             )

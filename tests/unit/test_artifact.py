@@ -182,7 +182,7 @@ def test_a_file_of_another_version_is_detected(files: dict[str, bytes], tmp_path
 
 def test_a_complete_other_version_differs_from_the_registry_s_digest(files: dict[str, bytes], tmp_path: Path) -> None:
     digest = write_model(tmp_path, serving_model(example_model().network, seen=[[3, 0], [1], []], version="job.8"))
-    with pytest.raises(ArtifactDamaged, match="differs from that in the registry"):
+    with pytest.raises(ArtifactDamaged, match="differs from the digest in the registry"):
         load(files, manifest_sha256=digest)
 
 

@@ -90,13 +90,13 @@ def fetch_history(
     if entry is None:
         raise InvalidData(
             "mode=append needs the interactions of the current version, which were not stored because an earlier "
-            "release trained it.",
+            "release trained this version.",
             code="nothing-to-append-to",
-            hint="Send all data once with mode=replace. Later files can then be added to it.",
+            hint="Send all data once with mode=replace. Later files can then be added to these data.",
         )
     path = folder / _FILE_NAME
     if _copy(store, prefix + artifact.INTERACTIONS, path) != entry["sha256"]:
-        raise ArtifactDamaged(f"The SHA-256 of {artifact.INTERACTIONS} differs from that in {artifact.MANIFEST}.")
+        raise ArtifactDamaged(f"The SHA-256 of {artifact.INTERACTIONS} differs from the digest in {artifact.MANIFEST}.")
     return History(path, key.current_version, erased_users)
 
 

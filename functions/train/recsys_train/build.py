@@ -35,7 +35,7 @@ uploading. Not tuned.
 """
 
 _BETTER: Final = "The model ranks better than plain popularity."
-_NOT_BETTER: Final = "The model does not rank better than plain popularity on this data: more interactions are needed."
+_NOT_BETTER: Final = "The model does not rank better than plain popularity on this data. More interactions are needed."
 _WORSE: Final = (
     "The model ranks worse than plain popularity. Check that each row has the user and the item of one interaction, "
     "and send more interactions per user."

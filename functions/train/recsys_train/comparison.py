@@ -155,7 +155,7 @@ def _losses(figures: dict[str, Any]) -> list[Reason]:
                 _reason(
                     f"loses-{noun}",
                     f"The file has {kept:,} of the {before:,} {noun} of the current version. Send the complete "
-                    f"history, and check that the {noun[:-1]} ids are written as before.",
+                    f"history, and check that the {noun[:-1]} ids have the same form as in earlier files.",
                 )
             )
     return reasons
@@ -172,8 +172,8 @@ def _quality(test: HeldOutTest, metrics: dict[str, Any], current_metrics: dict[s
         return [
             _reason(
                 "worse-than-popularity",
-                f"For {len(test.gains):,} users, the version reaches an NDCG@20 of {test.gains.mean():.4f}, plain "
-                f"popularity {test.popularity_gains.mean():.4f}. "
+                f"For {len(test.gains):,} users, the version reaches an NDCG@20 of {test.gains.mean():.4f}, and plain "
+                f"popularity reaches {test.popularity_gains.mean():.4f}. "
                 "Check that each row has the user and the item of one interaction.",
             )
         ]
@@ -183,9 +183,9 @@ def _quality(test: HeldOutTest, metrics: dict[str, Any], current_metrics: dict[s
         return [
             _reason(
                 "no-better-than-popularity",
-                f"The version ranks no better than plain popularity: its lift is between {new[0]} and {new[1]}, that "
-                f"of the current version between {current[0]} and {current[1]}. Check that each row has the user and "
-                "the item of one interaction.",
+                f"The version ranks no better than plain popularity. Its lift is between {new[0]} and {new[1]}, and "
+                f"the lift of the current version is between {current[0]} and {current[1]}. Check that each row has "
+                "the user and the item of one interaction.",
             )
         ]
     return []
@@ -205,7 +205,7 @@ def _ranking(same_users: SameUsers) -> list[Reason]:
         _reason(
             "worse-than-current",
             f"On the same {len(same_users.new):,} held-out interactions, the version reaches an NDCG@20 of {new:.4f}, "
-            f"the current version {current:.4f}. Check that the file is complete.",
+            f"and the current version reaches {current:.4f}. Check that the file is complete.",
         )
     ]
 

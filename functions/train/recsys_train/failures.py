@@ -47,5 +47,5 @@ def training_failed(n_attempts: int, reason: str) -> Problem:
         "training-failed",
         "The training failed",
         f"Training failed {n_attempts} time{'' if n_attempts == 1 else 's'}. Reason for the last failure: {reason}.",
-        "Send the file again. If it fails again, send fewer rows or give the training more memory and time.",
+        "Send the file again. If the training fails again, send fewer rows or give the training more memory and time.",
     )

@@ -76,6 +76,6 @@ def _check_object(job: Job, info: ObjectInfo, max_bytes: int) -> None:
         raise InvalidData(
             f"The file has {info.size_bytes:,} bytes; the limit is {max_bytes:,}.",
             code="upload-too-large",
-            hint="Compress it with gzip, or send fewer rows and keep the most recent ones because they have the "
+            hint="Compress the file with gzip, or send fewer rows and keep the most recent ones because they have the "
             "most influence.",
         )

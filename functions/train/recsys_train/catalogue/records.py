@@ -80,7 +80,7 @@ def _read_csv(stream: io.BufferedReader, options: FileOptions, report: Catalogue
         raise InvalidData(
             f"Expected columns with different names. Received {twice!r} twice.",
             code="duplicate-column",
-            hint="Rename or remove one of them.",
+            hint="Rename or remove one of these columns.",
         )
     reader = csv.reader(
         io.TextIOWrapper(io.BufferedReader(_RawText(source)), "utf-8", newline=""), delimiter=dialect.delimiter
@@ -159,7 +159,7 @@ def _read_json_array(stream: io.BufferedReader, report: CatalogueReport) -> Iter
         raise InvalidData(
             f"Expected a JSON array of at most {MAX_ARRAY_BYTES:,} bytes.",
             code="array-too-large",
-            hint="Send JSON Lines: one object per line, without brackets and commas around them.",
+            hint="Send JSON Lines, with one object per line and without brackets or commas around the objects.",
         )
     try:
         records = json.loads(text.decode("utf-8-sig"))

@@ -133,8 +133,8 @@ def _add_ragged(row: pyarrow.csv.InvalidRow, dialect: Dialect, report: DataRepor
 def _unreadable(error: pa.ArrowInvalid, next_line: int) -> InvalidData:
     if LONG_RECORD_MESSAGE in str(error):
         return InvalidData(
-            f"After line {next_line - 1:,} there is a line of more than {CHUNK_BYTES:,} bytes: "
-            "a quote is never closed, or the file is not a CSV.",
+            f"After line {next_line - 1:,} there is a line of more than {CHUNK_BYTES:,} bytes. "
+            "Either a quote is never closed, or the file is not a CSV.",
             code="unclosed-quote",
             hint="Look for an unpaired double quote. Inside a quoted field, write a double quote as two double quotes.",
         )

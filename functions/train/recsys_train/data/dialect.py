@@ -60,7 +60,7 @@ def read_dialect(source: CsvSource, text: Utf8Reader, options: FileOptions) -> D
         first += 1
     if first == len(lines):
         raise InvalidData(
-            "The file has no header: it contains only blank lines, comments or a sep= line.",
+            "The file has no header, because it contains only blank lines, comments or a sep= line.",
             code="empty-file",
             hint=_HINT,
         )

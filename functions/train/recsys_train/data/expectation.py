@@ -63,8 +63,8 @@ def expected_quality(n_users: int, per_user: float) -> list[Remark]:
         found = Remark("expect-measured", f"{basis} The NDCG@20 of the model will be known to ±{half_width:.2f}.")
     else:
         text = (
-            f"{basis} That is too few to tell the model from popularity: expect recommendations close to the most "
-            f"popular items, and an NDCG@20 that is uncertain by ±{half_width:.2f}."
+            f"{basis} These numbers are too small to tell the model from popularity. Expect recommendations close to "
+            f"the most popular items, and an NDCG@20 that is uncertain by ±{half_width:.2f}."
         )
         found = Remark("expect-popularity", text)
     if half_width <= IMPRECISE and per_user >= _FEW_PER_USER:

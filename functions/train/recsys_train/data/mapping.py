@@ -201,7 +201,7 @@ def _duplicate(header: list[str], name: str) -> InvalidData:
         f"The header has the column {name} {'more than once' if count < 2 else f'{count} times'}. "
         f"Received: {_received(header)}.",
         code="duplicate-column",
-        hint="Remove or rename all but one of them.",
+        hint="Remove or rename all of these columns except one.",
     )
 
 

@@ -139,7 +139,7 @@ def _check_type(role: str, field: Any) -> None:
         raise InvalidData(
             f"Expected {expected} in the column {field.name!r}. Received: {field.type}.",
             code="unsupported-column-type",
-            hint="Cast the column before writing the file; ids as floating-point numbers lose digits.",
+            hint="Cast the column before you write the file, because ids lose digits as floating-point numbers.",
         )
 
 

@@ -184,8 +184,8 @@ class DataReport:
         ]
         if self.padded_ids:
             text = (
-                f"{self.padded_ids:,} ids begin or end with white space, which is part of the id: send the same "
-                "white space when you request recommendations, or remove it from the file."
+                f"{self.padded_ids:,} ids begin or end with white space, which is part of the id. Send the same "
+                "white space when you request recommendations, or remove the white space from the file."
             )
             warnings.append(Remark("padded-ids", text))
         if self.needs_min_score:
@@ -197,8 +197,8 @@ class DataReport:
         if self.unused_event is not None:
             text = (
                 f"The column {_shortened(self.unused_event)} is not used, so that every kind of event counts as the "
-                "same interest. If there are views among them, choose those that show interest, for example "
-                "events=add_to_cart,purchase."
+                "same interest. If some kinds, such as views, do not show interest, select the others, for example "
+                "with events=add_to_cart,purchase."
             )
             warnings.append(Remark("unused-event", text))
         if self.lines_inside_quotes:
@@ -217,9 +217,12 @@ class DataReport:
         n_measured = self.users - self.users_with_one_interaction
         advice = expected_quality(n_measured, self.interactions / self.users)
         if not self.has_timestamps:
-            advice.append(Remark("add-times", "Add a column with the time: recent items can then weigh more."))
+            advice.append(Remark("add-times", "Add a column with the time, so that recent items can weigh more."))
         if self.users_with_one_interaction > _MANY_SINGLE_USERS * self.users:
-            text = "Most users have a single item, so little can be learned about them. A longer period helps."
+            text = (
+                "Most users have a single item, so that the model learns little about them. Send data of a longer "
+                "period."
+            )
             advice.append(Remark("single-items", text))
         if self.lines and self.skipped.get("guest", SkippedLines()).count > _MANY_GUESTS * self.lines:
             text = "Most lines have no user. Another column, such as the email address, may identify customers."

@@ -161,8 +161,8 @@ class BoundedReader(io.RawIOBase):
         is_bomb = self._compression != "none" and self._n_unpacked > MAX_RATIO * max(1, self._n_packed())
         if is_bomb and self._n_unpacked > RATIO_APPLIES_BYTES:
             raise InvalidData(
-                f"The {self._compression} file unpacks to more than {MAX_RATIO} times its size: {self._n_unpacked:,} "
-                f"bytes from {self._n_packed():,}.",
+                f"The {self._compression} file unpacks to more than {MAX_RATIO} times its size. "
+                f"{self._n_packed():,} bytes yield {self._n_unpacked:,} bytes.",
                 code="suspicious-compression",
                 hint="Remove repeated rows, or send the file uncompressed.",
             )
@@ -179,7 +179,8 @@ class BoundedReader(io.RawIOBase):
             f"The {self._compression} file is damaged or incomplete after {self._n_unpacked:,} unpacked bytes: "
             f"{str(error).rstrip('.')}.",
             code=f"damaged-{self._compression}",
-            hint=f"Test it with `{_TEST_COMMANDS[self._compression]}`, compress the CSV again and send it again.",
+            hint=f"Test the file with `{_TEST_COMMANDS[self._compression]}`. Then compress the CSV again, and send the "
+            "new file.",
         )
 
 
@@ -253,7 +254,7 @@ def _damaged_zip(error: Exception) -> InvalidData:
     return InvalidData(
         f"The zip file is damaged or incomplete: {str(error).rstrip('.')}.",
         code="damaged-zip",
-        hint="Test it with `unzip -t`, compress the CSV again and send it again.",
+        hint="Test the file with `unzip -t`. Then compress the CSV again, and send the new file.",
     )
 
 

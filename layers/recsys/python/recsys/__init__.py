@@ -1,1 +1,1 @@
-"""Shared package of the functions: errors, API keys, object store, registry and serving model."""
+"""The package that all functions share. It contains errors, API keys, the object store, the registry and the model."""

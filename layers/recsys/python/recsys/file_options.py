@@ -151,7 +151,7 @@ class FileOptions:
         return cls.of(values)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options that are set."""
+        """Return the options that are set, as a JSON object."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value

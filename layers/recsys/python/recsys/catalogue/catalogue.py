@@ -141,7 +141,7 @@ def read_catalogue(content: bytes, *, sha256: str) -> Catalogue:
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ArtifactDamaged(
-            "The SHA-256 of the item catalogue differs from that in the registry.", hint=CATALOGUE_HINT
+            "The SHA-256 of the item catalogue differs from the digest in the registry.", hint=CATALOGUE_HINT
         )
     try:
         arrays = view_npz(content)

@@ -127,7 +127,7 @@ class PageWriteMiddleware:
 def _page_may_not_write() -> OriginNotAllowed:
     return OriginNotAllowed(
         "Pages of this origin are not permitted to send this request.",
-        hint="Send it from a server. The operator can permit origins with the setting RECSYS_CORS_ORIGINS.",
+        hint="Send the request from a server. The operator can permit origins with the setting RECSYS_CORS_ORIGINS.",
     )
 
 

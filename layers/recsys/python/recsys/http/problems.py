@@ -1,7 +1,7 @@
 """Convert errors to HTTP responses with RFC 9457 problem documents (`application/problem+json`).
 
 This is the only module that maps error classes to HTTP statuses. The `type` of a document is
-`urn:recsys:problem:<code>`. A URL would promise a page that has to be kept, whereas a URN is stable without one. After
+`urn:recsys:problem:<code>`. A URN is stable, whereas a URL would promise a page that has to be kept. After
 `install(app)`, an app responds to every error in this format, even to errors of the framework.
 """
 
@@ -74,7 +74,7 @@ _METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _CRASH: Final = Problem(
     "internal-error",
     RecsysError.title,
-    "An unexpected error occurred. It was logged under this request_id.",
+    "An unexpected error occurred. The log of the service contains it under this request_id.",
 )
 _HINTS: Final = {
     "string_type": 'Ids are strings: send "17850", not 17850.',

@@ -106,19 +106,19 @@ class ApiKey:
         'shop12345678'
         >>> ApiKey.parse("rk_shop12345678_0123456789ABCDEFGHIJabcdefgh2X5dp8")
         Traceback (most recent call last):
-        recsys.errors.InvalidApiKey: The API key contains a typo: its checksum does not match.
+        recsys.errors.InvalidApiKey: The API key contains a typo, because its checksum does not match.
         """
         if not text:
             raise InvalidApiKey("No API key was sent.")
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise InvalidApiKey(
-                "The API key is not complete: expected rk_, a key id, _ and a secret of "
+                "The API key is not complete. It must consist of rk_, a key id, _ and a secret of "
                 f"{SECRET_LENGTH + CHECKSUM_LENGTH} letters and digits.",
             )
         key = cls(match[1], match[2])
         if not hmac.compare_digest(key._checksum(), match[3]):
-            raise InvalidApiKey("The API key contains a typo: its checksum does not match.")
+            raise InvalidApiKey("The API key contains a typo, because its checksum does not match.")
         return key
 
     def sha256(self) -> str:

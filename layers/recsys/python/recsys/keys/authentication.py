@@ -112,8 +112,8 @@ class Authenticator:
         record = self._valid_record(api_key)
         if require_current and not _is_current(record, api_key):
             raise InvalidApiKey(
-                "The API key was replaced by a rotation, so it can no longer change the key or activate a "
-                "model version.",
+                "A rotation replaced this API key. It can therefore no longer change the key or activate a model "
+                "version.",
                 hint="Send the new key, which POST /v1/key/rotate returned, in the X-API-Key header.",
             )
         return record
@@ -153,12 +153,12 @@ class Authenticator:
         if scoped_key.scope is not scope:
             raise InsufficientScope(
                 f"This key has the scope `{scoped_key.scope}`, which does not include this operation.",
-                hint="Send the main key, which starts with rk_, from a server; it must never be part of a web page.",
+                hint="From a server, send the main key, which starts with rk_. A web page must never contain this key.",
             )
         if not scoped_key.is_usable_from(origin):
             raise OriginNotAllowed(
                 "This key is limited to the pages of other origins.",
-                hint="Create a scoped key whose `origins` include this page's origin, with POST /v1/keys.",
+                hint="With POST /v1/keys, create a scoped key whose `origins` include the origin of this page.",
             )
         return Access(record, scoped_key)
 

@@ -75,13 +75,13 @@ class ScopedApiKey:
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise InvalidApiKey(
-                "The scoped API key is not complete: expected pk_ or tk_, a key id, _, an id of "
+                "The scoped API key is not complete. It must consist of pk_ or tk_, a key id, _, an id of "
                 f"{SCOPED_KEY_ID_LENGTH} characters, _ and a secret of {SECRET_LENGTH + CHECKSUM_LENGTH} letters and "
                 "digits.",
             )
         key = cls(_SCOPES[match[1]], match[2], match[3], match[4])
         if not hmac.compare_digest(checksum(key._text()), match[5]):
-            raise InvalidApiKey("The API key contains a typo: its checksum does not match.")
+            raise InvalidApiKey("The API key contains a typo, because its checksum does not match.")
         return key
 
     def sha256(self) -> str:

@@ -1,1 +1,1 @@
-"""The model for serving: arithmetic, artifact files, ranking."""
+"""The serving model, with its arithmetic, its artifact files and the ranking of items."""

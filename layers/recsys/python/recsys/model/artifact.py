@@ -239,7 +239,7 @@ def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> 
     if manifest.get("format") != FORMAT:
         raise ArtifactDamaged(
             f"{MANIFEST} has format {manifest.get('format')!r}; this program reads format {FORMAT}.",
-            hint="Train again: POST the interactions to /v1/train with this key, or run recsys train.",
+            hint="Train again. Send the interactions to POST /v1/train with this key, or run `recsys train`.",
         )
     content = _read_listed(read, manifest, SERVING)
     try:
@@ -282,7 +282,7 @@ def read_content(read: Callable[[str], bytes], *, manifest_sha256: str | None) -
 def _read_manifest(read: Callable[[str], bytes], manifest_sha256: str | None) -> dict[str, Any]:
     content = _read(read, MANIFEST)
     if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
-        raise ArtifactDamaged(f"The SHA-256 of {MANIFEST} differs from that in the registry.")
+        raise ArtifactDamaged(f"The SHA-256 of {MANIFEST} differs from the digest in the registry.")
     return _parse_json(MANIFEST, content)
 
 
@@ -302,7 +302,7 @@ def _read_listed(read: Callable[[str], bytes], manifest: dict[str, Any], name: s
         raise ArtifactDamaged(f"{MANIFEST} does not list {name}.") from error
     parts = [memoryview(content)[begin : begin + PART_BYTES] for begin in range(0, len(content), PART_BYTES)]
     if map_parallel(lambda part: hashlib.sha256(part).hexdigest(), parts) != expected:
-        raise ArtifactDamaged(f"The SHA-256 of {name} differs from that in {MANIFEST}.")
+        raise ArtifactDamaged(f"The SHA-256 of {name} differs from the digest in {MANIFEST}.")
     return content
 
 

@@ -17,9 +17,8 @@ _GROUPS_PER_VALUE: Final = 4
 def nth_largest_bound(values: Floats, n: int) -> Floats:
     """Return a lower bound of the n-th largest value along the last axis.
 
-    The values are divided into groups. The bound is the n-th largest of the groups' maxima. At least n values reach
-    this bound, because each group has one maximum. For n = 20, hardly any value lies between the bound and the n-th
-    largest value.
+    The values are divided into groups. The bound is the n-th largest of the groups' maxima. Therefore, at least n
+    values reach the bound. For n = 20, hardly any value lies between the bound and the n-th largest value.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ class CatalogueOperations(TableOperations):
             if key is None or key.revoked_at is not None or is_outdated(key, job):
                 return False, [job_row.changed_to(rules.superseded(job, now=now).to_document())]
             if new.is_merged and key.catalogue_version != new.base:
-                raise CatalogueChanged("Another update of the item catalogue was published during this one.")
+                raise CatalogueChanged("Another update of the item catalogue was published during this update.")
             events = [] if new.is_merged else [self._replaced_event(key, new, now)]
             return True, [
                 job_row.changed_to(succeeded_with(job, new, report, now).to_document()),

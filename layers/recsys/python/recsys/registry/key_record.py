@@ -25,8 +25,8 @@ class KeyRecord:
     revision
         Number of changes of the record so far.
     secret_sha256
-        SHA-256 of the current secret, in hexadecimal. None if a drop created the key and the claim token was not used
-        yet.
+        SHA-256 of the current secret, in hexadecimal. None if a drop created the key and the claim token has not been
+        used.
     previous_sha256, previous_expires_at
         SHA-256 of the secret before the last rotation, and the time until which this secret is valid.
     revoked_at

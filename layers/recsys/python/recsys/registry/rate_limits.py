@@ -170,7 +170,7 @@ class TableBuckets:
         self._clock = clock
 
     def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
-        """Take up to `units` units from the bucket of `subject`; 0 only looks."""
+        """Take at most `units` units from the bucket of `subject`, and return the state of the bucket."""
         for _ in range(_COMMIT_ATTEMPTS):
             now = self._clock()
             row = self._table.get(_address(limit, subject))
@@ -200,7 +200,7 @@ class MemoryBuckets:
         self._full_at: LRUCache[tuple[str, str], float] = LRUCache(maxsize=_MAX_SUBJECTS)
 
     def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
-        """Take up to `units` units from the bucket of `subject`; 0 only looks."""
+        """Take at most `units` units from the bucket of `subject`, and return the state of the bucket."""
         with self._lock:
             now = self._timer()
             quota, missing_s = spend(limit, self._full_at.get((limit.name, subject), now) - now, units)

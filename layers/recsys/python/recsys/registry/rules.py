@@ -128,7 +128,7 @@ def check_not_revoked(key: KeyRecord) -> None:
 
 
 def claimed(job: Job, *, owner: str, data_timestamp: str, lease_s: float, now: Timestamp) -> Job:
-    """Return the job as the next attempt, with an incremented fence and a new lease.
+    """Return the job with its next attempt started. The fence is incremented, and the lease is new.
 
     Raises
     ------

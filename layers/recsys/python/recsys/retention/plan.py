@@ -289,7 +289,7 @@ def _retirement(contents: KeyContents, row: Row, version: ModelVersion, reason: 
 
 
 def job_id_of(version: str) -> str:
-    """Return the id of the job that wrote a version, which is part of the version's name."""
+    """Return the job id that the name of a version contains."""
     return version.rpartition(".")[0]
 
 
