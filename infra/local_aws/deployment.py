@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 from botocore.exceptions import WaiterError
 
@@ -41,7 +42,7 @@ def deploy(emulator: Emulator, stack_name: str, template: Template, parameters: 
     client = emulator.client("cloudformation")
     client.create_stack(
         StackName=stack_name,
-        TemplateBody=json.dumps(template),
+        TemplateURL=_upload_template(emulator, stack_name, template),
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
@@ -63,6 +64,21 @@ def deploy(emulator: Emulator, stack_name: str, template: Template, parameters: 
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 
+def _upload_template(emulator: Emulator, stack_name: str, template: Template) -> str:
+    """Store the template in the bucket of the code, and return its URL. A request can contain only 51,200 bytes."""
+    key = f"{stack_name}.json"
+    _client_of_code_bucket(emulator).put_object(Bucket=CODE_BUCKET, Key=key, Body=json.dumps(template))
+    return f"{emulator.endpoint_url}/{CODE_BUCKET}/{key}"
+
+
+def _client_of_code_bucket(emulator: Emulator) -> Any:
+    """Create the bucket of the code if it does not exist, and return a client of S3."""
+    s3 = emulator.client("s3")
+    with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket=CODE_BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return s3
+
+
 def upload_code(emulator: Emulator) -> dict[str, dict[str, str]]:
     """Upload the project's code as zips to a bucket of the emulator.
 
@@ -71,8 +87,7 @@ def upload_code(emulator: Emulator) -> dict[str, dict[str, str]]:
     dict
         `{"Bucket": …, "Key": …}` of each zip, by the name of its function or `shared` for the layer.
     """
-    s3 = emulator.client("s3")
-    s3.create_bucket(Bucket=CODE_BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3 = _client_of_code_bucket(emulator)
     with TemporaryDirectory() as folder:
         for name, packages in _PACKAGES.items():
             tree, archive = Path(folder) / name, Path(folder) / f"{name}.zip"
