@@ -17,8 +17,7 @@ from recsys.errors import InvalidRequest, JobNotFound, Unavailable
 from recsys.http import problems
 from recsys.http.middleware import MULTIPART_FRAMING_BYTES, request_context
 from recsys.http.origins import parse_origins
-from recsys.objects import layout
-from recsys.objects.layout import Upload
+from recsys.objects.sources import Upload, parse_source
 from recsys.objects.store import ObjectStore
 from recsys.registry.rate_limits import MemoryBuckets
 from recsys.registry.records import JobState
@@ -141,7 +140,7 @@ def _create_upload_router(registry: Registry, store: ObjectStore, settings: Sett
 def _check_announced(registry: Registry, name: str) -> None:
     """Raise `JobNotFound` if no queued job expects an object with this name."""
     unannounced = JobNotFound("No queued job expects this file.", hint="Create a job with POST /v1/uploads first.")
-    source = layout.parse_source(name)
+    source = parse_source(name)
     if not isinstance(source, Upload):
         raise unannounced
     try:

@@ -15,7 +15,7 @@ from typing import Final
 from recsys.clock import Clock, after, utc_now
 from recsys.objects import layout
 from recsys.objects.created import ObjectCreated
-from recsys.objects.layout import Upload
+from recsys.objects.sources import Upload, is_sidecar, parse_source
 from recsys.objects.store import ObjectInfo, ObjectStore
 
 _logger: Final = logging.getLogger("recsys.watcher")
@@ -67,7 +67,7 @@ class ObjectWatcher:
         self._last_look = {(info.name, info.version) for info in found}
         for info in settled:
             self._warn_if_ignored(info.name)
-        sources = [info for info in settled if layout.parse_source(info.name) is not None]
+        sources = [info for info in settled if parse_source(info.name) is not None]
         return [to_event(info) for info in sorted(sources, key=lambda info: (info.arrived_at, info.name))]
 
     def _new_uploads(self) -> list[ObjectInfo]:
@@ -83,7 +83,7 @@ class ObjectWatcher:
             return []
         listed_at_ns = time.time_ns()
         found = self._new_objects(layout.UPLOADS)
-        is_finished = not any(layout.parse_source(info.name) for info in found)
+        is_finished = not any(parse_source(info.name) for info in found)
         # Within one tick of the kernel's clock, a file can be added without a visible change.
         is_old = changed_ns is not None and changed_ns < listed_at_ns - _CLOCK_TICK_NS
         self._finished_uploads_ns = changed_ns if is_finished and is_old else None
@@ -105,7 +105,7 @@ class ObjectWatcher:
         self._done.add((event.name, event.version))
 
     def _is_settled(self, info: ObjectInfo) -> bool:
-        if isinstance(layout.parse_source(info.name), Upload):
+        if isinstance(parse_source(info.name), Upload):
             return True  # the service creates it in one step
         if (info.name, info.version) not in self._last_look:
             return False
@@ -121,7 +121,7 @@ class ObjectWatcher:
         is_hidden = any(part.startswith(".") for part in name.split("/"))
         if not name.startswith(layout.INBOX) or is_hidden or name in self._warned_of:
             return
-        if layout.parse_source(name) is None and not layout.is_sidecar(name):
+        if parse_source(name) is None and not is_sidecar(name):
             self._warned_of.add(name)
             _logger.warning(
                 "%r is ignored. Expected inbox/NAME.csv, inbox/KEY_ID/NAME.csv or inbox/KEY_ID/append/NAME.csv (or "

@@ -87,7 +87,7 @@ def test_without_a_limit_new_items_are_ranked_like_all_others(case: dict[str, An
         Constraints(limits=(GroupLimit(groups, 3),)),
         Constraints(limits=(GroupLimit(groups, 3),), diversity=0.4),
     ):
-        found = recommend(model, **arguments, constraints=replace(constraints, exploration=1.0))
+        found = recommend(model, **arguments, constraints=constraints._replace(exploration=1.0))
         assert found == recommend(oracle, **arguments, constraints=constraints)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from recsys.objects.layout import Drop, Upload, model_prefix, parse_source, upload
+from recsys.objects.layout import model_prefix, upload
+from recsys.objects.sources import Drop, Upload, parse_source
 
 
 @pytest.mark.parametrize("gzipped", [False, True])

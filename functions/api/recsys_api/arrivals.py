@@ -7,10 +7,9 @@ from typing import Any, Final
 
 from recsys.errors import InvalidRequest, JobNotFound, KeyNotFound, Unavailable
 from recsys.file_options import Mode
-from recsys.objects import layout
 from recsys.objects.created import ObjectCreated, object_created
-from recsys.objects.layout import Drop
 from recsys.objects.names import checked_name
+from recsys.objects.sources import Drop, parse_source
 from recsys.registry import rules
 from recsys.registry.records import JobPurpose
 from recsys.registry.registry import Registry
@@ -70,7 +69,7 @@ class Arrivals:
 
     def _group_of(self, created: ObjectCreated) -> tuple[str, bool]:
         """Return the group of a file, and whether it makes older files of the group obsolete."""
-        source = layout.parse_source(checked_name(created.name))
+        source = parse_source(checked_name(created.name))
         if source is None:
             raise InvalidRequest("Its name is not that of a source.")
         if isinstance(source, Drop):

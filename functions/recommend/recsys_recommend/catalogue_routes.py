@@ -11,15 +11,15 @@ from recsys.errors import ItemNotFound, NoCatalogue
 from recsys.http.api_key_header import cached_key
 from recsys.http.problems import documented
 from recsys.keys.authentication import Authenticator
-from recsys.objects.store import ObjectReader
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.scoped_keys import Scope
 from recsys_recommend.model_cache import LoadedModel
 from recsys_recommend.queries import to_json
 from recsys_recommend.schemas import CatalogueParameters
 
-if TYPE_CHECKING:  # a key without a catalogue never imports it
+if TYPE_CHECKING:  # a key without a catalogue never imports these, nor the values of the writing functions
     from recsys.catalogue.catalogue import Catalogue
+    from recsys.objects.store import ObjectReader
     from recsys_recommend.catalogue_cache import CatalogueCache
     from recsys_recommend.filtering.bound import BoundCatalogue
 
@@ -43,7 +43,7 @@ class Catalogues:
     """
 
     def __init__(
-        self, store: ObjectReader, *, max_bytes: int, exploration: float, count_metric: Callable[[str], None]
+        self, store: "ObjectReader", *, max_bytes: int, exploration: float, count_metric: Callable[[str], None]
     ) -> None:
         self._store, self._max_bytes, self._count_metric = store, max_bytes, count_metric
         self._exploration = exploration

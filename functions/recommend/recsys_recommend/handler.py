@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from recsys_recommend import cold_start  # isort: split
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from recsys.http.lambda_app import lambda_handler
 from recsys.http.telemetry import LambdaHandler, LambdaTelemetry
-from recsys.objects.store import ObjectReader
 from recsys.registry.rate_limits import Buckets, ChunkedBuckets, TableBuckets
 from recsys.registry.reading import KeyReader
 from recsys.settings import Settings, process_environment
@@ -17,6 +16,9 @@ from recsys_recommend.lean_aws.config import AwsConfig
 from recsys_recommend.lean_aws.credentials import CredentialProvider
 from recsys_recommend.lean_aws.dynamodb_limits import DynamoLimitTable
 from recsys_recommend.lean_aws.s3_reader import S3Reader
+
+if TYPE_CHECKING:  # the values of the writing functions take 1.5 ms of a cold start
+    from recsys.objects.store import ObjectReader
 
 _STALE_WHILE_LOADING_S: Final = 2.0
 """Lambda freezes a background load between two requests, so after this time a request waits until it is complete."""

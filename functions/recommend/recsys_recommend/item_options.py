@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:  # a key without a catalogue never imports it
 _TITLE: Final = "title"
 
 
-@dataclass(frozen=True, slots=True)
-class ItemOptions:
+class ItemOptions(NamedTuple):
     """Options that restrict the items of a list, and options that add attributes and reasons to the items.
 
     Parameters
@@ -41,9 +39,9 @@ class ItemOptions:
         Largest share of new items in the list, in [0, 1]. None means the value of `Settings.exploration`.
     """
 
-    fields: Sequence[str] = field(default_factory=list)
+    fields: Sequence[str] = []
     filter: str | None = None
-    max_per: Mapping[str, int] = field(default_factory=dict)
+    max_per: Mapping[str, int] = {}
     diversity: float = 0.0
     include_unavailable: bool = False
     explain: bool = False

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from recsys.errors import FieldError, InvalidRequest
 from recsys.model import recommender
@@ -31,8 +30,7 @@ class ModelQuery(Protocol):
         """Return all values that the response depends on besides the model, in a form that JSON can represent."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserQuery:
+class UserQuery(NamedTuple):
     """A query for recommendations for a user or a basket; see `recsys.model.recommender.recommend`."""
 
     user_id: str | None
@@ -127,7 +125,7 @@ class UserQuery:
         """Return the query, with `is_erased` set if its user is one of the erased users."""
         if erased_users is None or self.user_id is None or self.user_id not in erased_users:
             return self
-        return replace(self, is_erased=True)
+        return self._replace(is_erased=True)
 
     @property
     def is_default(self) -> bool:
@@ -136,8 +134,7 @@ class UserQuery:
         return self.user_id is not None and self == default
 
 
-@dataclass(frozen=True, slots=True)
-class BatchQuery:
+class BatchQuery(NamedTuple):
     """A batch of at least one query for recommendations."""
 
     queries: list[UserQuery]
@@ -194,8 +191,7 @@ class BatchQuery:
         return {"model_version": model.version, "results": results}
 
 
-@dataclass(frozen=True, slots=True)
-class SimilarItemsQuery:
+class SimilarItemsQuery(NamedTuple):
     """A query for items similar to an item; see `recsys.model.recommender.similar`."""
 
     item_id: str
@@ -232,8 +228,7 @@ class SimilarItemsQuery:
         return (self.item_id, self.n, self.exclude_items, *self.options.cache_fields())
 
 
-@dataclass(frozen=True, slots=True)
-class PopularQuery:
+class PopularQuery(NamedTuple):
     """A query for the most popular items; see `recsys.model.recommender.popular`."""
 
     n: int

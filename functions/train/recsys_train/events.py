@@ -10,10 +10,9 @@ from recsys.clock import DAY_S, after
 from recsys.errors import InvalidRequest, JobNotFound, KeyExists, ObjectNotFound
 from recsys.file_options import FileOptions, Mode
 from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, job_id_of_object
-from recsys.objects import layout
 from recsys.objects.created import ObjectCreated
-from recsys.objects.layout import Drop
 from recsys.objects.names import checked_name
+from recsys.objects.sources import Drop, parse_source, sidecar
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job
 from recsys_train.job import Trainer
@@ -91,7 +90,7 @@ def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
     The job of a drop is created only once, even if the event is repeated.
     """
     try:
-        source = layout.parse_source(checked_name(event.name))
+        source = parse_source(checked_name(event.name))
         if isinstance(source, Drop):
             return _create_job(event, source, trainer)
         job = trainer.registry.get_job(source.job_id) if source is not None else None
@@ -140,6 +139,6 @@ def _is_append(event: ObjectCreated, drop: Drop, trainer: Trainer) -> bool:
     if drop.is_append:
         return True
     try:
-        return FileOptions.from_text(trainer.store.read(layout.sidecar(event.name))).mode == Mode.APPEND
+        return FileOptions.from_text(trainer.store.read(sidecar(event.name))).mode == Mode.APPEND
     except (ObjectNotFound, InvalidRequest):  # an invalid sidecar fails the job when its options are read
         return False

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from recsys.errors import InvalidData, InvalidRequest, ObjectNotFound
 from recsys.file_options import FileOptions
-from recsys.objects import layout
+from recsys.objects.sources import sidecar
 from recsys.objects.store import ObjectInfo, ObjectStore
 from recsys.registry import excluded_items
 from recsys.registry.key_record import KeyRecord
@@ -60,7 +60,7 @@ def open_file(store: ObjectStore, job: Job, *, max_bytes: int) -> BinaryIO:
 
 def _sidecar(store: ObjectStore, job: Job) -> bytes | None:
     try:
-        return store.read(layout.sidecar(job.object_name))
+        return store.read(sidecar(job.object_name))
     except (ObjectNotFound, InvalidRequest):  # the longest possible name leaves no room for a sidecar's
         return None
 

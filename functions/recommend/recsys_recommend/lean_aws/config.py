@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 _ENDPOINT_VARIABLES: Final = {
     "": "AWS_ENDPOINT_URL",
@@ -13,8 +12,7 @@ _ENDPOINT_VARIABLES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AwsConfig:
+class AwsConfig(NamedTuple):
     """Region and endpoint overrides, from the environment variables that every AWS SDK reads.
 
     Parameters

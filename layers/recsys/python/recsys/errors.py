@@ -57,12 +57,10 @@ error does not contain an HTTP status, because `recsys.http.problems` maps each 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 
-@dataclass(frozen=True, slots=True)
-class FieldError:
+class FieldError(NamedTuple):
     """One error in the input, with its position.
 
     Parameters
@@ -87,18 +85,17 @@ class FieldError:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are not None, as a JSON object."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """An RFC 9457 problem without its HTTP members, so that it can also be stored with a failed job."""
 
     code: str
     title: str
     detail: str
     hint: str | None = None
-    errors: tuple[FieldError, ...] = field(default=())
+    errors: tuple[FieldError, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the problem as a JSON object. Empty members are omitted."""

@@ -1,13 +1,13 @@
 """Settings of the service. This is the only module that reads `os.environ`."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: `from_environment` needs the types of the settings, and evaluating their text
+# takes 0.7 ms of a cold start.
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_type_hints
+from typing import Any, Final, Literal, Self
 
 from recsys.errors import RecsysError
 
@@ -138,12 +138,11 @@ class Settings:
         (30, 7, 'local')
         """
         source = process_environment() if environment is None else environment
-        types = get_type_hints(cls)
         values: dict[str, Any] = {}
         for setting in fields(cls):
             text = source.get(f"RECSYS_{setting.name.upper()}")
             if text:
-                values[setting.name] = _parse(setting.name, types[setting.name], text)
+                values[setting.name] = _parse(setting.name, setting.type, text)
         values |= overrides
         return cls(**(_aws_defaults(source) if values.get("backend") == "aws" else {}) | values)
 

@@ -17,9 +17,12 @@ from typing import Final, Self
 
 from recsys.errors import InvalidApiKey
 from recsys.keys.base62 import KEY_ID_LENGTH, derived_base62, encode_base62, new_key_id, random_base62
+from recsys.registry.scoped_keys import Scope
 
 SECRET_LENGTH: Final = 28
 CHECKSUM_LENGTH: Final = 6
+SCOPED_PREFIXES: Final = {Scope.RECOMMEND: "pk", Scope.TRAIN: "tk"}
+"""Prefix of the text of a scoped key, by its scope; see `recsys.keys.scoped_api_key`."""
 _PATTERN: Final = re.compile(
     rf"rk_([0-9A-Za-z]{{4,32}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
@@ -154,6 +157,11 @@ class ApiKey:
 
     def __repr__(self) -> str:
         return f"ApiKey(key_id={self.key_id!r}, secret=…)"
+
+
+def is_scoped(text: str | None) -> bool:
+    """Return whether the text of a key has the prefix of a scoped key."""
+    return text is not None and text.startswith(tuple(f"{prefix}_" for prefix in SCOPED_PREFIXES.values()))
 
 
 def checksum(text: str) -> str:

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from recsys.errors import InvalidApiKey
-from recsys.keys.api_key import CHECKSUM_LENGTH, SECRET_LENGTH, checksum
+from recsys.keys.api_key import CHECKSUM_LENGTH, SCOPED_PREFIXES, SECRET_LENGTH, checksum
 from recsys.keys.base62 import random_base62
 from recsys.registry.scoped_keys import Scope, ScopedKey
 
 SCOPED_KEY_ID_LENGTH: Final = 8
-PREFIXES: Final = {Scope.RECOMMEND: "pk", Scope.TRAIN: "tk"}
-_SCOPES: Final = {prefix: scope for scope, prefix in PREFIXES.items()}
+_SCOPES: Final = {prefix: scope for scope, prefix in SCOPED_PREFIXES.items()}
 _PATTERN: Final = re.compile(
     rf"([pt]k)_([0-9A-Za-z]{{4,32}})_([0-9A-Za-z]{{{SCOPED_KEY_ID_LENGTH}}})"
     rf"_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
@@ -93,15 +92,10 @@ class ScopedApiKey:
         return hmac.compare_digest(self.sha256(), stored.secret_sha256) and self.scope is stored.scope
 
     def _text(self) -> str:
-        return f"{PREFIXES[self.scope]}_{self.key_id}_{self.scoped_key_id}_{self.secret}"
+        return f"{SCOPED_PREFIXES[self.scope]}_{self.key_id}_{self.scoped_key_id}_{self.secret}"
 
     def __str__(self) -> str:
         return self._text() + checksum(self._text())
 
     def __repr__(self) -> str:
         return f"ScopedApiKey(scope={self.scope!s}, key_id={self.key_id!r}, scoped_key_id={self.scoped_key_id!r}, …)"
-
-
-def is_scoped(text: str | None) -> bool:
-    """Return whether the text of a key has the prefix of a scoped key."""
-    return text is not None and text.startswith(tuple(f"{prefix}_" for prefix in PREFIXES.values()))

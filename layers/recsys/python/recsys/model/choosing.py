@@ -18,7 +18,6 @@ of the best item. Similarity is computed from the items' GMF embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -50,8 +49,7 @@ class GroupLimit(NamedTuple):
     most: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Constraints:
+class Constraints(NamedTuple):
     """Constraints on a list of recommendations.
 
     Parameters
@@ -75,17 +73,14 @@ class Constraints:
 UNCONSTRAINED: Final = Constraints()
 
 
-@dataclass(slots=True)
 class _Chosen:
     """The items chosen so far, and the number of chosen items per group."""
 
-    limits: tuple[GroupLimit, ...]
-    items: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    counts: list[dict[int, int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.counts = [{} for _ in self.limits]
+    def __init__(self, limits: tuple[GroupLimit, ...]) -> None:
+        self.limits = limits
+        self.items: list[int] = []
+        self.values: list[float] = []
+        self.counts: list[dict[int, int]] = [{} for _ in limits]
 
     def fits(self, item: int) -> bool:
         """Return whether no group of the item is full."""

@@ -6,7 +6,7 @@ rounded down. If too few other items are eligible, further new items fill the li
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,7 @@ from recsys.model.pruned_search import Bounds
 from recsys.model.top_n import best_items
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HistoryRanking:
+class HistoryRanking(NamedTuple):
     """The ranking of items for one user.
 
     Parameters
@@ -68,7 +67,7 @@ class HistoryRanking:
         if n_new < n:
             groups = np.full(table.n_rows, -1, dtype=np.int32)
             groups[self.network.n_items :] = 0
-            constraints = replace(constraints, limits=(*constraints.limits, GroupLimit(groups, n_new)))
+            constraints = constraints._replace(limits=(*constraints.limits, GroupLimit(groups, n_new)))
         return choose(self._rank_all, n, constraints, table, to_relevance=sigmoid)
 
     def _rank_known(self, n: int, eligible: NDArray[np.bool_] | None) -> Ranking:

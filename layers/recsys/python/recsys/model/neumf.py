@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,7 @@ _EXACT_BLOCK: Final = 128
 KiB, which stay in the L2 cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dims:
+class Dims(NamedTuple):
     """Sizes of a NeuMF model. `hidden_dims` lists the width of each ReLU layer of the MLP, which has at least one."""
 
     n_users: int
@@ -76,8 +75,7 @@ class Dims:
         return {"gmf_map": (self.n_items, self.gmf_dim), "mlp_map": (self.n_items, self.mlp_dim)}
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """The user's part of every logit.
 
     `gmf` (gmf_dim,) is the GMF embedding. `mlp` (hidden_1,) is the user's part of the first MLP layer before its ReLU,
@@ -88,7 +86,7 @@ class User:
     mlp: Floats
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Network:
     """A trained NeuMF model, rearranged for serving. All arrays are float32 and C-contiguous.
 

@@ -7,7 +7,7 @@ follow the indices of the model's items, so that the first new item has the inde
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -42,8 +42,7 @@ class ItemRows(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NewItems:
+class NewItems(NamedTuple):
     """New items, and the network and bounds for ranking them.
 
     Parameters

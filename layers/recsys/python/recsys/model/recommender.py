@@ -70,7 +70,7 @@ class Strategy(StrEnum):
     """Popularity, because there is no history."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ServingModel:
     """One version of a tenant's model, ready to serve recommendations.
 
@@ -144,8 +144,7 @@ class RankedItem(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendations:
+class Recommendations(NamedTuple):
     """The items recommended to one user, best first. `user_id` is None for a request without a user."""
 
     user_id: str | None

@@ -13,8 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cachetools import LRUCache, TTLCache
 
@@ -37,8 +36,7 @@ _CHUNKS_PER_QUOTA: Final = 20
 _logger: Final = logging.getLogger("recsys.registry")
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(NamedTuple):
     """A limit that applies to each subject, such as each key.
 
     Parameters
@@ -64,8 +62,7 @@ class RateLimit:
         return self.window_s / self.quota
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """State of a bucket after a request.
 
     Parameters
@@ -209,16 +206,24 @@ class MemoryBuckets:
         return quota
 
 
-@dataclass(slots=True)
 class _Account:
-    """The state of one subject in this process. `credit` is the number of units that the process may still grant."""
+    """The state of one subject in this process.
 
-    credit: int
-    unbooked: int
-    """Units that were granted or are part of `credit`, but have not been taken from the shared bucket yet."""
-    elsewhere: int
-    """Units that were left in the shared bucket at the last refill."""
-    refused_until_s: float = -math.inf
+    Parameters
+    ----------
+    credit
+        Number of units that the process may still grant.
+    unbooked
+        Units that were granted or are part of `credit`, but have not been taken from the shared bucket yet.
+    elsewhere
+        Units that were left in the shared bucket at the last refill.
+    """
+
+    def __init__(self, *, credit: int, unbooked: int, elsewhere: int) -> None:
+        self.credit = credit
+        self.unbooked = unbooked
+        self.elsewhere = elsewhere
+        self.refused_until_s = -math.inf
 
 
 class ChunkedBuckets:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from recsys.clock import Timestamp
 from recsys.errors import ScopedKeyNotFound, TooManyScopedKeys
@@ -28,8 +27,7 @@ class Scope(StrEnum):
     """Upload data, train and read the training jobs. The key is a secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScopedKey:
+class ScopedKey(NamedTuple):
     """A scoped key as the registry stores it.
 
     Parameters
@@ -71,18 +69,18 @@ class ScopedKey:
 
     @classmethod
     def from_json(cls, document: dict[str, str | list[str]]) -> Self:
-        """Restore the key from a document that `dataclasses.asdict` returned."""
+        """Restore the key from a document that `to_json_text` wrote."""
         values = {
             **document,
             "scope": Scope(str(document["scope"])),
             "origins": tuple(document.get("origins", ())),
         }
-        return cls(**values)  # type: ignore[arg-type]  # the members are those that asdict wrote
+        return cls(**values)  # type: ignore[arg-type]  # the members are those that to_json_text wrote
 
 
 def to_json_text(keys: Sequence[ScopedKey]) -> str:
     """Convert the keys to JSON text."""
-    return json.dumps([asdict(key) for key in keys], ensure_ascii=False, separators=(",", ":"))
+    return json.dumps([key._asdict() for key in keys], ensure_ascii=False, separators=(",", ":"))
 
 
 def from_json_text(text: str) -> tuple[ScopedKey, ...]:

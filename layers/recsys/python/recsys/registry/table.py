@@ -7,7 +7,6 @@ exist. A decision that is based on an outdated row is therefore never stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from recsys.registry.documents import Document
@@ -26,8 +25,7 @@ class Address(NamedTuple):
     sort: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A conditional change of a row (compare-and-set). It is applied only if the stored etag equals `etag`.
 
     `document` replaces the document of the row, and a `document` of None deletes the row. An `etag` of None requires
@@ -39,8 +37,7 @@ class Change:
     document: Document | None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """The state of a row at the time of the read. `document` and `etag` are None if the row does not exist.
 
     Every write gives the row a new, unique `etag`, even after a deletion.

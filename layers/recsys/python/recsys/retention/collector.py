@@ -13,7 +13,7 @@ from typing import Final
 from recsys.clock import Clock, utc_now
 from recsys.errors import NotReady, Unavailable
 from recsys.objects import layout
-from recsys.objects.layout import ItemsUpload, Upload
+from recsys.objects.sources import ItemsUpload, Upload, parse_source
 from recsys.objects.store import ObjectInfo, ObjectStore
 from recsys.registry.audit import event_change
 from recsys.registry.key_record import KeyRecord
@@ -93,7 +93,7 @@ class Collector:
         # Cached, because many uploads belong to one key. The cache is per run, so that the next run sees changed keys.
         key_of = lru_cache(maxsize=1024)(self._key)
         for info in self._store.list(layout.UPLOADS):
-            source = layout.parse_source(info.name)
+            source = parse_source(info.name)
             try:
                 job = self._job(source.job_id) if isinstance(source, Upload | ItemsUpload) else None
             except NotReady:
