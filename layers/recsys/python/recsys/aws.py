@@ -62,7 +62,10 @@ def sqs_client() -> SQSClient:
 
 
 def message_sender(queue_url: str) -> Callable[[str], None]:
-    """Return a function that sends a message to a queue. It raises `Unavailable` if SQS does not accept the message."""
+    """Return a function that sends a message to a queue.
+
+    The function raises `Unavailable` if SQS does not accept the message.
+    """
 
     def send(message: str) -> None:
         with translating_errors("SendMessage"):

@@ -1,4 +1,4 @@
-"""Log why a message of a queue failed, because Powertools reports only its id."""
+"""Log the errors of failed queue messages, because Powertools logs only the ids of such messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _logger: Final = logging.getLogger("recsys.messages")
 
 
 def log_failed_message(telemetry: LambdaTelemetry, record: SQSRecord, error: Exception) -> None:
-    """Log the error of a message that will be retried, without secrets, and count it in `MessagesFailed`."""
+    """Log the error of a failed message without secrets, and count the message in `MessagesFailed`.
+
+    The message will be retried.
+    """
     telemetry.count("MessagesFailed")
     message = {"message_id": record.message_id, "delivery": record.attributes.approximate_receive_count}
     if isinstance(error, RecsysError):

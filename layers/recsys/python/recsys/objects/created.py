@@ -1,4 +1,7 @@
-"""Notifications of S3 that an object was created. Every training job starts with one."""
+"""Parse the notifications that S3 sends when an object is created.
+
+Every training job starts with such a notification.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,9 @@ class ObjectCreated:
     name
         Name of the object.
     version
-        Identifies this write among all writes of an object with this name.
+        Identifies the write among all writes of objects with this name.
     data_timestamp
-        Time at which the data arrived, as `<timestamp>#<tiebreak>`. Of two files, the one with the greater text has the
-        newer data.
+        Time at which the data arrived, as `<timestamp>#<tiebreak>`. A file with a greater text has newer data.
     """
 
     name: str
@@ -31,9 +33,11 @@ class ObjectCreated:
 
 
 def records_of(body: dict[str, Any], bucket: str) -> list[dict[str, Any]]:
-    """Return the records of created objects of `bucket` in a message. Messages such as `s3:TestEvent` contain none.
+    """Return the records in a message that report created objects of a bucket.
 
-    Objects are always read from the service's own bucket. Therefore an event of another bucket must not start a job.
+    A message such as `s3:TestEvent` contains no such records.
+
+    Objects are always read from the bucket of the service. Therefore, an event of another bucket must not start a job.
     """
     return [
         record

@@ -88,7 +88,7 @@ class Erasures:
         return json.dumps({"salt": self.salt, "last": self.last, "users": users}, separators=(",", ":"))
 
     def added(self, user_id: str, *, applied: int, now: Timestamp) -> Self:
-        """Return the erasures and a new one, which replaces an earlier erasure of the same user.
+        """Return the erasures with the erasure of a user added. An earlier erasure of the same user is removed.
 
         Parameters
         ----------

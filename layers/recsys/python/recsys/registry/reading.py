@@ -61,7 +61,7 @@ def key_address(key_id: str) -> Address:
 
 
 def version_address(key_id: str, version: str) -> Address:
-    """Return the primary key of a model version's row, which is in the partition of the version's API key."""
+    """Return the primary key of the row of a model version. The row is in the partition of the API key."""
     return Address(f"KEY#{key_id}", f"{VERSION_PREFIX}{version}")
 
 

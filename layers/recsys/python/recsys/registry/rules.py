@@ -52,7 +52,7 @@ def rotated(key: KeyRecord, new_sha256: str, *, overlap_s: float, now: Timestamp
 
 
 def is_known(key: KeyRecord) -> bool:
-    """Return whether the key has a model, or was created by the operator and therefore never expires."""
+    """Return whether the key has a model, or never expires because the operator created it."""
     return key.current_version is not None or key.expires_at is None
 
 

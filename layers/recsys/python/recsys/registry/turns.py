@@ -1,8 +1,8 @@
-"""Turns of the groups of keys at training on AWS.
+"""The turns that groups of keys take for training on AWS.
 
-A file waits in the registry until its group has a turn. Only then is its message sent to the queue of trainings.
-Therefore the queue contains at most one message per group. A group cannot occupy a second slot, and its next file is
-behind the files of all groups that already wait.
+A file waits in the registry until its group has a turn. Only then is the message of the file sent to the queue of
+trainings, so that the queue contains at most one message per group. A group can therefore occupy only one training
+slot, and the next file of the group is queued behind the files of all groups that already wait.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ from recsys.registry.table import Address, Change, Row, Table
 from recsys.registry.transactions import commit_with_retry
 
 ANONYMOUS: Final = "anonymous"
-"""The group of all keys that are not known. It cannot be the id of a key, because those have another length."""
+"""Name of the group of all keys that are not known. No key has this id, because key ids have another length."""
 SENDING_S: Final = 60
-"""Seconds after which a turn is given again if its message was not sent, because the process was killed before."""
+"""Seconds after which a turn without a sent message is given again. A message is missing if the process was killed
+before it sent the message."""
 TURN_VALID_S: Final = 6 * 3600
-"""Seconds after which the next file gets the turn although the previous one did not end. That happens only if the
-message of the previous file is in the dead-letter queue."""
+"""Seconds after which the next file gets the turn although the previous turn has not ended. A turn takes so long only
+if its message is in the dead-letter queue."""
 WAITING_VALID_S: Final = 30 * DAY_S
-"""Seconds for which a file may wait: the bucket deletes uploads after 30 days."""
+"""Seconds for which a file may wait. The bucket deletes uploads after the same time, 30 days."""
 
 _FILE: Final = "FILE#"
 """Start of the `sort` of every waiting file."""
 _TURNS: Final = "TURNS"
 _GROUP: Final = "GROUP#"
-"""Start of the `sort` of every turn; all turns are in the partition `TURNS`."""
+"""Start of the `sort` of every turn. All turns are in the partition `TURNS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileTurn:
-    """The turn of a file, as its message contains it.
+    """The turn of a file. The message of the file contains it.
 
     Parameters
     ----------
     group
-        The group whose turn it is: a key, or `ANONYMOUS`.
+        The group that has the turn. It is the id of a known key, or `ANONYMOUS`.
     file
-        Identifies the file within its group. Of two files, the one with the greater text arrived later.
+        Identifies the file within the group. A file with a greater text arrived later.
     """
 
     group: str
@@ -53,24 +54,24 @@ class FileTurn:
 
     @classmethod
     def of(cls, group: str, *, data_timestamp: str, name: str, version: str) -> FileTurn:
-        """Return the turn of an object. A repeated notification of the object gives the same turn."""
+        """Return the turn of an object. A repeated notification of the object yields the same turn."""
         digest = hashlib.sha256(f"{name}\n{version}".encode()).hexdigest()[:16]
         return cls(group, f"{data_timestamp}#{digest}")
 
 
 class Turns:
-    """The files that wait, and the turn of each group.
+    """The waiting files, and the turn of each group.
 
-    A process may be killed at any point. If its caller repeats the call, as a queue does with a message, the result is
-    the same as if the process had not been killed. At worst, a message is sent twice, and the second one finds that its
-    job has ended.
+    A process can be killed at any point. A repeated call, such as a repeated message of a queue causes, has the same
+    result as a call that was not interrupted. At worst, a message is sent twice. The job of the second message has then
+    already ended.
 
     Parameters
     ----------
     table
         The table of the registry.
     send
-        Sends a message to the queue of trainings.
+        Function that sends a message to the queue of trainings.
     clock
         Returns the current time.
     """
@@ -81,17 +82,17 @@ class Turns:
         self._clock = clock
 
     def wait(self, turn: FileTurn, body: dict[str, Any], *, replaces: bool) -> None:
-        """Let a file wait for its turn, and send its message if the turn has come.
+        """Let a file wait for its turn. If no file of the group has the turn, the next file gets it.
 
         Parameters
         ----------
         turn
             The turn for which the file waits.
         body
-            Content of the message. The message also contains the turn.
+            Content of the message. The turn is added to the message.
         replaces
-            Whether the file makes those of its group obsolete that arrived before it. The newest such file has the next
-            turn, and the jobs of the others end as superseded in theirs, without training.
+            Whether the file makes the earlier files of the group obsolete. The newest file of this kind has the next
+            turn. The jobs of the obsolete files end as superseded in later turns, without training.
         """
         message = json.dumps({**body, "turn": asdict(turn)}, separators=(",", ":"))
         expires_at = after(self._clock(), WAITING_VALID_S)
@@ -109,7 +110,7 @@ class Turns:
             ended = [*([waiting] if waiting.document is not None else []), *([held] if is_held else [])]
             return None, [row.changed_to(None) for row in ended]
 
-        # In one transaction, so that no other process gives the turn to this file again.
+        # Both rows are deleted in one transaction, so that no other process gives the turn to this file again.
         commit_with_retry(self._table, self._clock, decide)
         self._advance(turn.group)
 
@@ -141,7 +142,7 @@ class Turns:
             self._keep(group, _file_of(first))
 
     def _keep(self, group: str, file: str) -> None:
-        """Keep the turn of a file whose message was sent. It may have ended already."""
+        """Extend the turn of a file after its message was sent, unless the turn has already ended."""
         held = self._table.get(_turn_address(group))
         if held.document is not None and held.document["file"] == file:
             valid_until = after(self._clock(), TURN_VALID_S)
@@ -149,7 +150,8 @@ class Turns:
 
 
 def _turn_document(file: str, *, is_sent: bool = False, valid_until: Timestamp) -> Document:
-    # Not `expires_at`: the database would delete the row, and `resume` would no longer find the group.
+    # The member is not named `expires_at`, because the database would then delete the row, and `resume` would not find
+    # it.
     return {"file": file, "is_sent": int(is_sent), "valid_until": valid_until}
 
 
@@ -159,16 +161,19 @@ def _is_held(held: Row, now: Timestamp) -> bool:
 
 
 def _was_sent(held: Row, row: Row) -> bool:
-    """Return whether the turn is that of this file, and its message was sent.
+    """Return whether the turn belongs to the file of `row` and the message of the file was sent.
 
-    If such a turn has expired, the message is in the dead-letter queue. When it returns from there, it is processed
-    although the file no longer waits.
+    If such a turn has expired, the message is in the dead-letter queue. If the message is moved back from there, it is
+    processed although the file no longer waits.
     """
     return held.document is not None and held.document["file"] == _file_of(row) and bool(held.document["is_sent"])
 
 
 def _next(rows: list[Row]) -> Row | None:
-    """Return the newest file that replaces others, or the oldest file, or None."""
+    """Return the newest file that makes others obsolete.
+
+    If there is none, return the oldest file, or None without files.
+    """
     ordered = sorted(rows, key=lambda row: row.address.sort)
     replacing = [row for row in ordered if row.document is not None and row.document["replaces"]]
     return replacing[-1] if replacing else next(iter(ordered), None)
