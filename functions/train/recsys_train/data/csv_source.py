@@ -1,4 +1,4 @@
-"""A stream of UTF-8 CSV text from which a header can be read before a parser takes over."""
+"""A stream of CSV text in UTF-8. Its header can be read before a parser reads the rest."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class CsvSource(io.RawIOBase):
         self.line_breaks = 0
 
     def readable(self) -> bool:
-        """Return True; `io.RawIOBase` requires this method."""
+        """Return True. `io.RawIOBase` requires this method."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return about `size` bytes, or b"" at the end of the stream."""
+        """Return about `size` bytes, or `b""` at the end of the stream."""
         with self._reading:
             return b"" if self._stopped else self._read(_READ_BYTES if size is None or size < 0 else size)
 
     def stop(self) -> None:
         """End the stream, and wait for a read that is in progress.
 
-        Call it before closing the file, because a parser that reads ahead in a thread may still read after it has
-        failed.
+        Call this method before closing the file, because a parser that reads ahead in a thread can still read after an
+        error.
         """
         self._stopped = True
         with self._reading:
@@ -56,5 +56,5 @@ class CsvSource(io.RawIOBase):
         return content
 
     def push_back(self, content: bytes) -> None:
-        """Return `content` to the stream, so that it is read next."""
+        """Put `content` back into the stream, so that it is read next."""
         self._pushed_back = content + self._pushed_back
