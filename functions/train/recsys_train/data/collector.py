@@ -43,9 +43,10 @@ class _VocabularyBuilder:
         pending, self._pending = self._pending, []
         parts = [self.dictionary, *(ids.entries.cast(_ID) for ids in pending)]
         encoded: Any = pa.chunked_array(parts).dictionary_encode()
-        if encoded.num_chunks:
-            self.dictionary = encoded.chunk(0).dictionary
-        indices = np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
+        if not encoded.num_chunks:
+            return np.zeros(0, np.int32)
+        self.dictionary = encoded.chunk(0).dictionary
+        indices: Int32s = pa.concat_arrays([chunk.indices for chunk in encoded.chunks]).to_numpy()
         ends = np.cumsum([len(part) for part in parts])
         if not any(ids.is_encoded for ids in pending):
             return indices[ends[0] :]

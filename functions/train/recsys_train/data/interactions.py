@@ -9,11 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recsys_train.data.stable_order import order_of_times, sorted_by_code
+from recsys_train.data.stable_order import order_of_times, sorted_by_code, taken
 
 Int32s = NDArray[np.int32]
-_ROW_BITS: Final = 32
-"""Bits of a row number. A row number is packed into one integer together with an item index of 31 bits."""
 _PAIRS_PER_SAMPLE: Final = 64
 _HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 """Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4): 2**64 / golden ratio."""
@@ -201,15 +199,15 @@ class ParsedRows:
         the final result.
         """
         order = self._oldest_first()
-        users, items = (self.users, self.items) if order is None else (self.users[order], self.items[order])
+        users, items = (values if order is None else taken(values, order) for values in (self.users, self.items))
         kept = _first_of_pairs(users, items)
         if kept is not None:
-            users, items = users[kept], items[kept]
-            order = kept if order is None else order[kept]
+            users, items = taken(users, kept), taken(items, kept)
+            order = kept if order is None else taken(order, kept)
         if order is None:
             return self
-        file_rows = None if self.file_rows is None else self.file_rows[order]
-        return type(self)(users, items, self.times[order], file_rows)
+        file_rows = None if self.file_rows is None else taken(self.file_rows, order)
+        return type(self)(users, items, taken(self.times, order), file_rows)
 
     def _oldest_first(self) -> NDArray[np.integer] | None:
         """Return the indices that sort the rows by time and row number, (n,), or None if the rows are in this order."""
@@ -217,25 +215,22 @@ class ParsedRows:
             return order_of_times(self.times)
         by_row = np.argsort(self.file_rows, kind="stable")
         by_time = order_of_times(self.times[by_row])
-        return by_row if by_time is None else by_row[by_time]
+        return by_row if by_time is None else taken(by_row, by_time)
 
 
 def _first_of_pairs(users: Int32s, items: Int32s) -> NDArray[np.integer] | None:
     """Return the indices of the first row of each pair, (n_pairs,), in ascending order, or None if no pair is
     repeated.
     """
-    n = len(users)
     n_users, n_items = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
     by_item = sorted_by_code(items, n_items, users)
-    items_and_rows = np.repeat(np.arange(n_items) << _ROW_BITS, np.diff(by_item.starts))
-    items_and_rows |= by_item.order
-    by_user = sorted_by_code(by_item.values, n_users, items_and_rows)
-    item_column = by_user.values >> _ROW_BITS
-    is_first = np.ones(n, dtype=np.bool_)
-    np.not_equal(item_column[1:], item_column[:-1], out=is_first[1:])
+    sorted_items = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(by_item.starts))
+    by_user = sorted_by_code(by_item.values, n_users, sorted_items)
+    is_first = np.ones(len(users), dtype=np.bool_)
+    np.not_equal(by_user.values[1:], by_user.values[:-1], out=is_first[1:])
     is_first[by_user.starts[:-1][np.diff(by_user.starts) > 0]] = True
     if is_first.all():
         return None
-    is_kept = np.zeros(n, dtype=np.bool_)
-    is_kept[by_user.values[is_first] & (1 << _ROW_BITS) - 1] = True
+    is_kept = np.zeros(len(users), dtype=np.bool_)
+    is_kept[taken(by_item.order, by_user.order.compress(is_first)).astype(np.intp)] = True
     return np.flatnonzero(is_kept)

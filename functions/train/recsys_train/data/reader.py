@@ -19,6 +19,7 @@ from recsys_train.data.collector import InteractionCollector
 from recsys_train.data.csv_chunks import read_csv_chunks
 from recsys_train.data.csv_source import CsvSource
 from recsys_train.data.dialect import read_dialect
+from recsys_train.data.freed_memory import reuse_freed_memory
 from recsys_train.data.history import History, KeyData, in_canonical_order
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.mapping import Mapping, map_columns
@@ -96,7 +97,7 @@ def read_interactions(
     """
     options = options or FileOptions()
     report = DataReport()
-    with unpack(stream, Limits(max_unpacked_bytes, timeout_s)) as unpacked:
+    with reuse_freed_memory(), unpack(stream, Limits(max_unpacked_bytes, timeout_s)) as unpacked:
         open_chunks = _open_parquet if unpacked.is_parquet else _open_csv
         chunks, mapping = open_chunks(unpacked, options, max_unpacked_bytes, report)
         with closing(chunks):

@@ -176,7 +176,8 @@ def _quick_iso(column: Column) -> NDArray[np.int64] | None:
     if integers is None:
         return _quick_timestamps(column)
     if _are_seconds(integers):
-        return integers * 1_000_000
+        times: NDArray[np.int64] = pc.multiply(pa.array(integers), 1_000_000).to_numpy()
+        return times
     times = _from_unix(integers.astype(np.float64), integers)
     return None if (times == MISSING_TIME).any() else times
 
