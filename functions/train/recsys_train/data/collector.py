@@ -93,8 +93,9 @@ class InteractionCollector:
                 self._rows = rows_so_far.distinct()
 
     def _numbers(self, rows: ValidRows) -> NDArray[np.int64]:
-        """Return the row numbers, (n,) int64. Rows of an earlier file keep their numbers, and other rows get the next
-        ones.
+        """Return the row numbers, (n,) int64.
+
+        Rows of an earlier file keep their numbers, and other rows get the next ones.
         """
         if rows.file_rows is not None:
             return rows.file_rows
@@ -113,8 +114,9 @@ class InteractionCollector:
         return self._rows
 
     def interactions(self, *, has_times: bool = False) -> Interactions:
-        """Return the distinct (user, item) pairs of all added rows, oldest first. If `has_times`, the times are
-        included.
+        """Return the distinct (user, item) pairs of all added rows, oldest first.
+
+        The result contains the times if `has_times` is true.
         """
         if self._rows is None and not self._times:
             return Interactions([], [], np.zeros(0, np.int32), np.zeros(0, np.int32))

@@ -68,7 +68,7 @@ class CsvSource(io.RawIOBase):
             content, self._pushed_back = self._pushed_back[:size], self._pushed_back[size:]
             return content
         content = self._text.read(min(size, _READ_BYTES))
-        self.line_breaks += np.count_nonzero(np.frombuffer(content, np.uint8) == _LINE_BREAK)
+        self.line_breaks += int(np.count_nonzero(np.frombuffer(content, np.uint8) == _LINE_BREAK))
         return content
 
     def _read_buffer(self, size: int) -> Any:

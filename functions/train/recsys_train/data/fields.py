@@ -105,8 +105,9 @@ class Column:
         return results if self._codes is None else results[self._codes]
 
     def selected(self, rows: NDArray[np.bool_]) -> Column:
-        """Return the records that a mask selects, as a column. The dictionary of this column contains no other
-        values.
+        """Return the records that a mask selects, as a column.
+
+        The dictionary of this column contains no other values.
         """
         if rows.all():
             return self

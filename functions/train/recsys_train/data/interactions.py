@@ -219,8 +219,9 @@ class ParsedRows:
 
 
 def _first_of_pairs(users: Int32s, items: Int32s) -> NDArray[np.integer] | None:
-    """Return the indices of the first row of each pair, (n_pairs,), in ascending order, or None if no pair is
-    repeated.
+    """Return the indices of the first row of each pair, (n_pairs,), in ascending order.
+
+    The result is None if no pair is repeated.
     """
     n_users, n_items = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
     by_item = sorted_by_code(items, n_items, users)

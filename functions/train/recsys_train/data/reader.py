@@ -192,8 +192,9 @@ def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Ch
 
 
 def _finish_format(report: DataReport, checker: RowChecker, times: TimeParser, options: FileOptions) -> None:
-    """Add to the report what only the whole file shows: decimal separator, time format, and whether `min_score` is
-    missing.
+    """Add to the report what only the whole file shows.
+
+    These are the decimal separator, the time format, and whether `min_score` is missing.
     """
     if report.has_timestamps and times.time_format:
         report.format["time_format"] = times.time_format
