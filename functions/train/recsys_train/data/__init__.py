@@ -1,1 +1,1 @@
-"""Read a CSV into interactions."""
+"""Read files of interactions."""

@@ -1,4 +1,4 @@
-"""Decode text: UTF-8, UTF-16 with a byte order mark, or a declared charset. The charset is never guessed silently."""
+"""Decode text in UTF-8, in UTF-16 with a byte order mark, or in a declared charset. The charset is never guessed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 NOT_UTF8: Final = "\ufdd0\ufdef"
-"""Replaces bytes that are not UTF-8: two noncharacters, which Unicode excludes from the interchange of text."""
+"""Two noncharacters that replace bytes that are not UTF-8. Unicode excludes noncharacters from the interchange of
+text.
+"""
 _MARKING: Final = "recsys.mark"
 _READ_BYTES: Final = 1024 * 1024
 _SAMPLE_BYTES: Final = 20_000
@@ -27,24 +29,24 @@ _UTF8: Final = "utf-8"
 
 
 class Utf8Reader(io.RawIOBase):
-    """A stream of valid UTF-8, whatever the charset of the file.
+    """A stream that converts a file in any charset to valid UTF-8.
 
-    In a UTF-8 file, invalid bytes are replaced with `NOT_UTF8`, so that only their lines are bad and not the whole
-    file, and because pyarrow cannot report a ragged line that contains such bytes. Other charsets are decoded strictly.
+    In a UTF-8 file, invalid bytes are replaced with `NOT_UTF8`. As a result, a line with invalid bytes is bad but the
+    file remains readable, and pyarrow can report the line if it is ragged. Other charsets are decoded strictly.
 
     Parameters
     ----------
     stream
         The unpacked file.
     declared
-        The charset that the caller declared; a byte order mark has precedence over it.
+        The charset that the caller declared, or None. A byte order mark takes precedence over a declared charset.
 
     Attributes
     ----------
     charset
         The charset of the file.
     invalid_sample
-        Beginning of the first part of a UTF-8 file that contains invalid bytes. Empty if there are none.
+        Up to 20,000 bytes of a UTF-8 file, from the first part with invalid bytes. Empty if there are none.
     """
 
     def __init__(self, stream: io.BufferedReader, declared: str | None) -> None:
@@ -60,11 +62,11 @@ class Utf8Reader(io.RawIOBase):
         self._at_end = False
 
     def readable(self) -> bool:
-        """Return True; `io.RawIOBase` requires this method."""
+        """Return True. `io.RawIOBase` requires this method."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return about `size` bytes of UTF-8, or b"" at the end of the stream."""
+        """Return about `size` bytes of UTF-8, or `b""` at the end of the stream."""
         size = _READ_BYTES if size is None or size < 0 else size
         text = b""
         while not text and not self._at_end:
@@ -109,7 +111,7 @@ codecs.register_error(_MARKING, _mark)
 
 
 def suggest_charset(sample: bytes) -> str:
-    """Return a hint that names the likely charset of text that is not UTF-8."""
+    """Return a hint that names the likely charset of a text that is not UTF-8."""
     best = charset_normalizer.from_bytes(sample).best()
     if best is None:
         return "Declare its charset, for example charset=windows-1252, or save the file as UTF-8."
@@ -118,12 +120,12 @@ def suggest_charset(sample: bytes) -> str:
 
 
 def check_text(sample: bytes, charset: str) -> None:
-    """Raise `InvalidData` if the beginning of a file is binary or not UTF-8.
+    """Raise `InvalidData` if the beginning of a file is binary, or is UTF-16 without a byte order mark.
 
     Parameters
     ----------
     sample
-        First bytes, in UTF-8 if the file is text.
+        First bytes of the decoded file.
     charset
         The charset that the caller declared or that the byte order mark indicates.
     """
@@ -139,7 +141,7 @@ def check_text(sample: bytes, charset: str) -> None:
 
 
 def decode_line(line: bytes, number: int, invalid_sample: bytes) -> str:
-    """Decode a line of the header. Raise `InvalidData`, with the likely charset, if it is not UTF-8."""
+    """Decode a line of the header. Raise `InvalidData` with the likely charset if the line is not UTF-8."""
     text = line.decode(_UTF8)
     if NOT_UTF8 in text:
         raise InvalidData(

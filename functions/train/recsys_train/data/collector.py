@@ -14,17 +14,17 @@ from recsys_train.data.interactions import Int32s, Interactions, ParsedRows
 from recsys_train.data.rows import ValidRows
 
 MERGE_ROWS: Final = 4_000_000
-"""Repeated pairs are looked for once this many new rows (or as many as there are earlier ones) have accumulated."""
+"""Number of new rows after which repeated pairs are merged. If there are more earlier rows, their number applies."""
 MERGE_SHARE: Final = 0.5
 """Repeated pairs are merged if less than this share of the rows are distinct, because merging sorts all rows."""
 _MAX_PENDING_BYTES: Final = 512 * 1024 * 1024
-"""Ids of new rows are numbered earlier if they need more memory, so that long ids do not fill it."""
+"""Memory of the ids of new rows above which the rows are merged earlier, so that long ids do not fill the memory."""
 _ID: Final = pa.large_binary()  # offsets of 64 bits, because all ids together can exceed 2 GiB
 
 
 @dataclass(slots=True)
 class _VocabularyBuilder:
-    """Numbers ids in order of first appearance. pyarrow does the hashing, for many chunks at once."""
+    """Numbers ids in order of first appearance. pyarrow hashes the ids of many chunks at once."""
 
     dictionary: Any = field(default_factory=lambda: pa.array([], _ID))
     _pending: list[Column] = field(default_factory=list)
@@ -35,17 +35,18 @@ class _VocabularyBuilder:
 
     @property
     def n_pending_bytes(self) -> int:
-        """Memory of the ids that have not been numbered yet."""
+        """Memory of the ids that have not been numbered yet, in bytes."""
         return sum(ids.entries.nbytes for ids in self._pending)
 
     def indices(self) -> Int32s:
-        """Return the indices of the ids of all chunks that were added since the previous call."""
+        """Return the index of each id in the chunks that were added since the previous call, (n_records,) int32."""
         pending, self._pending = self._pending, []
         parts = [self.dictionary, *(ids.entries.cast(_ID) for ids in pending)]
         encoded: Any = pa.chunked_array(parts).dictionary_encode()
-        if encoded.num_chunks:
-            self.dictionary = encoded.chunk(0).dictionary
-        indices = np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
+        if not encoded.num_chunks:
+            return np.zeros(0, np.int32)
+        self.dictionary = encoded.chunk(0).dictionary
+        indices: Int32s = pa.concat_arrays([chunk.indices for chunk in encoded.chunks]).to_numpy()
         ends = np.cumsum([len(part) for part in parts])
         if not any(ids.is_encoded for ids in pending):
             return indices[ends[0] :]
@@ -65,7 +66,7 @@ class InteractionCollector:
     Parameters
     ----------
     is_append
-        Whether the rows are added to those of earlier files, so that row numbers are needed.
+        Whether the rows are added to the rows of earlier files, which makes row numbers necessary.
     """
 
     is_append: bool = False
@@ -92,7 +93,10 @@ class InteractionCollector:
                 self._rows = rows_so_far.distinct()
 
     def _numbers(self, rows: ValidRows) -> NDArray[np.int64]:
-        """Return the row numbers: those of an earlier file, or the next ones of the file that is being read."""
+        """Return the row numbers, (n,) int64.
+
+        Rows of an earlier file keep their numbers, and other rows get the next ones.
+        """
         if rows.file_rows is not None:
             return rows.file_rows
         first = self._n_file_rows
@@ -100,7 +104,7 @@ class InteractionCollector:
         return np.arange(first, self._n_file_rows)
 
     def _joined(self) -> ParsedRows:
-        """Number the ids of the new rows, and append these rows to the earlier ones."""
+        """Number the ids of the new rows, and append the new rows to the earlier rows."""
         file_rows = [numbers for numbers in self._file_rows if numbers is not None]
         times = np.concatenate([np.zeros(0, np.int64), *self._times])
         numbers = np.concatenate([np.zeros(0, np.int64), *file_rows]) if self.is_append else None
@@ -110,7 +114,10 @@ class InteractionCollector:
         return self._rows
 
     def interactions(self, *, has_times: bool = False) -> Interactions:
-        """Return the distinct (user, item) pairs of all added rows, oldest first, with their times if `has_times`."""
+        """Return the distinct (user, item) pairs of all added rows, oldest first.
+
+        The result contains the times if `has_times` is true.
+        """
         if self._rows is None and not self._times:
             return Interactions([], [], np.zeros(0, np.int32), np.zeros(0, np.int32))
         rows = self._joined().distinct()

@@ -1,7 +1,7 @@
-"""Parse a CSV in chunks with pyarrow, every column as bytes.
+"""Parse a CSV in chunks with pyarrow. Each column is read as bytes.
 
-Ids are read as bytes, so that they are kept as they are (`007` is not `7`, `NA` is an id), and so that bytes in a wrong
-encoding make a line bad and not the whole file.
+Bytes keep ids unchanged: `007` does not become `7`, and `NA` remains an id. If bytes are not UTF-8, only their line is
+bad, not the whole file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recsys_train.data.record_chunk import Chunk
 from recsys_train.data.report import DataReport
 
 CHUNK_BYTES: Final = 8 * 1024 * 1024
-"""Size of a chunk, and therefore the longest record that can be read."""
+"""Size of a chunk. A longer record cannot be read."""
 NO_RECORDS_MESSAGE: Final = "Empty CSV file"
 """Part of pyarrow's error for a file without a record; pyarrow has no error class for it."""
 LONG_RECORD_MESSAGE: Final = "straddling"
@@ -37,20 +37,20 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
     Parameters
     ----------
     source
-        The CSV after its header. It is stopped when the iterator ends or is closed, so it cannot be read again.
+        The CSV after its header. When the iterator ends or is closed, the source is stopped and cannot be read again.
     dialect
         Delimiter and header.
     mapping
-        Columns to read; the others are skipped.
+        Columns to read. Other columns are skipped.
     report
-        Receives the number of lines and the ragged records. Only the parser sees the latter.
+        Report to which the number of lines and the ragged records are added. The chunks do not contain ragged records.
 
     Raises
     ------
     InvalidData
         pyarrow cannot parse the file.
     """
-    # The parser runs ahead of the chunks that it returns, in its own thread; ragged records wait here for their chunk.
+    #  The parser runs in its own thread, ahead of the chunks that it returns. Ragged records wait here for their chunk.
     ragged: deque[pyarrow.csv.InvalidRow] = deque()
     next_line = dialect.header_line + 1
     try:
@@ -101,7 +101,10 @@ def _open(
 def _lines_of_chunk(
     first: int, n_records: int, ragged: deque[pyarrow.csv.InvalidRow], dialect: Dialect, report: DataReport
 ) -> NDArray[np.int64]:
-    """Return the line numbers of `n_records` well-formed records from line `first` on. Ragged lines are left out."""
+    """Return the line numbers of the next `n_records` well-formed records, (n_records,) int64.
+
+    The numbers begin at `first` and leave out ragged lines.
+    """
     end = first + n_records
     skipped = []
     while ragged and _line(ragged[0], dialect) < end:

@@ -1,14 +1,19 @@
-"""A stream of UTF-8 CSV text from which a header can be read before a parser takes over."""
+"""A stream of CSV text in UTF-8. Its header can be read before a parser reads the rest."""
 
 from __future__ import annotations
 
 import io
 import threading
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
 
 from recsys_train.data.charset import Utf8Reader
 
-_READ_BYTES: Final = 1024 * 1024
+_READ_BYTES: Final = 256 * 1024
+"""Bytes per read, at most. They fit into the L2 cache while they are examined."""
+_LINE_BREAK: Final = ord("\n")
 
 
 class CsvSource(io.RawIOBase):
@@ -23,25 +28,36 @@ class CsvSource(io.RawIOBase):
     def __init__(self, text: Utf8Reader) -> None:
         super().__init__()
         self._text = text
-        self._pushed_back = b""
+        self._pushed_back = self._rest = b""  # the rest of a decoded part that a buffer was too small for
         self._reading = threading.Lock()
         self._stopped = False
         self.line_breaks = 0
 
     def readable(self) -> bool:
-        """Return True; `io.RawIOBase` requires this method."""
+        """Return True. `io.RawIOBase` requires this method."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return about `size` bytes, or b"" at the end of the stream."""
+        """Return about `size` bytes, or `b""` at the end of the stream."""
         with self._reading:
             return b"" if self._stopped else self._read(_READ_BYTES if size is None or size < 0 else size)
+
+    def read_buffer(self, size: int) -> Any:
+        """Return `size` bytes as a pyarrow buffer; fewer if `push_back` returned fewer, or at the end of the stream.
+
+        pyarrow calls this method instead of `read`, because the stream has it. Unlike a new `bytes` object of a whole
+        chunk, a buffer of its memory pool consists of pages that were used before.
+        """
+        with self._reading:
+            if self._stopped:
+                return pa.py_buffer(b"")
+            return pa.py_buffer(self._read(size)) if self._pushed_back else self._read_buffer(size)
 
     def stop(self) -> None:
         """End the stream, and wait for a read that is in progress.
 
-        Call it before closing the file, because a parser that reads ahead in a thread may still read after it has
-        failed.
+        Call this method before closing the file, because a parser that reads ahead in a thread can still read after an
+        error.
         """
         self._stopped = True
         with self._reading:
@@ -51,10 +67,20 @@ class CsvSource(io.RawIOBase):
         if self._pushed_back:
             content, self._pushed_back = self._pushed_back[:size], self._pushed_back[size:]
             return content
-        content = self._text.read(size)
-        self.line_breaks += content.count(b"\n")
+        content = self._text.read(min(size, _READ_BYTES))
+        self.line_breaks += int(np.count_nonzero(np.frombuffer(content, np.uint8) == _LINE_BREAK))
         return content
 
+    def _read_buffer(self, size: int) -> Any:
+        buffer = pa.allocate_buffer(size)
+        target = memoryview(buffer).cast("B")
+        end = 0
+        while end < size and (content := self._rest or self._read(size - end)):
+            part, self._rest = content[: size - end], content[size - end :]
+            target[end : end + len(part)] = part
+            end += len(part)
+        return buffer.slice(0, end)
+
     def push_back(self, content: bytes) -> None:
-        """Return `content` to the stream, so that it is read next."""
+        """Put `content` back into the stream, so that it is read next."""
         self._pushed_back = content + self._pushed_back

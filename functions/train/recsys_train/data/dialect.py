@@ -1,4 +1,4 @@
-"""Find the header of a CSV and the delimiter of its columns."""
+"""Find the header of a CSV, and detect the delimiter of the columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HINT: Final = "The first line must be a header such as user_id,item_id,timestam
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Format of a CSV: its delimiter and its header.
+    """Format of a CSV, which consists of the delimiter and the header.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Dialect:
     header
         Names of the columns, as in the file.
     header_line
-        Number of the last line of the header, from 1.
+        Number of the last line of the header, counted from 1.
     """
 
     delimiter: str
@@ -39,7 +39,7 @@ class Dialect:
 
 
 def read_dialect(source: CsvSource, text: Utf8Reader, options: FileOptions) -> Dialect:
-    """Read the header, and leave `source` at the line after it.
+    """Read the header of a CSV. Afterwards, `source` is at the line below the header.
 
     Blank lines, lines that begin with `#` and a `sep=` line above the header are skipped.
 
@@ -73,7 +73,7 @@ def read_dialect(source: CsvSource, text: Utf8Reader, options: FileOptions) -> D
 
 
 def _read_sample(source: CsvSource) -> bytes:
-    """Return the first 64 KiB of a file, or all of it if it is shorter."""
+    """Return at least the first 64 KiB of a file, or the whole file if it is shorter."""
     content = b""
     while len(content) < _MAX_HEADER_BYTES and (chunk := source.read(_MAX_HEADER_BYTES)):
         content += chunk
@@ -81,7 +81,7 @@ def _read_sample(source: CsvSource) -> bytes:
 
 
 def _skipped(line: bytes) -> str | None:
-    """Return the delimiter of a `sep=` line, "" for another line above the header, or None for the header itself."""
+    """Return the delimiter of a `sep=` line, `""` for another line above the header, or None for the header itself."""
     declared = _SEP_LINE.fullmatch(line)
     if declared is not None:
         delimiter = declared[1].decode("latin-1")
@@ -96,7 +96,7 @@ def _skipped(line: bytes) -> str | None:
 
 
 def _n_lines_of_record(lines: list[bytes]) -> int:
-    """Return the number of lines until all quotes are closed, or 1 if they are never closed."""
+    """Return the number of lines until all quotes are closed, or 1 if a quote is never closed."""
     n_quotes = 0
     for number, line in enumerate(lines, start=1):
         n_quotes += line.count(b'"')
@@ -106,7 +106,11 @@ def _n_lines_of_record(lines: list[bytes]) -> int:
 
 
 def _choose(header: str, records: list[str], options: FileOptions) -> str:
-    """Return the delimiter that finds the required columns in the header, or else the one that fits the lines best."""
+    """Return the most plausible delimiter of a CSV.
+
+    A delimiter that separates the required columns of the header is preferred. Otherwise, the delimiter that splits
+    most lines into as many fields as the header is chosen.
+    """
 
     def quality(delimiter: str) -> tuple[bool, float, int]:
         names = _split(header, delimiter)

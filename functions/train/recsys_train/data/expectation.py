@@ -11,8 +11,9 @@ NDCG_DEVIATION: Final = 0.33
 TEST_SHARE: Final = 0.5
 """Share of the users with two or more interactions on whom the quality is measured. The others serve for selection."""
 IMPRECISE: Final = 0.05
-"""Half-width of an interval above which it remains open whether the model is better than popularity. On Online Retail,
-popularity reaches an NDCG@20 of 0.05 and the model 0.2."""
+"""Half-width of the 95% interval above which the measurement does not show whether the model is better than popularity.
+On Online Retail, popularity reaches an NDCG@20 of 0.05 and the model 0.2.
+"""
 _NORMAL_95: Final = 1.96
 _FEW_PER_USER: Final = 3
 
@@ -30,7 +31,7 @@ class Remark:
 
 
 def expected_precision(n_users: int) -> float:
-    """Return the half-width of the 95% interval of NDCG@20, if `n_users` users have two or more interactions.
+    """Return the half-width of the 95% interval of NDCG@20 if `n_users` users have two or more interactions, at most 1.
 
     Examples
     --------
@@ -46,7 +47,7 @@ def expected_quality(n_users: int, per_user: float) -> list[Remark]:
     Parameters
     ----------
     n_users
-        Users with two or more interactions.
+        Number of users with two or more interactions.
     per_user
         Mean number of interactions per user.
 

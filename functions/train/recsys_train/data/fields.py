@@ -1,7 +1,7 @@
-"""Parse the fields of records strictly: ids remain bytes, scores become numbers.
+"""Check the ids of records, which remain bytes, and parse scores to numbers.
 
-The bytes of a column of ids are examined at once. Only if some are not visible ASCII characters, its distinct values
-are checked by pyarrow as a whole, and examined one by one if the column contains a problem.
+All bytes of a column of ids are examined at once. If some bytes are not visible ASCII characters, pyarrow checks the
+distinct ids as a whole. Only if this check finds a problem is each distinct id examined.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ID_PROBLEMS: Final = {
     "nul": "the {} contains a NUL character; the file may be damaged",
     "line-break": "the {} contains a line break; an earlier quote may not be closed",
 }
-"""Problem codes of an id, and the text of each with a placeholder for the column's name."""
+"""Problem codes of ids. Each code has a text with a placeholder for the name of the column."""
 
 _SPACE: Final = 0x20
 _DELETE: Final = 0x7F
-"""Visible ASCII characters are between these two."""
+"""Codes of visible ASCII characters lie between `_SPACE` and `_DELETE`."""
 _MARK: Final = NOT_UTF8.encode()
 _SUSPICIOUS: Final = rf"[\r\n\x00]|{NOT_UTF8}"
 _SAMPLE_ROWS: Final = 4096
@@ -39,13 +39,15 @@ _PADDED: Final = r"^\s|\s$"
 
 
 class Column:
-    """A column of a chunk, plain or in dictionary encoding. It is encoded when the dictionary is first used.
+    """A column of a chunk, plain or dictionary-encoded.
+
+    A plain column is encoded when its dictionary is first used.
 
     Parameters
     ----------
     entries
-        A pyarrow array of type binary, or int64 for times: a value per record, or the distinct values in order of first
-        appearance if `codes` is given.
+        A pyarrow array of type binary, or of type int64 for times. If `codes` is None, the array has one value per
+        record. Otherwise, it has the distinct values in order of first appearance.
     codes
         Index into `entries` for each record, (n_records,) int32.
 
@@ -65,9 +67,9 @@ class Column:
 
     @classmethod
     def of_times(cls, array: Any) -> Column:
-        """Return a column of times, encoded if many times repeat.
+        """Return a column of times. The column is encoded if many times repeat.
 
-        Otherwise finding the distinct times would cost more than it saves.
+        If few times repeat, finding the distinct times would cost more than it saves.
         """
         column = cls(array)
         sample = array.slice(0, _SAMPLE_ROWS)
@@ -76,19 +78,19 @@ class Column:
         return column
 
     def encode(self) -> None:
-        """Encode the column if it is plain."""
+        """Convert a plain column to dictionary encoding. An encoded column remains unchanged."""
         if self._codes is None:
             encoded = self.entries.dictionary_encode()
             self.entries, self._codes = encoded.dictionary, encoded.indices.to_numpy()
 
     @property
     def is_encoded(self) -> bool:
-        """Whether the column is dictionary-encoded: `entries` then holds each distinct value once."""
+        """Whether the column is dictionary-encoded, so that `entries` contains each distinct value once."""
         return self._codes is not None
 
     @property
     def dictionary(self) -> Any:
-        """The distinct values in order of first appearance."""
+        """The distinct values in order of first appearance, as a pyarrow array."""
         self.encode()
         return self.entries
 
@@ -99,11 +101,14 @@ class Column:
         return cast("NDArray[np.int32]", self._codes)
 
     def per_record(self, results: NDArray[Any]) -> NDArray[Any]:
-        """Return the result of each record, given that of each of `entries`."""
+        """Return one result per record, (n_records,), given one result per element of `entries`."""
         return results if self._codes is None else results[self._codes]
 
     def selected(self, rows: NDArray[np.bool_]) -> Column:
-        """Return the selected records as a column whose dictionary contains only the values of these records."""
+        """Return the records that a mask selects, as a column.
+
+        The dictionary of this column contains no other values.
+        """
         if rows.all():
             return self
         if self._codes is None:
@@ -118,14 +123,14 @@ class Column:
         return value if isinstance(value, bytes) else str(value).encode()
 
     def texts(self) -> list[str]:
-        """Return `entries` as text, with a replacement character for bytes that are not UTF-8."""
+        """Return `entries` as stripped texts, in which a replacement character stands for bytes that are not UTF-8."""
         strings = self.as_strings()
         if strings is None:
             return [raw.decode("utf-8", errors="replace").strip() for raw in self.entries.to_pylist()]
         return [text.strip() for text in strings.to_pylist()]
 
     def as_strings(self) -> Any:
-        """Return `entries` as a pyarrow array of type string, or None if one of them is not UTF-8."""
+        """Return `entries` as a pyarrow array of type string, or None if an entry is not UTF-8."""
         try:
             return self.entries.cast(pa.string())
         except pa.ArrowInvalid:
@@ -133,7 +138,10 @@ class Column:
 
 
 def id_problems(ids: Column) -> NDArray[np.object_] | None:
-    """Return a key of `ID_PROBLEMS` for each record ("" if its id is valid), or None if all ids are valid."""
+    """Return a key of `ID_PROBLEMS` for each record, (n_records,), or None if all ids are valid.
+
+    A record with a valid id has `""`.
+    """
     if are_simple(ids) or _all_valid(ids):
         return None
     problems = np.array([_id_problem(raw) for raw in ids.dictionary.to_pylist()], dtype=object)
@@ -143,7 +151,7 @@ def id_problems(ids: Column) -> NDArray[np.object_] | None:
 def are_simple(ids: Column) -> bool:
     """Return whether all ids have a valid length and only visible ASCII characters, without white space.
 
-    Such ids have no problem and are not padded. Examining their bytes at once costs less than encoding the column.
+    Such ids need no further checks. Examining all bytes at once costs less than encoding the column.
     """
     if ids.are_simple_ids is None:
         ids.are_simple_ids = _are_simple(ids.entries)
@@ -187,7 +195,7 @@ def _id_problem(raw: bytes) -> str:
 
 
 def _is_utf8(raw: bytes) -> bool:
-    """Return whether bytes are valid UTF-8, because a binary column of a Parquet file can contain anything."""
+    """Return whether bytes are valid UTF-8. A binary column of a Parquet file can contain other bytes."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -196,7 +204,7 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def n_padded(ids: Column) -> int:
-    """Return the number of records whose id begins or ends with white space, which is kept."""
+    """Return the number of records whose id begins or ends with white space. Such white space is part of the id."""
     if are_simple(ids):
         return 0
     padded = pc.match_substring_regex(ids.dictionary, _PADDED).to_numpy(zero_copy_only=False)
@@ -210,13 +218,13 @@ class ScoreParser:
     Parameters
     ----------
     decimal
-        The decimal separator that the caller declared. If None, both are accepted, and a single comma without a point
-        is a decimal comma.
+        The decimal separator that the caller declared, `.` or `,`. If None, both are accepted, and a single comma
+        without a point is a decimal comma.
 
     Attributes
     ----------
     with_comma, with_point
-        Whether a decimal comma, or a decimal point, was seen.
+        Whether a score with a decimal comma, or with a decimal point, was parsed.
     """
 
     decimal: str | None
@@ -224,7 +232,11 @@ class ScoreParser:
     with_point: bool = False
 
     def parse(self, column: Column) -> NDArray[np.float64]:
-        """Return the scores, (n_records,) float64: 1.0 for a blank field, NaN for one that is not a finite number."""
+        """Return the scores, (n_records,) float64.
+
+        A blank field yields 1.0. A field that is not a number, or not below the largest float32 in magnitude, yields
+        NaN.
+        """
         scores = np.array([self._parse(raw) for raw in column.dictionary.to_pylist()], dtype=np.float64)
         return scores[column.codes]
 

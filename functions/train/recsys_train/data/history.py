@@ -1,7 +1,8 @@
-"""The interactions that a version keeps beside its model, to which a later file can be added.
+"""Write and read the interactions of a version, to which a later file can be added.
 
-`interactions.parquet` contains the distinct pairs with their earliest time and a row number, which orders pairs of the
-same time. A training uses nothing else, so a file that is sent twice changes nothing (docs/decisions/0047-append.md).
+`interactions.parquet` contains the distinct pairs. Each pair has its earliest time and a row number, which orders pairs
+of the same time. A training uses no other data, so that a file that is sent twice changes nothing
+(docs/decisions/0047-append.md).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class History:
         return _TIME in pq.read_schema(self.path).names
 
     def chunks(self) -> Iterator[ValidRows]:
-        """Yield the rows of all users except the erased ones."""
+        """Yield the rows in chunks, without those of erased users."""
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_CHUNK_ROWS):
                 users, items = (Column(batch.column(name).cast(pa.binary())) for name in (_USER, _ITEM))
@@ -75,12 +76,12 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class KeyData:
-    """Data of a key that a training uses besides the file.
+    """Data of a key that a training uses in addition to the file.
 
     Parameters
     ----------
     history
-        Interactions to which those of the file are added, or None.
+        Interactions to which the file's interactions are added, or None.
     erased_users
         Users who were erased after the file arrived. Their rows in the file are skipped.
     """
@@ -90,9 +91,9 @@ class KeyData:
 
 
 def write_history(path: Path, interactions: Interactions) -> None:
-    """Write the interactions of a version as Parquet, compressed with zstd, oldest first.
+    """Write the interactions of a version, oldest first, to a Parquet file compressed with zstd.
 
-    The columns are `user_id`, `item_id`, `file_row` and, unless the data has no times, `time`. A missing time is null.
+    The columns are `user_id`, `item_id`, `file_row` and, if the data has times, `time`. A missing time is null.
     """
     ids = {
         name: pa.array(values, pa.large_string())
@@ -120,8 +121,8 @@ def in_canonical_order(interactions: Interactions) -> Interactions:
     """Sort pairs by time, user id, row number and item id, and number the ids by first appearance.
 
     The result does not depend on the order in which the files were added. Pairs of the same user and time, such as the
-    lines of an order, keep their order in the file. Without times, pairs are sorted by their ids alone, because rows
-    without times have no order. A missing time comes first; ids are compared as bytes of UTF-8.
+    lines of an order, keep their order in the file. Without times, pairs are sorted by their ids alone, because their
+    order in a file has no meaning. A pair with a missing time comes first. Ids are compared by their UTF-8 bytes.
     """
     users, items = _ranks(interactions.user_ids)[interactions.users], _ranks(interactions.item_ids)[interactions.items]
     times, file_rows = interactions.times, interactions.file_rows
@@ -135,14 +136,14 @@ def in_canonical_order(interactions: Interactions) -> Interactions:
 
 
 def _ranks(ids: list[str]) -> NDArray[np.int32]:
-    """Return the rank of each id. The order by code points equals the order by UTF-8 bytes."""
+    """Return the rank of each id in the order of UTF-8 bytes, (n_ids,) int32. Code points have the same order."""
     ranks = np.empty(len(ids), dtype=np.int32)
     ranks[np.array(pc.sort_indices(pa.array(ids, pa.large_string())), dtype=np.int64)] = np.arange(len(ids))
     return ranks
 
 
 def _numbered(ids: list[str], indices: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int32]]:
-    """Return the ids that occur in order of first appearance, and the indices into them."""
+    """Return the ids that `indices` refers to, in order of first appearance, and the indices into this list, int32."""
     encoded: Any = pa.array(indices).dictionary_encode()
     return [ids[index] for index in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
 

@@ -9,11 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recsys_train.data.stable_order import order_of_times, sorted_by_code
+from recsys_train.data.stable_order import order_of_times, sorted_by_code, taken
 
 Int32s = NDArray[np.int32]
-_ROW_BITS: Final = 32
-"""Bits of a row number that is packed into one integer with an item index of 31 bits."""
 _PAIRS_PER_SAMPLE: Final = 64
 _HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 """Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4): 2**64 / golden ratio."""
@@ -27,15 +25,16 @@ class Interactions:
     Parameters
     ----------
     user_ids, item_ids
-        Ids in order of first appearance.
+        Ids of the users and of the items, in order of first appearance.
     users, items
-        The pairs as indices into `user_ids` and `item_ids`, (n_pairs,) int32.
+        The pairs as indices into
+        `user_ids` and `item_ids`, (n_pairs,) int32.
     times
-        Earliest time of each pair, (n_pairs,) int64, microseconds since 1970 (UTC). None if the data has no times, or
-        if the interactions are a selection.
+        Earliest time of each pair, (n_pairs,) int64, in microseconds since 1970 (UTC). None if the data has no times,
+        or if the interactions are a selection of others.
     file_rows
-        Number of the first row, counted over the added files, that has this pair and time, (n_pairs,) int64. None if
-        all pairs come from one file and are in its order.
+        Number of the first row with this pair and time, (n_pairs,) int64. Rows are counted through all files of the
+        data. None if all pairs come from one file and are in the order of this file.
 
     Examples
     --------
@@ -54,12 +53,12 @@ class Interactions:
 
     @property
     def n_users(self) -> int:
-        """Number of users, including those without a pair after a split."""
+        """Number of users, including users who have no pair after a split."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
-        """Number of items, including those without a pair after a split."""
+        """Number of items, including items that have no pair after a split."""
         return len(self.item_ids)
 
     def __len__(self) -> int:
@@ -94,7 +93,7 @@ class Interactions:
         return np.bincount(self.items, minlength=self.n_items)
 
     def to_matrix(self) -> Any:
-        """Return a sparse CSR matrix (n_users, n_items) of ones, float32."""
+        """Return the sparse CSR matrix of the pairs, (n_users, n_items) float32, in which each pair is a one."""
         ones = np.ones(len(self), dtype=np.float32)
         return sp.csr_matrix((ones, (self.users, self.items)), shape=(self.n_users, self.n_items))
 
@@ -104,7 +103,7 @@ class Interactions:
         Returns
         -------
         earlier, last : Interactions
-            Both keep all users and items.
+            The other pairs and the held-out pairs. Both keep all users and items.
 
         Examples
         --------
@@ -121,7 +120,7 @@ class Interactions:
         return self[~is_held_out], self[is_held_out]
 
     def split_random(self, generator: np.random.Generator) -> tuple[Self, Self]:
-        """Hold out a random pair of each user who has at least two, and return the same parts as `split_last`.
+        """Hold out a random pair of each user who has at least two. Return the other pairs and the held-out pairs.
 
         Use this instead of `split_last` if the pairs are not in chronological order.
         """
@@ -131,9 +130,10 @@ class Interactions:
         return self[~is_held_out], self[is_held_out]
 
     def split_share(self, share: float, generator: np.random.Generator) -> tuple[Self, Self]:
-        """Return `(rest, held_out)`: of each user's n pairs, `round(share * n)` random ones are held out.
+        """Hold out a random share of each user's pairs. Return the other pairs and the held-out pairs.
 
-        Of users with two or more pairs at least one is held out, and never all.
+        Of a user's n pairs, `round(share * n)` are held out, but at least one and at most n - 1. A user with one pair
+        keeps this pair.
         """
         order = generator.permutation(len(self))
         order = order[np.argsort(self.users[order], kind="stable")]  # by user, each user's pairs at random
@@ -145,7 +145,7 @@ class Interactions:
         return self[~is_held_out], self[is_held_out]
 
     def without(self, pairs: Self) -> Self:
-        """Return these interactions without those whose (user, item) pair is in `pairs`."""
+        """Return the interactions without the (user, item) pairs in `pairs`."""
         return self[~np.isin(self._pair_codes(), pairs._pair_codes())]
 
     def _pair_codes(self) -> NDArray[np.int64]:
@@ -155,9 +155,11 @@ class Interactions:
 
 @dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """Rows of files, in which pairs can repeat: `users`, `items` (n,) int32, `times` (n,) int64 in microseconds.
+    """Rows of files, in which pairs can repeat.
 
-    `file_rows` (n,) int64 are the row numbers in the files. None if these are the rows of one file in its order.
+    `users` and `items`, (n,) int32, are indices. `times`, (n,) int64, are microseconds since 1970 (UTC). `file_rows`,
+    (n,) int64, are the row numbers in the files, or None if the rows come from one file and are in the order of this
+    file.
     """
 
     users: Int32s
@@ -170,7 +172,7 @@ class ParsedRows:
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
-        """Concatenate the rows of one or more parts. Either all have `file_rows`, or none has."""
+        """Concatenate the rows of one or more parts. Either all parts have `file_rows`, or none has."""
         columns = zip(*((part.users, part.items, part.times) for part in parts), strict=True)
         file_rows = [part.file_rows for part in parts if part.file_rows is not None]
         users, items, times = map(np.concatenate, columns)
@@ -182,9 +184,9 @@ class ParsedRows:
         return type(self)(self.users[rows], self.items[rows], self.times[rows], file_rows)
 
     def distinct_share(self) -> float:
-        """Estimate the number of distinct pairs per row from the pairs of a sample of hashes.
+        """Estimate the share of distinct pairs among the rows, from the pairs that a sample of hashes selects.
 
-        It is never estimated too high because one pair is frequent: the sample contains the pair once or not at all.
+        A frequent pair cannot make the estimate too high, because the pair counts at most once in the sample.
         """
         hashes = (self.users.astype(np.uint64) << np.uint64(32) | self.items.astype(np.uint64)) * _HASH_FACTOR
         n_sampled = len(np.unique(hashes[hashes < _MAX_HASH]))
@@ -193,43 +195,43 @@ class ParsedRows:
     def distinct(self) -> Self:
         """Return the earliest row of each pair, sorted by time. Rows of the same time keep their order in the file.
 
-        This can be done incrementally: removing repetitions from some rows before others are added gives the same
-        result.
+        The method can be applied incrementally. Removing the repetitions before further rows are added does not change
+        the final result.
         """
         order = self._oldest_first()
-        users, items = (self.users, self.items) if order is None else (self.users[order], self.items[order])
+        users, items = (values if order is None else taken(values, order) for values in (self.users, self.items))
         kept = _first_of_pairs(users, items)
         if kept is not None:
-            users, items = users[kept], items[kept]
-            order = kept if order is None else order[kept]
+            users, items = taken(users, kept), taken(items, kept)
+            order = kept if order is None else taken(order, kept)
         if order is None:
             return self
-        file_rows = None if self.file_rows is None else self.file_rows[order]
-        return type(self)(users, items, self.times[order], file_rows)
+        file_rows = None if self.file_rows is None else taken(self.file_rows, order)
+        return type(self)(users, items, taken(self.times, order), file_rows)
 
     def _oldest_first(self) -> NDArray[np.integer] | None:
-        """Return the order by time, and by row number among equal times. None if the rows have this order."""
+        """Return the indices that sort the rows by time and row number, (n,), or None if the rows are in this order."""
         if self.file_rows is None:
             return order_of_times(self.times)
         by_row = np.argsort(self.file_rows, kind="stable")
         by_time = order_of_times(self.times[by_row])
-        return by_row if by_time is None else by_row[by_time]
+        return by_row if by_time is None else taken(by_row, by_time)
 
 
 def _first_of_pairs(users: Int32s, items: Int32s) -> NDArray[np.integer] | None:
-    """Return the indices of the first row of each pair, in ascending order. None if no pair is repeated."""
-    n = len(users)
+    """Return the indices of the first row of each pair, (n_pairs,), in ascending order.
+
+    The result is None if no pair is repeated.
+    """
     n_users, n_items = int(users.max(initial=0)) + 1, int(items.max(initial=0)) + 1
     by_item = sorted_by_code(items, n_items, users)
-    items_and_rows = np.repeat(np.arange(n_items) << _ROW_BITS, np.diff(by_item.starts))
-    items_and_rows |= by_item.order
-    by_user = sorted_by_code(by_item.values, n_users, items_and_rows)
-    item_column = by_user.values >> _ROW_BITS
-    is_first = np.ones(n, dtype=np.bool_)
-    np.not_equal(item_column[1:], item_column[:-1], out=is_first[1:])
+    sorted_items = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(by_item.starts))
+    by_user = sorted_by_code(by_item.values, n_users, sorted_items)
+    is_first = np.ones(len(users), dtype=np.bool_)
+    np.not_equal(by_user.values[1:], by_user.values[:-1], out=is_first[1:])
     is_first[by_user.starts[:-1][np.diff(by_user.starts) > 0]] = True
     if is_first.all():
         return None
-    is_kept = np.zeros(n, dtype=np.bool_)
-    is_kept[by_user.values[is_first] & (1 << _ROW_BITS) - 1] = True
+    is_kept = np.zeros(len(users), dtype=np.bool_)
+    is_kept[taken(by_item.order, by_user.order.compress(is_first)).astype(np.intp)] = True
     return np.flatnonzero(is_kept)

@@ -1,4 +1,4 @@
-"""Map the columns of a file to user, item, time and score: by options, by a known system, or by known names."""
+"""Map the columns of a file to user, item, time and score, by options, by a known system, or by known names."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from recsys.errors import InvalidData
 from recsys.file_options import FileOptions
 
 DOCUMENTED: Final = {"user": "user_id", "item": "item_id", "time": "timestamp", "score": "interaction_score"}
-"""The documented column name of each role; it has precedence over other known names."""
+"""The documented column name of each role. It takes precedence over other known names."""
 NO_COLUMN: Final = "-"
-"""Value of an option that maps no column: `score=-`."""
+"""Value of an option that maps no column, as in `score=-`."""
 _REQUIRED: Final = ("user", "item")
 _EVENT: Final = "event"
 
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Assignment of the columns of a file to their roles.
+    """Assignment of the roles to columns of a file.
 
     Parameters
     ----------
     positions
-        Index of the column of each role; `time` and `score` can be missing. `event` is there if `events` is set.
+        Index of the column of each role. The roles `time` and `score` can be missing. The role `event` is present if
+        the option `events` is set.
     names
-        Names of the same columns, as in the file.
+        Name of the column of each role, as in the file.
     source
-        `options`, a system of `known_columns.json`, or `names`.
+        Source of the mapping: `options`, the name of a system in `known_columns.json`, or `names`.
     guests
-        User ids that this system writes for customers without an account.
+        User ids that the system writes for customers without an account.
     unused_event
-        Name of a column that has the name of a column of kinds of events, but is not used.
+        Name of a column that is not used, although its name indicates kinds of events. None if there is none.
     """
 
     positions: dict[str, int]
@@ -47,12 +48,12 @@ class Mapping:
 
 
 def map_columns(header: list[str], options: FileOptions) -> Mapping:
-    """Map the columns of a header.
+    """Map the columns of a header to roles.
 
     Raises
     ------
     InvalidData
-        No column matches a required role, or several columns match the same role. The function does not guess.
+        No column matches a required role, or several columns match the same role.
 
     Examples
     --------
@@ -93,7 +94,7 @@ def map_columns(header: list[str], options: FileOptions) -> Mapping:
 
 
 def fits(header: list[str], options: FileOptions) -> bool:
-    """Return whether the header has at least one column for each required role."""
+    """Return whether the header has at least one column for each required role. Ambiguous columns count."""
     try:
         map_columns(header, options)
     except InvalidData as error:
@@ -157,7 +158,7 @@ def _by_name(header: list[str], role: str, known: dict[str, list[str]]) -> int |
 
 
 def _event_column(header: list[str], option: str | None, others: dict[str, int]) -> int:
-    """Return the column with the kind of event, which the option `events` needs."""
+    """Return the index of the column with the kind of event, which the option `events` needs."""
     found = _by_option(header, _EVENT, option) if option else _by_name(header, _EVENT, {})
     if found is not None and found in others.values():
         raise InvalidData(

@@ -22,7 +22,7 @@ _ROWS_PER_CHUNK: Final = 524_288
 
 
 def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
-    """Open a seekable Parquet file; raise `InvalidData` if it is damaged."""
+    """Open a seekable Parquet file. Raise `InvalidData` if the file is damaged."""
     try:
         return pq.ParquetFile(cast("Any", stream), pre_buffer=False)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -47,15 +47,15 @@ def map_parquet(file: pq.ParquetFile, options: FileOptions) -> Mapping:
 def read_parquet_chunks(
     stream: BinaryIO, mapping: Mapping, max_unpacked_bytes: int, report: DataReport
 ) -> Generator[Chunk]:
-    """Yield the rows of a Parquet file, a row group at a time.
+    """Yield the rows of a Parquet file in chunks of at most 524,288 rows.
 
     Raises
     ------
     InvalidData
         The file is damaged, or has more than `max_unpacked_bytes` in the columns that are used.
     """
-    # Ids are read as plain text although the file may contain their dictionary: pyarrow repeats it in every chunk, and
-    # beyond 1 MB of ids the file contains plain text anyway.
+    #  Ids are read as plain text, although the file may contain a dictionary of the ids. pyarrow repeats the dictionary
+    # in every chunk, and a file with more than 1 MB of ids contains plain text in any case.
     file = open_parquet(stream)
     names = {role: file.schema_arrow.names[position] for role, position in mapping.positions.items()}
     n_rows = n_bytes = 0
@@ -88,7 +88,7 @@ def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
 
 
 def _column(array: Any, *, is_encoded: bool) -> Column:
-    """Convert values to the bytes of their text. Null becomes the empty text. Times that are integers stay integers."""
+    """Convert values to the bytes of their text. Null becomes the empty text. Integer times remain integers."""
     if not is_encoded and _is_complete_int64(array):
         return Column.of_times(array.cast(pa.int64()))
     if not is_encoded and not pa.types.is_dictionary(array.type):
@@ -111,7 +111,7 @@ def _without_nulls(array: Any) -> Any:
 
 
 def _binary(array: Any) -> Any:
-    """Convert values to text and return its bytes."""
+    """Convert values to the bytes of their text."""
     is_binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
     return (array if is_binary else array.cast(pa.string())).cast(pa.binary())
 

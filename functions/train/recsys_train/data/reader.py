@@ -1,8 +1,8 @@
-"""Read interactions from a file: unpack and decode it, split it into columns, check the records, number the ids.
+"""Read interactions from a file: unpack, decode and parse the file, check the records, and number the ids.
 
-Reading is strict: each line is either used as it is, skipped by a documented rule, or counted as bad in the data
-report. Memory grows with the number of distinct pairs (about 32 bytes each) instead of with the size of the file,
-because a small gzip file can contain a billion rows.
+Reading is strict. Each line is used unchanged, skipped by a documented rule, or counted as bad in the data report.
+Memory grows with the number of distinct pairs (about 32 bytes each) instead of with the size of the file, because a
+small gzip file can contain a billion rows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from recsys_train.data.collector import InteractionCollector
 from recsys_train.data.csv_chunks import read_csv_chunks
 from recsys_train.data.csv_source import CsvSource
 from recsys_train.data.dialect import read_dialect
+from recsys_train.data.freed_memory import reuse_freed_memory
 from recsys_train.data.history import History, KeyData, in_canonical_order
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.mapping import Mapping, map_columns
@@ -57,30 +58,30 @@ def read_interactions(
     Parameters
     ----------
     stream
-        The upload. It is read once from start to end, and not closed.
+        The uploaded file. It is read once from start to end, and is not closed.
     max_unpacked_bytes
-        Limit of the uncompressed size.
+        Limit of the decompressed size, in bytes.
     options
-        Columns, dialect, charset and rules. Undeclared options are detected.
+        Columns, dialect, charset and rules. Options that are not set are detected.
     timeout_s
         Limit of the time for reading, in seconds.
     key_data
-        Interactions to which those of the file are added, and users whose rows are skipped. If `options.mode` is
-        `append`, the result is in canonical order (`recsys_train.data.history.in_canonical_order`), also without them.
+        Interactions to which the file's interactions are added, and users whose rows are skipped. If `options.mode` is
+        `append`, the result is always in canonical order; see `recsys_train.data.history.in_canonical_order`.
 
     Returns
     -------
     interactions : Interactions
-        Distinct pairs in chronological order. A repeated pair counts at its earliest row; rows of the same time keep
-        their order in the file.
+        Distinct pairs in chronological order. A repeated pair has the position of its earliest row. Rows of the same
+        time keep their order in the file.
     report : DataReport
-        Mapping, dialect, counts of lines by outcome, warnings and hints.
+        Mapping of the columns, format, counts of lines by outcome, warnings and advice.
 
     Raises
     ------
     InvalidData
-        The file cannot be read: its compression, charset, header, columns or dates are not as expected, or it is too
-        large. Or only one of the file and the history has times.
+        The file cannot be read, because it is too large or because its compression, charset, header, columns or dates
+        are not as expected. Also raised if the file has times and the history has none, or vice versa.
     UntrainableData
         More than 1% of the lines are bad, or fewer than 2 users or 2 items remain.
 
@@ -96,7 +97,7 @@ def read_interactions(
     """
     options = options or FileOptions()
     report = DataReport()
-    with unpack(stream, Limits(max_unpacked_bytes, timeout_s)) as unpacked:
+    with reuse_freed_memory(), unpack(stream, Limits(max_unpacked_bytes, timeout_s)) as unpacked:
         open_chunks = _open_parquet if unpacked.is_parquet else _open_csv
         chunks, mapping = open_chunks(unpacked, options, max_unpacked_bytes, report)
         with closing(chunks):
@@ -176,9 +177,9 @@ def _open_parquet(
 
 
 def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Chunk]:
-    """Yield the chunks, but not before the format of their times is recognised.
+    """Yield the chunks after the format of the times has been recognised.
 
-    In most files the first chunk is enough for that.
+    In most files, the first chunk is enough to recognise the format.
     """
     held: list[Chunk] = []
     for chunk in chunks:
@@ -191,7 +192,10 @@ def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Ch
 
 
 def _finish_format(report: DataReport, checker: RowChecker, times: TimeParser, options: FileOptions) -> None:
-    """Add facts that only the whole file shows: the decimal separator, the time format, and a missing `min_score`."""
+    """Add to the report what only the whole file shows.
+
+    These are the decimal separator, the time format, and whether `min_score` is missing.
+    """
     if report.has_timestamps and times.time_format:
         report.format["time_format"] = times.time_format
     if checker.scores.with_comma and checker.scores.with_point:

@@ -1,4 +1,4 @@
-"""A part of a file: some records with the columns that are used."""
+"""A chunk of a file, which contains records with the columns that are used."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Chunk:
     Parameters
     ----------
     columns
-        The columns by role: user, item, time, score.
+        The columns by role: user, item, time, score, event.
     lines
-        Line number of each record in a CSV, or row number in a Parquet file from 1, (n_records,) int64.
+        Line number of each record in a CSV, or row number in a Parquet file, counted from 1, (n_records,) int64.
     times
-        Times of a column of a date type, in microseconds since 1970 (UTC), (n_records,) int64, instead of the column
-        `time`.
+        Times in microseconds since 1970 (UTC), (n_records,) int64. They replace the column `time` if the file stores
+        times in a date type.
     """
 
     columns: dict[str, Column]

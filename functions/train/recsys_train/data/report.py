@@ -1,4 +1,4 @@
-"""The data report: the detected format of a file, the counts of its lines by outcome, and suggested improvements."""
+"""The data report, which contains the format of a file, counts of its lines by outcome, and suggested improvements."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from recsys_train.data.interactions import Interactions
 
 MAX_LISTED_LINES: Final = 100
 MAX_BAD_SHARE: Final = 0.01
-"""Share of bad lines above which a file is rejected: more indicate a mistake in the export. Not tuned."""
+"""Share of bad lines above which a file is rejected, because the export is then probably wrong. Not tuned."""
 MAX_LISTED_COLUMNS: Final = 100
 MAX_NAME: Final = 60
 MAX_DETAIL: Final = 160
 """Longest name of a column and longest detail of a bad line in a report, in characters. DynamoDB limits a row to
-400 KB, and the row of a job contains the bad lines twice: in the report and in the problem."""
+400 KB, and the row of a job contains the bad lines twice: in the report and in the problem.
+"""
 SKIP_RULES: Final = {
     "guest": "have no user (guest checkouts)",
     "other-event": "have a kind of event that is not among events",
@@ -37,7 +38,7 @@ _MANY_SINGLE_USERS: Final = 0.5
 
 @dataclass(slots=True)
 class SkippedLines:
-    """Lines that one rule skipped: their count, and the numbers of the first 100."""
+    """Number of lines that one rule skipped, and line numbers of the first 100 of them."""
 
     count: int = 0
     lines: list[int] = field(default_factory=list)
@@ -45,7 +46,7 @@ class SkippedLines:
 
 @dataclass(slots=True)
 class DataReport:
-    """The data report of a file, filled while it is read.
+    """The data report of a file, which is filled while the file is read.
 
     Parameters
     ----------
@@ -53,29 +54,30 @@ class DataReport:
         Name of the column for each role, and the source of the mapping: `options`, `names` or a system such as
         `shopify`.
     format
-        Type, compression, charset, delimiter, header line, format of times, decimal separator.
+        Type, compression, charset, delimiter, number of the header line, time format and decimal separator.
     ignored_columns
-        Columns that are not used.
+        Names of the columns that are not used.
     lines
-        Lines below the header, without blank ones.
+        Number of lines below the header, without blank lines.
     bad_lines, bad_by_code
-        Lines that cannot be used, in total and by problem code.
+        Number of lines that cannot be used, in total and by problem code.
     listed
         The first 100 bad lines with their problems.
     lines_inside_quotes
-        Line breaks inside quoted fields.
+        Number of line breaks inside quoted fields.
     skipped
-        Lines that a rule of `SKIP_RULES` skipped.
+        Lines that were skipped, by rule. The rules are the keys of `SKIP_RULES`.
     rows_used
-        Lines that remain.
+        Number of lines that are used.
     padded_ids
-        Ids in used lines that begin or end with white space, which is kept.
+        Number of ids in used lines that begin or end with white space. Such
+        white space is part of the id.
     users, items, interactions
-        Distinct users, items and pairs.
+        Number of distinct users, items and pairs.
     users_with_one_interaction
-        Users with a single interaction, for whom quality cannot be measured.
+        Number of users with a single interaction, for whom quality cannot be measured.
     first_time, last_time
-        First and last time, in microseconds since 1970.
+        First and last time, in microseconds since 1970 (UTC). None if no line has a time.
     needs_min_score
         Whether the scores look like ratings and no `min_score` was set.
     unused_event
@@ -83,7 +85,8 @@ class DataReport:
     added_warnings
         Warnings that the training added.
     appended_to, kept_interactions
-        Version whose interactions the file was added to, and their number. None and 0 for a complete file.
+        Version to whose interactions the file was added, and number of these interactions. None and 0 if the file was
+        not added to a version.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -121,11 +124,11 @@ class DataReport:
         return "time" in self.mapping
 
     def describe_mapping(self, names: dict[str, str], source: str) -> None:
-        """Store the mapping of the columns."""
+        """Store the name of the column of each role, and the source of this mapping."""
         self.mapping, self.mapping_source = dict(names), source
 
     def describe_columns(self, header: list[str], used: set[int]) -> None:
-        """Store the names of the ignored columns."""
+        """Store the names of the ignored columns, which are all columns of the header except the `used` indices."""
         self.ignored_columns = [name.strip() for index, name in enumerate(header) if index not in used]
 
     def describe_interactions(self, interactions: Interactions) -> None:
@@ -136,7 +139,7 @@ class DataReport:
         self.users_with_one_interaction = int((per_user == 1).sum())
 
     def add_bad_line(self, line: int, code: str, detail: str, *, spans: int = 1, column: str | None = None) -> None:
-        """Count a bad record that extends over `spans` lines, and list it if fewer than 100 are listed."""
+        """Count a bad record that extends over `spans` lines. The first 100 bad records are also listed."""
         self.bad_lines += spans
         self.bad_by_code[code] += spans
         if len(self.listed) < MAX_LISTED_LINES:
@@ -144,14 +147,14 @@ class DataReport:
             self.listed.append(FieldError(code, _shortened(detail, MAX_DETAIL), line=line, column=column))
 
     def skip(self, rule: str, lines: NDArray[np.int64]) -> None:
-        """Count lines that the rule skipped, and list the first 100 of their numbers."""
+        """Count lines that a rule skipped, and store the first 100 line numbers of each rule."""
         if len(lines):
             skipped = self.skipped.setdefault(rule, SkippedLines())
             skipped.count += len(lines)
             skipped.lines += lines[: MAX_LISTED_LINES - len(skipped.lines)].tolist()
 
     def add_times(self, first: int, last: int) -> None:
-        """Extend the range between the first and the last time."""
+        """Extend the range from `first_time` to `last_time` to include two times, in microseconds since 1970 (UTC)."""
         self.first_time = first if self.first_time is None else min(self.first_time, first)
         self.last_time = last if self.last_time is None else max(self.last_time, last)
 
@@ -170,11 +173,11 @@ class DataReport:
         return ", ".join(f"{skipped.count:,} lines {SKIP_RULES[rule]}" for rule, skipped in self.skipped.items())
 
     def add_warning(self, code: str, text: str) -> None:
-        """Add a warning of the training to the warnings about the file."""
+        """Add a warning that results from the training to the warnings about the file."""
         self.added_warnings.append(Remark(code, text))
 
     def warnings(self) -> list[Remark]:
-        """Return remarks on problems that did not prevent training, but that the tenant should check."""
+        """Return remarks on problems that do not prevent a training, but that the tenant should check."""
         warnings = []
         if self.bad_lines:
             warnings.append(Remark("bad-lines", f"{self.bad_lines_text()}; they were ignored."))
@@ -211,7 +214,7 @@ class DataReport:
         return warnings + self.added_warnings
 
     def advice(self) -> list[Remark]:
-        """Return remarks on the quality to expect and on how to improve it."""
+        """Return remarks about the expected quality, and about ways to improve the quality."""
         if self.interactions == 0:
             return []
         n_measured = self.users - self.users_with_one_interaction
@@ -261,7 +264,7 @@ class DataReport:
 
 
 def _iso(microseconds: int | None) -> str | None:
-    """Return a time as ISO 8601, or None if it is missing or outside of the years 1 to 9999."""
+    """Return a time as ISO 8601, or None if the time is missing or outside of the years 1 to 9999."""
     if microseconds is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Check the records of a chunk: each one is valid, skipped by a rule, or bad."""
+"""Check the records of a chunk. Each record is valid, skipped by a rule, or bad."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from recsys_train.data.report import DataReport
 from recsys_train.data.times import EXPECTED, MISSING_TIME, TimeParser
 
 _MAX_SCORES: Final = 12
-"""A rating scale has at most so many different values; more are not collected."""
+"""Largest number of distinct scores that are collected. A rating scale has fewer."""
 
 
 @dataclass(slots=True)
 class ValidRows:
-    """The valid records of a chunk; ids are still bytes, times are microseconds, (n,) int64.
+    """The valid records of a chunk.
 
-    `file_rows`, (n,) int64, are the row numbers in an earlier file, or None.
+    `users` and `items` contain ids as bytes. `times`, (n,) int64, are microseconds since 1970 (UTC). `file_rows`, (n,)
+    int64, are the row numbers in an earlier file, or None.
     """
 
     users: Column
@@ -35,24 +36,24 @@ class ValidRows:
     file_rows: NDArray[np.int64] | None = None
 
     def selected(self, rows: NDArray[np.bool_]) -> ValidRows:
-        """Select rows by a mask."""
+        """Return the rows that a mask selects."""
         file_rows = None if self.file_rows is None else self.file_rows[rows]
         return ValidRows(self.users.selected(rows), self.items.selected(rows), self.times[rows], file_rows)
 
 
 class RowChecker:
-    """Checks the records of one file and counts them in its report.
+    """Checks the records of one file, and counts them in the data report.
 
     Parameters
     ----------
     mapping
-        The columns, and the ids of guests.
+        The columns of the file, and the ids of guests.
     options
-        The rules for scores and items.
+        The rules for scores, events and items.
     times
         The parser of the timestamps.
     report
-        Receives all counts.
+        Report to which all counts are added.
     erased_users
         Users whose records are skipped.
     """
@@ -134,10 +135,10 @@ class RowChecker:
         return rows
 
     def looks_like_ratings(self) -> bool:
-        """Return whether the scores look like a rating scale.
+        """Return whether the scores look like ratings.
 
-        They do if the name of their column contains "rating" or "stars", or if they include all of 1 to 5 and otherwise
-        only half points between 0.5 and 4.5.
+        Scores look like ratings if the name of the column contains "rating" or "stars". They also do if they contain 1,
+        2, 3, 4 and 5, and apart from these only half points from 0.5 to 4.5.
         """
         name = self._mapping.names.get("score", "").casefold()
         scale = {half / 2 for half in range(1, 11)}
@@ -173,7 +174,8 @@ class RowChecker:
             role = "score" if np.isnan(scores[record]) else "time"
             received = chunk.columns[role][record][:40].decode("utf-8", errors="replace")
             code, detail = "bad", f"the {self._mapping.names[role]} is {received!r}, expected {self._expected(role)}"
-        # An unclosed quote swallows lines. Each of them counts; otherwise half of a file could be lost as one bad line.
+        #  A field with an unclosed quote contains the lines that follow. Each of these lines counts. Otherwise half of
+        # a file could be lost as one bad line.
         spans = 1 + sum(chunk.columns[name][record].count(b"\n") for name in ("user", "item"))
         code = f"{code}-{DOCUMENTED[role].replace('_', '-')}"
         self._report.add_bad_line(int(chunk.lines[record]), code, detail, spans=spans, column=self._mapping.names[role])
@@ -188,7 +190,7 @@ class RowChecker:
 
 
 def without_items(rows: ValidRows, item_ids: Sequence[str]) -> ValidRows:
-    """Return the rows of all items but these."""
+    """Return the rows of all items except those with the given ids."""
     return rows.selected(~_isin(rows.items, _binary_array(item_ids))) if item_ids else rows
 
 
@@ -197,7 +199,7 @@ def _binary_array(item_ids: Sequence[str]) -> Any:
 
 
 def is_of_users(users: Column, user_ids: Container[str]) -> NDArray[np.bool_]:
-    """Return whether each record belongs to one of the users."""
+    """Return the mask of the records that belong to one of the given users, (n_records,) bool."""
     if not user_ids:
         return np.zeros(len(users), dtype=np.bool_)
     is_one = [raw.decode("utf-8", "replace") in user_ids for raw in users.dictionary.to_pylist()]

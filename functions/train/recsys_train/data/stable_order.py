@@ -1,6 +1,6 @@
 """Sort integers stably in linear time, by counting.
 
-NumPy sorts 64-bit integers by comparison, which costs several times as much on millions of rows
+NumPy sorts 64-bit integers by comparison, which takes several times as long for millions of rows
 (docs/decisions/0056-reading-speed.md).
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys_train.data.times import MISSING_TIME
 
 _DIGIT_BITS: Final = 16
-"""Bits of a digit of a time. The counters of its values fit into the L2 cache."""
+"""Number of bits per digit of a time. The counters of all values of a digit fit into the L2 cache."""
 _UNITS: Final = (1_000_000, 1_000)
 """Microseconds per second and per millisecond."""
 
@@ -28,11 +28,11 @@ class Sorted:
     Parameters
     ----------
     starts
-        The values of code c are `values[starts[c] : starts[c + 1]]`, (n_codes + 1,).
+        Boundaries of the codes, (n_codes + 1,). The values of code c are `values[starts[c] : starts[c + 1]]`.
     order
-        Indices that sort the codes, (n,).
+        Indices that sort the values, (n,).
     values
-        The values in this order, (n,).
+        The sorted values, (n,).
     """
 
     starts: NDArray[np.integer]
@@ -41,7 +41,7 @@ class Sorted:
 
 
 def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any]) -> Sorted:
-    """Sort values by their codes, stably.
+    """Sort values stably by their codes.
 
     Parameters
     ----------
@@ -58,20 +58,26 @@ def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any])
     >>> by_code.starts, by_code.order, by_code.values
     (array([0, 2, 2, 4], dtype=int32), array([1, 3, 0, 2], dtype=int32), array([11, 13, 10, 12]))
     """
-    # A sparse matrix with one entry per column: conversion to rows lists the columns of each row in ascending order.
+    #  The codes are the rows of a sparse matrix with one entry per column. Its conversion to CSR lists the columns of
+    # each row in ascending order.
     n = len(codes)
     starts: NDArray[Any] = np.arange(n + 1, dtype=np.int32 if n < np.iinfo(np.int32).max else np.int64)
     rows = scipy.sparse.csc_array((values, codes, starts), shape=(n_codes, n)).tocsr()
     return Sorted(rows.indptr, rows.indices, rows.data)
 
 
+def taken(values: NDArray[Any], indices: NDArray[np.integer]) -> NDArray[Any]:
+    """Return `values[indices]` for indices that are known to be valid, in half of the time."""
+    return values.take(indices, mode="clip")
+
+
 def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
-    """Return the indices that sort times stably, or None if they are sorted.
+    """Return the indices that sort times stably, (n,), or None if the times are already sorted.
 
     Parameters
     ----------
     times
-        Microseconds, (n,) int64. `MISSING_TIME` sorts first.
+        Times in microseconds, (n,) int64. `MISSING_TIME` sorts first.
     """
     if bool((times[1:] >= times[:-1]).all()):
         return None
@@ -82,19 +88,22 @@ def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
     n_digits = -(-n_bits // _DIGIT_BITS)
     digit_bits = -(-n_bits // n_digits)
     n_values = 1 << digit_bits
+    lowest = keys.dtype.type(n_values - 1)
     order: NDArray[np.integer] | None = None
-    for _ in range(n_digits):
-        digits = (keys & keys.dtype.type(n_values - 1)).astype(np.int32)
-        by_digit = sorted_by_code(digits, n_values, keys >> keys.dtype.type(digit_bits))
-        order = by_digit.order if order is None else order[by_digit.order]
+    for _ in range(n_digits - 1):
+        by_digit = sorted_by_code((keys & lowest).astype(np.int32), n_values, keys >> keys.dtype.type(digit_bits))
+        order = by_digit.order if order is None else taken(order, by_digit.order)
         keys = by_digit.values
-    return order
+    rows = np.arange(len(keys)) if order is None else order
+    by_digit = sorted_by_code(keys.astype(np.int32), n_values, rows)
+    return by_digit.values
 
 
 def _keys(times: NDArray[np.int64]) -> tuple[NDArray[np.uint64], int]:
-    """Return integers in the order of the times, from 0 for a missing time, and the number of bits of the largest one.
+    """Return integers that have the order of the times, (n,) uint64, and the number of bits of the largest integer.
 
-    The unit is the second or the millisecond if all times are multiples of it, because fewer bits are sorted faster.
+    The smallest integer is 0, and belongs to missing times if there are any. The integers count seconds or milliseconds
+    if all differences of times are multiples of this unit, because fewer bits are sorted faster.
     """
     is_missing = times == MISSING_TIME
     has_missing = bool(is_missing.any())

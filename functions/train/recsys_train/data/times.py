@@ -1,7 +1,7 @@
-"""Parse timestamps: recognise their format from the file, then read every value in this format.
+"""Parse timestamps. The format is recognised from the file, and all values are parsed in this format.
 
-An Excel serial number, or a date such as 20200913, is never read as a Unix time. A date whose day and month could be
-exchanged is read only if another value of the file shows their order.
+An Excel serial number, or a date such as 20200913, is never parsed as a Unix time. A date whose day and month could be
+exchanged is parsed only if another value of the file shows which of the two comes first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recsys.errors import InvalidData
 from recsys_train.data.fields import Column
 
 MISSING_TIME: Final = np.iinfo(np.int64).min
-"""The time of a missing field; sorts before every other time."""
+"""The time of a missing field. It sorts before all other times."""
 EXPECTED: Final = {
     "iso": "ISO 8601 (2026-11-22T20:31:05Z) or Unix time",
     "unix": "a Unix time in s, ms, µs or ns",
@@ -39,11 +39,11 @@ _DAY_FIRST: Final = r"^\s*(1[3-9]|2\d|3[01])[/.-]"
 _MONTH_FIRST: Final = r"^\s*\d{1,2}[/.-](1[3-9]|2\d|3[01])[/.-]"
 _CLOCKS: Final = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 _LAST_DATE: Final = 21001231
-"""A larger integer cannot be a date such as 20260913."""
+"""Largest integer that can be a date such as 20260913."""
 _MAX_SECONDS: Final = 10**11
-"""A larger Unix time is not in seconds."""
+"""Unix times in seconds are smaller."""
 _MAX_UNDECIDED: Final = 2_000_000
-"""Distinct dates after which a file whose day and month cannot be told apart is rejected. Not tuned."""
+"""Number of dates after which a file is rejected if day and month cannot be told apart. Not tuned."""
 
 
 @dataclass(slots=True)
@@ -60,9 +60,9 @@ class TimeParser:
     _n_undecided: int = 0
 
     def recognise(self, column: Column) -> bool:
-        """Recognise the time format from a chunk, and return whether it is known.
+        """Recognise the time format from a chunk, and return whether the format is known.
 
-        If it is not known, the caller tries the next chunk.
+        If the format is not known, the caller tries the next chunk. `InvalidData` is raised after too many chunks.
         """
         if self.time_format is None:
             self.time_format = "iso" if _is_iso_at_once(column) else _recognise(column)
@@ -87,8 +87,8 @@ class TimeParser:
         Returns
         -------
         times : ndarray
-            Microseconds since 1970 (UTC), (n_records,) int64; `MISSING_TIME` if the field is missing or invalid. A
-            value without a zone is UTC.
+            Microseconds since 1970 (UTC), (n_records,) int64. `MISSING_TIME` if the field is missing or invalid. A
+            value without a time zone is in UTC.
         invalid : ndarray
             Whether the field could not be parsed, (n_records,) bool.
         """
@@ -102,7 +102,10 @@ class TimeParser:
 
 
 def _is_iso_at_once(column: Column) -> bool:
-    """Return whether pyarrow can parse all values. `_recognise` finds the same, but takes ten times as long."""
+    """Return whether pyarrow can parse all values as ISO 8601 or as Unix times in seconds.
+
+    `_recognise` would return `iso` for such values, but takes ten times as long.
+    """
     integers = _integers(column)
     return _quick_timestamps(column) is not None if integers is None else _are_seconds(integers)
 
@@ -131,8 +134,8 @@ def _recognise(column: Column) -> str | None:
 def _majority(strings: Any, n_day: int, n_month: int) -> str:
     """Return the more frequent order of the dates, `day-first` or `month-first`.
 
-    If the dates in the other order number more than 1% of these, `InvalidData` is raised, because the file mixes both
-    orders.
+    If the less frequent order has more than 1% as many dates as the other, `InvalidData` is raised, because the file
+    mixes both orders.
     """
     if min(n_day, n_month) * 100 <= max(n_day, n_month):
         return "day-first" if n_day > n_month else "month-first"
@@ -165,12 +168,16 @@ def _count(strings: Any, pattern: str) -> int:
 
 
 def _quick_iso(column: Column) -> NDArray[np.int64] | None:
-    """Parse a column of integers or of ISO 8601 timestamps with pyarrow; return None if any value is something else."""
+    """Parse a column of integers or of ISO 8601 timestamps with pyarrow.
+
+    Return None if a value is neither. Otherwise return microseconds since 1970 (UTC), one per element of `entries`.
+    """
     integers = _integers(column)
     if integers is None:
         return _quick_timestamps(column)
     if _are_seconds(integers):
-        return integers * 1_000_000
+        times: NDArray[np.int64] = pc.multiply(pa.array(integers), 1_000_000).to_numpy()
+        return times
     times = _from_unix(integers.astype(np.float64), integers)
     return None if (times == MISSING_TIME).any() else times
 
@@ -185,7 +192,7 @@ def _integers(column: Column) -> NDArray[np.int64] | None:
 
 
 def _are_seconds(integers: NDArray[np.int64]) -> bool:
-    """Return whether all integers can only be Unix times in seconds, because they are larger than dates."""
+    """Return whether all integers are Unix times in seconds, because they are too large to be dates."""
     return len(integers) > 0 and bool(integers.min() > _LAST_DATE and integers.max() < _MAX_SECONDS)
 
 
@@ -203,9 +210,10 @@ def _quick_timestamps(column: Column) -> NDArray[np.int64] | None:
 
 
 def _from_unix(numbers: NDArray[np.float64], integers: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """Convert Unix times. Their unit follows from their magnitude: 1e11 s is the year 5138, 1e11 ms is 1973.
+    """Convert Unix times to microseconds.
 
-    A date such as 20200913 among Unix times is invalid, because it would be August 1970.
+    The unit of a Unix time is inferred from its magnitude: 1e11 s is in the year 5138, and 1e11 ms in 1973. A date such
+    as 20200913 among Unix times is invalid, because as a Unix time it would be in August 1970.
     """
     magnitude = np.abs(numbers)
     scale = np.select([magnitude < _MAX_SECONDS, magnitude < 1e14, magnitude < 1e17], [1e6, 1e3, 1.0], default=1e-3)
@@ -267,7 +275,7 @@ def _parse_yyyymmdd(texts: pd.Series) -> NDArray[np.int64]:
 def _parse_excel(texts: pd.Series) -> NDArray[np.int64]:
     """Convert Excel serial numbers to times.
 
-    A serial number counts the days since 1899-12-30; that start accounts for the leap-year error of Excel.
+    A serial number counts the days since 1899-12-30. This start date accounts for the leap-year error of Excel.
     """
     numbers = _to_numbers(texts)
     valid = (numbers >= 20_000) & (numbers < 80_000)
@@ -285,7 +293,7 @@ def _parse_month_first(texts: pd.Series) -> NDArray[np.int64]:
 
 
 def _with_slashes(texts: pd.Series) -> pd.Series:
-    """Replace the separators within the date with slashes, and those between date and time with one space."""
+    """Replace the separators within the date with slashes, and the separators between date and time with one space."""
     dates = texts.str.replace(r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{2,4})", r"\1/\2/\3", regex=True)
     return dates.str.replace(r"^([\d/]+)[T,\s]+", r"\1 ", regex=True)
 

@@ -1,4 +1,7 @@
-"""Unpack an upload: plain, gzip, zstd, or a zip archive with one file. Size, compression ratio and time are limited."""
+"""Unpack an uploaded file, which is plain, gzip, zstd, or a zip archive with one file.
+
+The unpacked size, the compression ratio and the time for reading are limited.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ MAX_RATIO: Final = 100
 """Largest compression ratio of a file above `RATIO_APPLIES_BYTES`. Exports compress 3 to 40 times, bombs 1,000."""
 RATIO_APPLIES_BYTES: Final = 64 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
-"""Bytes per read, at most. Larger blocks would be new memory each time, which the kernel clears."""
+"""Largest number of bytes per read. For more bytes, each read would get new memory, which the kernel has to clear."""
 _IN_MEMORY_BYTES: Final = 64 * 1024 * 1024
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -49,7 +52,7 @@ class Limits:
     Parameters
     ----------
     max_unpacked_bytes
-        Limit of the unpacked size.
+        Limit of the unpacked size, in bytes.
     timeout_s
         Limit of the time for reading, in seconds.
     """
@@ -69,7 +72,7 @@ class Unpacked:
     is_parquet
         Whether the content is a Parquet file. If so, `stream` is seekable.
     stream
-        The content. Reading raises `InvalidData` when it is damaged or exceeds the limits.
+        The unpacked content. Reading raises `InvalidData` if the content is damaged or exceeds a limit.
     """
 
     compression: str
@@ -79,7 +82,7 @@ class Unpacked:
 
 @contextmanager
 def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
-    """Detect the compression from the first bytes, and yield the unpacked content, which is readable in the context.
+    """Detect the compression of a file, and yield the unpacked content. The content can be read within the context.
 
     Raises
     ------
@@ -111,14 +114,14 @@ def _open(stream: io.BufferedReader, resources: ExitStack) -> tuple[BinaryIO, st
 
 
 class BoundedReader(io.RawIOBase):
-    """Reads unpacked bytes, and raises `InvalidData` when they are damaged or exceed a limit.
+    """Reads unpacked bytes, and raises `InvalidData` if they are damaged or exceed a limit.
 
     Parameters
     ----------
     stream
         The unpacked content.
     compression
-        Compression of the stream. The compression ratio is not limited if it is `none`.
+        Compression of the stream. With `none`, the compression ratio is not limited.
     limits
         The limits. The time starts when the reader is created.
     n_packed
@@ -132,11 +135,11 @@ class BoundedReader(io.RawIOBase):
         self._n_unpacked = 0
 
     def readable(self) -> bool:
-        """Return True; `io.RawIOBase` requires this method."""
+        """Return True. `io.RawIOBase` requires this method."""
         return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the buffer that BufferedReader passes
-        """Fill the buffer with at most its length of unpacked bytes, and return their number."""
+        """Read at most `len(buffer)` unpacked bytes into the buffer, and return their number."""
         try:
             content = self._stream.read(min(len(buffer), _READ_BYTES))
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
@@ -259,5 +262,5 @@ def _damaged_zip(error: Exception) -> InvalidData:
 
 
 def _is_metadata(name: str) -> bool:
-    """Return whether a file in an archive is one of those that macOS adds to every archive."""
+    """Return whether a file in an archive is one of the metadata files that macOS adds to archives."""
     return name.startswith("__MACOSX/") or name.rpartition("/")[2] == ".DS_Store"

@@ -29,13 +29,13 @@ def read_upload(
     open_source
         Opens the CSV or Parquet file. The stream is closed after reading.
     settings
-        The limits of the decompressed size and of the time for reading.
+        Settings with the limits of the decompressed size and of the time for reading.
     options
         Options for reading the file. Options that are not set are detected.
     time_left_s
         Returns the seconds until the process is terminated from outside.
     key_data
-        Interactions to which those of the file are added, and users whose rows are skipped.
+        Interactions to which the file's interactions are added, and users whose rows are skipped.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def read_upload(
     Raises
     ------
     InvalidData
-        The file cannot be trained on.
+        The file cannot be used for training.
     """
     with open_source() as stream:
         return read_interactions(
