@@ -28,12 +28,13 @@ class ScriptedServer(ThreadingHTTPServer):
 
     def __init__(self, script: list[Reply]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.scheme = "http"
         self.script = script
         self.received: list[Received] = []
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}"
 
     @property
     def paths(self) -> list[str]:

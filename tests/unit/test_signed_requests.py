@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
+import ssl
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from unittest.mock import patch
 
 import botocore.credentials
 import pytest
 from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.backoff import backoff_s
 from recsys.errors import ObjectNotFound, Unavailable
+from recsys_recommend.lean_aws import signed_requests
 from recsys_recommend.lean_aws.config import AwsConfig
 from recsys_recommend.lean_aws.credentials import CredentialProvider, Credentials
 from recsys_recommend.lean_aws.dynamodb_reader import DynamoKeyReader
@@ -161,6 +168,60 @@ def test_pauses_between_retries_grow() -> None:
 @given(st.integers(1, 10))
 def test_a_backoff_pause_is_drawn_between_the_base_doubled_per_attempt_and_twice_that(attempt: int) -> None:
     assert 0.5 * 2 ** (attempt - 1) <= backoff_s(attempt, base_s=0.5) <= 2 ** (attempt - 1)
+
+
+# -- TLS
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A file with a private key and its self-signed certificate for 127.0.0.1."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    signed_certificate = builder.add_extension(address, critical=True).sign(key, hashes.SHA256())
+    pem, unencrypted = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, unencrypted) + signed_certificate.public_bytes(pem)
+    )
+    return path
+
+
+@pytest.fixture
+def connect_tls(certificate: Path, connect: Connect) -> Iterator[Connect]:
+    """Makes the server use the certificate, and connects to it like `connect`."""
+
+    def connect_tls(server: ScriptedServer) -> SignedService:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.scheme = "https"
+        return connect(server)
+
+    signed_requests._tls_context.cache_clear()
+    yield connect_tls
+    signed_requests._tls_context.cache_clear()
+
+
+def test_root_certificates_are_loaded_once(
+    certificate: Path, connect_tls: Connect, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with (
+        patch("ssl.create_default_context", wraps=ssl.create_default_context) as load,
+        replying((200, b"one"), (200, b"two")) as server,
+    ):
+        assert connect_tls(server).send("GET", "/a").body == b"one"
+        assert connect(server).send("GET", "/b").body == b"two"
+    assert (load.call_count, server.n_connections) == (1, 2)
+
+
+def test_a_server_with_an_unknown_certificate_is_unavailable(connect_tls: Connect) -> None:
+    with replying() as server, pytest.raises(Unavailable, match="SSLCertVerificationError"):
+        connect_tls(server).send("GET", "/a")
 
 
 # -- the readers
