@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: setup run test test-fast coverage check format bench bench-train bench-serve locks sizes openapi docs-assets console-assets clean
+.PHONY: setup run test test-fast test-docker coverage check format bench bench-train bench-serve locks sizes openapi docs-assets console-assets clean
 
 setup: $(VENV)/.installed
 
@@ -39,7 +39,7 @@ test: export TF_NUM_INTRAOP_THREADS = 1
 test: export TF_NUM_INTEROP_THREADS = 1
 test: setup .venv-ministack/.installed
 	@rm -rf .build/aws-calls
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m "not docker"
 	@$(BIN)/python -m tests.permissions --quiet
 
 # About a minute on two cores: without AWS emulators, TensorFlow and slow tests.
@@ -48,6 +48,10 @@ FAST_TESTS = -p no:schemathesis -m "not slow and not emulator and not node" test
 
 test-fast: setup
 	$(BIN)/python -m pytest -n 2 -q $(FAST_TESTS)
+
+# The image of `train` and the stack of `make local-aws` in containers. Without Docker, the tests are skipped.
+test-docker: setup .venv-ministack/.installed sam
+	$(BIN)/python -m pytest -n 0 -m docker tests/infra
 
 coverage: setup
 	$(BIN)/python -m pytest -n 2 -q $(FAST_TESTS) --cov-report=term-missing:skip-covered --cov-fail-under=70 \

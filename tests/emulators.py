@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MINISTACK = (pytest.mark.ministack, pytest.mark.xdist_group("ministack"))
 """Marks of tests that use MiniStack: `pytestmark = list(MINISTACK)` or `pytest.param(…, marks=MINISTACK)`."""
 
-_MINISTACK_PYTHON = Path(__file__).parent.parent / ".venv-ministack" / "bin" / "python"
+MINISTACK_PYTHON = Path(__file__).parent.parent / ".venv-ministack" / "bin" / "python"
 _START_TIMEOUT_S = 60.0
 
 
@@ -120,14 +120,14 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 @contextmanager
 def running_ministack(folder: Path) -> Iterator[Emulator]:
     """Run MiniStack on a free port of the loopback interface, with its log in `folder`."""
-    if not _MINISTACK_PYTHON.exists():
+    if not MINISTACK_PYTHON.exists():
         pytest.fail("MiniStack is not installed in .venv-ministack: run `make test`, which installs it.", pytrace=False)
     port = _free_port()
     emulator = Emulator(f"http://127.0.0.1:{port}")
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [_MINISTACK_PYTHON, "-m", "ministack"],
+            [MINISTACK_PYTHON, "-m", "ministack"],
             cwd=folder,
             # MINISTACK_REGION is the default for requests that name no region.
             env={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from local_aws.templates import ROOT
 
 SAM: Final = ROOT / ".venv-sam" / "bin" / "sam"
 _START_TIMEOUT_S: Final = 300.0  # Not tuned; the first start may pull a base image.
+_CONTAINER_ID: Final = re.compile(r"SAM_CONTAINER_ID: ([0-9a-f]{64})")
 _BRIDGE_GATEWAY: Final = "{{(index .IPAM.Config 0).Gateway}}"
 
 
@@ -48,9 +50,12 @@ def serving(
     command = [str(SAM), "local", subcommand, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--env-vars", str(variables_file)]
     command += ["--warm-containers", "EAGER" if subcommand == "start-api" else "LAZY"]
-    with running(command, log=log, environment=_environment(credentials), cwd=ROOT) as process:
-        _wait_until_listening(process, port, log)
-        yield f"http://127.0.0.1:{port}"
+    try:
+        with running(command, log=log, environment=_environment(credentials), cwd=ROOT) as process:
+            _wait_until_listening(process, port, log)
+            yield f"http://127.0.0.1:{port}"
+    finally:
+        _remove_containers(log)
 
 
 def host_for_containers() -> tuple[str, str]:
@@ -86,6 +91,15 @@ def host_for_containers() -> tuple[str, str]:
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RECSYS_"))}
     return {"SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "eu-central-1", **inherited, **extra}
+
+
+def _remove_containers(log: Path) -> None:
+    """Remove the containers that the SAM CLI has started. Sometimes it leaves one or two of them running."""
+    ids = _CONTAINER_ID.findall(log.read_text("utf-8", "replace"))
+    docker = shutil.which("docker")
+    if ids and docker is not None:
+        # Most of them do not exist any more.
+        subprocess.run([docker, "rm", "--force", *ids], check=False, capture_output=True)  # noqa: S603 - ids only
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

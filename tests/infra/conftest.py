@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployment import serverless
+from local_aws.sam import host_for_containers
 from tests.infra.stack import NAMES_FILE, ROOT
 
 BuildOnce = Callable[[str, Callable[[Path], None]], Path]
@@ -35,6 +36,17 @@ def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
         return folder
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def docker_address() -> str:
+    """Return the address of this machine as containers reach it. Skip the test if Docker is not running."""
+    docker = shutil.which("docker")
+    if docker is None:
+        pytest.skip("Docker is not installed")
+    if subprocess.run([docker, "info"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("Docker is not running")
+    return host_for_containers()[0]
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from urllib.parse import unquote_plus
 
 import boto3
@@ -54,6 +54,13 @@ _NOTIFICATION_WAIT_S: Final = 3
 
 class FunctionFailed(Exception):
     """Raised when the function's process ended, or its handler raised an exception."""
+
+
+class Invocable(Protocol):
+    """An instance of a function, in a process or in a container."""
+
+    def invoke(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Invoke the handler and return its result. Raises `FunctionFailed`."""
 
 
 class Function:
@@ -259,25 +266,27 @@ class Deployment:
             self.gateways[name] = self.resources.enter_context(gateway)
         return Function(
             function["handler"],
-            {
-                **self.emulator.environment,
-                "AWS_ENDPOINT_URL": self.gateways[name].url,
-                "RECSYS_BACKEND": "aws",
-                "RECSYS_BUCKET": self.bucket,
-                "RECSYS_TABLE": self.table,
-                "RECSYS_QUEUE_URL": self.queue_url,
-                "RECSYS_KEY_CACHE_S": "0",
-                "RECSYS_LEASE_S": str(LEASE_S),
-                "RECSYS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
-                "POWERTOOLS_SERVICE_NAME": name,
-                "POWERTOOLS_METRICS_NAMESPACE": "recsys",
-                "LOG_LEVEL": "DEBUG",
-                "TF_NUM_INTRAOP_THREADS": "2",
-                **environment,
-            },
+            self.environment(name) | {"AWS_ENDPOINT_URL": self.gateways[name].url} | environment,
             self.folder / f"{name}.log",
             timeout_s=function["timeout_s"],
         )
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the environment variables of a function that calls the emulator directly."""
+        return {
+            **self.emulator.environment,
+            "RECSYS_BACKEND": "aws",
+            "RECSYS_BUCKET": self.bucket,
+            "RECSYS_TABLE": self.table,
+            "RECSYS_QUEUE_URL": self.queue_url,
+            "RECSYS_KEY_CACHE_S": "0",
+            "RECSYS_LEASE_S": str(LEASE_S),
+            "RECSYS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
+            "POWERTOOLS_SERVICE_NAME": name,
+            "POWERTOOLS_METRICS_NAMESPACE": "recsys",
+            "LOG_LEVEL": "DEBUG",
+            "TF_NUM_INTRAOP_THREADS": "2",
+        }
 
     def close(self) -> None:
         """Kill the functions and close their gateways."""
@@ -437,7 +446,13 @@ class Deployment:
         """Delete a message from the queue."""
         self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
 
-    def deliver(self, message: MessageTypeDef, function: Function | None = None) -> Delivery:
+    def next_message(self) -> MessageTypeDef:
+        """Wait for a message and return it. It stays in the queue but is hidden from other receivers."""
+        message = self.receive(wait_s=_POLL_S)
+        assert message is not None, "No message became visible."
+        return message
+
+    def deliver(self, message: MessageTypeDef, function: Invocable | None = None) -> Delivery:
         """Deliver one message to the function `train`, and delete it from the queue unless it failed."""
         reply = (function or self.functions["train"]).invoke(self.sqs_event(message))
         failed_ids = [item["itemIdentifier"] for item in reply["batchItemFailures"]]
@@ -460,9 +475,7 @@ class Deployment:
         """Deliver messages until one that is hidden now was processed successfully."""
         deliveries: list[Delivery] = []
         while not deliveries or deliveries[-1].failed:
-            message = self.receive(wait_s=_POLL_S)
-            assert message is not None, "No message became visible."
-            deliveries.append(self.deliver(message))
+            deliveries.append(self.deliver(self.next_message()))
         return deliveries
 
     def sqs_event(self, message: MessageTypeDef, queue_url: str | None = None) -> dict[str, Any]:

@@ -383,13 +383,17 @@ def test_message_is_retried_while_a_store_is_down(service: Deployment, store: st
     assert service.messages_left() == 0
 
 
-def test_next_delivery_finishes_the_job_of_a_killed_function(service: Deployment) -> None:
-    accepted = service.send_csv(CSV)
-    message = service.receive()
-    assert message is not None
+def kill_training(service: Deployment, job_id: str, *, attempt: int) -> None:
+    """Deliver the next message to a function, and kill it during the training with SIGKILL, as for its memory."""
+    message = service.next_message()
     with service.start("train") as killed:
         killed.start(service.sqs_event(message))
-        eventually(lambda: service.job(accepted["job_id"], accepted["api_key"])["status"] == "running")
+        eventually(lambda: service.row(f"JOB#{job_id}", "JOB").get("fence") == str(attempt))
+
+
+def test_next_delivery_finishes_the_job_of_a_killed_function(service: Deployment) -> None:
+    accepted = service.send_csv(CSV)
+    kill_training(service, accepted["job_id"], attempt=1)
     service.deliver_when_visible()  # the function hid the message for two leases, not for the queue's 15 minutes
     job = service.job(accepted["job_id"], accepted["api_key"])
     fence = int(service.row(f"JOB#{accepted['job_id']}", "JOB")["fence"])
@@ -402,18 +406,20 @@ def test_next_delivery_finishes_the_job_of_a_killed_function(service: Deployment
     assert versions(service, accepted["api_key"]) == [job["model_version"]]
 
 
-def test_last_delivery_fails_a_job_whose_attempts_were_all_killed(service: Deployment) -> None:
-    accepted = service.send_csv(SMALL_CSV)
-    registry = Registry(DynamoTable(service.emulator.dynamodb, service.table))
-    for _ in range(2):
-        message = service.receive()
-        assert message is not None
-        registry.claim_job(accepted["job_id"], owner="killed", data_timestamp="2026", lease_s=0)
-        _make_visible(service, message)
-    (delivery,) = service.deliver_all()
-    assert (delivery.receive_count, delivery.failed) == (3, False)
+def test_training_that_is_killed_twice_fails_with_the_reason_and_without_a_third_attempt(service: Deployment) -> None:
+    """`tests/infra/test_train_image.py` shows the same with a memory limit and a timeout, in a container."""
+    accepted = service.send_csv(CSV)
+    for attempt in (1, 2):
+        kill_training(service, accepted["job_id"], attempt=attempt)
+        assert service.job(accepted["job_id"], accepted["api_key"])["status"] == "running"
+    last = service.deliver(service.next_message())
+    assert (last.receive_count, last.failed) == (3, False)
     job = service.job(accepted["job_id"], accepted["api_key"])
     assert (job["status"], code_of(job["problem"])) == ("failed", "training-failed")
+    assert job["problem"]["detail"].startswith("Training failed 2 times. ")
+    assert "most likely because memory ran out" in job["problem"]["detail"]
+    assert "give the training more memory" in job["problem"]["hint"]
+    assert service.messages_left() == 0
 
 
 def test_message_that_fails_five_times_moves_to_the_dead_letter_queue(service: Deployment) -> None:

@@ -64,7 +64,7 @@ def test_multipart_file_is_stored_unchanged(service: Service) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"content_type": "text/csv; charset=utf-8"},
+        {"content_type": "application/csv"},
         {"content_type": "application/gzip"},
         {"content_type": "application/octet-stream"},
         {"content_type": "text/csv", "content_encoding": "gzip"},
@@ -185,11 +185,16 @@ def test_unsupported_media_type_is_rejected_with_a_hint(service: Service, header
     assert service.stored() == []
 
 
-def test_gzip_that_was_damaged_as_text_is_rejected_with_the_way_to_send_it(service: Service) -> None:
-    """API Gateway's HTTP API decodes bodies of type `text/*` as UTF-8."""
-    damaged = gzip.compress(CSV).decode("utf-8", "replace").encode()
+@pytest.mark.parametrize("content_type", ["text/csv", "Text/CSV; charset=utf-8", "text/tab-separated-values"])
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_gzip_sent_as_text_is_rejected_with_the_way_to_send_it(
+    service: Service, content_type: str, is_damaged: bool
+) -> None:
+    """API Gateway's HTTP API decodes bodies of type `text/*` as UTF-8; the local service rejects them, too."""
+    packed = gzip.compress(CSV)
+    body = packed.decode("utf-8", "replace").encode() if is_damaged else packed
 
-    document = assert_problem(service.client.train(damaged), 415, "unsupported-media-type")
+    document = assert_problem(service.client.train(body, content_type=content_type), 415, "unsupported-media-type")
 
     assert "application/gzip" in document["hint"]
     assert service.stored() == []

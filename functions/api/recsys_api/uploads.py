@@ -28,7 +28,8 @@ _MULTIPART: Final = "multipart/form-data"
 _HOW_TO_SEND: Final = "Send the file as a form (`curl -F file=@orders.csv`) or as the body with Content-Type: text/csv."
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _DAMAGED_GZIP_MAGIC: Final = b"\x1f" + "\N{REPLACEMENT CHARACTER}".encode()
-"""Start of gzip that was sent as `text/*`, because API Gateway decodes such a body as UTF-8."""
+"""Start of gzip that was sent as text, because API Gateway decodes such a body as UTF-8."""
+_JSON: Final = "application/json"
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # not tuned; on Lambda, no upload is larger than 4 MiB
 _HASH_CHUNK_BYTES: Final = 1024 * 1024
 _FILE: Final = "file"
@@ -59,7 +60,8 @@ async def received(
     ------
     UnsupportedMediaType
         The content type is neither multipart nor one of `raw_types`, the content encoding is not permitted, or the body
-        is gzip that was sent as text and damaged in transit.
+        is gzip that was sent as text. API Gateway damages such a body. The local service rejects it as well, so that a
+        client that works with the local service also works on AWS.
     PayloadTooLarge
         The file is larger than `max_bytes`.
     EmptyUpload
@@ -82,6 +84,7 @@ async def received(
             async for chunk in request.stream():
                 file.write(chunk)
             options = FileOptions.of(query_options)
+            _check_not_gzip_as_text(cast("BinaryIO", file), content_type, encoding)
             yield await run_in_threadpool(_describe, cast("BinaryIO", file), max_bytes, options)
     else:
         raise UnsupportedMediaType(
@@ -154,6 +157,18 @@ def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
     )
 
 
+def _check_not_gzip_as_text(file: BinaryIO, content_type: str, encoding: str) -> None:
+    """Raise `UnsupportedMediaType` if the body is gzip that was sent as text, damaged or not."""
+    file.seek(0)
+    start = file.read(len(_DAMAGED_GZIP_MAGIC))
+    is_text = content_type.startswith("text/") or content_type == _JSON
+    if start == _DAMAGED_GZIP_MAGIC or (is_text and encoding == "identity" and start.startswith(_GZIP_MAGIC)):
+        raise UnsupportedMediaType(
+            f"Gzip was sent as text, and API Gateway damages such a body. Received: content type {content_type}.",
+            hint="Send gzip with Content-Type: application/gzip, or as multipart: curl -F file=@orders.csv.gz.",
+        )
+
+
 def _describe(file: BinaryIO, max_bytes: int, options: FileOptions) -> NewFile:
     """Check the size of a file, and return the file with its digest. Gzip is detected by its magic bytes."""
     file.seek(0, io.SEEK_END)
@@ -163,15 +178,10 @@ def _describe(file: BinaryIO, max_bytes: int, options: FileOptions) -> NewFile:
     if size_bytes > max_bytes:
         raise PayloadTooLarge(f"The file has {size_bytes} bytes; the limit of this route is {max_bytes} bytes.")
     file.seek(0)
-    start = file.read(len(_DAMAGED_GZIP_MAGIC))
-    if start == _DAMAGED_GZIP_MAGIC:
-        raise UnsupportedMediaType(
-            "The gzip body was damaged in transit because it was sent as text.",
-            hint="Send gzip with Content-Type: application/gzip, or as multipart: curl -F file=@orders.csv.gz.",
-        )
+    start = file.read(len(_GZIP_MAGIC))
     file.seek(0)
     sha256 = hashlib.sha256()
     while chunk := file.read(_HASH_CHUNK_BYTES):
         sha256.update(chunk)
     file.seek(0)
-    return NewFile(file, sha256.hexdigest(), gzipped=start.startswith(_GZIP_MAGIC), options=options)
+    return NewFile(file, sha256.hexdigest(), gzipped=start == _GZIP_MAGIC, options=options)
