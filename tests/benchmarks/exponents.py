@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from recsys_train.model.spectral import SPECTRAL_EXPONENTS, Exponents, spectral
 from recsys_train.model.warm_start import LinearModel
-from tests.benchmarks.generated_data import write_generated_set
+from tests.benchmarks.generated_data import GENERATED_SETS, write_generated_set
 from tests.benchmarks.protocol import BUNDLED, SETS, DataSet, Floats, leave_last_out, load, measure
 from tests.benchmarks.tables import Table
 
@@ -31,7 +31,6 @@ SCORE_DIFFERENCES = (0.0, 0.1, 0.2, 0.3)
 PUBLISHED = Exponents(user=0.5, item=0.5, score=0.5)
 """The exponents of GF-CF."""
 DIM = 512
-GENERATED_PAIRS = 1_000_000
 SHOWN = 10
 
 Curve = dict[Exponents, float]
@@ -45,7 +44,7 @@ def main() -> None:
     curves = {name: _curve(name, load(name, arguments.data)) for name in (SETS if arguments.data else [BUNDLED])}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "generated.csv"
-        write_generated_set(path, GENERATED_PAIRS)
+        write_generated_set(path, GENERATED_SETS["1m"])
         curves["generated"] = _curve("generated", leave_last_out("generated", path))
 
     gains = {exponents: _gain(curves, exponents) for exponents in curves["generated"]}

@@ -36,6 +36,7 @@ TEST_FILES: Final = {name: Path(name) / "test.csv.gz" for name in (GOWALLA, "cit
 """The test part of each set that comes with one."""
 UNTIMED_TEST_SHARE: Final = 0.2
 CUTOFF: Final = 20
+SEQUENTIAL_CUTOFF: Final = 10
 NCF_CUTOFF: Final = 10
 NCF_NEGATIVES: Final = 99
 VALIDATION_SHARE: Final = 0.1
@@ -103,11 +104,14 @@ class DataSet:
 class Metrics:
     """Means over users with a held-out item; `coverage` is the share of the catalogue in the top 20 of any user.
 
+    `full_recall_at_10` and `full_ndcg_at_10` rank the whole catalogue, as papers on sequential recommendation do.
     `hr_at_10` and `ndcg_at_10` follow the protocol of NCF; they are None if users have several held-out items.
     """
 
     recall_at_20: float
     ndcg_at_20: float
+    full_recall_at_10: float
+    full_ndcg_at_10: float
     coverage: float
     hr_at_10: float | None = None
     ndcg_at_10: float | None = None
@@ -146,10 +150,13 @@ def train_file(name: str, folder: Path | None) -> Path:
     return (folder or Path()) / TRAIN_FILES[name]  # an absolute path is unaffected
 
 
-def leave_last_out(name: str, source: Path | io.BytesIO) -> DataSet:
-    """Read a CSV and hold out the last pair of each user who has at least two."""
+def leave_last_out(name: str, source: Path | io.BytesIO, *, max_users: int | None = None) -> DataSet:
+    """Read a CSV and hold out the last pair of each user who has at least two, or of at most `max_users` of them."""
     interactions, has_times = _read(source)
     train, held_out = interactions.split_last()
+    if max_users is not None and len(held_out) > max_users:
+        held_out = held_out[np.sort(np.random.default_rng(0).permutation(len(held_out))[:max_users])]
+        train = interactions.without(held_out)
     return DataSet(name, train, has_times, held_out.users, held_out.items)
 
 
@@ -248,7 +255,7 @@ def measure(scores: Scores, data: DataSet, *, seed: int = 0) -> Metrics:
         _matrix(data.test_users, data.test_items, data),
     )
     users = np.unique(data.test_users).astype(np.int64)
-    recalls, ndcgs, ranks = [], [], []
+    means, ranks = [], []
     recommended = np.zeros(data.train.n_items, dtype=np.bool_)
     for start in range(0, len(users), USERS_PER_BATCH):
         batch = users[start : start + USERS_PER_BATCH]
@@ -259,10 +266,10 @@ def measure(scores: Scores, data: DataSet, *, seed: int = 0) -> Metrics:
         values[rows, columns] = -np.inf
         top = _top(values)
         recommended[top] = True
-        recall, ndcg = _recall_and_ndcg(top, held_out[batch])
-        recalls.append(recall)
-        ndcgs.append(ndcg)
-    full = (float(np.concatenate(recalls).mean()), float(np.concatenate(ndcgs).mean()), float(recommended.mean()))
+        at_20 = _recall_and_ndcg(top, held_out[batch])
+        at_10 = _recall_and_ndcg(top[:, :SEQUENTIAL_CUTOFF], held_out[batch])
+        means.append(np.stack([*at_20, *at_10]))
+    full = (*np.concatenate(means, axis=1).mean(axis=1).tolist(), float(recommended.mean()))
     return Metrics(*full, *_ncf_metrics(np.concatenate(ranks))) if ranks else Metrics(*full)
 
 
@@ -285,11 +292,13 @@ def _top(values: Floats) -> NDArray[np.int64]:
 
 
 def _recall_and_ndcg(top: NDArray[np.int64], held_out: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    discounts = 1 / np.log2(np.arange(2, CUTOFF + 2))
+    """Return recall and NDCG of each row, (n,), among its best columns `top`, (n, cutoff)."""
+    cutoff = top.shape[1]
+    discounts = 1 / np.log2(np.arange(2, cutoff + 2))
     n_held_out = np.diff(held_out.indptr)
     hits = np.take_along_axis(held_out.toarray() > 0, top, axis=1)
-    ideal = np.cumsum(discounts)[np.minimum(n_held_out, CUTOFF) - 1]
-    return hits.sum(axis=1) / n_held_out, (hits @ discounts[: top.shape[1]]) / ideal
+    ideal = np.cumsum(discounts)[np.minimum(n_held_out, cutoff) - 1]
+    return hits.sum(axis=1) / n_held_out, (hits @ discounts) / ideal
 
 
 def _ranks_among_negatives(

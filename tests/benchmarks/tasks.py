@@ -17,11 +17,12 @@ import numpy as np
 
 from recsys_train.data.interactions import Interactions
 from tests.benchmarks import peers
-from tests.benchmarks.generated_data import write_generated_set
+from tests.benchmarks.generated_data import GENERATED_SETS, write_generated_set
 from tests.benchmarks.protocol import DataSet, Scores, leave_last_out, load, measure, without_newcomers
 
 OURS = "recsys"
 TEXTBOOK = "Keras NeuMF"
+SASREC = "SASRec"
 ALS = "ALS"
 PEERS: dict[str, type[peers.Peer]] = {
     "popularity": peers.Popularity,
@@ -34,6 +35,7 @@ PEERS: dict[str, type[peers.Peer]] = {
 }
 NEWCOMER_SHARE = 0.2
 MEASURED_GENERATED_USERS = 10_000
+SHORT_LENGTHS = (1, 2, 3)
 
 Json = dict[str, Any]
 
@@ -144,9 +146,31 @@ def newcomers(data: str, folder: str | None, seed: int) -> Json:
     }
 
 
-def generated_set(path: str, n_pairs: int) -> Json:
+def short_histories(data: str, folder: str | None, seed: int) -> Json:
+    """Compare our model with popularity for users with one, two and three interactions in the training part."""
+    from recsys_train.fitting.recipe import Recipe  # noqa: PLC0415  # slow to import, and not every part needs it
+    from tests.benchmarks import ours  # noqa: PLC0415  # slow to import, and not every part needs it
+
+    loaded = load(data, _path(folder))
+    timed = ours.train(loaded.train, Recipe(), seed=seed, has_times=loaded.has_times)
+    scores = ours.scorer(timed.result, loaded.train)
+    popularity = peers.Popularity(loaded.train).fit({}, seed).scores
+    counts = np.bincount(loaded.train.users, minlength=loaded.train.n_users)
+    rows = []
+    for length in SHORT_LENGTHS:
+        part = loaded.with_test_of(np.flatnonzero(counts == length))
+        rows.append({
+            "length": length,
+            "n_users": len(np.unique(part.test_users)),
+            "ndcg_at_20": measure(scores, part).ndcg_at_20,
+            "popularity": measure(popularity, part).ndcg_at_20,
+        })  # fmt: skip
+    return {"rows": rows}
+
+
+def generated_set(path: str, size: str) -> Json:
     """Write a generated data set, in a process of its own because its memory must not count for the training."""
-    write_generated_set(Path(path), n_pairs)
+    write_generated_set(Path(path), GENERATED_SETS[size])
     return {}
 
 
@@ -156,26 +180,28 @@ def scale(path: str, seed: int, budget_s: float) -> Json:
     from tests.benchmarks import ours  # noqa: PLC0415  # slow to import, and not every part needs it
 
     started = time.perf_counter()
-    data = leave_last_out("generated", Path(path))
+    data = leave_last_out("generated", Path(path), max_users=MEASURED_GENERATED_USERS)
     read_s = time.perf_counter() - started
     timed = ours.train(data.train, Recipe(), seed=seed, has_times=data.has_times, budget_s=budget_s)
-    users = np.random.default_rng(0).permutation(np.unique(data.test_users))[:MEASURED_GENERATED_USERS]
-    measured = data.with_test_of(users)
+    chosen = timed.result.hyperparameters
     return {
         "read_s": read_s,
         "train_s": timed.seconds,
         "phases": timed.phases,
-        "ndcg_at_20": measure(ours.scorer(timed.result, data.train), measured).ndcg_at_20,
-        "popularity": measure(peers.Popularity(data.train).fit({}, seed).scores, measured).ndcg_at_20,
+        "ndcg_at_20": measure(ours.scorer(timed.result, data.train), data).ndcg_at_20,
+        "popularity": measure(peers.Popularity(data.train).fit({}, seed).scores, data).ndcg_at_20,
+        "popularity_weight": chosen.popularity,
+        "epochs": chosen.epochs,
     }
 
 
 def _peer(method: str) -> type[peers.Peer]:
-    if method != TEXTBOOK:
+    if method in PEERS:
         return PEERS[method]
-    from tests.benchmarks.textbook import Textbook  # noqa: PLC0415  # the other peers run without TensorFlow
+    from tests.benchmarks.sasrec import SasRec  # noqa: PLC0415  # the other peers run without TensorFlow
+    from tests.benchmarks.textbook import Textbook  # noqa: PLC0415  # as above
 
-    return Textbook
+    return SasRec if method == SASREC else Textbook
 
 
 def _path(folder: str | None) -> Path | None:
@@ -183,7 +209,7 @@ def _path(folder: str | None) -> Path | None:
 
 
 TASKS: dict[str, Callable[..., Json]] = {
-    task.__name__: task for task in (quality, contribution, speed, newcomers, generated_set, scale)
+    task.__name__: task for task in (quality, contribution, speed, newcomers, short_histories, generated_set, scale)
 }
 
 if __name__ == "__main__":

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.measured import run, run_task
-from tests.benchmarks.protocol import BUNDLED, SETS, TRAIN_FILES, train_file
+from tests.benchmarks.generated_data import GENERATED_SETS
+from tests.benchmarks.measured import run_task
+from tests.benchmarks.options import Options, log
+from tests.benchmarks.protocol import BUNDLED, GOWALLA, SETS, UNTIMED
+from tests.benchmarks.scale import phases_table, scale, whole_way
 from tests.benchmarks.tables import Table
-from tests.benchmarks.tasks import NEWCOMER_SHARE, OURS, PEERS, TEXTBOOK
+from tests.benchmarks.tasks import NEWCOMER_SHARE, OURS, PEERS, SASREC, TEXTBOOK
 
-METHODS = (*PEERS, TEXTBOOK, OURS)
+METHODS = (*PEERS, SASREC, TEXTBOOK, OURS)
 NO_PEERS = {OURS}
 """Methods that cannot be the best peer."""
 NOT_MEASURED = {
@@ -26,27 +26,21 @@ NOT_MEASURED = {
     (TEXTBOOK, "gowalla"): "not measured: takes hours",
     (TEXTBOOK, "citeulike"): "not measured: takes hours",
     (TEXTBOOK, "video_games"): "not measured: takes hours",
+    **{(SASREC, data): "not measured: histories without an order" for data in (GOWALLA, "citeulike", *UNTIMED)},
 }
-METRICS = ("recall_at_20", "ndcg_at_20", "hr_at_10", "ndcg_at_10", "coverage", "fit_s", "pairs_per_s")
-SCALE_PAIRS = (1_000_000, 5_000_000, 20_000_000)
-SCALE_BUDGET_S = 720.0
+METRICS = (
+    "recall_at_20",
+    "ndcg_at_20",
+    "full_recall_at_10",
+    "full_ndcg_at_10",
+    "hr_at_10",
+    "ndcg_at_10",
+    "coverage",
+    "fit_s",
+    "pairs_per_s",
+)
 
 Result = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The data sets, methods and seeds that the command line selects."""
-
-    folder: Path | None
-    sets: tuple[str, ...]
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    textbook_epochs: int
-
-    def arguments(self, data: str) -> dict[str, Any]:
-        """Return the arguments of a task that determine its data set."""
-        return {"data": data, "folder": None if self.folder is None else str(self.folder.resolve())}
 
 
 def main() -> None:
@@ -61,12 +55,20 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of random methods; the median is reported"
     )
+    parser.add_argument(
+        "--generated", nargs="+", choices=GENERATED_SETS, default=[], help="generated sets of whole-way and scale"
+    )
     parser.add_argument("--textbook-epochs", type=int, default=20, help="epochs of the part speed")
     parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file to write")
     arguments = parser.parse_args()
     sets = arguments.sets or ([BUNDLED] if arguments.data is None else SETS)
     options = Options(
-        arguments.data, tuple(sets), tuple(arguments.only), tuple(arguments.seeds), arguments.textbook_epochs
+        arguments.data,
+        tuple(sets),
+        tuple(arguments.only),
+        tuple(arguments.seeds),
+        tuple(arguments.generated),
+        arguments.textbook_epochs,
     )
     tables: list[str] = []
     for part in arguments.parts:
@@ -86,14 +88,14 @@ def quality(options: Options) -> Iterator[Table]:
                 results[method] = _median_of_seeds(options, method, data)
         yield _quality_table(options, data, results)
         if OURS in results:
-            yield _phases_table(f"Phases of our training, {data}", {OURS: results[OURS]["phases"]})
+            yield phases_table(f"Phases of our training, {data}", {OURS: results[OURS]["phases"]})
 
 
 def _median_of_seeds(options: Options, method: str, data: str) -> Result:
     """Return the medians over the seeds. Peers select settings with the first one; deterministic peers run once."""
     settings, results, peaks = None, [], []
     for seed in options.seeds:
-        _log(f"{data}: {method}, seed {seed}")
+        log(f"{data}: {method}, seed {seed}")
         result, done = run_task("quality", method=method, **options.arguments(data), seed=seed, settings=settings)
         results.append(result)
         peaks.append(done.peak_gib)
@@ -111,7 +113,8 @@ def _median(values: list[float | None]) -> float | None:
 
 def _quality_table(options: Options, data: str, results: dict[str, Result]) -> Table:
     columns = {"": "", "Recall@20": ".4f", "NDCG@20": ".4f", "÷ best peer": ".3f"}
-    columns |= {"HR@10": ".4f", "NDCG@10": ".4f", "÷ best peer's": ".3f", "coverage": ".3f"}
+    columns |= {"Recall@10": ".4f", "NDCG@10": ".4f", "NCF's HR@10": ".4f", "NCF's NDCG@10": ".4f"}
+    columns |= {"÷ best peer's": ".3f", "coverage": ".3f"}
     columns |= {"selection s": ",.1f", "fitting s": ",.1f", "peak GiB": ".2f", "pairs/s": ",.0f"}
     table = Table(f"Quality, {data}, median of seeds {' '.join(map(str, options.seeds))}", columns)
     peers = [result for method, result in results.items() if method not in NO_PEERS]
@@ -128,6 +131,8 @@ def _quality_table(options: Options, data: str, results: dict[str, Result]) -> T
             result["recall_at_20"],
             result["ndcg_at_20"],
             _ratio(result["ndcg_at_20"], best_20),
+            result["full_recall_at_10"],
+            result["full_ndcg_at_10"],
             result["hr_at_10"],
             result["ndcg_at_10"],
             _ratio(result["ndcg_at_10"], best_10),
@@ -157,7 +162,7 @@ def speed(options: Options) -> Iterator[Table]:
         if (TEXTBOOK, data) in NOT_MEASURED:
             table.notes.append(f"{data} {NOT_MEASURED[TEXTBOOK, data]} with the textbook")
             continue
-        _log(f"{data}: speed")
+        log(f"{data}: speed")
         result, _ = run_task("speed", **options.arguments(data), seed=options.seeds[0], epochs=options.textbook_epochs)
         table.rows.append([
             data,
@@ -174,27 +179,8 @@ def speed(options: Options) -> Iterator[Table]:
     yield table
 
 
-def whole_way(options: Options) -> Iterator[Table]:
-    """Measure `recsys train` from the CSV to the files of a version, including the start of Python and TensorFlow."""
-    table = Table("From CSV to model: recsys train", {"": "", "seconds": ",.1f", "peak GiB": ".2f"})
-    for data in [name for name in options.sets if name in TRAIN_FILES]:
-        _log(f"{data}: recsys train")
-        with tempfile.TemporaryDirectory() as folder:
-            recsys = Path(sys.executable).with_name("recsys")
-            command = [
-                str(recsys),
-                "train",
-                str(train_file(data, options.folder).resolve()),
-                "--out",
-                f"{folder}/model",
-            ]
-            done = run(command)
-        table.rows.append([data, done.wall_s, done.peak_gib])
-    yield table
-
-
 def newcomers(options: Options) -> Iterator[Table]:
-    """Measure recommendations for users who were not in the training data, from their histories."""
+    """Measure recommendations for users who were not in the training data, from their histories; medians of seeds."""
     columns = {"NDCG@20": "", "trained users": ".4f", "newcomers": ".4f", "ratio": ".3f"}
     columns |= {
         "the same users if trained": ".4f",
@@ -202,20 +188,42 @@ def newcomers(options: Options) -> Iterator[Table]:
         "by popularity": ".4f",
         "newcomers, n": ",d",
     }
-    table = Table(f"Newcomers: {NEWCOMER_SHARE:.0%} of the users removed from training", columns)
+    seeds = " ".join(map(str, options.seeds))
+    table = Table(f"Newcomers: {NEWCOMER_SHARE:.0%} of the users removed from training, seeds {seeds}", columns)
     for data in options.sets:
-        _log(f"{data}: newcomers")
-        result, _ = run_task("newcomers", **options.arguments(data), seed=options.seeds[0])
-        table.rows.append([
-            data,
-            result["trained"],
-            result["newcomers"],
-            result["newcomers"] / result["trained"],
-            result["newcomers_if_trained"],
-            result["newcomers"] / result["newcomers_if_trained"],
-            result["newcomers_popularity"],
-            result["n_newcomers"],
-        ])  # fmt: skip
+        rows: list[list[Any]] = []
+        for seed in options.seeds:
+            log(f"{data}: newcomers, seed {seed}")
+            result, _ = run_task("newcomers", **options.arguments(data), seed=seed)
+            rows.append([
+                result["trained"],
+                result["newcomers"],
+                result["newcomers"] / result["trained"],
+                result["newcomers_if_trained"],
+                result["newcomers"] / result["newcomers_if_trained"],
+                result["newcomers_popularity"],
+                result["n_newcomers"],
+            ])  # fmt: skip
+        table.rows.append([data, *(statistics.median(values) for values in zip(*rows, strict=True))])
+        ratios = " ".join(f"{row[2]:.3f}" for row in rows)
+        table.notes.append(f"ratios of {data} by seed: {ratios}")
+    yield table
+
+
+def short_histories(options: Options) -> Iterator[Table]:
+    """Measure users with one, two and three interactions in the training part; medians of seeds."""
+    columns = {"": "", "interactions": "d", "users": ",d", "NDCG@20": ".4f", "popularity": ".4f", "ratio": ".2f"}
+    table = Table(f"Short histories, median of seeds {' '.join(map(str, options.seeds))}", columns)
+    for data in options.sets:
+        parts = []
+        for seed in options.seeds:
+            log(f"{data}: short histories, seed {seed}")
+            parts.append(run_task("short_histories", **options.arguments(data), seed=seed)[0]["rows"])
+        for rows in zip(*parts, strict=True):
+            ndcg, popularity = statistics.median(row["ndcg_at_20"] for row in rows), rows[0]["popularity"]
+            table.rows.append([
+                data, rows[0]["length"], rows[0]["n_users"], ndcg, popularity, _ratio(ndcg, popularity)
+            ])  # fmt: skip
     yield table
 
 
@@ -235,7 +243,7 @@ def contributions(options: Options) -> Iterator[Table]:
         table = Table(f"Ablations, {data}, median of seeds {' '.join(map(str, options.seeds))}", columns)
         defaults = None
         for variant in VARIANTS:
-            _log(f"{data}: {variant}")
+            log(f"{data}: {variant}")
             results = [
                 run_task("contribution", variant=variant, **options.arguments(data), seed=seed)[0]
                 for seed in options.seeds
@@ -253,39 +261,6 @@ def contributions(options: Options) -> Iterator[Table]:
         yield table
 
 
-def scale(options: Options) -> Iterator[Table]:
-    """Measure generated data sets of increasing size, with the same users and catalogue."""
-    columns = {"pairs": "", "reading s": ",.1f", "training s": ",.1f", "peak GiB": ".2f", "NDCG@20": ".4f"}
-    columns |= {"popularity": ".4f", "ratio": ".2f"}
-    table = Table(f"Scale: 200,000 users × 50,000 items, a budget of {SCALE_BUDGET_S:.0f} s", columns)
-    phases = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/generated.csv"
-        for n_pairs in SCALE_PAIRS:
-            _log(f"generated set of {n_pairs:,}")
-            run_task("generated_set", path=path, n_pairs=n_pairs)
-            result, done = run_task("scale", path=path, seed=options.seeds[0], budget_s=SCALE_BUDGET_S)
-            phases[f"{n_pairs:,}"] = result["phases"]
-            ndcg, popularity = result["ndcg_at_20"], result["popularity"]
-            table.rows.append([
-                f"{n_pairs:,}",
-                result["read_s"],
-                result["train_s"],
-                done.peak_gib,
-                ndcg,
-                popularity,
-                ndcg / popularity,
-            ])  # fmt: skip
-    yield table
-    yield _phases_table("Phases of our training, by size", phases)
-
-
-def _phases_table(title: str, phases: dict[str, dict[str, float]]) -> Table:
-    names = list(dict.fromkeys(name for seconds in phases.values() for name in seconds))
-    rows: list[list[object]] = [[label, *(seconds.get(name) for name in names)] for label, seconds in phases.items()]
-    return Table(title, {"": "", **{f"{name} s": ",.2f" for name in names}}, rows)
-
-
 def _ratio(value: float | None, base: float | None) -> float | None:
     return value / base if value is not None and base else None
 
@@ -296,15 +271,12 @@ def _settings_text(settings: dict[str, Any]) -> str:
     )
 
 
-def _log(message: str) -> None:
-    print(f"… {message}", file=sys.stderr, flush=True)
-
-
 PARTS: dict[str, Callable[[Options], Iterator[Table]]] = {
     "quality": quality,
     "speed": speed,
     "whole-way": whole_way,
     "newcomers": newcomers,
+    "short-histories": short_histories,
     "contributions": contributions,
     "scale": scale,
 }

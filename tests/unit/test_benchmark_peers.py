@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from recsys_train.data.interactions import Interactions
 from tests.benchmarks import peers
-from tests.benchmarks.generated_data import N_CLUSTERS, generate_pairs
+from tests.benchmarks.generated_data import N_CLUSTERS, NO_TASTES, GeneratedSet, generate_pairs
 from tests.benchmarks.measured import seconds_by_phase
 from tests.benchmarks.peers import Ease, EaseRecent, GfCf, climb
 from tests.benchmarks.protocol import without_newcomers
@@ -105,11 +105,19 @@ def test_a_phase_lasts_until_the_next_report() -> None:
 
 
 def test_the_generated_set_has_distinct_pairs_a_long_tail_and_is_reproducible() -> None:
-    codes = generate_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0))
+    generated = GeneratedSet(20_000, 1_000, 20 * N_CLUSTERS)
+    codes = generate_pairs(generated, np.random.default_rng(0))
     assert len(np.unique(codes)) == len(codes) == 20_000
     users_per_item = np.sort(np.bincount(codes % (20 * N_CLUSTERS), minlength=20 * N_CLUSTERS))[::-1]
     assert users_per_item[:100].sum() > 0.3 * len(codes)
-    assert np.array_equal(codes, generate_pairs(20_000, 1_000, 20 * N_CLUSTERS, np.random.default_rng(0)))
+    assert np.array_equal(codes, generate_pairs(generated, np.random.default_rng(0)))
+
+
+def test_every_user_of_an_even_generated_set_has_the_same_number_of_pairs() -> None:
+    generated = GeneratedSet(300, n_users=100, n_items=20, tastes=NO_TASTES, is_even=True)
+    codes = generate_pairs(generated, np.random.default_rng(0))
+    assert len(np.unique(codes)) == 300
+    assert np.array_equal(np.bincount(codes // 20), np.full(100, 3))
 
 
 def test_a_table_is_aligned_and_shows_missing_values_as_a_dash() -> None:
@@ -120,3 +128,17 @@ def test_a_table_is_aligned_and_shows_missing_values_as_a_dash() -> None:
         "ours       0.12  1,234",
         "a peer        –      7",
     ]
+
+
+@pytest.mark.slow
+def test_sasrec_learns_which_item_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.benchmarks import sasrec  # noqa: PLC0415  # the other tests run without TensorFlow
+
+    monkeypatch.setattr(sasrec, "N_NEGATIVES", 256)
+    monkeypatch.setattr(sasrec, "LEARNING_RATE", 0.003)
+    first, position = np.divmod(np.arange(128 * 6), 6)
+    items = (first + position) % 20
+    names = [str(index) for index in range(128)]
+    sequences = Interactions(names, names[:20], first.astype(np.int32), items.astype(np.int32))
+    scores = sasrec.SasRec(sequences).fit({"dropout": 0.2, "epochs": 20}, 0).scores(np.arange(20))
+    assert np.array_equal(scores.argmax(axis=1), (np.arange(20) + 6) % 20)
