@@ -1,6 +1,7 @@
 """Decide which training job starts next, so that no tenant waits long because of another tenant.
 
-Keys take turns. Fair queueing on the estimated costs orders the jobs within the turns. This module does no I/O.
+Keys take turns, so that no key starts a second job while another key waits for its first. Among the keys whose turn may
+come next, fair queueing by the estimated cost of their jobs decides. This module does no I/O.
 """
 
 from __future__ import annotations

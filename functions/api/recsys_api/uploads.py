@@ -158,7 +158,10 @@ def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
 
 
 def _check_not_gzip_as_text(file: BinaryIO, content_type: str, encoding: str) -> None:
-    """Raise `UnsupportedMediaType` if the body is gzip that was sent as text, damaged or not."""
+    """Raise `UnsupportedMediaType` if the body is gzip data that was sent as text.
+
+    Gzip data that was damaged in transit is recognised as well.
+    """
     file.seek(0)
     start = file.read(len(_DAMAGED_GZIP_MAGIC))
     is_text = content_type.startswith("text/") or content_type == _JSON

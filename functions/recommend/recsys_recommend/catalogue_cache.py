@@ -64,8 +64,8 @@ class CatalogueCache:
     store
         Object store with the catalogues. It is read in a thread.
     max_bytes
-        Memory for all catalogues together, in bytes. Catalogues in the order of a model's items can take the same
-        amount in addition. A larger catalogue is loaded for each request and not kept.
+        Memory for all catalogues together, in bytes. Copies whose rows follow the order of a model's items can
+        take the same amount in addition. A catalogue larger than `max_bytes` is loaded for each request and not kept.
     exploration
         Largest share of new items in a list, in [0, 1], for requests that do not state a share.
     count_metric

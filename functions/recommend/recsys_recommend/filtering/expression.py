@@ -9,8 +9,9 @@
 | `title == null` | that have no title |
 | `not …`, `… and …`, `… or …`, `( … )` | combined as usual; `not` binds most tightly, then `and`, then `or` |
 
-A missing value equals nothing and is in no list, so `==`, `in` and comparisons are false for it, and their negations
-(`!=`, `not in`, `not`) are true.
+`== null` and `!= null` test whether a value is missing. In every other comparison, a missing value equals nothing and
+is in no list, so that `==`, `in`, `<` and the like are false for it, and their negations (`!=`, `not in`, `not`) are
+true.
 
 The parser is an LALR(1) automaton of the library Lark. It needs neither recursion nor backtracking, so the time for
 parsing is proportional to the length of the text and does not depend on the nesting.
@@ -219,7 +220,10 @@ def _syntax_error(text: str, error: UnexpectedInput) -> InvalidRequest:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Return the sort key of a terminal in messages: kinds of values first, punctuation and the end last."""
+    """Return the key by which terminals of the grammar are sorted in error messages.
+
+    Kinds of values come first. Punctuation and the end of the text come last.
+    """
     names = list(_NAMES)
     return names.index(name if name in names else "LPAR"), name
 

@@ -67,7 +67,10 @@ def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any])
 
 
 def taken(values: NDArray[Any], indices: NDArray[np.integer]) -> NDArray[Any]:
-    """Return `values[indices]` for indices that are known to be valid, in half of the time."""
+    """Return `values[indices]`. The indices must be valid.
+
+    The indices are not checked, so that the call takes half as long as indexing.
+    """
     return values.take(indices, mode="clip")
 
 

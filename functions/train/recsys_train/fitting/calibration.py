@@ -35,7 +35,10 @@ MIN_HITS: Final = 5
 
 
 class Platt(NamedTuple):
-    """`slope * logit + intercept` is the calibrated logit; the slope is positive, so the ranking stays."""
+    """Platt scaling, which calibrates a logit as `slope * logit + intercept`.
+
+    The slope is positive, so that the ranking does not change.
+    """
 
     slope: float
     intercept: float

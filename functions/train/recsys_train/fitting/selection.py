@@ -217,7 +217,10 @@ class _Validation:
         return float(np.mean(np.concatenate(ndcgs)))
 
     def _totals(self, trial: Hyperparameters) -> Iterator[Floats]:
-        """Yield the scores of each part's users, (n, n_items)."""
+        """Yield the scores of the closed-form model for each batch of validation users, (n_users_of_batch, n_items).
+
+        They are the scores of the base, plus those of the spectrum and of the transitions times their shares.
+        """
         spread = None
         scales = np.float32(1) if trial.linear is None else self._inverse_for(trial.linear).column_scales(trial.linear)
         others = [(share, self._scores_of(name, trial)) for name, share in _shares(trial).items() if share > 0]
