@@ -22,7 +22,8 @@ SPECTRUM_RANK: Final = 32
 """Width of the spectral model that is added to an autoencoder. 24 to 64 are equally good on validation parts of
 MovieLens 100K; 16 and 128 are worse."""
 SPECTRUM_EXPONENTS: Final = Exponents(user=0.3, item=0.4, score=0.3)
-"""Its normalisation. With an item exponent of 0.5, the gain on MovieLens 100K is 1.5% instead of 2.6%."""
+"""Its normalisation. With a share of 0.6, it gains 2.6% on MovieLens 100K without times (three folds); with an item
+exponent of 0.5, it gains 1.5% (five folds)."""
 UNIT_PAIRS: Final = 4_000_000
 """User-item pairs whose scores determine the standard deviations of models and of popularity."""
 

@@ -22,7 +22,8 @@ from recsys_train.model.batches import MAX_LENGTH
 from recsys_train.model.warm_start import DenseWeights
 
 TRANSITION_RIDGE: Final = 1.0
-"""L2 regularisation in units of the mean diagonal of the Gram matrix; the best of 1, 4 and 16 on validation parts."""
+"""L2 regularisation in units of the mean diagonal of the Gram matrix; of 1, 4 and 16 the best on the
+validation part of Online Retail. On MovieLens 100K, all three gain about 5%."""
 WINDOW: Final = 20
 """Items before the next one that predict it; earlier ones have small weights. Not tuned."""
 TARGETS_PER_CHUNK: Final = 200_000
