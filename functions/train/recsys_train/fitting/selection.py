@@ -163,6 +163,7 @@ class _Validation:
     dim: int
     seed: int
     _inverse: GramInverse | None = None
+    _spectral: LinearModel | None = None
     _scores: dict[Component, tuple[object, list[Floats]]] = field(default_factory=dict)
     _histories: tuple[float, Any] | None = None
 
@@ -253,7 +254,9 @@ class _Validation:
         if component == "spectrum":
             return blended_spectrum(train.to_matrix(), generator)
         if trial.linear is None:
-            return spectral(train.to_matrix(), self.dim, generator)
+            if self._spectral is None:
+                self._spectral = spectral(train.to_matrix(), self.dim, generator)
+            return self._spectral
         return self._inverse_for(trial.linear).unscaled()
 
     def _inverse_for(self, linear: LinearSettings) -> GramInverse:
