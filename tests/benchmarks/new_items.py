@@ -35,7 +35,7 @@ from recsys.model.vocabulary import Vocabulary
 from recsys_train.catalogue.content_fit import fit_content
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.reader import read_interactions
-from recsys_train.fitting.recipe import Hyperparameters, Recipe
+from recsys_train.fitting.recipe import Recipe, first_hyperparameters
 from recsys_train.fitting.training import TrainingRun
 from tests.benchmarks.ours import train
 from tests.benchmarks.protocol import BUNDLED, CUTOFF, MAX_UNPACKED_BYTES, ROOT, train_file
@@ -111,7 +111,10 @@ def selected_network(train_part: Interactions, seed: int) -> Network:
 def fixed_network(train_part: Interactions, fixed: list[float], seed: int) -> Network:
     """Train with given hyperparameters: ridge, decay and number of epochs."""
     ridge, decay, n_epochs = fixed
-    training = TrainingRun.start(train_part, Recipe(), Hyperparameters(ridge, decay), seed=seed)
+    first = first_hyperparameters(Recipe(), train_part.n_users, train_part.n_items, decay=decay)
+    assert first.linear is not None
+    chosen = replace(first, linear=replace(first.linear, ridge=ridge))
+    training = TrainingRun.start(train_part, Recipe(), chosen, seed=seed)
     for _ in range(int(n_epochs)):
         training.run_epoch(deadline=math.inf)
     return Network.from_weights(training.network.dims, training.network.weights(), decay=decay)

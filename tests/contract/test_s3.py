@@ -45,7 +45,7 @@ def test_a_create_repeated_by_boto3_succeeds(moto: Emulator, bucket: str) -> Non
         arguments["Body"].seek(0)
         return moto.s3.put_object(**arguments)  # … so boto3 repeats the request, and S3 rejects it
 
-    store = S3ObjectStore(WrappedClient(moto.s3, put_twice), bucket)  # type: ignore[arg-type]
+    store = S3ObjectStore(WrappedClient(moto.s3, put_twice), bucket)  # type: ignore[arg-type]  # wraps a client
     assert store.create("a/b", io.BytesIO(b"mine")).size_bytes == 4
     with pytest.raises(ObjectExists):
         S3ObjectStore(moto.s3, bucket).create("a/b", b"mine")
@@ -61,7 +61,7 @@ def test_a_conflicting_create_is_retried_with_the_whole_stream(moto: Emulator, b
         arguments["Body"].seek(0)
         return moto.s3.put_object(**arguments)
 
-    store = S3ObjectStore(WrappedClient(moto.s3, conflict_once), bucket)  # type: ignore[arg-type]
+    store = S3ObjectStore(WrappedClient(moto.s3, conflict_once), bucket)  # type: ignore[arg-type]  # wraps a client
     store.create("a/b", io.BytesIO(b"whole"))
     assert bodies == [b"whole", b"whole"]
     assert store.read("a/b") == b"whole"
@@ -71,7 +71,7 @@ def test_a_persistent_conflict_is_unavailable(moto: Emulator, bucket: str) -> No
     def conflict(**_: Any) -> Any:
         raise _conflict("ConditionalRequestConflict", 409)
 
-    store = S3ObjectStore(WrappedClient(moto.s3, conflict), bucket)  # type: ignore[arg-type]
+    store = S3ObjectStore(WrappedClient(moto.s3, conflict), bucket)  # type: ignore[arg-type]  # wraps a client
     with pytest.raises(Unavailable, match="ConditionalRequestConflict"):
         store.create("a/b", b"x")
 

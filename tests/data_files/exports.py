@@ -45,7 +45,7 @@ class Export:
 
 def _table(columns: Iterable[str], rows: Iterable[Mapping[str, str]], *, quoting: int = csv.QUOTE_MINIMAL) -> bytes:
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, list(columns), restval="", quoting=quoting)  # type: ignore[arg-type]
+    writer = csv.DictWriter(out, list(columns), restval="", quoting=quoting)  # type: ignore[arg-type]  # an int of csv.QUOTE_*
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue().encode()

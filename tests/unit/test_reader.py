@@ -176,7 +176,7 @@ def test_rows_with_a_score_of_zero_or_less_are_ignored_with_a_warning() -> None:
     interactions, report = read(b"user_id,item_id,interaction_score\na,x,1\nb,y,2\na,y,0\nb,x,-3\n")
     assert pairs(interactions) == [("a", "x"), ("b", "y")]
     assert report.bad_lines == 0
-    assert "2 lines have an interaction_score of 0 or less" in report.warnings()[0].text
+    assert "Ignored 2 lines with an interaction_score of 0 or less." in report.warnings()[0].text
 
 
 @pytest.mark.parametrize(

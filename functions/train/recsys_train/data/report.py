@@ -24,14 +24,14 @@ MAX_DETAIL: Final = 160
 400 KB, and the row of a job contains the bad lines twice: in the report and in the problem.
 """
 SKIP_RULES: Final = {
-    "guest": "have no user (guest checkouts)",
-    "other-event": "have a kind of event that is not among events",
-    "not-positive-score": "have an interaction_score of 0 or less",
-    "below-min-score": "have a score below min_score",
-    "excluded-item": "have an item of exclude_items",
-    "erased-user": "belong to users who were erased after the file arrived",
+    "guest": "without a user (guest checkouts)",
+    "other-event": "with a kind of event that is not among events",
+    "not-positive-score": "with an interaction_score of 0 or less",
+    "below-min-score": "with a score below min_score",
+    "excluded-item": "with an item of exclude_items",
+    "erased-user": "of users who were erased after the file arrived",
 }
-"""Rules by which valid lines are skipped, with the text that follows `n lines`."""
+"""Rules by which valid lines are skipped, with the text that follows `n lines` or `1 line`."""
 _MANY_GUESTS: Final = 0.5
 _MANY_SINGLE_USERS: Final = 0.5
 
@@ -169,8 +169,12 @@ class DataReport:
         return f"{self.bad_lines:,} of {self.lines:,} lines are bad ({kinds})"
 
     def skipped_text(self) -> str:
-        """Return a summary such as `12 lines have no user (guest checkouts)`."""
-        return ", ".join(f"{skipped.count:,} lines {SKIP_RULES[rule]}" for rule, skipped in self.skipped.items())
+        """Return a summary such as `12 lines without a user (guest checkouts)`."""
+        return ", ".join(self._skipped_lines(rule) for rule in self.skipped)
+
+    def _skipped_lines(self, rule: str) -> str:
+        count = self.skipped[rule].count
+        return f"{count:,} {'line' if count == 1 else 'lines'} {SKIP_RULES[rule]}"
 
     def add_warning(self, code: str, text: str) -> None:
         """Add a warning that results from the training to the warnings about the file."""
@@ -181,10 +185,7 @@ class DataReport:
         warnings = []
         if self.bad_lines:
             warnings.append(Remark("bad-lines", f"{self.bad_lines_text()}; they were ignored."))
-        warnings += [
-            Remark(f"skipped-{rule}", f"{skipped.count:,} lines {SKIP_RULES[rule]}; they were ignored.")
-            for rule, skipped in self.skipped.items()
-        ]
+        warnings += [Remark(f"skipped-{rule}", f"Ignored {self._skipped_lines(rule)}.") for rule in self.skipped]
         if self.padded_ids:
             text = (
                 f"{self.padded_ids:,} ids begin or end with white space, which is part of the id. Send the same "

@@ -1,7 +1,8 @@
-"""Fit the closed-form model of the selected hyperparameters: an autoencoder, item transitions and a low-rank spectrum.
+"""Fit the closed-form model of the selected hyperparameters.
 
-The linear autoencoder ranks best alone, but the models err on different items, so their sum ranks better on some data.
-Each addition is scaled to the autoencoder's standard deviation and multiplied by its share, which validation selects.
+The model is a linear autoencoder, to which item transitions and a low-rank spectral model can be added. Alone, the
+autoencoder ranks best. The sum ranks better on some data, because the models err on different items. Each addition is
+scaled to the autoencoder's standard deviation and multiplied by its share, which validation selects.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ SPECTRUM_RANK: Final = 32
 """Width of the spectral model that is added to an autoencoder. 24 to 64 are equally good on validation parts of
 MovieLens 100K; 16 and 128 are worse."""
 SPECTRUM_EXPONENTS: Final = Exponents(user=0.3, item=0.4, score=0.3)
-"""Its normalisation. With a share of 0.6, it gains 2.6% on MovieLens 100K without times (three folds); with an item
-exponent of 0.5, it gains 1.5% (five folds)."""
+"""Normalisation of the added spectral model. With a share of 0.6, the model gains 2.6% on MovieLens 100K without times
+(three folds). With an item exponent of 0.5, it gains 1.5% (five folds)."""
 UNIT_PAIRS: Final = 4_000_000
 """User-item pairs whose scores determine the standard deviations of models and of popularity."""
 
@@ -31,14 +32,16 @@ UNIT_PAIRS: Final = 4_000_000
 def closed_form(
     train: Interactions, histories: Any, selected: Hyperparameters, dim: int, generator: np.random.Generator
 ) -> WarmStart:
-    """Fit the autoencoder with its additions, or without `selected.linear` the spectral model of width `dim`.
+    """Fit the closed-form model.
+
+    It is the autoencoder with its additions. If `selected.linear` is None, it is the spectral model of width `dim`.
 
     Parameters
     ----------
     train
         The pairs, oldest first.
     histories
-        All weighted histories, sparse (n_users, n_items); a sample of them determines the standard deviations.
+        All weighted histories, sparse (n_users, n_items). A sample of them determines the standard deviations.
     generator
         Source of the sample and of the randomised decompositions.
     """
@@ -46,6 +49,16 @@ def closed_form(
     if selected.linear is None:
         return spectral(matrix, dim, generator)
     base = invert_gram(matrix, selected.linear).model(selected.linear)
+    return add_models(base, train, histories, selected, generator)
+
+
+def add_models(
+    base: ItemWeights, train: Interactions, histories: Any, selected: Hyperparameters, generator: np.random.Generator
+) -> ItemWeights:
+    """Return the autoencoder `base` plus the selected shares of transitions and of a spectrum. Can overwrite `base`.
+
+    The other parameters are those of `closed_form`.
+    """
     if selected.transitions == 0 and selected.spectrum == 0:
         return base
     sample = sample_histories(histories, generator)
@@ -59,7 +72,7 @@ def closed_form(
         else:
             terms.append((factor, transitions))
     if selected.spectrum > 0:
-        model = blended_spectrum(matrix, generator)
+        model = blended_spectrum(train.to_matrix(), generator)
         terms.append((share_factor(selected.spectrum, spread, score_spread(model.scores(sample))), model))
     return WeightedSum(tuple(terms)) if len(terms) > 1 else base
 
@@ -75,7 +88,7 @@ def blended_spectrum(matrix: Any, generator: np.random.Generator) -> LinearModel
 
 
 def sample_histories(histories: Any, generator: np.random.Generator) -> Any:
-    """Return random rows of `histories`, (n_users, n_items) sparse, so that all their scores are `UNIT_PAIRS`."""
+    """Return random rows of `histories`, (n_users, n_items) sparse, with at most `UNIT_PAIRS` scores in total."""
     n_users, n_items = histories.shape
     return histories[np.sort(generator.permutation(n_users)[: max(1, UNIT_PAIRS // n_items)])]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from recsys.model.neumf import Floats
 from recsys_train.fitting.closed_form import (
+    add_models,
     blended_spectrum,
     can_fit_transitions,
-    closed_form,
     log_popularity,
     popularity_unit,
     score_spread,
@@ -87,7 +87,7 @@ def select_hyperparameters(
     ndcgs = np.mean([validation.ndcg_by_popularity(best) for validation in validations], axis=0)
     is_good = ndcgs >= (1 - POPULARITY_TOLERANCE) * ndcgs.max()
     if best.linear is not None:
-        dim = validations[0].best_dim(best)
+        dim = validations[0].best_dim(best, best.linear)
     return replace(best, popularity=recipe.popularities[int(np.argmax(is_good))], gmf_dim=dim)
 
 
@@ -140,22 +140,23 @@ def climb(
     return best
 
 
-class _ValidationPart(NamedTuple):
-    """Some of the validation users: rows of sparse matrices (n, n_items)."""
+class _Batch(NamedTuple):
+    """A batch of validation users, as sparse matrices (n_users_of_batch, n_items)."""
 
     histories: Any
     held_out: Any
 
 
 Component = Literal["base", "spectrum", "transitions"]
-"""A part of the closed-form model; `base` is the autoencoder, or the spectral model of large shops."""
+"""A component of the closed-form model. The base is the autoencoder, or the spectral model of large shops."""
 
 
 @dataclass(slots=True)
 class _Validation:
-    """Measures closed-form models on held-out pairs.
+    """Measures the NDCG@20 of closed-form models on the held-out pairs of a fold.
 
-    The scores of each component are kept until its settings change, because most trials only rescale or add them.
+    The scores of each component are kept until the settings of the component change, because most trials only rescale
+    scores or add them.
     """
 
     fold: Fold
@@ -170,8 +171,8 @@ class _Validation:
     def ndcg(self, trial: Hyperparameters) -> float:
         """Return the mean NDCG@20 over the validation users."""
         ndcgs = [
-            ndcg_at_20(scores, part.histories, part.held_out)
-            for scores, part in zip(self._totals(trial), self._parts(trial.decay), strict=True)
+            ndcg_at_20(scores, batch.histories, batch.held_out)
+            for scores, batch in zip(self._totals(trial), self._batches(trial.decay), strict=True)
         ]
         return float(np.mean(np.concatenate(ndcgs)))
 
@@ -179,17 +180,24 @@ class _Validation:
         """Return the mean NDCG@20 for each weight of popularity in the recipe."""
         popularity = log_popularity(self.fold.train)
         unit, ndcgs = None, []
-        for scores, part in zip(self._totals(trial), self._parts(trial.decay), strict=True):
+        for scores, batch in zip(self._totals(trial), self._batches(trial.decay), strict=True):
             unit = popularity_unit(scores, popularity) if unit is None else unit
             sums = (scores + weight * unit * popularity for weight in self.recipe.popularities)
-            ndcgs.append(np.stack([ndcg_at_20(total, part.histories, part.held_out) for total in sums]))
+            ndcgs.append(np.stack([ndcg_at_20(total, batch.histories, batch.held_out) for total in sums]))
         means: NDArray[np.float64] = np.concatenate(ndcgs, axis=1).mean(axis=1)
         return means
 
-    def best_dim(self, selected: Hyperparameters) -> int:
+    def best_dim(self, selected: Hyperparameters, linear: LinearSettings) -> int:
         """Return the smallest width that none of the larger ones exceeds by `MIN_WIDE_GAIN`.
 
-        A wider model is fitted only if the narrowest one loses as much of the model's NDCG@20 at full rank.
+        A wider model is fitted only if the narrowest one loses `MIN_WIDE_GAIN` compared with the model at full rank.
+
+        Parameters
+        ----------
+        selected
+            The selected hyperparameters.
+        linear
+            `selected.linear`.
         """
         train = self.fold.train
         wanted = (widening * self.recipe.gmf_dim for widening in self.recipe.widenings)
@@ -198,23 +206,20 @@ class _Validation:
             return dims[0]
         self._scores.clear()  # the decompositions need the memory
         histories = final_histories(train, selected.decay)
+        importance = row_importance(histories)
         generator = np.random.default_rng(self.seed)
-        model = closed_form(train, histories, selected, dims[0], generator)
-        if isinstance(model, LinearModel):
+        base = self._inverse_for(linear).model(linear)
+        model = add_models(base, train, histories, selected, generator)
+        narrow = reduce_rank(model, importance, dims[0], generator)
+        if self._ndcg_of(narrow, selected.decay) * (1 + MIN_WIDE_GAIN) >= self._ndcg_of(model, selected.decay):
             return dims[0]
-        full, narrow = (
-            self._ndcg_of(model, selected.decay),
-            reduce_rank(model, row_importance(histories), dims[0], generator),
-        )
-        if self._ndcg_of(narrow, selected.decay) * (1 + MIN_WIDE_GAIN) >= full:
-            return dims[0]
-        wide = reduce_rank(model, row_importance(histories), dims[-1], generator)
+        wide = reduce_rank(model, importance, dims[-1], generator)
         ndcgs = [self._ndcg_of(wide.first(dim), selected.decay) for dim in dims]
         return next(dim for dim, ndcg in zip(dims, ndcgs, strict=True) if ndcg * (1 + MIN_WIDE_GAIN) >= max(ndcgs))
 
     def _ndcg_of(self, model: WarmStart, decay: float) -> float:
-        parts = self._parts(decay)
-        ndcgs = [ndcg_at_20(model.scores(part.histories), part.histories, part.held_out) for part in parts]
+        batches = self._batches(decay)
+        ndcgs = [ndcg_at_20(model.scores(batch.histories), batch.histories, batch.held_out) for batch in batches]
         return float(np.mean(np.concatenate(ndcgs)))
 
     def _totals(self, trial: Hyperparameters) -> Iterator[Floats]:
@@ -222,21 +227,23 @@ class _Validation:
 
         They are the scores of the base, plus those of the spectrum and of the transitions times their shares.
         """
-        spread = None
         scales = np.float32(1) if trial.linear is None else self._inverse_for(trial.linear).column_scales(trial.linear)
         others = [(share, self._scores_of(name, trial)) for name, share in _shares(trial).items() if share > 0]
-        factors = None
-        for part, scores in enumerate(self._scores_of("base", trial)):
+        factors: list[float] | None = None
+        for batch, scores in enumerate(self._scores_of("base", trial)):
             total = scores * scales
-            if factors is None:  # the first part determines the unit, for all parts alike
+            if factors is None:  # the first batch determines the units of all batches
                 spread = score_spread(total)
-                factors = [share_factor(share, spread, score_spread(parts[0])) for share, parts in others]
-            for factor, (_, parts) in zip(factors, others, strict=True):
-                total += np.float32(factor) * parts[part]
+                factors = [share_factor(share, spread, score_spread(batches[0])) for share, batches in others]
+            for factor, (_, batches) in zip(factors, others, strict=True):
+                total += np.float32(factor) * batches[batch]
             yield total
 
     def _scores_of(self, component: Component, trial: Hyperparameters) -> list[Floats]:
-        """Return the scores of a component for each part; those of the autoencoder without its column scales."""
+        """Return the scores of a component for each batch of validation users, (n_users_of_batch, n_items).
+
+        The scores of the autoencoder are not multiplied by its column scales.
+        """
         if component == "base" and trial.linear is not None:
             key: object = replace(trial.linear, diagonal=0.0, score_exponent=0.0), trial.decay
         else:
@@ -244,7 +251,7 @@ class _Validation:
         if self._scores.get(component, (None,))[0] != key:
             self._scores.pop(component, None)  # frees the previous ones before the next ones are computed
             model = self._fit(component, trial)
-            self._scores[component] = key, [model.scores(part.histories) for part in self._parts(trial.decay)]
+            self._scores[component] = key, [model.scores(batch.histories) for batch in self._batches(trial.decay)]
         return self._scores[component][1]
 
     def _fit(self, component: Component, trial: Hyperparameters) -> WarmStart:
@@ -265,7 +272,7 @@ class _Validation:
             self._inverse = invert_gram(self.fold.train.to_matrix(), linear)
         return self._inverse
 
-    def _parts(self, decay: float) -> Iterator[_ValidationPart]:
+    def _batches(self, decay: float) -> Iterator[_Batch]:
         users = np.unique(self.fold.held_out.users)
         if self._histories is None or self._histories[0] != decay:
             validated = self.fold.train[np.isin(self.fold.train.users, users)]
@@ -274,7 +281,7 @@ class _Validation:
         n_rows = max(1, SCORED_PAIRS // self.fold.train.n_items)
         for begin in range(0, len(users), n_rows):
             rows = slice(begin, begin + n_rows)
-            yield _ValidationPart(histories[rows], held_out[rows])
+            yield _Batch(histories[rows], held_out[rows])
 
 
 def gmf_dim(wanted: int, recipe: Recipe, n_users: int, n_items: int) -> int:
