@@ -98,7 +98,10 @@ def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
         start = content.peek(8)[:8]
         _check_supported(start)
         is_parquet = start.startswith(_PARQUET)
-        unpacked = _seekable(cast("BinaryIO", content), resources) if is_parquet else cast("BinaryIO", content)
+        unpacked = cast("BinaryIO", content)
+        if is_parquet:
+            is_on_disk = compression == "none" and stream.seekable()
+            unpacked = _rewound(stream, bounded) if is_on_disk else _seekable(unpacked, resources)
         yield Unpacked(compression, is_parquet=is_parquet, stream=unpacked)
 
 
@@ -149,18 +152,23 @@ class BoundedReader(io.RawIOBase):
                 raise
             raise self._damaged(error) from error
         self._n_unpacked += len(content)
-        self._check()
+        self.check_size(self._n_unpacked)
+        self._check_ratio()
+        self._check_time()
         buffer[: len(content)] = content
         return len(content)
 
-    def _check(self) -> None:
-        if self._n_unpacked > self._limits.max_unpacked_bytes:
+    def check_size(self, n_unpacked: int) -> None:
+        """Raise `InvalidData` if a number of unpacked bytes exceeds the limit."""
+        if n_unpacked > self._limits.max_unpacked_bytes:
             raise InvalidData(
                 f"The decompressed file has more than {self._limits.max_unpacked_bytes:,} bytes, the limit of this "
                 "service.",
                 code="too-large-unpacked",
                 hint="Send fewer rows, and keep the most recent ones because they have the most influence.",
             )
+
+    def _check_ratio(self) -> None:
         is_bomb = self._compression != "none" and self._n_unpacked > MAX_RATIO * max(1, self._n_packed())
         if is_bomb and self._n_unpacked > RATIO_APPLIES_BYTES:
             raise InvalidData(
@@ -169,6 +177,8 @@ class BoundedReader(io.RawIOBase):
                 code="suspicious-compression",
                 hint="Remove repeated rows, or send the file uncompressed.",
             )
+
+    def _check_time(self) -> None:
         if time.monotonic() > self._deadline:
             raise InvalidData(
                 f"Reading exceeded the limit of {self._limits.timeout_s:,.0f} s after {self._n_unpacked:,} "
@@ -212,6 +222,13 @@ def _check_supported(start: bytes) -> None:
     for magic, kind in _UNSUPPORTED.items():
         if start.startswith(magic):
             raise InvalidData(f"The file is {kind}.", code="unsupported-compression", hint=_HINT)
+
+
+def _rewound(stream: BinaryIO, bounded: BoundedReader) -> BinaryIO:
+    """Return to the start of a seekable stream, after checking its size."""
+    bounded.check_size(stream.seek(0, io.SEEK_END))
+    stream.seek(0)
+    return stream
 
 
 def _seekable(stream: BinaryIO, resources: ExitStack) -> BinaryIO:
