@@ -25,7 +25,7 @@ from recsys.objects.store import ObjectStore
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job, ModelVersion
 from recsys.registry.registry import Registry
-from tests.integration.lambda_flow import Function
+from tests.integration.lambda_function import Function
 from tests.made_models import random_network, serving_model, write_model
 
 _RUNTIME_PACKAGES: Final = ("awslambdaric", "simplejson", "snapshot-restore-py")

@@ -16,7 +16,7 @@ from recsys import errors
 from recsys.model import artifact
 from recsys.registry.records import JobState, Progress
 from recsys.settings import Settings
-from recsys_api.schemas import RotateRequest
+from recsys_api.key_schemas import RotateRequest
 from recsys_local.cli import app
 from recsys_local.progress import PHASES
 from recsys_recommend import schemas

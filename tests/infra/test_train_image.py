@@ -18,7 +18,8 @@ from local_aws.processes import free_port
 from tests.emulators import MINISTACK_PYTHON, Emulator
 from tests.infra.stack_flows import large_csv
 from tests.infra.train_container import TrainContainer, build_train_image
-from tests.integration.lambda_flow import NAMES, Deployment, FunctionFailed, deployed, two_tastes_csv
+from tests.integration.lambda_flow import NAMES, Deployment, deployed, two_tastes_csv
+from tests.integration.lambda_function import FunctionFailed
 
 MEMORY_MB: Final = NAMES["functions"]["train"]["memory_mb"]
 TIMEOUT_S: Final = NAMES["functions"]["train"]["timeout_s"]

@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from local_aws.processes import free_port
 from tests.infra.stack import ROOT
-from tests.integration.lambda_flow import FunctionFailed
+from tests.integration.lambda_function import FunctionFailed
 
 IMAGE: Final = "recsys-train-test"
 _DOCKERFILE: Final = ROOT / "functions" / "train" / "Dockerfile"

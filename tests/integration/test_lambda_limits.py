@@ -15,7 +15,8 @@ from recsys.objects.s3 import S3ObjectStore
 from recsys.registry.dynamodb import DynamoTable
 from recsys.registry.registry import Registry
 from tests.emulators import MINISTACK, Emulator
-from tests.integration.lambda_flow import Deployment, Function, http_event
+from tests.integration.lambda_flow import Deployment, http_event
+from tests.integration.lambda_function import Function
 from tests.unit.http_fakes import START, Now, new_key, publish
 
 pytestmark = pytest.mark.slow

@@ -1,36 +1,19 @@
-"""JSON bodies of the routes. Request models are strict, so that unknown fields and numbers in quotes are rejected."""
+"""JSON bodies of the routes, except those for keys (`key_schemas.py`)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field
 
-from recsys.clock import DAY_S, Timestamp
 from recsys.file_options import OPTION_TEXTS, Mode
-from recsys.http.json_numbers import whole_number
-from recsys.http.origins import MAX_ORIGIN_LENGTH, ORIGIN_PATTERN, is_origin
 from recsys.http.problems import to_document
-from recsys.registry import excluded_items
 from recsys.registry.audit import AuditPage
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import Job, JobPurpose, JobState, ModelVersion, Progress
-from recsys.registry.scoped_keys import MAX_SCOPED_KEYS, Scope, ScopedKey
+from recsys_api.schema_fields import CreatedAt, CurrentVersion, KeyId, StrictRequest
 
-_MAX_OVERLAP_S: Final = 7 * DAY_S
-
-MAX_ORIGINS: Final = 10
-"""Origins per scoped key."""
-
-_PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
-_Origin = Annotated[str, Field(max_length=MAX_ORIGIN_LENGTH, pattern=ORIGIN_PATTERN)]
-_KeyId = Annotated[str, Field(description="Public id of the API key.")]
-_NewApiKey = Annotated[str, Field(description="The API key. It is shown only in this response, so store it now.")]
 _JobId = Annotated[str, Field(description="Id of the job.")]
-_CreatedAt = Annotated[str, Field(description="Creation time (UTC, ISO 8601).")]
-_CurrentVersion = Annotated[
-    str | None, Field(description="Version that serves requests; null until the first model is published.")
-]
 _Metrics = Annotated[
     dict[str, Any], Field(description="Metrics of the model and of the baselines on held-out interactions.")
 ]
@@ -80,11 +63,7 @@ _Purpose = Annotated[
 ]
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class UploadRequest(_Request):
+class UploadRequest(StrictRequest):
     """Options of an upload form, and of its file. The options of the file are the same as for `POST /v1/train`."""
 
     gzip: Annotated[bool, Field(description="Whether the file is compressed with gzip.")] = False
@@ -115,82 +94,6 @@ class UploadRequest(_Request):
     ] = None
     force: Annotated[bool | None, Field(description=OPTION_TEXTS["force"])] = None
     mode: Annotated[str | None, Field(description=OPTION_TEXTS["mode"])] = None
-
-
-class RotateRequest(_Request):
-    """Options of a key rotation."""
-
-    overlap_s: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=_MAX_OVERLAP_S,
-            description="Time for which the previous key remains valid, in seconds. Default: one day. Maximum: seven "
-            "days.",
-        ),
-        BeforeValidator(whole_number),
-    ] = DAY_S
-
-
-class ClaimRequest(_Request):
-    """Body of a request that claims an API key."""
-
-    claim_token: Annotated[
-        str, Field(min_length=1, max_length=200, description="`claim_token` from the receipt of the import.")
-    ]
-
-
-class ScopedKeyRequest(_Request):
-    """A scoped key to create."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "if": {"properties": {"scope": {"const": Scope.TRAIN}}},
-            "then": {"properties": {"origins": {"maxItems": 0}}},
-        }
-    )
-
-    name: Annotated[
-        str,
-        Field(min_length=1, max_length=100, pattern=_PRINTABLE, description="Name of the key, such as `shop page`."),
-    ]
-    # Not strict, because JSON has no enumerations.
-    scope: Annotated[
-        Scope,
-        Field(
-            strict=False,
-            description="`recommend` creates a publishable key, which may be part of a web page and permits only "
-            "requests for recommendations. `train` creates a key that permits uploading data and reading the jobs that "
-            "result.",
-        ),
-    ]
-    origins: Annotated[
-        list[_Origin],
-        Field(
-            max_length=MAX_ORIGINS,
-            description="Origins of the web pages that may use a `recommend` key, such as `https://shop.example`. "
-            "Requests from pages of other origins are rejected. With an empty list, requests from all origins are "
-            "accepted, but only pages of the origins that the operator permits can read the responses.",
-        ),
-    ] = []
-
-    @field_validator("origins")
-    @classmethod
-    def _check_origins(cls, origins: list[str]) -> list[str]:
-        for origin in origins:
-            if not is_origin(origin):
-                raise ValueError(
-                    "an origin must not contain the default port: write https://shop.example, not https://shop.example:443"
-                )
-        return list(dict.fromkeys(origins))
-
-    @model_validator(mode="after")
-    def _check_scope(self) -> Self:
-        if self.origins and self.scope is not Scope.RECOMMEND:
-            raise ValueError(
-                "only keys with the scope `recommend` can have origins, because only they can be used by web pages"
-            )
-        return self
 
 
 class JobAccepted(BaseModel):
@@ -316,7 +219,7 @@ class JobBody(BaseModel):
         int | None,
         Field(description="Estimated seconds until the training starts; null if there is no estimate."),
     ]
-    created_at: _CreatedAt
+    created_at: CreatedAt
     updated_at: Annotated[str, Field(description="Time of the last change (UTC, ISO 8601).")]
 
     @classmethod
@@ -350,7 +253,7 @@ class ModelBody(BaseModel):
 
     version: Annotated[str, Field(description="Name of the version.")]
     job_id: Annotated[str, Field(description="Id of the job that trained the version.")]
-    created_at: _CreatedAt
+    created_at: CreatedAt
     current: Annotated[bool, Field(description="Whether the version serves requests.")]
     pinned: Annotated[bool, Field(description="Whether the version is kept until it is unpinned.")]
     held: Annotated[bool, Field(description="Whether the version is held until `POST /v1/models/{version}/activate`.")]
@@ -361,7 +264,7 @@ class ModelBody(BaseModel):
 class ModelsBody(BaseModel):
     """All versions of a key's model, including held versions."""
 
-    current_version: _CurrentVersion
+    current_version: CurrentVersion
     models: Annotated[list[ModelBody], Field(description="The versions, newest first.")]
 
     @classmethod
@@ -386,8 +289,8 @@ class ModelsBody(BaseModel):
 class ActivatedBody(BaseModel):
     """The outcome of an activation."""
 
-    key_id: _KeyId
-    current_version: _CurrentVersion
+    key_id: KeyId
+    current_version: CurrentVersion
 
 
 class PinnedBody(BaseModel):
@@ -395,106 +298,6 @@ class PinnedBody(BaseModel):
 
     version: Annotated[str, Field(description="Name of the version.")]
     pinned: Annotated[bool, Field(description="Whether the version is kept until it is unpinned.")]
-
-
-class KeyBody(BaseModel):
-    """An API key, without its secret."""
-
-    key_id: _KeyId
-    created_at: _CreatedAt
-    current_version: _CurrentVersion
-    catalogue_version: Annotated[
-        str | None, Field(description="Version of the item catalogue; null if the key has none.")
-    ]
-    expires_at: Annotated[
-        str | None,
-        Field(
-            description="Time at which a key without a published model expires; null as soon as the "
-            "first model is published."
-        ),
-    ]
-    previous_key_expires_at: Annotated[
-        str | None,
-        Field(
-            description="Time at which the previous secret of a rotated key expires; null if only the current secret "
-            "is valid."
-        ),
-    ]
-    exclude_items: Annotated[
-        list[str],
-        Field(
-            description="Item ids whose rows were skipped in the training of the current version. They are also "
-            "skipped in later files."
-        ),
-    ]
-
-    @classmethod
-    def of(cls, key: KeyRecord, *, now: Timestamp) -> KeyBody:
-        """Return the body that describes a key at the time `now`."""
-        is_overlapping = key.previous_expires_at is not None and now < key.previous_expires_at
-        return cls(
-            key_id=key.key_id,
-            created_at=key.created_at,
-            current_version=key.current_version,
-            catalogue_version=key.catalogue_version,
-            expires_at=key.expires_at,
-            previous_key_expires_at=key.previous_expires_at if is_overlapping else None,
-            exclude_items=list(excluded_items.parse(key.excluded_items)),
-        )
-
-
-class KeyIssued(BaseModel):
-    """A newly issued API key."""
-
-    key_id: _KeyId
-    api_key: _NewApiKey
-
-
-class ScopedKeyBody(BaseModel):
-    """A scoped key, without its secret."""
-
-    scoped_key_id: Annotated[str, Field(description="Public id of the scoped key. The scoped key itself contains it.")]
-    name: Annotated[str, Field(description="Name of the scoped key.")]
-    scope: Annotated[Scope, Field(description="Operations that the key permits.")]
-    origins: Annotated[
-        list[str],
-        Field(description="Origins of the web pages that may use the key; empty if the key is not limited to origins."),
-    ]
-    created_at: _CreatedAt
-
-    @classmethod
-    def of(cls, key: ScopedKey) -> ScopedKeyBody:
-        """Return the body that describes a scoped key."""
-        return cls(**_scoped_key_members(key))
-
-
-class ScopedKeyIssued(ScopedKeyBody):
-    """A newly issued scoped key."""
-
-    api_key: _NewApiKey
-
-    @classmethod
-    def issued(cls, key: ScopedKey, text: str) -> ScopedKeyIssued:
-        """Return the body that describes a new scoped key. `text` is the key in clear text."""
-        return cls(**_scoped_key_members(key), api_key=text)
-
-
-class ScopedKeysBody(BaseModel):
-    """All scoped keys of an API key."""
-
-    keys: Annotated[
-        list[ScopedKeyBody], Field(description=f"The scoped keys, oldest first; at most {MAX_SCOPED_KEYS}.")
-    ]
-
-
-def _scoped_key_members(key: ScopedKey) -> dict[str, Any]:
-    return {
-        "scoped_key_id": key.scoped_key_id,
-        "name": key.name,
-        "scope": key.scope,
-        "origins": list(key.origins),
-        "created_at": key.created_at,
-    }
 
 
 class AuditEventBody(BaseModel):

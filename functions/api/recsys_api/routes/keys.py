@@ -12,7 +12,7 @@ from recsys.keys.api_key import ApiKey
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
-from recsys_api.schemas import ClaimRequest, KeyBody, KeyIssued, RotateRequest
+from recsys_api.key_schemas import ClaimRequest, KeyBody, KeyIssued, RotateRequest
 
 _NO_STORE: Final = "no-store"  # a cache must not keep a response that contains a key
 

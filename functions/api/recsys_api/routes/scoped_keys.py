@@ -11,7 +11,7 @@ from recsys.http.problems import documented
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
-from recsys_api.schemas import ScopedKeyBody, ScopedKeyIssued, ScopedKeyRequest, ScopedKeysBody
+from recsys_api.key_schemas import ScopedKeyBody, ScopedKeyIssued, ScopedKeyRequest, ScopedKeysBody
 
 _NO_STORE: Final = "no-store"  # a cache must not keep a response that contains a key
 _REVOKED: Final = "The key has been revoked or has expired in the meantime."
