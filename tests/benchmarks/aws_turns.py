@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from recsys.clock import Timestamp
-from recsys.registry.table import Address, Change, Row
+from recsys.registry.table import Table
 from recsys.registry.turns import ANONYMOUS, FileTurn, Turns
 from recsys_local.scheduler import QueuedJob
 
@@ -42,44 +41,12 @@ class MessageGroups:
         self.running.discard(key_id if key_id in self.running else ANONYMOUS)
 
 
-class MemoryTable:
-    """The rows of the registry in memory. Their etags are numbers."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, dict[str, Row]] = {}
-        self._n_writes = 0
-
-    def get(self, address: Address) -> Row:
-        """Return the row at an address."""
-        return self._rows.get(address.partition, {}).get(address.sort, Row(address))
-
-    def list(self, partition: str, sort_prefix: str) -> list[Row]:
-        """Return the rows of a partition whose `sort` has a prefix."""
-        return [row for sort, row in self._rows.get(partition, {}).items() if sort.startswith(sort_prefix)]
-
-    def list_latest(self, partition: str, sort_prefix: str, *, before: str | None, limit: int) -> Sequence[Row]:
-        """Turns do not need it."""
-        raise NotImplementedError
-
-    def write(self, changes: Sequence[Change]) -> bool:
-        """Apply all changes, or none."""
-        if any(self.get(change.address).etag != change.etag for change in changes):
-            return False
-        for change in changes:
-            partition = self._rows.setdefault(change.address.partition, {})
-            partition.pop(change.address.sort, None)
-            if change.document is not None:
-                self._n_writes += 1
-                partition[change.address.sort] = Row(change.address, change.document, str(self._n_writes))
-        return True
-
-
 class TurnsOnAws:
-    """The code that runs on AWS, `recsys.registry.turns`, over a table in memory and a queue that keeps the order."""
+    """The code that runs on AWS, `recsys.registry.turns`, with a queue that keeps the order of its messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Table) -> None:
         self._messages: deque[FileTurn] = deque()
-        self._turns = Turns(MemoryTable(), self._send, lambda: _NOW)
+        self._turns = Turns(table, self._send, lambda: _NOW)
         self._jobs: dict[str, QueuedJob] = {}
         self._waiting: dict[str, QueuedJob] = {}
         self._superseded: set[str] = set()

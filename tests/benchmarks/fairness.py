@@ -14,13 +14,16 @@ from __future__ import annotations
 import argparse
 import heapq
 import math
+import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 
+from recsys.registry.sqlite import SqliteTable
 from recsys_local.scheduler import FairQueue, QueuedJob
 from tests.benchmarks.aws_turns import MessageGroups, TurnsOnAws
 from tests.benchmarks.tables import Table
@@ -194,9 +197,11 @@ def main() -> None:
     columns = {"keys": "", "order": "", "trainings": ",d"}
     table = Table("Wait in seconds", columns | dict.fromkeys(("p50", "p90", "p99", "max"), ",.0f"))
     orders: dict[str, Queue] = {"first come": ArrivalOrder(), "turns": FairQueue()}
-    if arguments.aws:
-        orders |= {"message groups": MessageGroups(), "turns": TurnsOnAws()}
-    waits_by_order = {order: simulate(jobs, queue, n_workers=n_workers) for order, queue in orders.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.aws:
+            rows = SqliteTable(Path(folder) / "registry.sqlite3")
+            orders |= {"message groups": MessageGroups(), "turns": TurnsOnAws(rows)}
+        waits_by_order = {order: simulate(jobs, queue, n_workers=n_workers) for order, queue in orders.items()}
     for group, select in GROUPS.items():
         for order, waits in waits_by_order.items():
             n_trainings = sum(select(wait.job) for wait in waits)
