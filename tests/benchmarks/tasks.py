@@ -79,6 +79,7 @@ def _our_quality(data: DataSet, seed: int, changes: Json) -> Json:
     from tests.benchmarks import ours  # noqa: PLC0415  # slow to import, and not every part needs it
 
     timed = ours.train(data.train, replace(Recipe(), **changes), seed=seed, has_times=data.has_times)
+    reliability = timed.result.reliability
     return {
         **asdict(measure(ours.scorer(timed.result, data.train), data)),
         "settings": asdict(timed.result.hyperparameters),
@@ -86,6 +87,7 @@ def _our_quality(data: DataSet, seed: int, changes: Json) -> Json:
         "fit_s": timed.seconds,
         "pairs_per_s": None,
         "phases": timed.phases,
+        "reliability": reliability.to_json() if reliability else None,
     }
 
 
