@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
@@ -19,12 +19,20 @@ from recsys_train.data.report import DataReport
 from recsys_train.data.times import MISSING_TIME
 
 _ROWS_PER_CHUNK: Final = 524_288
+_MIN_REPETITIONS: Final = 8
+"""Rows per different value from which a column of text is read in dictionary encoding. Not tuned."""
 
 
-def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
-    """Open a seekable Parquet file. Raise `InvalidData` if the file is damaged."""
+def open_parquet(stream: BinaryIO, encoded_columns: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a seekable Parquet file, whose `encoded_columns` are read in dictionary encoding.
+
+    Raises
+    ------
+    InvalidData
+        The file is damaged.
+    """
     try:
-        return pq.ParquetFile(cast("Any", stream), pre_buffer=False)
+        return pq.ParquetFile(cast("Any", stream), pre_buffer=False, read_dictionary=list(encoded_columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(error) from error
 
@@ -47,20 +55,18 @@ def map_parquet(file: pq.ParquetFile, options: FileOptions) -> Mapping:
 def read_parquet_chunks(
     stream: BinaryIO, mapping: Mapping, max_unpacked_bytes: int, report: DataReport
 ) -> Generator[Chunk]:
-    """Yield the rows of a Parquet file in chunks of at most 524,288 rows.
+    """Yield the rows of a Parquet file, a row group at a time.
 
     Raises
     ------
     InvalidData
         The file is damaged, or has more than `max_unpacked_bytes` in the columns that are used.
     """
-    #  Ids are read as plain text, although the file may contain a dictionary of the ids. pyarrow repeats the dictionary
-    # in every chunk, and a file with more than 1 MB of ids contains plain text in any case.
     file = open_parquet(stream)
     names = {role: file.schema_arrow.names[position] for role, position in mapping.positions.items()}
     n_rows = n_bytes = 0
     try:
-        for batch in file.iter_batches(_ROWS_PER_CHUNK, columns=list(names.values()), use_threads=False):
+        for batch in _batches(stream, names):
             n_bytes += batch.nbytes
             if n_bytes > max_unpacked_bytes:
                 raise InvalidData(
@@ -76,6 +82,32 @@ def read_parquet_chunks(
         raise _damaged(error) from error
 
 
+def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatch]:
+    """Yield the rows of a file, with text in dictionary encoding unless the first rows have many different values.
+
+    Most writers store text as a dictionary and indices. Reading these as they are saves decoding and encoding each
+    value. Where the dictionary became too large, the file contains plain values, and encoding them here as well as for
+    all chunks together would take longer.
+    """
+    columns = list(names.values())
+    encoded = [name for role, name in names.items() if role != "time"]
+    file = open_parquet(stream, encoded)
+    batches = file.iter_batches(_ROWS_PER_CHUNK, columns=columns, use_threads=False)
+    first = next(batches, None)
+    if first is None:
+        return
+    yield first
+    repetitive = [name for name in encoded if _is_repetitive(first.column(name))]
+    if first.num_rows < file.metadata.num_rows and repetitive != encoded:
+        batches = open_parquet(stream, repetitive).iter_batches(_ROWS_PER_CHUNK, columns=columns, use_threads=False)
+        next(batches)  # the same rows again
+    yield from batches
+
+
+def _is_repetitive(array: Any) -> bool:
+    return pa.types.is_dictionary(array.type) and _MIN_REPETITIONS * len(array.dictionary) <= len(array)
+
+
 def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
     columns, times = {}, None
     for role, name in names.items():
@@ -88,7 +120,7 @@ def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
 
 
 def _column(array: Any, *, is_encoded: bool) -> Column:
-    """Convert values to the bytes of their text. Null becomes the empty text. Integer times remain integers."""
+    """Convert values to the bytes of their text. Null becomes the empty text. Times that are integers stay integers."""
     if not is_encoded and _is_complete_int64(array):
         return Column.of_times(array.cast(pa.int64()))
     if not is_encoded and not pa.types.is_dictionary(array.type):
@@ -100,10 +132,8 @@ def _column(array: Any, *, is_encoded: bool) -> Column:
     values, codes = _binary(array.dictionary), array.indices
     if codes.null_count or values.null_count:
         return Column(_without_nulls(pc.take(values, codes)))
-    positions = codes.cast(pa.int32()).to_numpy()
-    if len(positions) and not 0 <= positions.min() <= positions.max() < len(values):  # pyarrow does not check it
-        raise pa.ArrowIndexError("An index is beyond the end of the dictionary")
-    return Column(values, positions)
+    used = codes.dictionary_encode()  # a dictionary can contain values that no row has
+    return Column(values.take(used.dictionary), used.indices.to_numpy())
 
 
 def _without_nulls(array: Any) -> Any:
@@ -111,7 +141,7 @@ def _without_nulls(array: Any) -> Any:
 
 
 def _binary(array: Any) -> Any:
-    """Convert values to the bytes of their text."""
+    """Convert values to text and return its bytes."""
     is_binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
     return (array if is_binary else array.cast(pa.string())).cast(pa.binary())
 
@@ -139,7 +169,7 @@ def _check_type(role: str, field: Any) -> None:
         raise InvalidData(
             f"Expected {expected} in the column {field.name!r}. Received: {field.type}.",
             code="unsupported-column-type",
-            hint="Cast the column before you write the file, because ids lose digits as floating-point numbers.",
+            hint="Cast the column before writing the file; ids as floating-point numbers lose digits.",
         )
 
 

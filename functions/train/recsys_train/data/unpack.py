@@ -98,7 +98,10 @@ def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
         start = content.peek(8)[:8]
         _check_supported(start)
         is_parquet = start.startswith(_PARQUET)
-        unpacked = _seekable(cast("BinaryIO", content), resources) if is_parquet else cast("BinaryIO", content)
+        unpacked = cast("BinaryIO", content)
+        if is_parquet:
+            is_on_disk = compression == "none" and stream.seekable()
+            unpacked = _reopened(stream, bounded) if is_on_disk else _seekable(unpacked, resources)
         yield Unpacked(compression, is_parquet=is_parquet, stream=unpacked)
 
 
@@ -149,18 +152,23 @@ class BoundedReader(io.RawIOBase):
                 raise
             raise self._damaged(error) from error
         self._n_unpacked += len(content)
-        self._check()
+        self.check_size(self._n_unpacked)
+        self._check_ratio()
+        self.check_time()
         buffer[: len(content)] = content
         return len(content)
 
-    def _check(self) -> None:
-        if self._n_unpacked > self._limits.max_unpacked_bytes:
+    def check_size(self, n_bytes: int) -> None:
+        """Raise `InvalidData` if `n_bytes` unpacked bytes are more than the limit."""
+        if n_bytes > self._limits.max_unpacked_bytes:
             raise InvalidData(
                 f"The decompressed file has more than {self._limits.max_unpacked_bytes:,} bytes, the limit of this "
                 "service.",
                 code="too-large-unpacked",
                 hint="Send fewer rows, and keep the most recent ones because they have the most influence.",
             )
+
+    def _check_ratio(self) -> None:
         is_bomb = self._compression != "none" and self._n_unpacked > MAX_RATIO * max(1, self._n_packed())
         if is_bomb and self._n_unpacked > RATIO_APPLIES_BYTES:
             raise InvalidData(
@@ -169,6 +177,9 @@ class BoundedReader(io.RawIOBase):
                 code="suspicious-compression",
                 hint="Remove repeated rows, or send the file uncompressed.",
             )
+
+    def check_time(self) -> None:
+        """Raise `InvalidData` if reading has taken too long."""
         if time.monotonic() > self._deadline:
             raise InvalidData(
                 f"Reading exceeded the limit of {self._limits.timeout_s:,.0f} s after {self._n_unpacked:,} "
@@ -206,6 +217,37 @@ class _CountingReader(io.RawIOBase):
         self.n_bytes += len(content)
         buffer[: len(content)] = content
         return len(content)
+
+
+class _TimedFile(io.RawIOBase):
+    """A seekable file, every read of which is limited in time."""
+
+    def __init__(self, stream: BinaryIO, check_time: Callable[[], None]) -> None:
+        super().__init__()
+        self._stream, self._check_time = stream, check_time
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int = -1, /) -> bytes:
+        self._check_time()
+        return self._stream.read(size)
+
+
+def _reopened(stream: BinaryIO, bounded: BoundedReader) -> BinaryIO:
+    """Return a file from its start again, so that it need not be copied."""
+    bounded.check_size(stream.seek(0, io.SEEK_END))
+    stream.seek(0)
+    return cast("BinaryIO", _TimedFile(stream, bounded.check_time))
 
 
 def _check_supported(start: bytes) -> None:
