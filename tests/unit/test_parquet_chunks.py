@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.errors import InvalidData
 from recsys_train.data import parquet_chunks
 from recsys_train.data.interactions import Interactions
 from recsys_train.data.reader import read_interactions
@@ -53,3 +56,24 @@ def test_dictionaries_in_the_file_change_nothing(
     for name in ("users", "items", "times"):
         assert getattr(interactions, name).tolist() == getattr(plain, name).tolist()
     assert same_report.to_json() == report.to_json()
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [({"max_unpacked_bytes": 100}, "too-large-unpacked"), ({"timeout_s": -1.0}, "reading-timeout")],
+    ids=["size", "time"],
+)
+def test_the_limits_apply_to_a_file_on_disk(tmp_path: Path, limits: dict[str, Any], code: str) -> None:
+    path = tmp_path / "file.parquet"
+    pq.write_table(pa.table({"user_id": ["anna", "ben"], "item_id": ["tea", "milk"]}), path)
+    with path.open("rb") as stream, pytest.raises(InvalidData) as raised:
+        read_interactions(stream, **{"max_unpacked_bytes": 10**6, **limits})
+    assert raised.value.problem_code == code
+
+
+def test_a_file_on_disk_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.parquet"
+    pq.write_table(pa.table({"user_id": ["anna", "ben"], "item_id": ["tea", "milk"]}), path)
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", None)
+    with path.open("rb") as stream:
+        assert len(read_interactions(stream, max_unpacked_bytes=10**6)[0]) == 2

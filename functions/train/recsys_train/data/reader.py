@@ -58,7 +58,7 @@ def read_interactions(
     Parameters
     ----------
     stream
-        The uploaded file. It is read once from start to end, and is not closed.
+        The uploaded file. It is read once from start to end, unless it is a seekable Parquet file, and is not closed.
     max_unpacked_bytes
         Limit of the decompressed size, in bytes.
     options

@@ -89,6 +89,7 @@ def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
     InvalidData
         The format is not supported, or the archive does not contain exactly one file.
     """
+    is_rereadable = stream.seekable() and stream.tell() == 0
     packed = _CountingReader(stream)
     buffered = io.BufferedReader(packed, _READ_BYTES)
     with ExitStack() as resources:
@@ -100,8 +101,8 @@ def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
         is_parquet = start.startswith(_PARQUET)
         unpacked = cast("BinaryIO", content)
         if is_parquet:
-            is_on_disk = compression == "none" and stream.seekable()
-            unpacked = _reopened(stream, bounded) if is_on_disk else _seekable(unpacked, resources)
+            is_on_disk = compression == "none" and is_rereadable
+            unpacked = _reread(stream, bounded) if is_on_disk else _seekable(unpacked, resources)
         yield Unpacked(compression, is_parquet=is_parquet, stream=unpacked)
 
 
@@ -154,7 +155,7 @@ class BoundedReader(io.RawIOBase):
         self._n_unpacked += len(content)
         self.check_size(self._n_unpacked)
         self._check_ratio()
-        self.check_time()
+        self.check_time(self._n_unpacked)
         buffer[: len(content)] = content
         return len(content)
 
@@ -178,12 +179,11 @@ class BoundedReader(io.RawIOBase):
                 hint="Remove repeated rows, or send the file uncompressed.",
             )
 
-    def check_time(self) -> None:
-        """Raise `InvalidData` if reading has taken too long."""
+    def check_time(self, n_bytes: int) -> None:
+        """Raise `InvalidData` if reading `n_bytes` unpacked bytes has taken too long."""
         if time.monotonic() > self._deadline:
             raise InvalidData(
-                f"Reading exceeded the limit of {self._limits.timeout_s:,.0f} s after {self._n_unpacked:,} "
-                "unpacked bytes.",
+                f"Reading exceeded the limit of {self._limits.timeout_s:,.0f} s after {n_bytes:,} unpacked bytes.",
                 code="reading-timeout",
                 hint="Send fewer rows, or send Parquet, which is read faster.",
             )
@@ -219,12 +219,13 @@ class _CountingReader(io.RawIOBase):
         return len(content)
 
 
-class _TimedFile(io.RawIOBase):
-    """A seekable file, every read of which is limited in time."""
+class _BoundedFile(io.RawIOBase):
+    """A seekable file that is read within the time limit of a `BoundedReader`."""
 
-    def __init__(self, stream: BinaryIO, check_time: Callable[[], None]) -> None:
+    def __init__(self, stream: BinaryIO, bounds: BoundedReader) -> None:
         super().__init__()
-        self._stream, self._check_time = stream, check_time
+        self._stream, self._bounds = stream, bounds
+        self._n_read = 0
 
     def readable(self) -> bool:
         return True
@@ -239,15 +240,17 @@ class _TimedFile(io.RawIOBase):
         return self._stream.tell()
 
     def read(self, size: int = -1, /) -> bytes:
-        self._check_time()
-        return self._stream.read(size)
+        content = self._stream.read(size)
+        self._n_read += len(content)
+        self._bounds.check_time(self._n_read)
+        return content
 
 
-def _reopened(stream: BinaryIO, bounded: BoundedReader) -> BinaryIO:
-    """Return a file from its start again, so that it need not be copied."""
-    bounded.check_size(stream.seek(0, io.SEEK_END))
+def _reread(stream: BinaryIO, bounds: BoundedReader) -> BinaryIO:
+    """Return a file on disk from its start, which saves copying it."""
+    bounds.check_size(stream.seek(0, io.SEEK_END))
     stream.seek(0)
-    return cast("BinaryIO", _TimedFile(stream, bounded.check_time))
+    return cast("BinaryIO", _BoundedFile(stream, bounds))
 
 
 def _check_supported(start: bytes) -> None:
