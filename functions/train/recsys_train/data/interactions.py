@@ -13,9 +13,10 @@ from recsys_train.data.stable_order import order_of_times, sorted_by_code, taken
 
 Int32s = NDArray[np.int32]
 _PAIRS_PER_SAMPLE: Final = 64
-_HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
-"""Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4): 2**64 / golden ratio."""
-_MAX_HASH: Final = np.uint64(2**64 // _PAIRS_PER_SAMPLE)
+_HASH_FACTORS: Final = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
+"""Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4): 2**32 / golden ratio. Both
+are prime numbers of the hash function XXH32."""
+_MAX_HASH: Final = np.uint32(2**32 // _PAIRS_PER_SAMPLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +189,10 @@ class ParsedRows:
 
         A frequent pair cannot make the estimate too high, because the pair counts at most once in the sample.
         """
-        hashes = (self.users.astype(np.uint64) << np.uint64(32) | self.items.astype(np.uint64)) * _HASH_FACTOR
-        n_sampled = len(np.unique(hashes[hashes < _MAX_HASH]))
-        return n_sampled * _PAIRS_PER_SAMPLE / max(1, len(self))
+        hashes = self.users.view(np.uint32) * _HASH_FACTORS[0] + self.items.view(np.uint32) * _HASH_FACTORS[1]
+        sampled = np.flatnonzero(hashes < _MAX_HASH)
+        pairs = self.users[sampled].astype(np.int64) << 32 | self.items[sampled]
+        return len(np.unique(pairs)) * _PAIRS_PER_SAMPLE / max(1, len(self))
 
     def distinct(self) -> Self:
         """Return the earliest row of each pair, sorted by time. Rows of the same time keep their order in the file.

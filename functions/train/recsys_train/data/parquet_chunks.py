@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
@@ -19,12 +19,20 @@ from recsys_train.data.report import DataReport
 from recsys_train.data.times import MISSING_TIME
 
 _ROWS_PER_CHUNK: Final = 524_288
+_MIN_REPETITIONS: Final = 8
+"""A column of text is read in dictionary encoding if it has at least this many rows per distinct value. Not tuned."""
 
 
-def open_parquet(stream: BinaryIO) -> pq.ParquetFile:
-    """Open a seekable Parquet file. Raise `InvalidData` if the file is damaged."""
+def open_parquet(stream: BinaryIO, encoded_columns: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a seekable Parquet file, and read `encoded_columns` in dictionary encoding.
+
+    Raises
+    ------
+    InvalidData
+        The file is damaged.
+    """
     try:
-        return pq.ParquetFile(cast("Any", stream), pre_buffer=False)
+        return pq.ParquetFile(cast("Any", stream), pre_buffer=False, read_dictionary=list(encoded_columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(error) from error
 
@@ -54,13 +62,11 @@ def read_parquet_chunks(
     InvalidData
         The file is damaged, or has more than `max_unpacked_bytes` in the columns that are used.
     """
-    #  Ids are read as plain text, although the file may contain a dictionary of the ids. pyarrow repeats the dictionary
-    # in every chunk, and a file with more than 1 MB of ids contains plain text in any case.
     file = open_parquet(stream)
     names = {role: file.schema_arrow.names[position] for role, position in mapping.positions.items()}
     n_rows = n_bytes = 0
     try:
-        for batch in file.iter_batches(_ROWS_PER_CHUNK, columns=list(names.values()), use_threads=False):
+        for batch in _batches(stream, names):
             n_bytes += batch.nbytes
             if n_bytes > max_unpacked_bytes:
                 raise InvalidData(
@@ -74,6 +80,32 @@ def read_parquet_chunks(
             yield _chunk(batch, names, lines)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(error) from error
+
+
+def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatch]:
+    """Yield the rows of a file, with text in dictionary encoding unless the first rows have many different values.
+
+    Most writers store text as a dictionary and indices. Reading both unchanged avoids decoding each value and encoding
+    it again. If a dictionary grows too large, writers store plain values instead. These are not encoded here, because
+    they are encoded for all chunks together later.
+    """
+    columns = list(names.values())
+    encoded = [name for role, name in names.items() if role != "time"]
+    file = open_parquet(stream, encoded)
+    batches = file.iter_batches(_ROWS_PER_CHUNK, columns=columns, use_threads=False)
+    first = next(batches, None)
+    if first is None:
+        return
+    yield first
+    repetitive = [name for name in encoded if _is_repetitive(first.column(name))]
+    if first.num_rows < file.metadata.num_rows and repetitive != encoded:
+        batches = open_parquet(stream, repetitive).iter_batches(_ROWS_PER_CHUNK, columns=columns, use_threads=False)
+        next(batches)  # the same rows again
+    yield from batches
+
+
+def _is_repetitive(array: Any) -> bool:
+    return pa.types.is_dictionary(array.type) and _MIN_REPETITIONS * len(array.dictionary) <= len(array)
 
 
 def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
@@ -100,10 +132,8 @@ def _column(array: Any, *, is_encoded: bool) -> Column:
     values, codes = _binary(array.dictionary), array.indices
     if codes.null_count or values.null_count:
         return Column(_without_nulls(pc.take(values, codes)))
-    positions = codes.cast(pa.int32()).to_numpy()
-    if len(positions) and not 0 <= positions.min() <= positions.max() < len(values):  # pyarrow does not check it
-        raise pa.ArrowIndexError("An index is beyond the end of the dictionary")
-    return Column(values, positions)
+    used = codes.dictionary_encode()  # a dictionary can contain values that no row has
+    return Column(values.take(used.dictionary), used.indices.to_numpy())
 
 
 def _without_nulls(array: Any) -> Any:

@@ -58,7 +58,8 @@ def read_interactions(
     Parameters
     ----------
     stream
-        The uploaded file. It is read once from start to end, and is not closed.
+        The uploaded file, which is not closed. It is read once from start to end. Only a Parquet file is read at any
+        position, if the stream is seekable and at its start.
     max_unpacked_bytes
         Limit of the decompressed size, in bytes.
     options

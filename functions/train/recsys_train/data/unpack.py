@@ -89,6 +89,7 @@ def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
     InvalidData
         The format is not supported, or the archive does not contain exactly one file.
     """
+    is_rereadable = stream.seekable() and stream.tell() == 0
     packed = _CountingReader(stream)
     buffered = io.BufferedReader(packed, _READ_BYTES)
     with ExitStack() as resources:
@@ -100,8 +101,8 @@ def unpack(stream: BinaryIO, limits: Limits) -> Iterator[Unpacked]:
         is_parquet = start.startswith(_PARQUET)
         unpacked = cast("BinaryIO", content)
         if is_parquet:
-            is_on_disk = compression == "none" and stream.seekable()
-            unpacked = _rewound(stream, bounded) if is_on_disk else _seekable(unpacked, resources)
+            is_on_disk = compression == "none" and is_rereadable
+            unpacked = _reread(stream, bounded) if is_on_disk else _seekable(unpacked, resources)
         yield Unpacked(compression, is_parquet=is_parquet, stream=unpacked)
 
 
@@ -154,13 +155,13 @@ class BoundedReader(io.RawIOBase):
         self._n_unpacked += len(content)
         self.check_size(self._n_unpacked)
         self._check_ratio()
-        self._check_time()
+        self.check_time(self._n_unpacked)
         buffer[: len(content)] = content
         return len(content)
 
-    def check_size(self, n_unpacked: int) -> None:
-        """Raise `InvalidData` if a number of unpacked bytes exceeds the limit."""
-        if n_unpacked > self._limits.max_unpacked_bytes:
+    def check_size(self, n_bytes: int) -> None:
+        """Raise `InvalidData` if `n_bytes` unpacked bytes are more than the limit."""
+        if n_bytes > self._limits.max_unpacked_bytes:
             raise InvalidData(
                 f"The decompressed file has more than {self._limits.max_unpacked_bytes:,} bytes, the limit of this "
                 "service.",
@@ -178,11 +179,11 @@ class BoundedReader(io.RawIOBase):
                 hint="Remove repeated rows, or send the file uncompressed.",
             )
 
-    def _check_time(self) -> None:
+    def check_time(self, n_bytes: int) -> None:
+        """Raise `InvalidData` if reading `n_bytes` unpacked bytes has taken too long."""
         if time.monotonic() > self._deadline:
             raise InvalidData(
-                f"Reading exceeded the limit of {self._limits.timeout_s:,.0f} s after {self._n_unpacked:,} "
-                "unpacked bytes.",
+                f"Reading exceeded the limit of {self._limits.timeout_s:,.0f} s after {n_bytes:,} unpacked bytes.",
                 code="reading-timeout",
                 hint="Send fewer rows, or send Parquet, which is read faster.",
             )
@@ -218,17 +219,44 @@ class _CountingReader(io.RawIOBase):
         return len(content)
 
 
+class _BoundedFile(io.RawIOBase):
+    """A seekable file that is read within the time limit of a `BoundedReader`."""
+
+    def __init__(self, stream: BinaryIO, bounds: BoundedReader) -> None:
+        super().__init__()
+        self._stream, self._bounds = stream, bounds
+        self._n_read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int = -1, /) -> bytes:
+        content = self._stream.read(size)
+        self._n_read += len(content)
+        self._bounds.check_time(self._n_read)
+        return content
+
+
+def _reread(stream: BinaryIO, bounds: BoundedReader) -> BinaryIO:
+    """Return a file on disk from its start, which saves copying it."""
+    bounds.check_size(stream.seek(0, io.SEEK_END))
+    stream.seek(0)
+    return cast("BinaryIO", _BoundedFile(stream, bounds))
+
+
 def _check_supported(start: bytes) -> None:
     for magic, kind in _UNSUPPORTED.items():
         if start.startswith(magic):
             raise InvalidData(f"The file is {kind}.", code="unsupported-compression", hint=_HINT)
-
-
-def _rewound(stream: BinaryIO, bounded: BoundedReader) -> BinaryIO:
-    """Return to the start of a seekable stream, after checking its size."""
-    bounded.check_size(stream.seek(0, io.SEEK_END))
-    stream.seek(0)
-    return stream
 
 
 def _seekable(stream: BinaryIO, resources: ExitStack) -> BinaryIO:
