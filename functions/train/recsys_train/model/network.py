@@ -65,7 +65,7 @@ class _Positions(NamedTuple):
 
 
 class _UserVectors(NamedTuple):
-    """User embeddings of one path."""
+    """User embeddings of the GMF path or of the MLP path, with which a batch scores its positives and negatives."""
 
     for_positives: Tensor  # (n, longest, dim): for each position, from the items that may predict it
     for_negatives: Tensor  # (n, longest or 1, dim): the vectors that score the negatives
