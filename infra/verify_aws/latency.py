@@ -29,7 +29,8 @@ class Latencies:
 
     def __str__(self) -> str:
         figures = ", ".join(f"p{percent} {self.percentile(percent):.0f} ms" for percent in (50, 90, 99))
-        return f"{self.name} ({len(self.times_ms)} requests): {figures}"
+        requests = "1 request" if len(self.times_ms) == 1 else f"{len(self.times_ms)} requests"
+        return f"{self.name} ({requests}): {figures}"
 
 
 def measure(service: Service, api_key: str, *, n_cold: int = N_COLD, n_warm: int = N_WARM) -> Iterator[Latencies]:

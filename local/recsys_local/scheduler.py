@@ -51,12 +51,13 @@ class FairQueue:
     These rules choose the next job, in this order:
 
     1. **Turns.** While a key waits, every other key gets at most one turn, including the current training. A known key
-    therefore waits at most (number of keys with work) × (longest training). 2. **Known keys before anonymous keys.**
-    All anonymous keys together count as one key among the known keys. A flood of anonymous jobs therefore delays a
-    known key by one training, and known keys cannot starve anonymous keys. 3. **Fair queueing by cost.** Among the keys
-    that may have a turn, the key with the smallest finish tag is next. A finish tag is the sum of the cost and the
-    start tag, which is the later of the key's previous finish tag and the current virtual time (self-clocked fair
-    queueing, Golestani, INFOCOM 1994). A small job can overtake a large job, but only once per key.
+       therefore waits at most (number of keys with work) × (longest training).
+    2. **Known keys before anonymous keys.** All anonymous keys together count as one key among the known keys. A flood
+       of anonymous jobs therefore delays a known key by one training, and known keys cannot starve anonymous keys.
+    3. **Fair queueing by cost.** Among the keys that may have a turn, the key with the smallest finish tag is next. A
+       finish tag is the sum of the cost and the start tag, which is the later of the key's previous finish tag and the
+       current virtual time (self-clocked fair queueing, Golestani, INFOCOM 1994). A small job can overtake a large job,
+       but only once per key.
 
     A newer job with a complete file replaces the waiting job of its key that has a complete file, and takes over its
     turn. A job with a complete file precedes the jobs of its key that add a file. Jobs that add a file keep their order

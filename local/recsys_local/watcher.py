@@ -90,7 +90,7 @@ class ObjectWatcher:
         return found
 
     def _new_objects(self, prefix: str) -> list[ObjectInfo]:
-        """List the objects that are not done.
+        """List the objects that are not marked as done.
 
         Uploads of items are left out, because the catalogue worker finds them.
         """

@@ -135,4 +135,4 @@ def test_data_of_many_objects_is_deleted(account: Account, moto: Emulator, monke
 def test_percentiles_are_times_that_so_many_requests_did_not_exceed() -> None:
     latencies = Latencies("warm", [float(time) for time in range(1, 101)])
     assert [latencies.percentile(percent) for percent in (50, 90, 99, 100)] == [50, 90, 99, 100]
-    assert str(Latencies("cold", [7.0])) == "cold (1 requests): p50 7 ms, p90 7 ms, p99 7 ms"
+    assert str(Latencies("cold", [7.0])) == "cold (1 request): p50 7 ms, p90 7 ms, p99 7 ms"

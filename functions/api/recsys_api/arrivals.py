@@ -21,8 +21,9 @@ _logger: Final = logging.getLogger("recsys.dispatch")
 class Arrivals:
     """Assigns files to the groups that take turns at training.
 
-    Each known key is a group, and all other keys together are one: a request without a key creates a key, so that their
-    number is not limited. Validations and catalogues of a key have turns of their own, because they take seconds.
+    Each known key is a group. All other keys together are one group, because every request without a key creates a key,
+    so that the number of these keys is not limited. Validations and catalogues of a key have turns of their own,
+    because they take seconds.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ class Arrivals:
         return True
 
     def resume(self) -> None:
-        """Let the groups continue whose turn has expired, because a message was lost or was not sent."""
+        """Give each expired turn to the next file of its group. A turn expires if its message was lost or not sent."""
         try:
             self._turns.resume()
         except Unavailable:

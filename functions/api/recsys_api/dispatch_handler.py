@@ -24,11 +24,10 @@ from recsys_api.arrivals import Arrivals
 
 
 def build_handler(arrivals: Arrivals, bucket: str) -> LambdaHandler:
-    """Return the Lambda handler that adds the objects of each message, and returns the messages to retry.
+    """Return the Lambda handler that registers the objects in each message as arrived files.
 
-    Each invocation also lets the groups continue whose turn has expired.
-
-    Objects of other buckets than `bucket` are ignored.
+    The handler returns the messages to retry. Each invocation also resumes the groups whose turn has expired. Objects
+    of other buckets than `bucket` are ignored.
     """
     telemetry = LambdaTelemetry("dispatch")
     processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)

@@ -15,7 +15,7 @@ from recsys.registry.scoped_keys import MAX_SCOPED_KEYS, Scope, ScopedKey
 from recsys_api.schema_fields import CreatedAt, CurrentVersion, KeyId, NewApiKey, StrictRequest
 
 MAX_ORIGINS: Final = 10
-"""Origins per scoped key."""
+"""Maximum number of origins per scoped key."""
 _MAX_OVERLAP_S: Final = 7 * DAY_S
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
 _Origin = Annotated[str, Field(max_length=MAX_ORIGIN_LENGTH, pattern=ORIGIN_PATTERN)]

@@ -176,7 +176,7 @@ class CatalogueCache:
         return await asyncio.shield(self._start(name, load_and_keep()))
 
     def _start(self, key: Hashable, work: Any) -> asyncio.Task[Any]:
-        """Return the running task with this key. Start it if there is none."""
+        """Return the running task with this key, or start a task with `work` if none is running."""
         task = self._tasks.get(key)
         if task is not None:
             work.close()

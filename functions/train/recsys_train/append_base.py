@@ -22,10 +22,10 @@ _FILE_NAME: Final = "base.parquet"
 
 
 def key_data_of(store: ObjectStore, key: KeyRecord, job: Job, folder: Path) -> KeyData:
-    """Return the data of a key that the training of `job` needs, which are interactions and erased users.
+    """Return the interactions and the erased users of a key that the training of `job` needs.
 
-    The interactions are those of the current version if the file of the job is added to them, otherwise None. The
-    erased users are those who were erased after the file had arrived.
+    If the file of the job is added to the data of the current version, the result contains the interactions of this
+    version, otherwise None. It also contains the users who were erased after the file had arrived.
 
     Parameters
     ----------

@@ -154,7 +154,7 @@ def create_item_router(
 
 
 def _respond(request: Request, job: Job, headers: dict[str, str]) -> Response:
-    """Build the response. It is 202 while the job is not final, and the outcome of the job afterwards."""
+    """Build the response, which is 202 while the job is not final, and reports the outcome of the job afterwards."""
     headers |= {"Location": f"/v1/jobs/{job.job_id}"}
     if job.state is JobState.FAILED and job.problem is not None:
         members = {"job_id": job.job_id, "report": job.report}

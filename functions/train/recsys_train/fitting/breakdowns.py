@@ -1,7 +1,7 @@
 """Quality by the length of the user's history and by the popularity of the held-out item.
 
-A mean over all users hides for whom a model ranks well: users with long histories are easier to rank for than new ones,
-and a model that recommends only popular items never finds a rare one.
+A mean over all users hides for which users a model ranks well. Users with long histories are easier to rank for than
+new users, and a model that recommends only popular items never finds a rare item.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from recsys_train.data.interactions import Interactions
 from recsys_train.fitting.evaluation import FULL_CUTOFF, Ranks
 
 HISTORY_LENGTHS: Final = (1, 2, 3, 5, 10, 20, 50, 100, 200)
-"""Shortest history of each row. They are fixed, so that versions can be compared, and grow like a logarithm, because
-the lengths of histories are skewed."""
+"""Shortest history length of each row. The lengths are fixed, so that versions can be compared. They are about evenly
+spaced on a logarithmic scale, because most histories are short and a few are long."""
 POPULARITY_GROUPS: Final = 5
-"""Groups of items with about as many interactions each, as in the partition of a long tail into head and tail items
-(Park & Tuzhilin, "The Long Tail of Recommender Systems", 2008)."""
+"""Number of groups of items. All groups have about the same number of interactions, as in the partition of a long tail
+into head and tail items (Park & Tuzhilin, "The Long Tail of Recommender Systems", 2008)."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """Quality for users whose training history has between `shortest` and `longest` items; None is no limit.
+    """Quality for users whose training history has between `shortest` and `longest` items.
+
+    `longest` is None in the row that has no upper limit.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ class HistoryRow:
     recall_at_20, ndcg_at_20
         Means over these users, see `evaluation.Quality`.
     popularity_recall_at_20, popularity_ndcg_at_20
-        The same for the popularity ranking.
+        The same means for the popularity ranking.
     """
 
     shortest: int
@@ -48,18 +50,19 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class PopularityRow:
-    """Quality for held-out items of a group. The first group has the most popular items.
+    """Quality for the held-out items of one popularity group. The first group has the most popular items.
 
     Parameters
     ----------
     items, most_users, fewest_users
-        Number of items in the group, and the largest and smallest number of users who interacted with one of them.
+        Number of items in the group, and the largest and the smallest number of users per item.
     held_out
         Number of users whose held-out item is in the group.
     recall_at_20, ndcg_at_20, popularity_recall_at_20, popularity_ndcg_at_20
-        Means over these users, of the model and of the popularity ranking; zero without users.
+        Means over these users for the model and for the popularity ranking; 0 if there are no such users.
     share_of_interactions, share_of_recommendations
-        Share of the group in the training interactions, and in the top 20 of all measured users.
+        Share of the training interactions, and of the top-20 recommendations to all measured users, that belong to
+        items of the group.
     coverage_at_20
         Share of the items of the group that are in the top 20 of at least one measured user.
     """
@@ -79,7 +82,7 @@ class PopularityRow:
 
 @dataclass(frozen=True, slots=True)
 class Breakdowns:
-    """The rows of both tables. Rows without users, and groups without items, are left out."""
+    """Quality by history length and by item popularity. Rows without users and groups without items are left out."""
 
     history_length: tuple[HistoryRow, ...]
     item_popularity: tuple[PopularityRow, ...]
@@ -93,12 +96,12 @@ class Breakdowns:
 
 
 def break_down(model: Ranks, popularity: Ranks, train: Interactions, held_out: Interactions) -> Breakdowns:
-    """Average the ranks of the same held-out items by group.
+    """Compute the quality of the model and of the popularity ranking for each group of users and of items.
 
     Parameters
     ----------
     model, popularity
-        Ranks by both rankings, in the order of `held_out`.
+        Ranks of the held-out items by the model and by popularity, in the order of `held_out`.
     train
         The training histories, which define the groups.
     held_out
@@ -160,9 +163,10 @@ def _by_item_popularity(
 
 
 def _popularity_groups(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the group of each item, (n_items,), given the number of its users.
+    """Return the popularity group of each item, (n_items,).
 
-    Items are sorted by popularity, and an item belongs to the group into which the middle of its interactions falls.
+    Items are sorted by `counts`, the number of users per item. The interactions in this order are divided into groups
+    of equal size, and an item belongs to the group that contains the middle one of its interactions.
     """
     order = np.argsort(-counts, kind="stable")
     middles = np.cumsum(counts[order]) - counts[order] / 2
@@ -172,7 +176,7 @@ def _popularity_groups(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _quality(model: Ranks, popularity: Ranks, is_inside: NDArray[np.bool_]) -> dict[str, float]:
-    """Return the means of both rankings over the selected users, by the names of the fields of a row."""
+    """Return the mean metrics of both rankings over the selected users, keyed by the field names of a row."""
     return {
         f"{prefix}{name}": float(values[is_inside].mean()) if is_inside.any() else 0.0
         for prefix, ranks in (("", model), ("popularity_", popularity))

@@ -1,13 +1,13 @@
-"""Make scores probabilities: Platt scaling of the logits, and a table that measures the result.
+"""Calibrate scores as probabilities by Platt scaling, and measure the calibration.
 
-Training sees sampled negatives, and its loss weights them by a constant. Its logits therefore rank items, but their
-level has no meaning. Platt scaling (Platt, "Probabilistic Outputs for Support Vector Machines", 1999) fits a slope and
-an intercept on users with a held-out item, so that the score of an item estimates the probability that it is the user's
-next one. Both parameters are folded into NeuMF's output unit.
+Training uses sampled negatives and weights their loss by a constant. The logits therefore rank items, but they do not
+correspond to probabilities. Platt scaling (Platt, "Probabilistic Outputs for Support Vector Machines", 1999) fits a
+slope and an intercept on users with a held-out item, so that the score of an item estimates the probability that the
+item is the user's next one. Both parameters are folded into NeuMF's output unit.
 
 The fit uses the best `TOP` candidates of each user in the whole catalogue, because two parameters cannot fit the whole
-range of logits: with all candidates, most of which are improbable, the scores of MovieLens 100K above 0.3 had a mean of
-0.47, while 19% of these items were held out.
+range of logits and most candidates are improbable. When the fit used all candidates of MovieLens 100K, the scores above
+0.3 had a mean of 0.47, although only 19% of these items were held out.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from recsys_train.fitting.evaluation import USERS_PER_BATCH, ScoreUsers
 from recsys_train.model.calibration import calibrate
 
 TOP: Final = 20
-"""Best candidates per user that the fit uses."""
+"""Number of candidates per user that the fit uses, best first."""
 RECALL_CUT: Final = 20
 RELIABILITY_EDGES: Final = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-"""Bounds of the intervals of scores in the reliability table."""
+"""Bounds of the score intervals in the reliability table."""
 MIN_HITS: Final = 5
-"""With fewer held-out items among the candidates, scores are not calibrated."""
+"""Scores are not calibrated if fewer held-out items than this are among the candidates."""
 
 
 class Platt(NamedTuple):
-    """Platt scaling, which calibrates a logit as `slope * logit + intercept`.
+    """Parameters of Platt scaling. The calibrated logit is `slope * logit + intercept`.
 
     The slope is positive, so that the ranking does not change.
     """
@@ -44,7 +44,7 @@ class Platt(NamedTuple):
     intercept: float
 
     def fold(self, weights: dict[str, Floats]) -> dict[str, Floats]:
-        """Return the weights with both parameters in the output unit."""
+        """Return the weights with the slope and the intercept folded into the output unit."""
         slope = np.float32(self.slope)
         kernel = weights["output_kernel"] * slope
         bias = weights["output_bias"] * slope + np.float32(self.intercept)
@@ -57,8 +57,8 @@ IDENTITY: Final = Platt(1.0, 0.0)
 class TopLogits(NamedTuple):
     """The best candidates of users with one held-out item each.
 
-    `logits` (n_users, at most TOP) float64 has the largest first, and -inf where a user has fewer candidates;
-    `is_held_out` has the same shape.
+    `logits`, (n_users, at most TOP) float64, is in descending order, with -inf where a user has fewer candidates.
+    `is_held_out` has the same shape and is True for the user's held-out item.
     """
 
     logits: NDArray[np.float64]
@@ -67,7 +67,7 @@ class TopLogits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityRow:
-    """Pairs whose score lies in one interval: their mean score, and the share of them that were held out."""
+    """Mean score of the user-item pairs whose score lies in one interval, and the share of these that were held out."""
 
     lower: float
     upper: float
@@ -78,15 +78,15 @@ class ReliabilityRow:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How well scores estimate probabilities, on users who took no part in the calibration.
+    """How well scores estimate probabilities, measured on the test users.
 
     Parameters
     ----------
     table
         One row per interval of `RELIABILITY_EDGES` that is not empty.
     expected_recall, recall
-        Mean over users of the sum of their 20 best scores, and the share of users whose held-out item is among these
-        20 items. They are equal if scores are calibrated.
+        Mean over users of the sum of the 20 best scores, and the share of users whose held-out item is among these 20
+        items. Both are equal if scores are calibrated.
     above_99
         Share of users with a score above 0.99.
     """
@@ -117,7 +117,7 @@ class Reliability:
 
 
 def top_logits(score_users: ScoreUsers, seen: Interactions, held_out: Interactions) -> TopLogits:
-    """Return the best items of each user of `held_out` that the user has not seen.
+    """Return the logits of the best items that each user of `held_out` has not seen.
 
     Parameters
     ----------
@@ -142,12 +142,12 @@ def top_logits(score_users: ScoreUsers, seen: Interactions, held_out: Interactio
 
 
 def fit_platt(top: TopLogits) -> Platt:
-    """Fit slope and intercept by logistic regression over all candidates.
+    """Fit the slope and the intercept by logistic regression over all candidates.
 
     Returns
     -------
     Platt
-        The identity where there are too few hits or nothing but hits.
+        The identity if fewer than `MIN_HITS` candidates were held out, or if all of them were.
     """
     is_candidate = np.isfinite(top.logits)
     positives, others = top.logits[top.is_held_out & is_candidate], top.logits[~top.is_held_out & is_candidate]
@@ -158,7 +158,7 @@ def fit_platt(top: TopLogits) -> Platt:
 
 
 def measure_reliability(top: TopLogits, platt: Platt) -> Reliability:
-    """Compare calibrated scores with what was held out."""
+    """Compare the calibrated scores with the observed shares of held-out items."""
     scores = expit(platt.slope * top.logits + platt.intercept)  # 0 for -inf
     rows = []
     for low, high in itertools.pairwise(RELIABILITY_EDGES):

@@ -1,8 +1,9 @@
 """Fit the closed-form model of the selected hyperparameters.
 
-The model is a linear autoencoder, to which item transitions and a low-rank spectral model can be added. Alone, the
-autoencoder ranks best. The sum ranks better on some data, because the models err on different items. Each addition is
-scaled to the autoencoder's standard deviation and multiplied by its share, which validation selects.
+The model is a linear autoencoder, to which item transitions and a low-rank spectral model can be added. Of the three
+models, the autoencoder ranks best. On some data the sum ranks better still, because the models make errors on different
+items. The scores of each addition are scaled to the standard deviation of the autoencoder's scores and multiplied by a
+share, which validation selects.
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ def closed_form(
 ) -> WarmStart:
     """Fit the closed-form model.
 
-    It is the autoencoder with its additions. If `selected.linear` is None, it is the spectral model of width `dim`.
+    The model is the autoencoder plus the selected additions. If `selected.linear` is None, it is the spectral model of
+    width `dim` instead.
 
     Parameters
     ----------
     train
         The pairs, oldest first.
     histories
-        All weighted histories, sparse (n_users, n_items). A sample of them determines the standard deviations.
+        All weighted histories, sparse (n_users, n_items). A sample of them determines the standard deviations to which
+        the additions are scaled.
     generator
         Source of the sample and of the randomised decompositions.
     """
@@ -55,9 +58,9 @@ def closed_form(
 def add_models(
     base: ItemWeights, train: Interactions, histories: Any, selected: Hyperparameters, generator: np.random.Generator
 ) -> ItemWeights:
-    """Return the autoencoder `base` plus the selected shares of transitions and of a spectrum. Can overwrite `base`.
+    """Return the autoencoder `base` plus the selected shares of item transitions and of a spectral model.
 
-    The other parameters are those of `closed_form`.
+    `base` can be overwritten. The other parameters are those of `closed_form`.
     """
     if selected.transitions == 0 and selected.spectrum == 0:
         return base
@@ -94,12 +97,12 @@ def sample_histories(histories: Any, generator: np.random.Generator) -> Any:
 
 
 def score_spread(scores: Floats) -> float:
-    """Return the mean over users of the standard deviation of their scores, (n, n_items)."""
+    """Return the standard deviation of each user's scores, (n, n_items), averaged over the users."""
     return float(scores.std(axis=1).mean())
 
 
 def share_factor(share: float, spread: float, other_spread: float) -> float:
-    """Return the factor that gives scores of spread `other_spread` the spread `share * spread`."""
+    """Return the factor that scales scores from the standard deviation `other_spread` to `share * spread`."""
     return share * spread / other_spread if other_spread > 0 else 0.0
 
 

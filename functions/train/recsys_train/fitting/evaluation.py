@@ -1,7 +1,7 @@
 """Ranking metrics on held-out interactions, by two protocols: sampled negatives (He et al.) and the full catalogue.
 
-All metrics are float64. NDCG follows Järvelin & Kekäläinen 2002 with binary gains. Because each user has one held-out
-item, it is `1 / log2(rank + 1)` if the item's rank is within the cut-off, otherwise 0.
+All metrics are float64. NDCG follows Järvelin & Kekäläinen 2002 with binary gains. For a user with one held-out item,
+NDCG is `1 / log2(rank + 1)` if the item's rank is within the cut-off, otherwise 0.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ N_NEGATIVES: Final = 99
 SAMPLED_CUTOFF: Final = 10
 FULL_CUTOFF: Final = 20
 USERS_PER_BATCH: Final = 128
-"""Users that are scored at once; limits memory to this many rows of the catalogue's size."""
+"""Number of users that are scored at once, so that the scores take this many rows of n_items numbers in memory."""
 BOOTSTRAP_SAMPLES: Final = 2000
-"""Resamplings behind a confidence interval; Efron & Tibshirani recommend at least 1,000."""
+"""Number of resamples for a confidence interval; Efron & Tibshirani recommend at least 1,000."""
 
 ScoreUsers = Callable[[NDArray[np.integer]], Floats]
-"""Return the scores of all items, (n, n_items), for user indices (n,); a larger score ranks first."""
+"""Function that returns the scores of all items, (n, n_items), for user indices (n,). A larger score ranks first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class HeldOutTest:
     score_users
         Scores the catalogue with the measured network.
     gains, popularity_gains
-        NDCG@20 per pair of the measured network and of the popularity ranking, (n_users,) each.
+        NDCG@20 of each pair by the measured network and by the popularity ranking, (n_users,) each.
     """
 
     train: Interactions
@@ -59,9 +59,10 @@ class Quality:
     Parameters
     ----------
     hr_at_10, ndcg_at_10
-        The held-out item ranked among 99 items, drawn uniformly from those that the user never interacted with.
+        Hit rate and NDCG of the held-out item, ranked against 99 items that are drawn uniformly from those that the
+        user never interacted with.
     recall_at_20, ndcg_at_20
-        The held-out item ranked among all items that are not in the user's training history.
+        Recall and NDCG of the held-out item, ranked against all items that are not in the user's training history.
     coverage_at_20
         Share of the catalogue that appears in the top 20 of at least one of these users.
     """
@@ -118,7 +119,7 @@ def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interaction
     score_users
         Scores the whole catalogue for a batch of users. Every user is in exactly one batch.
     train
-        The training histories. Their items are not ranked.
+        The training histories. The items of a user's history are not ranked for this user.
     held_out
         One pair per user, as returned by `Interactions.split_last`.
     seed
@@ -127,8 +128,8 @@ def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interaction
     Returns
     -------
     Ranks
-        Ranks in the order of `held_out`. Ties, and scores that are not numbers, count against the model: such items
-        rank before the held-out item.
+        Ranks in the order of `held_out`. Items whose score is NaN or equal to the score of the held-out item rank
+        before the held-out item, so that ties count against the model.
 
     Examples
     --------
@@ -193,7 +194,7 @@ def mean_ndcg_at_20(score_users: ScoreUsers, train: Interactions, held_out: Inte
 def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, float] | None:
     """Return the 95% confidence interval of the model's NDCG@20 divided by the baseline's.
 
-    It is the percentile bootstrap over users (Efron & Tibshirani 1993, chapter 13).
+    The interval is computed by the percentile bootstrap over users (Efron & Tibshirani 1993, chapter 13).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Fit a network to interactions: split, select, train, evaluate, and train again on everything."""
+"""Fit a network to interactions: split, select, train, evaluate, and train again on all interactions."""
 
 from __future__ import annotations
 
@@ -51,18 +51,20 @@ class FitResult:
     dims, weights
         Sizes and trained arrays, named as in `Dims.weight_shapes` and `Dims.map_shapes`, without user tables.
     quality, popularity
-        Means over `evaluated_users` of the network trained on `measured_interactions`, and of the popularity ranking.
-        These users took no part in any selection, unless fewer than `split.MIN_SPLIT_USERS` have a held-out item.
+        Mean metrics over `evaluated_users` users. `quality` is that of a network trained on `measured_interactions`
+        interactions, `popularity` that of the popularity ranking. No hyperparameter was selected on these users, unless
+        fewer than `split.MIN_SPLIT_USERS` users have a held-out item.
     reliability
         How well the scores of the same network estimate probabilities; None without held-out interactions.
     lift_interval
-        95% interval of the ratio of both NDCG@20, see `evaluation.lift_interval`.
+        95% confidence interval of the network's NDCG@20 divided by the popularity ranking's, see
+        `evaluation.lift_interval`.
     fit_s
         Duration of the whole fit, in seconds.
     test
-        The histories and held-out pairs behind `quality`, with the network that was measured.
+        The histories and held-out pairs on which `quality` was measured, and the scores of the measured network.
     breakdowns
-        `quality` and `popularity` by the length of the history and by the popularity of the item.
+        `quality` and `popularity` by the length of the user's history and by the popularity of the held-out item.
     """
 
     dims: Dims
@@ -99,8 +101,8 @@ def fit(
     seed
         Seed of every random choice; the same data, recipe and seed give the same weights on the same machine.
     budget_s
-        Time budget in seconds. At most half of it is used to select the number of epochs; then the best epoch so far is
-        kept. The rest is for the evaluation and for the refit, which stops when the budget is spent.
+        Time budget in seconds. After half of it, the selection of the number of epochs ends with the best epoch so far.
+        The rest is for the evaluation and for the refit, which stops when the budget is spent.
     on_progress
         Called at the start of each phase and after each epoch. An exception that it raises ends the training.
     has_times
@@ -109,8 +111,8 @@ def fit(
     Returns
     -------
     FitResult
-        The network of the refit, which uses all interactions. If no user has two of them, nothing can be held
-        out, and every metric is 0.
+        The network of the refit, which uses all interactions. If no user has two interactions, nothing can be
+        held out, and every metric is 0.
 
     Examples
     --------

@@ -11,8 +11,8 @@ from recsys_train.fitting.fit import OnProgress
 class LearningCurve:
     """Collects the learning curve from the progress of a training run, and passes the progress on.
 
-    The progress that is written to the registry is a sample, because epochs can be shorter than the interval between
-    two writes. The curve is complete.
+    The registry receives only a sample of the progress, because epochs can be shorter than the interval between two
+    writes. The learning curve contains every epoch.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class LearningCurve:
         self.points: list[dict[str, float | None]] = []
 
     def report(self, progress: Progress) -> None:
-        """Add the epoch that `progress` reports, if it is one of the phase `fitting`, and pass `progress` on."""
+        """Record the epoch if `progress` belongs to the phase `fitting`, and pass `progress` on."""
         if progress.phase == "fitting" and progress.epoch is not None:
             self.points.append(
                 {
@@ -46,5 +46,5 @@ class LearningCurve:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Return the value with six digits after the point, or None for one that JSON cannot contain."""
+    """Return the value rounded to six decimals, or None for NaN and infinity, which JSON cannot contain."""
     return round(value, 6) if value is not None and math.isfinite(value) else None

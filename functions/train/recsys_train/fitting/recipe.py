@@ -1,4 +1,4 @@
-"""The recipe of a training run, which the caller passes, and the hyperparameters, which are selected by validation."""
+"""Define the recipe that the caller passes to a training run, and the hyperparameters that validation selects."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class BatchSizes:
     Parameters
     ----------
     interactions
-        History positions per batch of users.
+        Number of history positions in a batch of users.
     negatives
-        Sampled negative items, shared by all users of the batch.
+        Number of sampled negative items, which all users of the batch share.
     """
 
     interactions: int
@@ -26,7 +26,7 @@ class BatchSizes:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """Candidates for the settings of the linear autoencoder, in ascending order, and where the search starts.
+    """Candidates for the settings of the linear autoencoder, in ascending order, and the start of the search.
 
     `LinearSettings` explains the fields. A field with one candidate is fixed.
     """
@@ -53,10 +53,11 @@ MAX_TABLE_BYTES: Final = 1024**3
 MEMORY_WITHOUT_TABLES_MB: Final = 1250
 """Peak memory of a training with very small tables."""
 MEMORY_PER_TABLE: Final = 7
-"""Peak memory relative to the tables, with gradients, the optimizer's state and the decomposition. Measured with a
-million interactions of 234,000 users and items: 1,620, 2,600 and 4,550 MB for a GMF of 64, 192 and 512."""
+"""Peak memory divided by the size of the tables; includes gradients, the optimizer's state and the decomposition. In a
+measurement, a million interactions of 234,000 users and items took 1,620, 2,600 and 4,550 MB with GMF embeddings of
+width 64, 192 and 512."""
 USABLE_MEMORY: Final = 0.9
-"""Share of the memory that a training plans with."""
+"""Share of the available memory that a training may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Recipe:
     """
 
     gmf_dim: int = 512
-    """Width of the GMF embeddings; reduced to the number of items, or so that the tables fit into memory."""
+    """Width of the GMF embeddings; reduced if there are fewer items or if the tables would exceed their limits."""
     max_table_bytes: int = MAX_TABLE_BYTES
     """Largest size of the float32 embeddings of all users and items together, in bytes."""
     widenings: tuple[int, ...] = (1, 2)
@@ -88,21 +89,22 @@ class Recipe:
     ordered: BatchSizes = BatchSizes(interactions=1024, negatives=256)
     """Batch sizes for ordered histories, in which every position scores the negatives."""
     unordered: BatchSizes = BatchSizes(interactions=8192, negatives=2048)
-    """Batch sizes for unordered histories; each user scores the negatives once, so more of them are affordable."""
+    """Batch sizes for unordered histories; each user scores the negatives only once, so that a step can use more."""
     learning_rate: float = 0.003
-    """Adam's step size after the spectral start."""
+    """Adam's step size if training starts from the spectral model."""
     fine_tuning_rate: float = 0.0003
-    """Adam's step size after a linear autoencoder, which larger steps make worse."""
+    """Adam's step size if training starts from a linear autoencoder, because larger steps degrade its ranking."""
     negative_weight: float = 16.0
     """Weight of the mean loss over negatives relative to the mean loss over positives."""
     max_epochs: int = 3
-    """Largest number of epochs; in each, every history is used once."""
+    """Maximum number of epochs; each epoch uses every history once."""
     patience: int = 2
-    """Epochs without a better validation NDCG@20 before training stops; a worse epoch can precede a better one."""
+    """Number of consecutive epochs without a better validation NDCG@20 after which training stops. It is more than 1,
+    because a worse epoch can precede a better one."""
 
     @classmethod
     def for_memory(cls, memory_mb: int) -> Self:
-        """Return the default recipe, with tables that fit into the memory of a training.
+        """Return the default recipe with tables that are small enough for the memory of a training.
 
         Parameters
         ----------
@@ -141,8 +143,9 @@ class Hyperparameters:
     epochs
         Number of epochs.
     transitions, spectrum
-        Standard deviation of the scores that item transitions and a low-rank spectrum add to those of the linear
-        autoencoder, relative to its own, see `recsys_train.fitting.closed_form`.
+        Shares of item transitions and of a low-rank spectrum in the closed-form model. A share is the standard
+        deviation of the added scores divided by that of the autoencoder's scores, see
+        `recsys_train.fitting.closed_form`.
     """
 
     linear: LinearSettings | None
@@ -155,6 +158,6 @@ class Hyperparameters:
 
 
 def first_hyperparameters(recipe: Recipe, n_users: int, n_items: int, *, decay: float) -> Hyperparameters:
-    """Return the hyperparameters that the search for a data set of this size starts with."""
+    """Return the hyperparameters with which the search for a data set of this size starts."""
     linear = recipe.search_space.start if can_invert(n_users, n_items) else None
     return Hyperparameters(linear, decay, popularity=0.0, gmf_dim=recipe.gmf_dim)

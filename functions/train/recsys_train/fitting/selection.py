@@ -30,19 +30,20 @@ from recsys_train.model.transitions import fit_transitions
 from recsys_train.model.warm_start import LinearModel, WarmStart, reduce_rank, row_importance
 
 MAX_SERVING_BYTES: Final = 256 * 1024**2
-"""Limit of a published model's item tables: half of the default cache of the recommend function."""
+"""Limit of a published model's item tables, which is half of the default cache of the recommend function."""
 MIN_GMF_DIM: Final = 16
 """The GMF's width is never reduced below this."""
 SCORED_PAIRS: Final = 8_000_000
-"""User-item pairs that are scored at once: 32 MB."""
+"""Number of user-item pairs that are scored at once; their scores take 32 MB."""
 
 MIN_GAIN: Final = 0.002
-"""Relative gain of NDCG@20 for which a setting leaves its default; smaller gains are noise of a few thousand users."""
+"""Relative gain of NDCG@20 above which the search changes a setting. Smaller gains are within the noise of a few
+thousand users."""
 MIN_WIDE_GAIN: Final = 0.03
-"""Relative gain of NDCG@20 for which the GMF is widened, because a wider one takes more memory and time to serve."""
+"""Relative gain of NDCG@20 that justifies a wider GMF, which takes more memory and time to serve."""
 POPULARITY_TOLERANCE: Final = 0.02
-"""Of the weights of popularity whose NDCG@20 is within this share of the best, the smallest is selected: smaller
-differences are noise of 500 users, and training learns popularity as well."""
+"""Tolerance in the selection of the weight of popularity. The smallest weight whose NDCG@20 is within this share of the
+best is selected, because smaller differences are noise of 500 users, and because training learns popularity as well."""
 
 Grid = Mapping[str, tuple[float, ...]]
 
@@ -50,11 +51,11 @@ Grid = Mapping[str, tuple[float, ...]]
 def select_hyperparameters(
     folds: Sequence[Fold], recipe: Recipe, *, has_times: bool, seed: int, deadline: float
 ) -> Hyperparameters:
-    """Select by the NDCG@20 of the closed-form model, one setting at a time.
+    """Select the hyperparameters by the validation NDCG@20 of the closed-form model.
 
-    The search is a hill climb over the candidates of the recipe: each setting in turn moves up or down as long as that
-    improves NDCG@20. It covers every setting once, and ends early at `deadline`. The weight of popularity and the width
-    of the GMF come last, in any case.
+    The search is a hill climb over the candidates of the recipe. It moves one setting after the other up or down as
+    long as NDCG@20 improves, covers every setting once, and ends early at `deadline`. The weight of popularity and the
+    width of the GMF are selected last, even if the deadline has passed.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def select_hyperparameters(
     seed
         Seed of the randomised decompositions.
     deadline
-        Value of `time.monotonic`.
+        Value of `time.monotonic` at which the hill climb ends.
     """
     train = folds[0].train
     decays = recipe.decays if has_times else (0.0,)
@@ -112,9 +113,9 @@ def _grid(recipe: Recipe, first: Hyperparameters, decays: tuple[float, ...], n_i
 def climb(
     grid: Grid, start: Mapping[str, float], value: Callable[[dict[str, float]], float], deadline: float
 ) -> dict[str, float]:
-    """Move each setting of `start` along its candidates as long as `value` increases; return the best settings.
+    """Move each setting of `start` along its candidates as long as `value` increases, and return the best settings.
 
-    `value` is positive and an increase is one by a share of more than `MIN_GAIN`.
+    `value` must be positive. It counts as increased only if it grows by more than the share `MIN_GAIN`.
 
     Examples
     --------
@@ -155,8 +156,8 @@ Component = Literal["base", "spectrum", "transitions"]
 class _Validation:
     """Measures the NDCG@20 of closed-form models on the held-out pairs of a fold.
 
-    The scores of each component are kept until the settings of the component change, because most trials only rescale
-    scores or add them.
+    The scores of a component are kept until the settings of this component change, because most trials only rescale or
+    add the scores.
     """
 
     fold: Fold
@@ -188,9 +189,9 @@ class _Validation:
         return means
 
     def best_dim(self, selected: Hyperparameters, linear: LinearSettings) -> int:
-        """Return the smallest width that none of the larger ones exceeds by `MIN_WIDE_GAIN`.
+        """Return the smallest width whose NDCG@20 no larger width exceeds by the share `MIN_WIDE_GAIN`.
 
-        A wider model is fitted only if the narrowest one loses `MIN_WIDE_GAIN` compared with the model at full rank.
+        Wider models are fitted only if the model at full rank exceeds the narrowest one by the same share.
 
         Parameters
         ----------
@@ -225,7 +226,7 @@ class _Validation:
     def _totals(self, trial: Hyperparameters) -> Iterator[Floats]:
         """Yield the scores of the closed-form model for each batch of validation users, (n_users_of_batch, n_items).
 
-        They are the scores of the base, plus those of the spectrum and of the transitions times their shares.
+        The scores are those of the base, plus the scaled scores of the spectrum and of the transitions.
         """
         scales = np.float32(1) if trial.linear is None else self._inverse_for(trial.linear).column_scales(trial.linear)
         others = [(share, self._scores_of(name, trial)) for name, share in _shares(trial).items() if share > 0]
@@ -285,7 +286,7 @@ class _Validation:
 
 
 def gmf_dim(wanted: int, recipe: Recipe, n_users: int, n_items: int) -> int:
-    """Return the width of the GMF path: `wanted`, or less if the tables would exceed their limits."""
+    """Return the width of the GMF path, which is `wanted` or less if the tables would exceed their limits."""
     served = MAX_SERVING_BYTES // (2 * 4 * n_items) - recipe.hidden_dims[0]  # two float32 rows per item
     stored = recipe.max_table_bytes // (4 * (n_users + n_items)) - recipe.mlp_dim
     return min(wanted, n_items, max(MIN_GMF_DIM, min(served, stored)))
@@ -296,14 +297,14 @@ def _shares(selected: Hyperparameters) -> dict[Component, float]:
 
 
 def _settings(selected: Hyperparameters, grid: Grid) -> dict[str, float]:
-    """Return the values of the settings in `grid`, those of the autoencoder included."""
+    """Return the values of the settings in `grid`, including the settings of the autoencoder."""
     values = asdict(selected)
     values |= values["linear"] or {}
     return {name: values[name] for name in grid}
 
 
 def _with_settings(selected: Hyperparameters, settings: Mapping[str, float]) -> Hyperparameters:
-    """Return the hyperparameters with other settings, the inverse of `_settings`."""
+    """Return the hyperparameters with `settings` applied, which is the inverse of `_settings`."""
     if selected.linear is None:
         return replace(selected, decay=settings["decay"])
     shares = {"spectrum", "transitions"}

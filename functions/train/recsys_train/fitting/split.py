@@ -11,25 +11,25 @@ from recsys_train.data.interactions import Interactions
 MAX_SELECTION_INTERACTIONS: Final = 3_000_000
 """Above this many interactions, selection and evaluation use a random subset of users."""
 VALIDATION_PAIRS: Final = 100_000_000
-"""User-item pairs that one validation may score; limits the number of validation users."""
+"""Maximum number of user-item pairs that one validation scores, which limits the number of validation users."""
 TEST_PAIRS: Final = 150_000_000
-"""User-item pairs that the evaluation may score; limits the number of test users."""
+"""Maximum number of user-item pairs that the evaluation scores, which limits the number of test users."""
 MIN_SPLIT_USERS: Final = 20
-"""With fewer users with a held-out pair than this, the same users serve validation and test."""
+"""If fewer users than this have a held-out pair, the same users are used for validation and for the test."""
 MAX_HELD_OUT_SHARE: Final = 0.2
-"""Limit of the interactions that are held out. Where histories are short, most users keep theirs, because histories of
-one item do not show which items go together."""
+"""Maximum share of the interactions that are held out. If histories are short, most users keep all their items, because
+a history of one item does not show which items occur together."""
 SELECTION_PAIRS: Final = 20_000_000
-"""User-item pairs that one trial of a closed-form model may score; limits the number of its users."""
+"""Maximum number of user-item pairs that one trial of a closed-form model scores, which limits its users."""
 MIN_SELECTION_USERS: Final = 500
-"""Users that a trial scores at least; not tuned."""
+"""Minimum number of users in a trial, if there are as many; not tuned."""
 FOLD_SHARE: Final = 0.2
-"""Share of each user's items that are held out to select a closed-form model without timestamps. Several items per user
-are less noisy than one."""
+"""Share of each user's items that is held out to select a closed-form model if there are no timestamps. NDCG@20 is less
+noisy with several held-out items per user than with one."""
 FOLD_USERS: Final = 5_000
-"""Users of all folds together; the noise of their NDCG@20 is below 1%."""
+"""Number of users in all folds together; the noise of their NDCG@20 is below 1%."""
 MAX_FOLDS: Final = 5
-"""Limit of the number of folds, because each takes as long as the first."""
+"""Maximum number of folds, because each fold takes as long as the first."""
 
 
 class Split(NamedTuple):
@@ -48,17 +48,17 @@ def split_interactions(interactions: Interactions, *, has_times: bool, seed: int
     interactions
         All pairs.
     has_times
-        Whether the interactions are in chronological order. If so, each user's last interaction is held out; otherwise
-        a random one, because in a file that is sorted by item the last line of a user is not a random sample.
+        Whether the interactions are in chronological order. If so, each user's last interaction is held out. Otherwise,
+        a random one is held out, because the last line of a user in a file that is sorted by item is not random.
     seed
         Seed of every random choice.
 
     Returns
     -------
     Split
-        Users with a single interaction are in `train` only, and so are random others while more than
-        `MAX_HELD_OUT_SHARE` of the interactions would be held out. Above `MAX_SELECTION_INTERACTIONS`, a random subset
-        of the users remains. With fewer than `MIN_SPLIT_USERS` held-out pairs, validation and test are the same.
+        Users with a single interaction are in `train` only. If more than `MAX_HELD_OUT_SHARE` of the interactions would
+        be held out, random other users are in `train` only, too. Above `MAX_SELECTION_INTERACTIONS`, a random subset of
+        the users remains. With fewer than `MIN_SPLIT_USERS` held-out pairs, validation and test are the same.
 
     Examples
     --------
@@ -114,16 +114,17 @@ class Fold(NamedTuple):
 
 
 def folds_for_selection(split: Split, *, has_times: bool, seed: int) -> list[Fold]:
-    """Split the training part once more, to select a closed-form model.
+    """Split the training part into folds for the selection of the closed-form model.
 
     Parameters
     ----------
     split
-        Its test part is never used.
+        The split of all interactions. Its test part is never used.
     has_times
-        With timestamps, the last interaction of each user of `split.train` is held out, which gives twice as many users
-        as `split.validation` has, unless most histories are too short. Without timestamps, a random fifth of each
-        user's interactions is held out, in several folds until they have `FOLD_USERS` users.
+        Whether the interactions are in chronological order. If so, one fold holds out the last interaction of each user
+        of `split.train`, or uses the pairs of `split.validation` if these are at least as many. Otherwise, each fold
+        holds out a random fifth of each user's interactions. Several folds are used if one has few users; together they
+        have at most `FOLD_USERS` users.
     seed
         Seed of every random choice.
 

@@ -21,14 +21,14 @@ from recsys_train.model.network import NeuMF, Objective, WeightedLogits, initial
 from recsys_train.model.warm_start import LinearModel, balance, reduce_rank, row_importance
 
 CALIBRATION_BATCHES: Final = 16
-"""Batches whose logits calibrate the warm start; enough for two parameters."""
+"""Number of batches whose logits calibrate the warm start; enough to fit two parameters."""
 
 
 @dataclass(slots=True)
 class TrainingRun:
-    """A network under training, and everything that its next epoch depends on.
+    """A network in training, with everything on which its next epoch depends.
 
-    `n_epochs` is the number of epochs so far. The last one may have ended early at its deadline.
+    `n_epochs` is the number of epochs so far. The last epoch may have ended early at its deadline.
     """
 
     network: NeuMF
@@ -49,7 +49,7 @@ class TrainingRun:
     ) -> Self:
         """Create a training run that starts from the closed-form model and popularity.
 
-        Both are calibrated, so that their scores are logits.
+        The sum of both is calibrated, so that its scores are logits.
         """
         generator = np.random.default_rng(seed)
         network = _initial_network(train, recipe, hyperparameters, generator)
@@ -83,7 +83,7 @@ class TrainingRun:
         return float(np.mean(losses)) if losses else None
 
     def _calibrate(self) -> None:
-        """Scale and shift the closed-form model's scores so that they minimise the loss of the first batches."""
+        """Scale and shift the closed-form model's scores so that the first batches have the smallest loss."""
         batches = itertools.islice(
             self.histories.batches(self.batch_sizes.interactions, self.generator), CALIBRATION_BATCHES
         )
@@ -93,7 +93,7 @@ class TrainingRun:
             self.network.calibrate(*calibrate(positives, negatives, self.objective.negative_weight))
 
     def _sample_negatives(self) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        """Draw negatives uniformly from the whole catalogue. They can include a user's positives."""
+        """Draw negatives uniformly from the whole catalogue. The negatives can include positives of a user."""
         return self.generator.integers(0, self.network.dims.n_items, self.batch_sizes.negatives, dtype=np.int32)
 
 
@@ -120,7 +120,7 @@ def _factors(
     hyperparameters: Hyperparameters,
     generator: np.random.Generator,
 ) -> LinearModel:
-    """Return the closed-form model at the GMF's width, balanced."""
+    """Return the closed-form model, reduced to the width of the GMF path and balanced."""
     dim = gmf_dim(hyperparameters.gmf_dim, recipe, train.n_users, train.n_items)
     model = closed_form(train, histories, hyperparameters, dim, generator)
     if not isinstance(model, LinearModel):

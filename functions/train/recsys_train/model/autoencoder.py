@@ -1,4 +1,4 @@
-"""Linear autoencoders with a normalised Gram matrix: the closed-form models of small and medium-sized shops.
+"""Fit linear autoencoders with a normalised Gram matrix, the closed-form models of small and medium-sized shops.
 
 The model is EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019) with a relaxed diagonal
 (Moon, Kim & Lee, "It's Enough: Relaxing Diagonal Constraints in Linear Autoencoders for Recommendation", SIGIR 2023) on
@@ -22,17 +22,17 @@ from recsys.model.neumf import Floats
 from recsys_train.model.warm_start import DenseWeights, ItemWeights
 
 MAX_EXACT_SIZE: Final = 6_000
-"""Largest Gram matrix that is inverted. The inverse takes size³ operations and 8 size² bytes: at most about 5 s and
-300 MB on one core."""
+"""Largest Gram matrix that is inverted. The inverse takes size³ operations and 8 size² bytes, which are at most about
+5 s on one core and 300 MB."""
 COLUMNS_PER_CHUNK: Final = 1_000
-"""Items whose products with the users' inverse are in memory at once; limits them to 24 MB."""
+"""Number of items whose products with the users' inverse are in memory at once; the products take at most 24 MB."""
 MIN_REMAINDER: Final = 1e-6
-"""Lower limit of `1 - q`, the part of an item that the other items do not explain, against rounding errors."""
+"""Lower limit of `1 - q`, the part of an item that the other items do not explain. It limits rounding errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearSettings:
-    """Hyperparameters of the linear autoencoder. With all but `ridge` at 0, it is plain EASE.
+    """Hyperparameters of the linear autoencoder. If all except `ridge` are 0, the model is plain EASE.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class LinearSettings:
     ridge
         L2 regularisation in units of the mean diagonal of the Gram matrix, so that one value suits data of any size.
     diagonal
-        Limit of the weight of an item for itself during the fit, from 0 (EASE) to 1 (ridge regression).
+        Upper limit of an item's weight for itself during the fit, from 0 (EASE) to 1 (ridge regression).
     score_exponent
-        Scores are multiplied by the item's count to this power; a negative one favours rare items.
+        Scores are multiplied by the item's count to this power; a negative exponent favours rare items.
     """
 
     user_exponent: float
@@ -77,7 +77,7 @@ class _Normalised:
 
     @classmethod
     def of(cls, matrix: Any, settings: LinearSettings) -> Self:
-        """Normalise a matrix of ones."""
+        """Normalise a sparse matrix of ones."""
         lengths = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
         counts = np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1.0)
         row_scales = lengths**-settings.user_exponent
@@ -89,7 +89,7 @@ class _Normalised:
         return cls(exponents, scaled, item_scales.astype(np.float32), counts.astype(np.float32), mean_diagonal)
 
     def score_scales(self, settings: LinearSettings) -> Floats:
-        """Return the factors of the scores, (n_items,), which undo the scaling of the columns."""
+        """Return the factors of the items' scores, (n_items,), which undo the scaling of the columns."""
         return (self.counts**settings.score_exponent / self.item_scales).astype(np.float32)
 
 
@@ -102,9 +102,9 @@ class GramInverse:
     inverse
         `(NᵀN + λI)⁻¹`, (n_items, n_items), or if `of_users` is set `(NNᵀ + λI)⁻¹`, (n_users, n_users).
     explained
-        Diagonal q of `NᵀN (NᵀN + λI)⁻¹`: the weight of each item for itself in ridge regression, (n_items,).
+        Diagonal q of `NᵀN (NᵀN + λI)⁻¹`, (n_items,), the weight of each item for itself in ridge regression.
     ridge
-        λ.
+        λ, the L2 regularisation.
     """
 
     normalised: _Normalised
@@ -114,7 +114,7 @@ class GramInverse:
     of_users: bool
 
     def is_for(self, settings: LinearSettings) -> bool:
-        """Return whether `model` applies; other exponents or another ridge need another inverse."""
+        """Return whether this inverse was computed with the exponents and the ridge of `settings`."""
         exponents = settings.user_exponent, settings.item_exponent
         return exponents == self.normalised.exponents and settings.ridge * self.normalised.mean_diagonal == self.ridge
 
@@ -129,11 +129,17 @@ class GramInverse:
         return self._scaled(self.column_scales(settings))
 
     def unscaled(self) -> ItemWeights:
-        """Return the weights of any settings before their columns are multiplied by `column_scales`."""
+        """Return the item weights before their columns are multiplied by `column_scales`.
+
+        They are the same for all settings that this inverse is for.
+        """
         return self._scaled(np.ones_like(self.explained))
 
     def column_scales(self, settings: LinearSettings) -> Floats:
-        """Return the factors of the columns in `model`, (n_items,): of the relaxed diagonal and of the scores."""
+        """Return the factors by which `model` multiplies the columns, (n_items,).
+
+        They combine the factors of the relaxed diagonal with those of the scores.
+        """
         limit = settings.diagonal
         remainder = np.maximum(1 - self.explained, MIN_REMAINDER)
         columns = np.where(self.explained > limit, (1 - limit) / remainder, 1.0)
@@ -153,7 +159,7 @@ class GramInverse:
 
 @dataclass(frozen=True, slots=True)
 class UserSpaceWeights:
-    """Item weights `diag(m) (NᵀKN - diag(q)) diag(c)`, which are never computed as a matrix.
+    """Item weights `B = diag(m) (NᵀKN - diag(q)) diag(c)`, which are never computed as a matrix.
 
     Parameters
     ----------
@@ -189,11 +195,11 @@ class UserSpaceWeights:
         return scores
 
     def times(self, vectors: Floats) -> Floats:
-        """Return `B @ vectors`, (n_items, dim)."""
+        """Return the product `B @ vectors` with the item weights B, (n_items, dim)."""
         return self._core(vectors * self.score_scales[:, None]) * self.map_scales[:, None]
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return `B.T @ vectors`, (n_items, dim)."""
+        """Return the product `B.T @ vectors` with the item weights B, (n_items, dim)."""
         return self._core(vectors * self.map_scales[:, None]) * self.score_scales[:, None]
 
     def _core(self, vectors: Floats) -> Floats:
@@ -237,7 +243,7 @@ def invert_gram(matrix: Any, settings: LinearSettings) -> GramInverse:
 
 
 def _explained(rows: Any, inverse: Floats) -> Floats:
-    """Return the diagonal of `NᵀKN`, (n_items,)."""
+    """Return the diagonal of `NᵀKN`, (n_items,), for N = `rows` and K = `inverse`."""
     columns = rows.T.tocsr()
     parts = []
     for begin in range(0, columns.shape[0], COLUMNS_PER_CHUNK):
@@ -250,10 +256,9 @@ def _explained(rows: Any, inverse: Floats) -> Floats:
 def _inverse(matrix: Floats) -> Floats:
     """Invert a symmetric positive definite matrix by Cholesky in float32.
 
-    This is four times as fast as `scipy.linalg.inv`.
-
-    The ridge keeps the condition number in the thousands, which leaves at least three correct digits. If Cholesky fails
-    because of rounding, the inverse is computed in float64.
+    The decomposition is four times as fast as `scipy.linalg.inv`. The ridge keeps the condition number in the
+    thousands, so that at least three digits are correct. If Cholesky fails because of rounding, the inverse is computed
+    in float64.
     """
     factor, failed = scipy.linalg.lapack.spotrf(matrix)
     if failed:

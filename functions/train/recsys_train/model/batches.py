@@ -1,8 +1,8 @@
-"""Users as weighted histories, and the batches of users for training steps.
+"""Represent users as weighted histories, and divide them into batches for training.
 
 A user's embedding is not a free parameter: the network computes it from the user's history, in the same way for every
-user. It therefore needs no training of its own, and users who are not in the training data get one too. The weights of
-a history's items are defined in `recsys.model.user_encoder`.
+user. The embedding therefore needs no training of its own, and users who are not in the training data have one, too.
+`recsys.model.user_encoder` defines the weights of the items in a history.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from recsys.model.user_encoder import length_scales, recency_weights
 from recsys_train.data.interactions import Int32s, Interactions
 
 MAX_LENGTH: Final = 128
-"""Items of a user that one epoch uses: the latest if the order counts, otherwise a new random sample in each epoch."""
+"""Maximum number of a user's items that one epoch uses. They are the latest items if the order counts, otherwise a
+random sample that is drawn anew in each epoch."""
 MAX_BATCH_USERS: Final = 1024
-"""Users of a batch: without an order each of them scores all negatives of the step, which takes memory."""
+"""Maximum number of users in a batch. If histories are unordered, each user scores all negatives of the step, which
+takes memory."""
 
 
 def final_histories(interactions: Interactions, decay: float) -> Any:
@@ -101,7 +103,7 @@ class Histories:
         Parameters
         ----------
         n_positions
-            Upper limit of `items.size`, padding included; a batch has at least one user.
+            Upper limit of `items.size`, including padding. A batch has at least one user, even if it exceeds the limit.
         generator
             Source of the order, and of the sample of a history that is longer than `MAX_LENGTH` and unordered.
 
@@ -137,7 +139,10 @@ class Histories:
 
 
 def _batch_bounds(lengths: Int32s, n_positions: int) -> list[int]:
-    """Divide users, sorted by history length, into batches of at most about `n_positions` padded positions each."""
+    """Return the bounds of batches of users, who are sorted by history length.
+
+    Each batch has at most `n_positions` positions, including padding, or a single user.
+    """
     bounds = [0]
     while bounds[-1] < len(lengths):
         start = bounds[-1]

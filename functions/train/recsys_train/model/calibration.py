@@ -1,4 +1,4 @@
-"""Logistic regression of two parameters, which turns scores into logits."""
+"""Turn scores into logits by a logistic regression with two parameters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 CALIBRATION_RIDGE: Final = 1e-6
-"""Keeps slope and bias finite if a threshold separates positives from negatives; negligible otherwise. Not tuned."""
+"""L2 regularisation that keeps slope and bias finite if a threshold separates positives from negatives; otherwise it is
+negligible. Not tuned."""
 CALIBRATION_START: Final = (1.0, -2.0)
-"""Slope and bias at which the optimiser starts. The loss is convex, so that only the number of steps depends on it."""
+"""Slope and bias at which the optimiser starts. The loss is convex, so that the result does
+not depend on the start."""
 MIN_SLOPE: Final = 1e-3
-"""Lower limit of the calibrated slope, since a slope of 0 or less would invert the ranking. Not tuned."""
+"""Lower limit of the calibrated slope, because the ranking changes at a slope of 0 or less. Not tuned."""
 
 Numbers = NDArray[np.floating]
 

@@ -36,7 +36,7 @@ def user_tables(weights: dict[str, Floats], histories: Any) -> dict[str, Floats]
 def save_keras(dims: Dims, weights: dict[str, Floats], path: Path) -> None:
     """Write a Keras model with the inputs `user_index` and `item_index`, (batch,) int32, and the score, (batch, 1).
 
-    It uses Keras's own layers only, so that `keras.models.load_model` needs no custom objects.
+    The model uses only Keras's own layers, so that `keras.models.load_model` needs no custom objects.
 
     Parameters
     ----------

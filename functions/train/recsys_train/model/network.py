@@ -2,12 +2,12 @@
 
 `recsys.model.neumf` defines the arithmetic and names the arrays. User embeddings are not parameters: the network
 computes them from the items of a history (FISM: Kabbur et al., KDD 2013; asymmetric SVD: Paterek 2007, Koren 2008),
-and it learns the maps that do so. A training step takes a batch of users with their histories:
+and it learns the maps from items to embeddings. A training step takes a batch of users with their histories:
 
 - Each position of a history is a positive. If the order counts, a positive is predicted from the items before it,
-otherwise from all other items of the history, as in FISM. - All users of a batch share the sampled negatives. They are
-drawn from the whole catalogue and may include a user's own items. These are not masked, because they are at most a few
-out of thousands.
+  otherwise from all other items of the history, as in FISM.
+- All users of a batch share the sampled negatives, which are drawn from the whole catalogue. The negatives may include
+  a user's own items, which are not masked, because they are at most a few out of thousands.
 
 Shapes in the comments: n users, `longest` positions (padded), p positives, m scoring user vectors, k negatives,
 h history rows and i item rows that the batch touches.
@@ -65,7 +65,7 @@ class _Positions(NamedTuple):
 
 
 class _UserVectors(NamedTuple):
-    """User embeddings of one path."""
+    """User embeddings of the GMF path or of the MLP path, with which a batch scores its positives and negatives."""
 
     for_positives: Tensor  # (n, longest, dim): for each position, from the items that may predict it
     for_negatives: Tensor  # (n, longest or 1, dim): the vectors that score the negatives
@@ -113,7 +113,7 @@ class NeuMF:
         self._forward = tf.function(self._forward_batch, input_signature=(*batch, negatives))
 
     def weights(self) -> dict[str, Floats]:
-        """Return copies of the current values."""
+        """Return copies of the current weights by name."""
         return {name: value.numpy() for name, value in self._weights.items()}
 
     def train_batch(self, batch: UserBatch, negatives: NDArray[np.int32], objective: Objective) -> float:
@@ -133,7 +133,7 @@ class NeuMF:
         return float(self._train(batch.items, batch.lengths, negatives, *rates))
 
     def logits(self, batch: UserBatch, negatives: NDArray[np.int32]) -> tuple[WeightedLogits, WeightedLogits]:
-        """Return the logits of the batch's positives, (p,), and of its user vectors with the negatives, (m, k)."""
+        """Return the logits of the positives, (p,), and of the negatives for each scoring user vector, (m, k)."""
         values = _Logits(*(tensor.numpy() for tensor in self._forward(batch.items, batch.lengths, negatives)))
         positives = WeightedLogits(values.positive, values.positive_weights)
         return positives, WeightedLogits(values.negative, values.negative_weights)
@@ -141,8 +141,8 @@ class NeuMF:
     def calibrate(self, slope: float, bias: float) -> None:
         """Multiply all logits by `slope`, and set the output bias.
 
-        Both tables of the GMF path are multiplied by the square root of `slope`, the MLP path's output weights by
-        `slope`.
+        Both tables of the GMF path are multiplied by the square root of `slope`, and the output weights of the MLP path
+        by `slope`.
         """
         for name in ("gmf_map", "gmf_item"):
             self._weights[name].assign(self._weights[name] * slope**0.5)
@@ -167,11 +167,11 @@ class NeuMF:
         return self._logits(values, positions, lengths)
 
     def _gather(self, items: Tensor, negatives: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], _Positions]:
-        """Gather each table row that the batch touches once.
+        """Gather all table rows that the batch touches, each row once.
 
-        Returns three results: the values by name of the variable, (h, dim) or (i, dim) for a table and otherwise the
-        whole variable; the gathered row numbers by name of the table; and the positions of the batch's items among the
-        gathered rows.
+        The first result has the values by name of the variable, which are the gathered rows, (h, dim) or (i, dim), of a
+        table and the whole of any other variable. The second result has the gathered row numbers by name of the table.
+        The third result has the positions of the batch's items among the gathered rows.
         """
         flat = tf.reshape(items, [-1])  # (n * longest,)
         history_rows, history_positions = tf.unique(flat)
@@ -298,8 +298,8 @@ def initial_weights(
     """Return the weights before the first training step.
 
     With these weights, the logits are those of the warm start, `(history @ gmf_map) @ gmf_item.T + item_bias`. NeuMF
-    has no item bias. The first unit of every ReLU layer passes it on: it is the first dimension of the MLP's item
-    embeddings, and neither the user nor any other dimension influences that unit. The output weights of the other
+    has no item bias. The first dimension of the MLP's item embeddings therefore holds the bias, and the first unit of
+    every ReLU layer passes it on, uninfluenced by the user and by the other dimensions. The output weights of the other
     units are 0.
 
     Parameters
@@ -330,7 +330,7 @@ def initial_weights(
 
 
 def _pass_item_bias(weights: dict[str, NDArray[np.floating]], dims: Dims, item_bias: Floats) -> None:
-    """Add `item_bias` to all logits by way of the first unit of each ReLU layer."""
+    """Set the weights of the first unit of each ReLU layer so that `item_bias` is added to all logits."""
     largest = item_bias.max()
     weights["mlp_item"][:, 0] = item_bias / largest
     source = dims.mlp_dim  # the first dimension of the item embeddings, which follow those of the user

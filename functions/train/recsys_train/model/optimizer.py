@@ -1,8 +1,8 @@
-"""Adam for embedding tables: a step updates the rows of its batch only, and each row has a single second moment.
+"""Adam for embedding tables, which updates only the rows of a batch and keeps a single second moment per row.
 
 This is Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1, in its lazy (sparse) variant:
 rows that are not in a batch keep their moments. One second moment per row instead of one per number reduces the memory
-traffic of the tables; FBGEMM (`PARTIAL_ROWWISE_ADAM`) does the same.
+traffic of the tables. FBGEMM (`PARTIAL_ROWWISE_ADAM`) does the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EPSILON: Final = 1e-8
 
 
 class RowwiseAdam:
-    """Row-wise lazy Adam for a set of variables. It stores their moments.
+    """Row-wise lazy Adam, which updates a set of variables and stores their moments.
 
     Parameters
     ----------
@@ -45,9 +45,10 @@ class RowwiseAdam:
         Parameters
         ----------
         values, gradients
-            Tensors by name of the variable: the gathered rows of a table, (n, dim), or the whole of any other variable.
+            Tensors by name of the variable. The tensor of a table contains the gathered rows, (n, dim). The tensor of
+            any other variable contains the whole variable.
         rows
-            Indices (n,) of the gathered rows by table, each row once.
+            Indices of the gathered rows, (n,), by name of the table. Every row occurs once.
         learning_rate
             Scalar tensor.
         """

@@ -1,7 +1,7 @@
-"""The spectral model that training starts from if both users and items are too many for a Gram matrix.
+"""Fit spectral models, from which training starts if users and items are too many to invert a Gram matrix.
 
-It is the leading part of the spectrum of the normalised interaction matrix (GF-CF: Shen et al., "How Powerful is Graph
-Convolution for Recommendation?", CIKM 2021).
+A spectral model is the leading part of the spectrum of the normalised interaction matrix (GF-CF: Shen et al., "How
+Powerful is Graph Convolution for Recommendation?", CIKM 2021).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from recsys.model.neumf import Floats
 from recsys_train.model.warm_start import OVERSAMPLING, POWER_STEPS, LinearModel
 
 MIN_SQUARED_LENGTH: Final = 1e-6
-"""Directions shorter than a thousandth of the longest (a millionth, squared) are rounding noise in float32."""
+"""Smallest squared length of a direction relative to the longest one, because directions shorter than a thousandth of
+the longest are rounding noise in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def spectral(
 def _orthonormal(vectors: Floats) -> Floats:
     """Return an orthonormal basis of the columns' span, (n, rank), without directions that consist of rounding errors.
 
-    It is computed from the eigenvectors of the Gram matrix, because these matrix products are 15 times as fast as QR.
+    The basis is computed from the eigenvectors of the Gram matrix, because matrix products are 15 times as fast as QR.
     """
     squares, rotation = np.linalg.eigh(vectors.T @ vectors)
     kept = squares > MIN_SQUARED_LENGTH * squares[-1]

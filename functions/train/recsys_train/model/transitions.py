@@ -1,9 +1,9 @@
-"""Item-to-item transitions: ridge regression from the recent part of a history to the item that came next.
+"""Fit item-to-item transitions by ridge regression from the recent part of a history to the next item.
 
-The linear autoencoder learns which items occur together, in any order. With timestamps, the order adds which item
-follows. SLIST (Choi et al., "Session-aware Linear Item-Item Models for Session-based Recommendation", WWW 2021) adds a
-regression from the earlier to the later items of a session to an autoencoder. This one predicts the next item only. The
-weights of the earlier items are those of `recsys.model.user_encoder`.
+The linear autoencoder learns which items occur together, in any order. With timestamps, the order also shows which
+item follows. SLIST (Choi et al., "Session-aware Linear Item-Item Models for Session-based Recommendation", WWW
+2021) adds a regression from the earlier to the later items of a session to an autoencoder. The regression of this
+module predicts only the next item. The weights of the earlier items are those of `recsys.model.user_encoder`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from recsys_train.model.batches import MAX_LENGTH
 from recsys_train.model.warm_start import DenseWeights
 
 TRANSITION_RIDGE: Final = 1.0
-"""L2 regularisation in units of the mean diagonal of the Gram matrix; of 1, 4 and 16 the best on the
-validation part of Online Retail. On MovieLens 100K, all three gain about 5%."""
+"""L2 regularisation in units of the mean diagonal of the Gram matrix. Of 1, 4 and 16, it is the best value on the
+validation part of Online Retail. On MovieLens 100K, all three values gain about 5%."""
 WINDOW: Final = 20
-"""Items before the next one that predict it; earlier ones have small weights. Not tuned."""
+"""Number of items that predict the next one; still earlier items would have small weights. Not tuned."""
 TARGETS_PER_CHUNK: Final = 200_000
-"""Next items whose predictors are in memory at once: at most 4 million weights."""
+"""Number of next items whose predictors are in memory at once; the predictors have at most 4 million weights."""
 MAX_TARGETS: Final = 2_000_000
-"""With more next items, evenly spaced ones are used, so that the time is limited."""
+"""Maximum number of next items, which limits the time. If there are more, evenly spaced ones are used."""
 
 
 def fit_transitions(interactions: Interactions, decay: float) -> DenseWeights:
-    """Fit the regression in closed form.
+    """Fit the regression from histories to next items in closed form.
 
-    Row j of the weights has the contribution of item j, when it is in the history, to the score of each next item.
+    Row j of the weights contains the contributions of item j of the history to the scores of all next items.
 
     Parameters
     ----------
     interactions
-        The pairs, oldest first. Of each user, the latest `MAX_LENGTH` items are predicted.
+        The pairs, oldest first. The regression predicts the latest `MAX_LENGTH` items of each user.
     decay
         Recency exponent of histories.
 
@@ -85,7 +85,7 @@ def _earlier_items(
 
 
 def _solve(gram: Floats, cross: Floats) -> Floats:
-    """Return `(gram + λI)⁻¹ cross`; the ridge makes the matrix positive definite. Overwrites both."""
+    """Return `(gram + λI)⁻¹ cross`; the ridge makes the matrix positive definite. Both arrays are overwritten."""
     ridge = TRANSITION_RIDGE * float(np.diag(gram).mean()) or 1.0
     gram[np.diag_indices_from(gram)] += np.float32(ridge)
     return np.asarray(scipy.linalg.solve(gram, cross, assume_a="pos", overwrite_a=True, overwrite_b=True), np.float32)

@@ -1,7 +1,7 @@
 """The closed-form item-item models that training starts from, and their reduction to the width of the GMF path.
 
 He et al. initialise NeuMF with pre-trained models (§3.4.1). A linear model in closed form serves the same purpose and
-takes seconds. `autoencoder` and `spectral` fit the two kinds.
+takes seconds. The modules `autoencoder`, `spectral` and `transitions` fit such models.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import numpy as np
 from recsys.model.neumf import Floats
 
 OVERSAMPLING: Final = 32
-"""Extra columns of a random basis. Halko et al. (§4.2) recommend 5 or 10; more, because the singular values of
-interactions decay slowly. Not tuned."""
+"""Extra columns of a random basis. Halko et al. (§4.2) recommend 5 or 10. This number is larger,
+because the singular values of interactions decay slowly. Not tuned."""
 POWER_STEPS: Final = 3
-"""Subspace iterations of a random basis. Halko et al. (§4.5) recommend 1 or 2; more for the same reason. Not tuned."""
+"""Subspace iterations of a random basis. Halko et al. (§4.5) recommend 1 or 2. This number is larger, because the
+singular values of interactions decay slowly. Not tuned."""
 
 IMPUTING_STEPS: Final = 6
 """Subspace iterations of `reduce_rank`. With 3, the diagonal is not imputed well: on Online Retail without times,
 validation NDCG@20 is 0.2016 after 3, 0.2024 after 5, 0.2029 after 6 and 0.2031 after 8."""
 MIN_SHARE: Final = 1e-3
-"""Added to each item's squared weights in `row_importance`, relative to their mean, so that no item has none."""
+"""Share of the mean sum of squared weights that `row_importance` adds to every item, so that every item has some
+importance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ class LinearModel:
 
 
 class ItemWeights(Protocol):
-    """A linear model as an item-item matrix B, (n_items, n_items), which need not be stored: `history @ B` scores."""
+    """A linear model with item weights B, (n_items, n_items), which scores all items as `history @ B`.
+
+    An implementation need not store B as a matrix.
+    """
 
     @property
     def n_items(self) -> int:
@@ -78,17 +83,17 @@ class ItemWeights(Protocol):
         ...
 
     def times(self, vectors: Floats) -> Floats:
-        """Return `B @ vectors`, (n_items, dim)."""
+        """Return the product `B @ vectors` with the item weights B, (n_items, dim)."""
         ...
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return `B.T @ vectors`, (n_items, dim)."""
+        """Return the product `B.T @ vectors` with the item weights B, (n_items, dim)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DenseWeights:
-    """Item weights that are stored.
+    """Item weights that are stored as a matrix.
 
     Parameters
     ----------
@@ -108,12 +113,12 @@ class DenseWeights:
         return np.asarray(histories @ self.weights)
 
     def times(self, vectors: Floats) -> Floats:
-        """Return `B @ vectors`, (n_items, dim)."""
+        """Return the product `B @ vectors` with the item weights B, (n_items, dim)."""
         product: Floats = self.weights @ vectors
         return product
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return `B.T @ vectors`, (n_items, dim)."""
+        """Return the product `B.T @ vectors` with the item weights B, (n_items, dim)."""
         product: Floats = self.weights.T @ vectors
         return product
 
@@ -140,11 +145,11 @@ class WeightedSum:
         return _total(np.float32(factor) * model.scores(histories) for factor, model in self.terms)
 
     def times(self, vectors: Floats) -> Floats:
-        """Return `B @ vectors`, (n_items, dim)."""
+        """Return the product `B @ vectors` with the item weights B, (n_items, dim)."""
         return _total(np.float32(factor) * model.times(vectors) for factor, model in self.terms)
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return `B.T @ vectors`, (n_items, dim)."""
+        """Return the product `B.T @ vectors` with the item weights B, (n_items, dim)."""
         return _total(np.float32(factor) * model.transposed_times(vectors) for factor, model in self.terms)
 
 
@@ -162,10 +167,10 @@ WarmStart = LinearModel | ItemWeights
 def reduce_rank(linear: ItemWeights, importance: Floats, dim: int, generator: np.random.Generator) -> LinearModel:
     """Approximate an item-item model B by factors of width `dim`, except for the diagonal of B.
 
-    The factors minimise `sum_j importance_j * sum_(i != j) (B - U Vᵀ)_ji²`. The diagonal is free, because items of the
-    history are not recommended: it is imputed from the factors again and again (Srebro & Jaakkola, "Weighted Low-Rank
-    Approximations", ICML 2003). The factors are computed by randomised subspace iteration (Halko, Martinsson & Tropp
-    2011, algorithm 4.4), and each of its steps imputes once.
+    The factors minimise `sum_j importance_j * sum_(i != j) (B - U Vᵀ)_ji²`. The diagonal of B does not count,
+    because items of the history are not recommended. It is repeatedly imputed from the factors (Srebro & Jaakkola,
+    "Weighted Low-Rank Approximations", ICML 2003). The factors are computed by randomised subspace iteration (Halko,
+    Martinsson & Tropp 2011, algorithm 4.4), and each iteration imputes the diagonal once.
 
     Parameters
     ----------
@@ -194,7 +199,7 @@ def reduce_rank(linear: ItemWeights, importance: Floats, dim: int, generator: np
     """
     weights = importance[:, None]
     basis = generator.standard_normal((linear.n_items, min(dim + OVERSAMPLING, linear.n_items)), dtype=np.float32)
-    diagonal = np.zeros((linear.n_items, 1), dtype=np.float32)  # what is added to the diagonal of B
+    diagonal = np.zeros((linear.n_items, 1), dtype=np.float32)  # correction of the diagonal of B
     for step in range(IMPUTING_STEPS):
         mapped = linear.times(basis) + diagonal * basis
         if step > 0:  # the basis is orthonormal, so that the approximation is `mapped @ basis.T`
@@ -212,8 +217,8 @@ def reduce_rank(linear: ItemWeights, importance: Floats, dim: int, generator: np
 def row_importance(histories: Any) -> Floats:
     """Return the importance of each item of histories for `reduce_rank`, (n_items,) float32.
 
-    It is the square root of the sum of the item's squared weights. Without the root, rare items are approximated badly;
-    with equal importance, frequent ones are.
+    The importance is the square root of the sum of the item's squared weights. Without the root, rare items would be
+    approximated badly. With equal importance, frequent items would be.
 
     Parameters
     ----------

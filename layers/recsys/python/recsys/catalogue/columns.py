@@ -56,7 +56,7 @@ class NumberColumn:
         return NumberColumn(np.where(rows >= 0, self.values[rows], np.nan))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the column for a file, by name."""
+        """Return the arrays that store the column in a file, keyed by name."""
         return {"values": self.values}
 
 
@@ -81,7 +81,7 @@ class BooleanColumn:
         return BooleanColumn(np.where(rows >= 0, self.values[rows], MISSING).astype(np.int8))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the column for a file, by name."""
+        """Return the arrays that store the column in a file, keyed by name."""
         return {"values": self.values}
 
 
@@ -107,7 +107,7 @@ class TextColumn:
         return TextColumn(np.where(rows >= 0, self.codes[rows], MISSING).astype(np.int32), self.texts)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the column for a file, by name."""
+        """Return the arrays that store the column in a file, keyed by name."""
         return {"codes": self.codes, **_text_arrays(self.texts)}
 
 
@@ -146,7 +146,7 @@ class TagsColumn:
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of the column for a file, by name."""
+        """Return the arrays that store the column in a file, keyed by name."""
         return {"starts": self.starts, "codes": self.codes, **_text_arrays(self.texts)}
 
 

@@ -97,7 +97,7 @@ class StackedRows(NamedTuple):
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of both arrays together."""
+        """Number of rows of the known items and of the new items together."""
         return len(self.known) + len(self.new)
 
 

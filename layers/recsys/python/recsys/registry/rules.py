@@ -207,12 +207,12 @@ def released(job: Job, *, now: Timestamp) -> Job:
 
 
 def failed(job: Job, problem: Problem, report: dict[str, Any] | None, *, now: Timestamp) -> Job:
-    """Return the job as failed because of `problem`."""
+    """Return the job in the state `failed`, with `problem` as the cause."""
     return replace(_ended(job, JobState.FAILED, now), problem=problem, report=report)
 
 
 def superseded(job: Job, *, now: Timestamp) -> Job:
-    """Return the job as superseded by newer data."""
+    """Return the job in the state `superseded`, because newer data replaced its file."""
     return _ended(job, JobState.SUPERSEDED, now)
 
 

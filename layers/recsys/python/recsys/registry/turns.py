@@ -62,9 +62,9 @@ class FileTurn:
 class Turns:
     """The waiting files, and the turn of each group.
 
-    A process can be killed at any point. A repeated call, such as a repeated message of a queue causes, has the same
-    result as a call that was not interrupted. At worst, a message is sent twice. The job of the second message has then
-    already ended.
+    A process can be killed at any point. If a call was interrupted and is repeated, for example because a queue
+    delivers a message again, the result is the same as without the interruption. At worst, a message is sent twice. The
+    job of the second message has then already ended.
 
     Parameters
     ----------
