@@ -252,10 +252,10 @@ class _KeyClass:
         self.virtual_time = 0.0
 
     def next(self, *, unless_since_s: float = math.inf) -> QueuedJob | None:
-        """Return the job with the smallest finish tag among the keys that may have a turn, or None.
+        """Return the job with the smallest finish tag among the eligible keys, or None.
 
-        A key may have a turn if it has had no turn since another key of the class began to wait. `unless_since_s` is
-        the time at which the other class began to wait. A key that has had a turn since this time is also left out.
+        A key is not eligible if it has had a turn since another key of its class began to wait, or since
+        `unless_since_s`, the time at which the other class began to wait.
         """
         waits = {key_id: self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running}
         first, second = [*sorted(waits.values())[:2], math.inf, math.inf][:2]

@@ -111,9 +111,9 @@ class Turn:
         Returns
         -------
         list of (ObjectCreated, EndJob)
-            Files that need no training, with the function that ends their job. A file needs no training if its job is
-            in a final state, in which case its receipt may still be missing, or if a newer file of the same key
-            supersedes it.
+            Files that need no training, with the function that ends their job. A file needs no training if a newer file
+            of the same key supersedes it, or if its job is already in a final state. In the second case, the receipt
+            may still be missing.
 
         Raises
         ------

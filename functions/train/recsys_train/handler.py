@@ -90,9 +90,9 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
 
 
 def _end_turn(body: dict[str, Any], queue_url: str) -> None:
-    """End the turn that a message contains, and send the next file of the same group to the queue.
+    """End the turn that is recorded in a message, and send the next file of the same group to the queue.
 
-    A message has no turn if S3 sent it to this queue itself, as in stacks of earlier releases.
+    No turn is recorded if S3 sent the message directly to this queue, as in stacks of earlier releases.
     """
     if "turn" in body:
         Turns(table, aws.message_sender(queue_url)).end(FileTurn(**body["turn"]))

@@ -141,7 +141,7 @@ def _without_nulls(array: Any) -> Any:
 
 
 def _binary(array: Any) -> Any:
-    """Convert values to the bytes of their text."""
+    """Convert each value to text, encoded as bytes. Binary values do not change."""
     is_binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
     return (array if is_binary else array.cast(pa.string())).cast(pa.binary())
 

@@ -215,9 +215,9 @@ def _floors(
 
 
 def _min_item_norms(lowest_gmf: NDArray[np.float64], users: Floats) -> NDArray[np.float64]:
-    """Return the smallest norm of an item embedding with which a GMF part can reach `lowest_gmf`.
+    """Return the smallest norm that an item embedding must have for each user's GMF part to reach `lowest_gmf`.
 
-    All arrays have one entry per user, (n_users,).
+    `lowest_gmf` and the result have one entry per user, (n_users,).
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # a user without history has a zero embedding
         return np.nan_to_num(lowest_gmf / _norms(users), nan=-np.inf, posinf=np.inf, neginf=-np.inf)

@@ -91,7 +91,10 @@ def claim_gone() -> Gone:
 
 
 def activated(key: KeyRecord, version: ModelVersion, *, now: Timestamp) -> KeyRecord:
-    """Return the key with `version` as its current version. Data that arrived before `now` can no longer replace it."""
+    """Return the key with `version` as its current version.
+
+    A version that is trained on data from before `now` can no longer replace `version`.
+    """
     # The timestamp never decreases, because arrival times come from other clocks, which may be ahead of this one.
     data_timestamp = max(str(now), key.current_data_timestamp or "")
     return _pointing_to(key, version, data_timestamp=data_timestamp, replaced_data_timestamp=data_timestamp)
