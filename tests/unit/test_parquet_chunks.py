@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,12 @@ import pytest
 
 from recsys.errors import InvalidData
 from recsys_train.data import parquet_chunks
+from recsys_train.data import unpack as unpack_module
 from recsys_train.data.interactions import Interactions
+from recsys_train.data.parquet_chunks import open_parquet
 from recsys_train.data.reader import read_interactions
 from recsys_train.data.report import DataReport
+from recsys_train.data.unpack import Limits, unpack
 
 
 def read(table: pa.Table, **options: Any) -> tuple[Interactions, DataReport]:
@@ -58,17 +63,41 @@ def test_dictionaries_in_the_file_change_nothing(
     assert same_report.to_json() == report.to_json()
 
 
-@pytest.mark.parametrize(
-    ("limits", "code"),
-    [({"max_unpacked_bytes": 100}, "too-large-unpacked"), ({"timeout_s": -1.0}, "reading-timeout")],
-    ids=["size", "time"],
-)
-def test_the_limits_apply_to_a_file_on_disk(tmp_path: Path, limits: dict[str, Any], code: str) -> None:
+def test_the_size_of_a_file_on_disk_is_limited_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file.parquet"
+    path.write_bytes(b"PAR1" + bytes(4 * 1024**2))  # more than the first read
+    limits = Limits(max_unpacked_bytes=2 * 1024**2)
+    with path.open("rb") as stream, pytest.raises(InvalidData) as raised, unpack(stream, limits):
+        pass
+    assert raised.value.problem_code == "too-large-unpacked"
+
+
+def test_the_time_for_reading_a_file_on_disk_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file.parquet"
     pq.write_table(pa.table({"user_id": ["anna", "ben"], "item_id": ["tea", "milk"]}), path)
-    with path.open("rb") as stream, pytest.raises(InvalidData) as raised:
-        read_interactions(stream, **{"max_unpacked_bytes": 10**6, **limits})
-    assert raised.value.problem_code == code
+    with path.open("rb") as stream, unpack(stream, Limits(10**6, timeout_s=600.0)) as unpacked:
+        overdue = time.monotonic() + 601.0
+        monkeypatch.setattr(unpack_module, "time", SimpleNamespace(monotonic=lambda: overdue))
+        with pytest.raises(InvalidData) as raised:
+            parquet_chunks.open_parquet(unpacked.stream)
+    assert raised.value.problem_code == "reading-timeout"
+
+
+def test_numbers_do_not_make_a_file_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    monkeypatch.setattr(parquet_chunks, "_ROWS_PER_CHUNK", 100)
+    monkeypatch.setattr(
+        parquet_chunks,
+        "open_parquet",
+        lambda stream, columns=(): opened.append(columns) or open_parquet(stream, columns),
+    )
+    read(
+        pa.table(
+            {"user_id": ["anna", "ben"] * 150, "item_id": ["tea", "milk", "mug"] * 100, "score": [1.0, 2.0, 3.0] * 100}
+        )
+    )
+    encoded = [columns for columns in opened if columns]
+    assert len(encoded) == 1, encoded
 
 
 def test_a_file_on_disk_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,15 +97,17 @@ def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatc
     if first is None:
         return
     yield first
-    repetitive = [name for name in encoded if _is_repetitive(first.column(name))]
-    if first.num_rows < file.metadata.num_rows and repetitive != encoded:
+    varied = {name for name in encoded if _is_varied(first.column(name))}
+    if varied and first.num_rows < file.metadata.num_rows:
+        repetitive = [name for name in encoded if name not in varied]
         batches = open_parquet(stream, repetitive).iter_batches(_ROWS_PER_CHUNK, columns=columns, use_threads=False)
         next(batches)  # the same rows again
     yield from batches
 
 
-def _is_repetitive(array: Any) -> bool:
-    return pa.types.is_dictionary(array.type) and _MIN_REPETITIONS * len(array.dictionary) <= len(array)
+def _is_varied(array: Any) -> bool:
+    """Return whether a column in dictionary encoding has too many distinct values for this encoding."""
+    return pa.types.is_dictionary(array.type) and len(array) < _MIN_REPETITIONS * len(array.dictionary)
 
 
 def _chunk(batch: pa.RecordBatch, names: dict[str, str], lines: Any) -> Chunk:
