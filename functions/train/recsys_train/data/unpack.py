@@ -271,7 +271,13 @@ def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
     try:
         archive = zipfile.ZipFile(_seekable(cast("BinaryIO", stream), resources))
         names = [info for info in archive.infolist() if not info.is_dir() and not _is_metadata(info.filename)]
-    except (zipfile.BadZipFile, EOFError, ValueError, IndexError, NotImplementedError) as error:  # any damage
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        ValueError,
+        IndexError,
+        NotImplementedError,
+    ) as error:  # damaged bytes raise any of these
         raise _damaged_zip(error) from error
     received = ", ".join(repr(info.filename[:60]) for info in names[:5]) or "none"
     if any(info.filename == "[Content_Types].xml" for info in names):

@@ -80,7 +80,12 @@ def view_npz(content: bytes) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
         return {member.filename.removesuffix(".npy"): _view_member(content, member) for member in members}
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, EOFError) as error:  # whatever damaged bytes raise
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        struct.error,
+        EOFError,
+    ) as error:  # damaged bytes raise any of these
         raise ValueError(f"Expected an .npz file. Received: {error}.") from error
 
 
