@@ -16,19 +16,22 @@ from numpy.typing import NDArray
 from recsys_train.data.times import MISSING_TIME
 
 _DIGIT_BITS: Final = 16
-"""Number of bits per digit of a time. The counters of all values of a digit fit into the L2 cache."""
+"""Largest number of bits per digit when times are sorted digit by digit (radix sort). With 16 bits, one counter per
+value of a digit fits into the L2 cache.
+"""
 _UNITS: Final = (1_000_000, 1_000)
 """Microseconds per second and per millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """Values sorted by codes.
+    """Values in ascending order of their codes, as `sorted_by_code` returns them.
 
     Parameters
     ----------
     starts
-        Boundaries of the codes, (n_codes + 1,). The values of code c are `values[starts[c] : starts[c + 1]]`.
+        Position of the first value of each code, (n_codes + 1,). The values of code c are
+        `values[starts[c] : starts[c + 1]]`.
     order
         Indices that sort the values, (n,).
     values
@@ -48,7 +51,7 @@ def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any])
     codes
         Integers from 0 to `n_codes - 1`, (n,).
     n_codes
-        Number of different codes.
+        Number of codes that can occur.
     values
         Values of any integer type, (n,).
 
@@ -67,9 +70,9 @@ def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any])
 
 
 def taken(values: NDArray[Any], indices: NDArray[np.integer]) -> NDArray[Any]:
-    """Return `values[indices]`. The indices must be valid.
+    """Return `values[indices]` in half the time that indexing takes, because the indices are not checked.
 
-    The indices are not checked, so that the call takes half as long as indexing.
+    An index that is out of range yields the nearest value.
     """
     return values.take(indices, mode="clip")
 
