@@ -1,7 +1,7 @@
 """Parse a CSV in chunks with pyarrow. Each column is read as bytes.
 
-Bytes keep ids unchanged: `007` does not become `7`, and `NA` remains an id. If bytes are not UTF-8, only their line is
-bad, not the whole file.
+As bytes, ids are not changed. For example, `007` does not become `7`, and `NA` is not treated as a missing value. Bytes
+that are not UTF-8 make only their line bad, not the whole file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
     mapping
         Columns to read. Other columns are skipped.
     report
-        Report to which the number of lines and the ragged records are added. The chunks do not contain ragged records.
+        Report to which the number of lines and the ragged records are added. A ragged record has more or fewer fields
+        than the header, and is left out of the chunks.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def _lines_of_chunk(
 ) -> NDArray[np.int64]:
     """Return the line numbers of the next `n_records` well-formed records, (n_records,) int64.
 
-    The numbers begin at `first` and leave out ragged lines.
+    The numbers begin at `first`. Ragged lines between these records are skipped, and are added to the report.
     """
     end = first + n_records
     skipped = []

@@ -86,8 +86,8 @@ def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatc
     """Yield the rows of a file, with text in dictionary encoding unless the first rows have many different values.
 
     Most writers store text as a dictionary and indices. Reading both unchanged avoids decoding each value and encoding
-    it again. If a dictionary grows too large, writers store plain values instead. These are not encoded here, because
-    they are encoded for all chunks together later.
+    it again. If a dictionary grows too large, writers store plain values instead. Plain values are not encoded here,
+    because the ids of many chunks are encoded together later.
     """
     columns = list(names.values())
     encoded = [name for role, name in names.items() if role != "time"]

@@ -1,4 +1,4 @@
-"""Parse timestamps. The format is recognised from the file, and all values are parsed in this format.
+"""Parse timestamps. The format is declared or detected from the file, and all values are parsed in this format.
 
 An Excel serial number, or a date such as 20200913, is never parsed as a Unix time. A date whose day and month could be
 exchanged is parsed only if another value of the file shows which of the two comes first.
@@ -53,16 +53,17 @@ class TimeParser:
     Parameters
     ----------
     time_format
-        The format that the caller declared, or None to recognise it.
+        The format that the caller declared, a key of `EXPECTED`, or None to detect the format.
     """
 
     time_format: str | None
     _n_undecided: int = 0
 
     def recognise(self, column: Column) -> bool:
-        """Recognise the time format from a chunk, and return whether the format is known.
+        """Detect the time format from a chunk, and return whether the format is known.
 
-        If the format is not known, the caller tries the next chunk. `InvalidData` is raised after too many chunks.
+        If the format is not known, call this method with the next chunk. `InvalidData` is raised if the format is still
+        unknown after `_MAX_UNDECIDED` values.
         """
         if self.time_format is None:
             self.time_format = "iso" if _is_iso_at_once(column) else _recognise(column)
@@ -82,7 +83,7 @@ class TimeParser:
         )
 
     def parse(self, column: Column) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Parse a chunk in the recognised format.
+        """Parse the times of a chunk in the declared or detected format.
 
         Returns
         -------

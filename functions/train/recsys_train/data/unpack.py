@@ -23,7 +23,9 @@ import pyarrow as pa
 from recsys.errors import InvalidData
 
 MAX_RATIO: Final = 100
-"""Largest compression ratio of a file above `RATIO_APPLIES_BYTES`. Exports compress 3 to 40 times, bombs 1,000."""
+"""Largest compression ratio of a file with more than `RATIO_APPLIES_BYTES` unpacked bytes. Exports have ratios of 3 to
+40, and decompression bombs about 1,000.
+"""
 RATIO_APPLIES_BYTES: Final = 64 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
 """Largest number of bytes per read. For more bytes, each read would get new memory, which the kernel has to clear."""
@@ -247,7 +249,7 @@ class _BoundedFile(io.RawIOBase):
 
 
 def _reread(stream: BinaryIO, bounds: BoundedReader) -> BinaryIO:
-    """Return a file on disk from its start, which saves copying it."""
+    """Return a file on disk as a stream from its start, so that the file need not be copied."""
     bounds.check_size(stream.seek(0, io.SEEK_END))
     stream.seek(0)
     return cast("BinaryIO", _BoundedFile(stream, bounds))
