@@ -1,4 +1,4 @@
-"""Build a new catalogue from the records of a file, and from the previous catalogue if the file is merged into it."""
+"""Build a new catalogue from the records of a file. The file replaces the previous catalogue, or is merged into it."""
 
 from __future__ import annotations
 
@@ -225,7 +225,10 @@ def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
 def _fitting_values(
     kinds: Mapping[str, Kind], updates: ItemUpdates, report: CatalogueReport
 ) -> dict[str, dict[int, Any]]:
-    """Parse the values of unknown columns. A value that does not fit is left out, and its line counts as bad."""
+    """Return the values by column and position, after parsing those of columns that the service does not know.
+
+    A value that does not fit the kind of its column is left out, and its line counts as bad.
+    """
     fitting: dict[str, dict[int, Any]] = {}
     for name, values in updates.values.items():
         if name not in kinds:

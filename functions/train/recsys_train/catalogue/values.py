@@ -27,7 +27,7 @@ _SEPARATORS: Final = ("|", ";", ",")
 
 
 class UnusableValue(ValueError):
-    """Raised when a value does not fit its column. The message continues a sentence that begins with the column."""
+    """Raised when a value does not fit its column. The message follows the name of the column in a sentence."""
 
 
 def parse_id(value: Any) -> str:
@@ -76,7 +76,7 @@ def parse(kind: Kind, value: Any) -> Any:
 
 
 def infer_kind(values: Iterable[Any]) -> Kind:
-    """Return the kind of an unknown column from its values, none of which is blank. Mixed kinds yield text.
+    """Infer the kind of a column from its values, none of which may be blank. Values of different kinds yield text.
 
     Examples
     --------
