@@ -1,4 +1,4 @@
-"""Load the data of a key that a training needs, which are the interactions of earlier files and the erased users."""
+"""Load the earlier interactions and the erased users of a key, which a training needs in addition to its file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def key_data_of(store: ObjectStore, key: KeyRecord, job: Job, folder: Path) -> K
     """Return the interactions and the erased users of a key that the training of `job` needs.
 
     If the mode of the job is `append`, the result contains the interactions of the current version, to which the file
-    is added. In both modes, it contains the users who were erased after the file had arrived.
+    is added. In both modes, the result contains the users who were erased after the file had arrived.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def fetch_history(
     InvalidData
         The version has no interactions, because an earlier release trained it.
     ArtifactDamaged
-        A file is missing or differs from its digest.
+        A file of the version is missing, or its SHA-256 differs from the digest in the registry or the manifest.
     """
     if key.current_version is None:
         return None

@@ -78,7 +78,7 @@ class CatalogueUpdater:
         LeaseLost
             Another worker took the job over.
         Unavailable
-            A store did not respond, or other updates were published each time when the file was merged. Retry later.
+            A store did not respond, or another update was published during each of several merges. Retry later.
         """
         job = lease.job
         if is_outdated(key, job):

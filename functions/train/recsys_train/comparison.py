@@ -63,8 +63,8 @@ def compare(
     current, current_metrics
         The current version, and the metrics that the registry stores for it.
     erased_users
-        Users whom the new version must not contain. Neither they nor items with which only they interacted count as
-        lost.
+        Users whom the new version must not contain. These users, and items with which only these users interacted, do
+        not count as lost.
 
     Returns
     -------
@@ -117,7 +117,9 @@ def rank_same_users(interactions: Interactions, test: HeldOutTest, current: Serv
 
 
 def ranks_significantly_worse(new: NDArray[np.float64], baseline: NDArray[np.float64]) -> bool:
-    """Return whether the new version ranks more than `TOLERATED_DROP` worse, by a one-sided paired t-test.
+    """Return whether the new version ranks significantly worse, by a one-sided paired t-test.
+
+    The test tolerates a relative drop of the mean NDCG@20 by `TOLERATED_DROP`.
 
     Parameters
     ----------
@@ -256,7 +258,7 @@ def _among_common(score_users: ScoreUsers, index: NDArray[np.int64]) -> ScoreUse
 def _current_scores(current: ServingModel, histories: list[NDArray[np.int64]], index: NDArray[np.int64]) -> ScoreUsers:
     """Return a function that scores the items of the new data with the current network.
 
-    It ranks an item last if the current version does not contain the item.
+    The function ranks an item last if the current version does not contain the item.
     """
 
     def score_users(users: NDArray[np.integer]) -> Floats:

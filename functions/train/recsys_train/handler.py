@@ -90,10 +90,11 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
 
 
 def _end_turn(body: dict[str, Any], queue_url: str) -> None:
-    """Send the message of the next waiting file to the queue, because the file of this message has been processed.
+    """End the turn of the file that was processed, so that the next waiting file is sent to the queue.
 
-    At most one file per key, and one file of all unknown keys, has a message in the queue. This is the file's turn. A
-    message contains no turn if S3 sent the message directly to this queue, as in stacks of earlier releases.
+    At any time, only one file of each key has its turn, which means that its message is in the queue. All unknown keys
+    share one turn. A message contains no turn if S3 sent the message directly to this queue, as in stacks of earlier
+    releases.
     """
     if "turn" in body:
         Turns(table, aws.message_sender(queue_url)).end(FileTurn(**body["turn"]))

@@ -114,7 +114,8 @@ class Trainer:
         Returns
         -------
         Job
-            The final job: succeeded, held, failed or superseded. Objects of its unpublished attempts have been deleted.
+            The job in its final state, which is succeeded, held, failed or superseded. Objects of its unpublished
+            attempts have been deleted.
 
         Raises
         ------

@@ -39,7 +39,7 @@ _CHUNK: Final = 4096
 def fit_content(
     catalogue: Catalogue, item_ids: Sequence[str], network: Network, *, seed: int
 ) -> dict[str, NDArray[Any]] | None:
-    """Fit the content part of a model.
+    """Fit the content part of a model, which computes the embeddings of new items from their attributes.
 
     Parameters
     ----------

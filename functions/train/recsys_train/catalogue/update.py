@@ -44,9 +44,9 @@ class ItemUpdates:
     items
         Position of each item, by item id.
     values
-        Values by position, for each column. None deletes the value of the item.
+        Values of each column, by position. None deletes the value of the item.
     lines
-        Line of the item's last record, by position. Error messages name it.
+        Line of the item's last record, by position, for error messages.
     """
 
     items: dict[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class ItemUpdates:
 
 
 def read_updates(records: Iterable[ItemRecord], item_column: str | None, report: CatalogueReport) -> ItemUpdates:
-    """Collect the values of all records.
+    """Collect the values of all records, for each item and column.
 
     A blank field of a CSV leaves the attribute unchanged. In JSON and Parquet, `null` deletes the attribute.
 
@@ -225,9 +225,10 @@ def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
 def _fitting_values(
     kinds: Mapping[str, Kind], updates: ItemUpdates, report: CatalogueReport
 ) -> dict[str, dict[int, Any]]:
-    """Return the values by column and position, after parsing those of columns that the service does not know.
+    """Return the values of each column by the position of the item.
 
-    A value that does not fit the kind of its column is left out, and its line counts as bad.
+    Values of columns that the service does not know are parsed here, because the kinds of these columns are known only
+    at the end of the file. A value that does not fit the kind of its column is left out, and its line counts as bad.
     """
     fitting: dict[str, dict[int, Any]] = {}
     for name, values in updates.values.items():

@@ -50,14 +50,14 @@ def parse_id(value: Any) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Return whether a value is absent: null, blank text or NaN."""
+    """Return whether a value is null, NaN or blank text, so that the item lacks the attribute."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def parse(kind: Kind, value: Any) -> Any:
-    """Convert a non-blank value to the type that its column stores: a float, a bool, a text, or a list of texts.
+    """Convert a value that is not blank to the type of its column, which is float, bool, str or list of str.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def _tags(value: Any) -> list[str]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether UTF-8 can encode a text. It cannot encode half of a surrogate pair, which JSON can express."""
+    """Return whether UTF-8 can encode a text. JSON can express half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -12,7 +12,7 @@ from recsys.errors import InvalidData
 
 _BOMS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is its beginning
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, because this mark begins with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -151,7 +151,7 @@ def decode_line(line: bytes, number: int, invalid_sample: bytes) -> str:
     number
         Line number for the error message.
     invalid_sample
-        See `Utf8Reader`.
+        Bytes of the file from which the likely charset is derived, as in `Utf8Reader.invalid_sample`.
 
     Raises
     ------

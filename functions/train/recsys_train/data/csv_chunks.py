@@ -1,7 +1,7 @@
-"""Parse a CSV in chunks with pyarrow. Each column is read as bytes.
+"""Parse a CSV in chunks with pyarrow. Each column is read as bytes, so that ids do not change.
 
-As bytes, ids are not changed. For example, `007` does not become `7`, and `NA` is not treated as a missing value. Bytes
-that are not UTF-8 make only their line bad, not the whole file.
+For example, `007` does not become `7`, and `NA` is not treated as a missing value. Bytes that are not UTF-8 make only
+their line bad, not the whole file.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
     InvalidData
         pyarrow cannot parse the file.
     """
-    #  The parser runs in its own thread, ahead of the chunks that it returns. Ragged records wait here for their chunk.
+    # The parser runs in its own thread, ahead of the chunks that it returns. Ragged records wait here for their chunk.
     ragged: deque[pyarrow.csv.InvalidRow] = deque()
     next_line = dialect.header_line + 1
     try:
@@ -118,7 +118,7 @@ def _lines_of_chunk(
 
 
 def _line(row: pyarrow.csv.InvalidRow, dialect: Dialect) -> int:
-    assert row.number is not None  # pyarrow reports it if it parses in a single thread
+    assert row.number is not None  # pyarrow numbers the rows when it parses in a single thread
     return row.number + dialect.header_line  # the header has been read already
 
 

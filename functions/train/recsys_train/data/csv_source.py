@@ -43,9 +43,10 @@ class CsvSource(io.RawIOBase):
             return b"" if self._stopped else self._read(_READ_BYTES if size is None or size < 0 else size)
 
     def read_buffer(self, size: int) -> Any:
-        """Return at most `size` bytes as a pyarrow buffer, which is empty at the end of the stream.
+        """Return the next bytes as a pyarrow buffer.
 
-        The buffer is shorter than `size` at the end of the stream, or if it contains bytes that were pushed back.
+        The buffer has `size` bytes. It is shorter or empty at the end of the stream, and can be shorter if bytes were
+        pushed back.
 
         pyarrow calls this method instead of `read` if a stream has both. The buffer comes from pyarrow's memory pool,
         which reuses memory. A new `bytes` object per chunk would need new memory, which the kernel has to clear first.

@@ -123,7 +123,7 @@ class Column:
         return value if isinstance(value, bytes) else str(value).encode()
 
     def texts(self) -> list[str]:
-        """Return `entries` as stripped texts, in which a replacement character stands for bytes that are not UTF-8."""
+        """Return `entries` as texts without surrounding white space. Invalid UTF-8 yields replacement characters."""
         strings = self.as_strings()
         if strings is None:
             return [raw.decode("utf-8", errors="replace").strip() for raw in self.entries.to_pylist()]

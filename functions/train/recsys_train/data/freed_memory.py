@@ -22,7 +22,7 @@ _USUAL_TRIM_THRESHOLD: Final = 2 * _MAX_MMAP_THRESHOLD
 def reuse_freed_memory() -> Iterator[None]:
     """Keep freed memory in the process within the context. Afterwards, glibc may return it again.
 
-    By default, glibc returns freed memory to the operating system until it has seen large blocks. The kernel clears
+    By default, glibc returns freed memory to the operating system until a large block was freed. The kernel clears
     every page that it hands out, which took a quarter of the time of reading a million rows. With other C libraries,
     the context has no effect.
     """

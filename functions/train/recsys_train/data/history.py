@@ -137,7 +137,7 @@ def in_canonical_order(interactions: Interactions) -> Interactions:
 
 
 def _ranks(ids: list[str]) -> NDArray[np.int32]:
-    """Return the rank of each id in the order of UTF-8 bytes, (n_ids,) int32. Code points have the same order."""
+    """Return the rank of each id in the order of UTF-8 bytes, (n_ids,) int32."""
     ranks = np.empty(len(ids), dtype=np.int32)
     ranks[np.array(pc.sort_indices(pa.array(ids, pa.large_string())), dtype=np.int64)] = np.arange(len(ids))
     return ranks

@@ -75,7 +75,7 @@ class Interactions:
         Returns
         -------
         starts : ndarray
-            Boundaries of the groups, (n_users + 1,) int64.
+            Position of the first item of each user, (n_users + 1,) int64.
         items : ndarray
             Item indices, (n_pairs,) int32. The history of user u is `items[starts[u] : starts[u + 1]]`, oldest first.
 
@@ -158,9 +158,9 @@ class Interactions:
 class ParsedRows:
     """Rows of one or more files, in which (user, item) pairs can repeat.
 
-    `users` and `items`, (n,) int32, are indices. `times`, (n,) int64, are microseconds since 1970 (UTC). `file_rows`,
-    (n,) int64, are the row numbers in the files, or None if the rows come from one file and are in the order of this
-    file.
+    `users` and `items`, (n,) int32, are indices into the ids. `times`, (n,) int64, are microseconds since 1970 (UTC).
+    `file_rows`, (n,) int64, are the row numbers in the files, or None if the rows come from one file and are in the
+    order of this file.
     """
 
     users: Int32s

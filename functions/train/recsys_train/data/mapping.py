@@ -51,7 +51,9 @@ class Mapping:
 
 
 def map_columns(header: list[str], options: FileOptions) -> Mapping:
-    """Map the columns of a header to roles.
+    """Find the columns of a header that have the roles user, item, time, score and event.
+
+    The options of the file take precedence over known column names.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""Read interactions from a file: unpack, decode and parse the file, check the records, and number the ids.
+"""Read interactions from a file.
+
+The file is unpacked, decoded and parsed, the records are checked, and the ids are numbered.
 
 Reading is strict. Each line is used unchanged, skipped by a documented rule, or counted as bad in the data report.
 Memory grows with the number of distinct pairs (about 32 bytes each) instead of with the size of the file, because a

@@ -127,7 +127,7 @@ class DataReport:
         self.mapping, self.mapping_source = dict(names), source
 
     def describe_columns(self, header: list[str], used: set[int]) -> None:
-        """Store the names of the ignored columns, which are all columns of the header except the `used` indices."""
+        """Store the names of the ignored columns. `used` contains the indices of all other columns of the header."""
         self.ignored_columns = [name.strip() for index, name in enumerate(header) if index not in used]
 
     def describe_interactions(self, interactions: Interactions) -> None:

@@ -76,7 +76,7 @@ class RowChecker:
         self._score_values: set[float] = set()
 
     def valid_rows(self, chunk: Chunk) -> ValidRows:
-        """Return the valid records of a chunk, and count the records of each other kind in the report.
+        """Return the valid records of a chunk, and count all of its records in the report, by outcome.
 
         A record whose user and item are both blank is ignored like a blank line. A bad record is counted once, with the
         first problem found.
@@ -175,7 +175,7 @@ class RowChecker:
             role = "score" if np.isnan(scores[record]) else "time"
             received = chunk.columns[role][record][:40].decode("utf-8", errors="replace")
             code, detail = "bad", f"the {self._mapping.names[role]} is {received!r}, expected {self._expected(role)}"
-        #  A field with an unclosed quote contains the lines that follow. Each of these lines counts. Otherwise half of
+        # A field with an unclosed quote contains the lines that follow. Each of these lines counts. Otherwise half of
         # a file could be lost as one bad line.
         spans = 1 + sum(chunk.columns[name][record].count(b"\n") for name in ("user", "item"))
         code = f"{code}-{DOCUMENTED[role].replace('_', '-')}"

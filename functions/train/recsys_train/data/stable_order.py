@@ -61,7 +61,7 @@ def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any])
     >>> by_code.starts, by_code.order, by_code.values
     (array([0, 2, 2, 4], dtype=int32), array([1, 3, 0, 2], dtype=int32), array([11, 13, 10, 12]))
     """
-    #  The codes are the rows of a sparse matrix with one entry per column. Its conversion to CSR lists the columns of
+    # The codes are the rows of a sparse matrix with one entry per column. Its conversion to CSR lists the columns of
     # each row in ascending order.
     n = len(codes)
     starts: NDArray[Any] = np.arange(n + 1, dtype=np.int32 if n < np.iinfo(np.int32).max else np.int64)
@@ -106,7 +106,7 @@ def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
 
 
 def _keys(times: NDArray[np.int64]) -> tuple[NDArray[np.uint64], int]:
-    """Return integers that have the order of the times, (n,) uint64, and the number of bits of the largest integer.
+    """Return integers that sort like the times, (n,) uint64, and the number of bits of the largest integer.
 
     The smallest integer is 0, and belongs to missing times if there are any. The integers count seconds or milliseconds
     if all differences of times are multiples of this unit, because fewer bits are sorted faster.

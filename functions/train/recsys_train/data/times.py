@@ -135,8 +135,8 @@ def _recognise(column: Column) -> str | None:
 def _majority(strings: Any, n_day: int, n_month: int) -> str:
     """Return the more frequent order of the dates, `day-first` or `month-first`.
 
-    If the less frequent order has more than 1% as many dates as the other, `InvalidData` is raised, because the file
-    mixes both orders.
+    `InvalidData` is raised if the file mixes both orders, with more than one date in the less frequent order per 100
+    dates in the more frequent order.
     """
     if min(n_day, n_month) * 100 <= max(n_day, n_month):
         return "day-first" if n_day > n_month else "month-first"
@@ -193,7 +193,7 @@ def _integers(column: Column) -> NDArray[np.int64] | None:
 
 
 def _are_seconds(integers: NDArray[np.int64]) -> bool:
-    """Return whether all integers are Unix times in seconds, because they are too large to be dates."""
+    """Return whether all integers are Unix times in seconds, which are larger than a date written as 20260913."""
     return len(integers) > 0 and bool(integers.min() > _LAST_DATE and integers.max() < _MAX_SECONDS)
 
 

@@ -150,7 +150,7 @@ class BoundedReader(io.RawIOBase):
             content = self._stream.read(min(len(buffer), _READ_BYTES))
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from error
-        except OSError as error:  # pyarrow raises it, without an errno, for damaged zstd, and bz2 in a zip archive
+        except OSError as error:  # without errno, from pyarrow for damaged zstd or from bz2 in a zip archive
             if self._compression not in ("zstd", "zip") or error.errno is not None:
                 raise
             raise self._damaged(error) from error
@@ -204,7 +204,7 @@ _TEST_COMMANDS: Final = {"gzip": "gzip -t", "zstd": "zstd -t", "zip": "unzip -t"
 
 
 class _CountingReader(io.RawIOBase):
-    """Counts the bytes read from the upload."""
+    """A stream that counts the bytes read from the upload, so that the compression ratio can be limited."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__()
@@ -296,7 +296,7 @@ def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
         )
     try:
         return cast("BinaryIO", archive.open(names[0]))
-    except ValueError as error:  # a position before the start of the file
+    except ValueError as error:  # the archive refers to a position before its start
         raise _damaged_zip(error) from error
     except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:  # encrypted, or an unknown method
         raise InvalidData(
