@@ -36,7 +36,8 @@ def parse_id(value: Any) -> str:
     Raises
     ------
     UnusableValue
-        The id is missing or too long, or of another type.
+        The id is missing, blank, too long or not Unicode, contains a line break or a NUL character, or has another
+        type.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
