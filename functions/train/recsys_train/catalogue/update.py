@@ -95,8 +95,8 @@ def read_updates(records: Iterable[ItemRecord], item_column: str | None, report:
 def _column_name(name: str, item_column: str | None, names: dict[str, str]) -> str:
     """Return the name under which a column is stored, after checking the name.
 
-    A name that the service knows may be in capital letters, and may have spaces instead of underscores. `names` caches the
-    results for earlier records.
+    A name that the service knows may be in capital letters, and may have spaces instead of underscores. `names` caches
+    the results for earlier records.
     """
     found = names.get(name)
     if found is None:
