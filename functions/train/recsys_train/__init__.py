@@ -1,1 +1,1 @@
-"""The function `train`: process events, read files, fit and evaluate models, and publish versions."""
+"""The function `train`, which processes events, reads files, fits and evaluates models, and publishes versions."""

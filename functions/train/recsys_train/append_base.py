@@ -1,4 +1,4 @@
-"""Load the existing data of a key for a training: the interactions to which a file is added, and the erased users."""
+"""Load the earlier interactions and the erased users of a key, which a training needs in addition to its file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _FILE_NAME: Final = "base.parquet"
 def key_data_of(store: ObjectStore, key: KeyRecord, job: Job, folder: Path) -> KeyData:
     """Return the interactions and the erased users of a key that the training of `job` needs.
 
-    If the file of the job is added to the data of the current version, the result contains the interactions of this
-    version, otherwise None. It also contains the users who were erased after the file had arrived.
+    If the mode of the job is `append`, the result contains the interactions of the current version, to which the file
+    is added. In both modes, the result contains the users who were erased after the file had arrived.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def key_data_of(store: ObjectStore, key: KeyRecord, job: Job, folder: Path) -> K
     key
         The key at the start of the attempt.
     job
-        The job.
+        The training job.
     folder
         An existing directory, to which the interactions are copied.
 
@@ -77,7 +77,7 @@ def fetch_history(
     InvalidData
         The version has no interactions, because an earlier release trained it.
     ArtifactDamaged
-        A file is missing or differs from its digest.
+        A file of the version is missing, or its SHA-256 differs from the digest in the registry or the manifest.
     """
     if key.current_version is None:
         return None

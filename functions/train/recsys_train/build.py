@@ -1,4 +1,4 @@
-"""Build a model version: read a file of interactions, fit a model, and write the version's files into a folder."""
+"""Build a model version by reading a file of interactions, fitting a model, and writing the version's files."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from recsys_train.model.batches import final_histories
 from recsys_train.model.keras_export import save_keras, user_tables
 
 WriteContent = Callable[[Path, Sequence[str], Network], None]
-"""Writes the content part of a model, given the path, the item ids and the network; see `recsys_train.catalogue`."""
+"""Function that writes the content part of a model to a path, given the ids of the items and the network. The content
+part recommends new items; see `recsys_train.catalogue`.
+"""
 
 _FITTING_SHARE: Final = 2 / 3
-"""Largest share of the time that is left after reading. Fitting may take this share, and the rest is for writing and
-uploading. Not tuned.
-"""
+"""Largest share of the remaining time that fitting may take. The rest is for writing and uploading. Not tuned."""
 
 _BETTER: Final = "The model ranks better than plain popularity."
 _NOT_BETTER: Final = "The model does not rank better than plain popularity on this data. More interactions are needed."
@@ -54,7 +54,7 @@ _AMONG_CATALOGUE: Final = "the held-out item among the whole catalogue, without 
 
 @dataclass(frozen=True, slots=True)
 class BuiltVersion:
-    """The result of `build_version`.
+    """A version whose files have been written, with the data for comparing it with the current version.
 
     Parameters
     ----------
@@ -198,7 +198,20 @@ def write_version(
 
 
 def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Return the contents of `metrics.json`: quality, baseline, breakdowns, protocol, training and data report."""
+    """Return the contents of `metrics.json`.
+
+    The metrics describe the quality of the model and of popularity, how the quality was measured, the training and the
+    data.
+
+    Parameters
+    ----------
+    result
+        The fitted model and its quality.
+    report
+        The data report.
+    recipe, seed
+        Settings of the training, recorded so that the training can be repeated.
+    """
     model, popularity = result.quality, result.popularity
     lift = model.ndcg_at_20 / popularity.ndcg_at_20 if popularity.ndcg_at_20 else None
     return {
@@ -222,7 +235,7 @@ def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, s
 
 
 def _describe_protocol(result: FitResult, *, has_times: bool) -> dict[str, Any]:
-    """Return a description of the evaluation: the split of the data, the models, and one entry per metric."""
+    """Describe in words how the data was split, which models were compared, and what each metric counts."""
     return {
         "split": _LAST_HELD_OUT if has_times else _RANDOM_HELD_OUT,
         "evaluated_users": result.evaluated_users,

@@ -1,4 +1,4 @@
-"""Run a catalogue job: read its file, build the new catalogue, and upload and publish this catalogue."""
+"""Run a catalogue job, which reads a file of items, builds the new catalogue, and uploads and publishes it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _logger: Final = logging.getLogger("recsys.train")
 MERGE: Final = "merge"
 """Value of the option `mode` with which items and attributes are kept if the file does not mention them."""
 MAX_MODEL_BYTES: Final = 2**30
-"""Largest serving bundle that a catalogue job loads: 250,000 items of width 512. A training may run at the same
-time.
+"""Largest serving bundle that a catalogue job loads, in bytes. A bundle of this size has 250,000 items of width 512.
+The limit saves memory for a training that may run at the same time.
 """
 _MERGE_ATTEMPTS: Final = 5
 _KEPT_S: Final = 600.0
-"""Time for which a replaced catalogue is kept. Servers use an outdated key record for a much shorter time."""
+"""Time for which a replaced catalogue is kept. Servers notice a new catalogue much sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class CatalogueUpdater:
     store, registry
         Object store with the files and catalogues, and registry with the jobs.
     settings
-        Limits and the lease.
+        Limits for reading, the duration of a lease, and the seed.
     clock
         Returns the current time.
     on_renewal
@@ -78,8 +78,7 @@ class CatalogueUpdater:
         LeaseLost
             Another worker took the job over.
         Unavailable
-            A store did not respond, or another update was published during each of `_MERGE_ATTEMPTS` attempts. Retry
-            later.
+            A store did not respond, or another update was published during each of several merges. Retry later.
         """
         job = lease.job
         if is_outdated(key, job):
@@ -128,9 +127,9 @@ class CatalogueUpdater:
     def _with_content(self, key: KeyRecord, catalogue: Catalogue, kept: FittedContent | None) -> Catalogue:
         """Return the catalogue with a content part for the key's current model.
 
-        If `kept` belongs to this model, as in updates of prices and availability, it becomes the content part.
-        Otherwise a content part is fitted, unless the model's own files contain one. A model larger than
-        `MAX_MODEL_BYTES` gets its content part with the next training.
+        If `kept` was fitted for this model, it is used again. Otherwise a content part is fitted, unless the model's
+        own files contain one. A model whose serving bundle is larger than `MAX_MODEL_BYTES` gets its content part with
+        the next training.
         """
         name = key.current_version
         if name is None:

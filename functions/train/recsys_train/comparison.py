@@ -1,7 +1,7 @@
 """Compare a new version with the current one, to prevent a bad file from replacing a good model.
 
-Each rule can only hold a version that is worse, and tolerates noise, so that a regular retraining on newer data is not
-held.
+A version that is clearly worse is held, which means that it is stored but does not serve. Noise is tolerated, so that a
+regular retraining on newer data is not held.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ network, which was also trained on the last interactions of users who are not co
 version was not trained on those interactions. Not tuned.
 """
 SIGNIFICANCE: Final = 0.005
-"""Probability of holding an equally good version because of noise: one in 200 retrainings."""
+"""Probability that an equally good version is held because of noise. It amounts to one in 200 retrainings."""
 
 Reason = dict[str, str]
 """Reason for which a version is held, with the members `code` and `text`."""
@@ -63,8 +63,8 @@ def compare(
     current, current_metrics
         The current version, and the metrics that the registry stores for it.
     erased_users
-        Users whom the new version must not contain. Neither they nor items with which only they interacted count as
-        lost.
+        Users whom the new version must not contain. These users, and items with which only these users interacted, do
+        not count as lost.
 
     Returns
     -------
@@ -117,7 +117,9 @@ def rank_same_users(interactions: Interactions, test: HeldOutTest, current: Serv
 
 
 def ranks_significantly_worse(new: NDArray[np.float64], baseline: NDArray[np.float64]) -> bool:
-    """Return whether the new version ranks more than `TOLERATED_DROP` worse, by a one-sided paired t-test.
+    """Return whether the new version ranks significantly worse, by a one-sided paired t-test.
+
+    The test tolerates a relative drop of the mean NDCG@20 by `TOLERATED_DROP`.
 
     Parameters
     ----------
@@ -164,8 +166,9 @@ def _losses(figures: dict[str, Any]) -> list[Reason]:
 def _quality(test: HeldOutTest, metrics: dict[str, Any], current_metrics: dict[str, Any]) -> list[Reason]:
     """Return the reasons that result from comparing the new version with popularity.
 
-    For few users, the intervals of the lift are too narrow to be used. With five users of whom most have a gain, the
-    interval lies below 1 for one in ten versions that are as good as popularity.
+    With few users, the 95% interval of the lift over popularity is too narrow, and is not used. For example, if most of
+    five users have an NDCG@20 above 0, the interval lies below 1 for one in ten versions that are as good as
+    popularity.
     """
     new, current = _lift(metrics), _lift(current_metrics)
     if ranks_significantly_worse(test.gains, test.popularity_gains) and not (current and current[1] < 1):
@@ -255,7 +258,7 @@ def _among_common(score_users: ScoreUsers, index: NDArray[np.int64]) -> ScoreUse
 def _current_scores(current: ServingModel, histories: list[NDArray[np.int64]], index: NDArray[np.int64]) -> ScoreUsers:
     """Return a function that scores the items of the new data with the current network.
 
-    It ranks an item last if the current version does not contain the item.
+    The function ranks an item last if the current version does not contain the item.
     """
 
     def score_users(users: NDArray[np.integer]) -> Floats:

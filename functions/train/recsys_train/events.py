@@ -1,4 +1,4 @@
-"""Process "object created" events. Each job starts with such an event, whether its file was uploaded or dropped."""
+"""Process "object created" events. Such an event starts each job, whether its file was uploaded or dropped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _logger: Final = logging.getLogger("recsys.train")
 def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     """Run the job of an object, and write the receipt if the object was dropped into the inbox.
 
-    The function is idempotent: a repeated event changes nothing.
+    A repeated event changes nothing.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     Returns
     -------
     Job or None
-        The final job. None if the object does not start a job: its name is invalid, it is not a source file, or no job
-        was created for this upload. The reason is logged.
+        The final job. None if the object does not start a job, because its name is invalid, it is not a source file, or
+        no job was created for this upload. The reason is logged.
 
     Raises
     ------
@@ -85,9 +85,8 @@ def _receipted(job: Job, trainer: Trainer) -> Job:
 def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
     """Return the job of an upload, or create the job of a drop.
 
-    If the object does not start a job, the reason is logged and None is returned.
-
-    The job of a drop is created only once, even if the event is repeated.
+    If the event of a drop is repeated, the existing job is returned. If the object does not start a job, the reason is
+    logged and None is returned.
     """
     try:
         source = parse_source(checked_name(event.name))
@@ -109,8 +108,8 @@ def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
 def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
     """Create the job of a drop, and a key if the drop is not in the folder of a key.
 
-    Both ids are derived from the event, so that a repeated event finds the same job and key. The job does not expire.
-    The file stays in the inbox, and the job tells a restarted worker that the file has been processed.
+    Both ids are derived from the event, so that a repeated event finds the same job and key. The file stays in the
+    inbox. The job therefore never expires, because only the job shows that the file has been processed.
     """
     job_id = job_id_of_object(event.name, event.version)
     now = trainer.clock()

@@ -1,4 +1,4 @@
-"""Lambda handler: process S3 events from an SQS queue and report the messages that failed."""
+"""Lambda handler of the function `train`, which processes S3 events from an SQS queue."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ becomes visible again.
 """
 MAX_KILLS: Final = 2
 MAX_KILL_AGE_S: Final = 300.0
-"""A job whose attempts are killed fails after at most 17 minutes: two attempts of five minutes or one of fifteen, and
-two delays.
+"""Age in seconds above which a killed attempt is not repeated. With both limits, a job whose attempts are killed fails
+after at most 17 minutes, in which it had two attempts of five minutes or one of fifteen, and two delays.
 """
 
 _logger: Final = logging.getLogger("recsys.train")
@@ -90,9 +90,11 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
 
 
 def _end_turn(body: dict[str, Any], queue_url: str) -> None:
-    """End the turn that is recorded in a message, and send the next file of the same group to the queue.
+    """End the turn of the file that was processed, so that the next waiting file is sent to the queue.
 
-    No turn is recorded if S3 sent the message directly to this queue, as in stacks of earlier releases.
+    At any time, only one file of each key has its turn, which means that its message is in the queue. All unknown keys
+    share one turn. A message contains no turn if S3 sent the message directly to this queue, as in stacks of earlier
+    releases.
     """
     if "turn" in body:
         Turns(table, aws.message_sender(queue_url)).end(FileTurn(**body["turn"]))

@@ -1,4 +1,4 @@
-"""Run a job: claim it, train on its file, upload the version, and publish or hold it.
+"""Run a job, which trains a model on a file, and uploads and publishes the version.
 
 A validation job only reads its file. A catalogue job updates the item catalogue instead of training.
 
@@ -52,9 +52,9 @@ OnJobProgress = Callable[[Job, Progress], None]
 """Called with a job and its progress. The local service uses the call to draw a progress bar."""
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
-"""Parts of `metrics.json` that the registry does not store; `data` is the report, which the job already contains."""
+"""Parts of `metrics.json` that the registry does not store. The job already contains `data`, the data report."""
 _MAX_REBASES: Final = 5
-"""Largest number of trainings per delivery, if another version is published during each training. Not tuned."""
+"""Largest number of trainings per event, if another version is published during each training. Not tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,8 @@ class Trainer:
         Age of an attempt, in seconds. If an attempt is killed at a greater age, the job fails, because another attempt
         would end in the same way.
     counts_attempt
-        Returns whether an attempt that ended with this error counts. If not, the job returns to the queue.
+        Returns whether an attempt that ended with this error counts towards the limit of attempts. If not, the job
+        returns to the queue.
     """
 
     store: ObjectStore
@@ -113,7 +114,8 @@ class Trainer:
         Returns
         -------
         Job
-            The final job: succeeded, held, failed or superseded. Objects of its unpublished attempts have been deleted.
+            The job in its final state, which is succeeded, held, failed or superseded. Objects of its unpublished
+            attempts have been deleted.
 
         Raises
         ------
@@ -124,8 +126,8 @@ class Trainer:
         LeaseLost
             Another worker took the job over during the training.
         Unavailable
-            A store did not respond. Or, for a file that is added to the current version, another version was published
-            during each of `_MAX_REBASES` trainings. Retry later.
+            A store did not respond. Retry later. Also raised in the mode `append` if another version was published
+            during each of five trainings.
         Exception
             Any other error, unless the attempt was the last one. Retry later.
         """
@@ -194,13 +196,13 @@ class Trainer:
         try:
             self.registry.record_error(lease)
         except RecsysError as error:
-            # The attempt counts as killed then, which matters only if that happens again.
+            # The attempt then counts as killed. This matters only if further attempts are killed.
             _logger.warning("Attempt %s could not be marked: %s", lease.version, error.detail)
 
     def _release(self, lease: Lease) -> None:
         """Put the job back into the queue, and delete the objects that this attempt has stored."""
         try:
-            self.registry.release_job(lease)  # first: it fails if the version was published after all
+            self.registry.release_job(lease)  # first, because it fails if the version was published after all
             self._remove_version(lease.job, lease.version)
         except RecsysError as error:
             _logger.warning("Attempt %s could not be taken back: %s", lease.version, error.detail)

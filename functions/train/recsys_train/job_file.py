@@ -61,7 +61,7 @@ def open_file(store: ObjectStore, job: Job, *, max_bytes: int) -> BinaryIO:
 def _sidecar(store: ObjectStore, job: Job) -> bytes | None:
     try:
         return store.read(sidecar(job.object_name))
-    except (ObjectNotFound, InvalidRequest):  # the longest possible name leaves no room for a sidecar's
+    except (ObjectNotFound, InvalidRequest):  # a name of the greatest length leaves no room for the suffix of a sidecar
         return None
 
 

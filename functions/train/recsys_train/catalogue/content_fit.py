@@ -26,7 +26,7 @@ from recsys.model.vocabulary import Vocabulary
 RIDGE: Final = 3.0
 """L2 penalty. Among 1, 3 and 10, NDCG@20 of items left out of Online Retail was 0.391, 0.393 and 0.386."""
 MIN_ITEMS: Final = 2
-"""Smallest number of items that share a feature. A feature of one item would only memorise it."""
+"""Smallest number of items that a feature must occur in. A feature of a single item would only memorise this item."""
 MAX_FEATURES: Final = 4096
 """Largest number of features, of which the most frequent are used. 4,096 features take 17 MB in a model of width 512,
 and some seconds to fit. Not tuned.
@@ -39,7 +39,7 @@ _CHUNK: Final = 4096
 def fit_content(
     catalogue: Catalogue, item_ids: Sequence[str], network: Network, *, seed: int
 ) -> dict[str, NDArray[Any]] | None:
-    """Fit the content part of a model.
+    """Fit the content part of a model, which computes the embeddings of new items from their attributes.
 
     Parameters
     ----------

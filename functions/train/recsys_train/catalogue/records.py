@@ -31,7 +31,7 @@ _BATCH_ROWS: Final = 8192
 class ItemRecord:
     """One record of a file, with its values by column.
 
-    `line` is the line of the record, or its number in a Parquet file or a JSON array.
+    `line` is the line number of the record. In a Parquet file or a JSON array, records are counted instead of lines.
     """
 
     line: int

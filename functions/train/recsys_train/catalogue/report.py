@@ -61,7 +61,7 @@ class CatalogueReport:
             self.listed.append(FieldError(code, f"Line {line}: {detail}.", line=line, column=column))
 
     def check(self) -> None:
-        """Raise `UnusableItems` if the file has no records, or too many that cannot be used."""
+        """Raise `UnusableItems` if the file has no records, or too many bad records."""
         if self.lines == 0:
             raise UnusableItems("The file has no items.", code="no-rows", hint="Send one record per item.", report=self)
         if self.bad_lines > MAX_BAD_SHARE * self.lines:

@@ -1,4 +1,4 @@
-"""Build a new catalogue from the records of a file, and from the previous catalogue if the file is merged into it."""
+"""Build a new catalogue from the records of a file. The file replaces the previous catalogue, or is merged into it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class ItemUpdates:
     items
         Position of each item, by item id.
     values
-        Values by position, for each column. None deletes the value of the item.
+        Values of each column, by position. None deletes the value of the item.
     lines
-        Line of the item's last record, by position. Error messages name it.
+        Line of the item's last record, by position, for error messages.
     """
 
     items: dict[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class ItemUpdates:
 
 
 def read_updates(records: Iterable[ItemRecord], item_column: str | None, report: CatalogueReport) -> ItemUpdates:
-    """Collect the values of all records.
+    """Collect the values of all records, for each item and column.
 
     A blank field of a CSV leaves the attribute unchanged. In JSON and Parquet, `null` deletes the attribute.
 
@@ -93,7 +93,11 @@ def read_updates(records: Iterable[ItemRecord], item_column: str | None, report:
 
 
 def _column_name(name: str, item_column: str | None, names: dict[str, str]) -> str:
-    """Return the name under which a column is stored. `names` caches the results for earlier records."""
+    """Return the name under which a column is stored, after checking the name.
+
+    A name that the service knows may be in capital letters, and may have spaces instead of underscores. `names` caches
+    the results for earlier records.
+    """
     found = names.get(name)
     if found is None:
         if name == item_column:
@@ -225,7 +229,11 @@ def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
 def _fitting_values(
     kinds: Mapping[str, Kind], updates: ItemUpdates, report: CatalogueReport
 ) -> dict[str, dict[int, Any]]:
-    """Parse the values of unknown columns. A value that does not fit is left out, and its line counts as bad."""
+    """Return the values of each column by the position of the item.
+
+    Values of columns that the service does not know are parsed here, because the kinds of these columns are known only
+    at the end of the file. A value that does not fit the kind of its column is left out, and its line counts as bad.
+    """
     fitting: dict[str, dict[int, Any]] = {}
     for name, values in updates.values.items():
         if name not in kinds:

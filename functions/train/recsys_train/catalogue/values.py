@@ -27,7 +27,7 @@ _SEPARATORS: Final = ("|", ";", ",")
 
 
 class UnusableValue(ValueError):
-    """Raised when a value does not fit its column. The message continues a sentence that begins with the column."""
+    """Raised when a value does not fit its column. The message follows the name of the column in a sentence."""
 
 
 def parse_id(value: Any) -> str:
@@ -36,7 +36,8 @@ def parse_id(value: Any) -> str:
     Raises
     ------
     UnusableValue
-        The id is missing or too long, or of another type.
+        The id is missing, blank, too long or not Unicode, contains a line break or a NUL character, or has another
+        type.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -50,14 +51,14 @@ def parse_id(value: Any) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Return whether a value is absent: null, blank text or NaN."""
+    """Return whether a value is null, NaN or blank text, so that the item lacks the attribute."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def parse(kind: Kind, value: Any) -> Any:
-    """Convert a non-blank value to the type that its column stores: a float, a bool, a text, or a list of texts.
+    """Convert a value that is not blank to the type of its column, which is float, bool, str or list of str.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def parse(kind: Kind, value: Any) -> Any:
 
 
 def infer_kind(values: Iterable[Any]) -> Kind:
-    """Return the kind of an unknown column from its values, none of which is blank. Mixed kinds yield text.
+    """Infer the kind of a column from its values, none of which may be blank. Values of different kinds yield text.
 
     Examples
     --------
@@ -153,7 +154,7 @@ def _tags(value: Any) -> list[str]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether UTF-8 can encode a text. It cannot encode half of a surrogate pair, which JSON can express."""
+    """Return whether UTF-8 can encode a text. JSON can express half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -12,7 +12,7 @@ from recsys.errors import InvalidData
 
 _BOMS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is its beginning
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, because this mark begins with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -31,8 +31,8 @@ _UTF8: Final = "utf-8"
 class Utf8Reader(io.RawIOBase):
     """A stream that converts a file in any charset to valid UTF-8.
 
-    In a UTF-8 file, invalid bytes are replaced with `NOT_UTF8`. As a result, a line with invalid bytes is bad but the
-    file remains readable, and pyarrow can report the line if it is ragged. Other charsets are decoded strictly.
+    In a UTF-8 file, invalid bytes are replaced with `NOT_UTF8`, so that only the lines with these bytes are rejected
+    later. In any other charset, invalid bytes raise `InvalidData`.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ class Utf8Reader(io.RawIOBase):
     charset
         The charset of the file.
     invalid_sample
-        Up to 20,000 bytes of a UTF-8 file, from the first part with invalid bytes. Empty if there are none.
+        Up to 20,000 bytes around the first invalid bytes of a UTF-8 file, for a hint about the real charset. Empty if
+        no invalid bytes were read.
     """
 
     def __init__(self, stream: io.BufferedReader, declared: str | None) -> None:
@@ -141,7 +142,22 @@ def check_text(sample: bytes, charset: str) -> None:
 
 
 def decode_line(line: bytes, number: int, invalid_sample: bytes) -> str:
-    """Decode a line of the header. Raise `InvalidData` with the likely charset if the line is not UTF-8."""
+    """Decode a line of the header.
+
+    Parameters
+    ----------
+    line
+        The line, as `Utf8Reader` returned it.
+    number
+        Line number for the error message.
+    invalid_sample
+        Bytes of the file from which the likely charset is derived, as in `Utf8Reader.invalid_sample`.
+
+    Raises
+    ------
+    InvalidData
+        The line contained bytes that are not UTF-8. The hint names the likely charset of the file.
+    """
     text = line.decode(_UTF8)
     if NOT_UTF8 in text:
         raise InvalidData(

@@ -1,4 +1,4 @@
-"""Collect the valid rows of all chunks as distinct pairs of indices."""
+"""Collect the valid rows of a file as distinct (user, item) pairs, which refer to ids by index."""
 
 from __future__ import annotations
 
@@ -14,23 +14,30 @@ from recsys_train.data.interactions import Int32s, Interactions, ParsedRows
 from recsys_train.data.rows import ValidRows
 
 MERGE_ROWS: Final = 4_000_000
-"""Number of new rows after which repeated pairs are merged. If there are more earlier rows, their number applies."""
+"""Smallest number of new rows after which a merge of repeated pairs is considered. If there are more earlier rows, as
+many new rows as earlier rows are required.
+"""
 MERGE_SHARE: Final = 0.5
-"""Repeated pairs are merged if less than this share of the rows are distinct, because merging sorts all rows."""
+"""Repeated pairs are merged only if less than this share of the rows are distinct, because merging sorts all rows."""
 _MAX_PENDING_BYTES: Final = 512 * 1024 * 1024
-"""Memory of the ids of new rows above which the rows are merged earlier, so that long ids do not fill the memory."""
+"""Limit of the memory for the ids of new rows. Above the limit, the ids are numbered early, so that long ids do not
+fill the memory.
+"""
 _ID: Final = pa.large_binary()  # offsets of 64 bits, because all ids together can exceed 2 GiB
 
 
 @dataclass(slots=True)
 class _VocabularyBuilder:
-    """Numbers ids in order of first appearance. pyarrow hashes the ids of many chunks at once."""
+    """Assigns an index to each distinct id, in order of first appearance.
+
+    The ids of many chunks are numbered in one call of pyarrow, which is faster than a call per chunk.
+    """
 
     dictionary: Any = field(default_factory=lambda: pa.array([], _ID))
     _pending: list[Column] = field(default_factory=list)
 
     def add(self, ids: Column) -> None:
-        """Add the ids of a chunk."""
+        """Add the ids of a chunk. The next call of `indices` numbers them."""
         self._pending.append(ids)
 
     @property
@@ -61,12 +68,13 @@ class _VocabularyBuilder:
 
 @dataclass(slots=True)
 class InteractionCollector:
-    """Collects the valid rows of all chunks. Repeated pairs are merged from time to time to save memory.
+    """Collects valid rows as distinct (user, item) pairs. To save memory, repeated pairs are merged while rows arrive.
 
     Parameters
     ----------
     is_append
-        Whether the rows are added to the rows of earlier files, which makes row numbers necessary.
+        Whether the file is added to the interactions of a version. If so, rows are numbered, because row numbers order
+        rows of the same time that come from different files.
     """
 
     is_append: bool = False
@@ -79,7 +87,7 @@ class InteractionCollector:
     _items: _VocabularyBuilder = field(default_factory=_VocabularyBuilder)
 
     def add(self, rows: ValidRows) -> None:
-        """Add the rows of a chunk."""
+        """Add the valid rows of a chunk. Repeated pairs are merged if many rows were added since the previous merge."""
         self._users.add(rows.users)
         self._items.add(rows.items)
         self._times.append(rows.times)
@@ -93,9 +101,9 @@ class InteractionCollector:
                 self._rows = rows_so_far.distinct()
 
     def _numbers(self, rows: ValidRows) -> NDArray[np.int64]:
-        """Return the row numbers, (n,) int64.
+        """Return the row numbers of a chunk, (n,) int64.
 
-        Rows of an earlier file keep their numbers, and other rows get the next ones.
+        Rows of an earlier file keep their numbers. The rows of the current file are counted from 0.
         """
         if rows.file_rows is not None:
             return rows.file_rows
@@ -104,7 +112,7 @@ class InteractionCollector:
         return np.arange(first, self._n_file_rows)
 
     def _joined(self) -> ParsedRows:
-        """Number the ids of the new rows, and append the new rows to the earlier rows."""
+        """Number the ids of the new rows, append the new rows to the earlier rows, and return all of them."""
         file_rows = [numbers for numbers in self._file_rows if numbers is not None]
         times = np.concatenate([np.zeros(0, np.int64), *self._times])
         numbers = np.concatenate([np.zeros(0, np.int64), *file_rows]) if self.is_append else None

@@ -1,7 +1,7 @@
-"""Parse a CSV in chunks with pyarrow. Each column is read as bytes.
+"""Parse a CSV in chunks with pyarrow. Each column is read as bytes, so that ids do not change.
 
-Bytes keep ids unchanged: `007` does not become `7`, and `NA` remains an id. If bytes are not UTF-8, only their line is
-bad, not the whole file.
+For example, `007` does not become `7`, and `NA` is not treated as a missing value. Bytes that are not UTF-8 make only
+their line bad, not the whole file.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ def read_csv_chunks(source: CsvSource, dialect: Dialect, mapping: Mapping, repor
     mapping
         Columns to read. Other columns are skipped.
     report
-        Report to which the number of lines and the ragged records are added. The chunks do not contain ragged records.
+        Report to which the number of lines and the ragged records are added. A ragged record has more or fewer fields
+        than the header, and is left out of the chunks.
 
     Raises
     ------
     InvalidData
         pyarrow cannot parse the file.
     """
-    #  The parser runs in its own thread, ahead of the chunks that it returns. Ragged records wait here for their chunk.
+    # The parser runs in its own thread, ahead of the chunks that it returns. Ragged records wait here for their chunk.
     ragged: deque[pyarrow.csv.InvalidRow] = deque()
     next_line = dialect.header_line + 1
     try:
@@ -103,7 +104,7 @@ def _lines_of_chunk(
 ) -> NDArray[np.int64]:
     """Return the line numbers of the next `n_records` well-formed records, (n_records,) int64.
 
-    The numbers begin at `first` and leave out ragged lines.
+    The numbers begin at `first`. Ragged lines between these records are skipped, and are added to the report.
     """
     end = first + n_records
     skipped = []
@@ -117,7 +118,7 @@ def _lines_of_chunk(
 
 
 def _line(row: pyarrow.csv.InvalidRow, dialect: Dialect) -> int:
-    assert row.number is not None  # pyarrow reports it if it parses in a single thread
+    assert row.number is not None  # pyarrow numbers the rows when it parses in a single thread
     return row.number + dialect.header_line  # the header has been read already
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from recsys_train.data.charset import Utf8Reader
 
 _READ_BYTES: Final = 256 * 1024
-"""Bytes per read, at most. They fit into the L2 cache while they are examined."""
+"""Largest number of bytes per read. This many bytes fit into the L2 cache while their line breaks are counted."""
 _LINE_BREAK: Final = ord("\n")
 
 
@@ -28,7 +28,7 @@ class CsvSource(io.RawIOBase):
     def __init__(self, text: Utf8Reader) -> None:
         super().__init__()
         self._text = text
-        self._pushed_back = self._rest = b""  # the rest of a decoded part that a buffer was too small for
+        self._pushed_back = self._rest = b""  # `_rest` is the end of a decoded part that did not fit into a buffer
         self._reading = threading.Lock()
         self._stopped = False
         self.line_breaks = 0
@@ -43,10 +43,13 @@ class CsvSource(io.RawIOBase):
             return b"" if self._stopped else self._read(_READ_BYTES if size is None or size < 0 else size)
 
     def read_buffer(self, size: int) -> Any:
-        """Return `size` bytes as a pyarrow buffer; fewer if `push_back` returned fewer, or at the end of the stream.
+        """Return the next bytes as a pyarrow buffer.
 
-        pyarrow calls this method instead of `read`, because the stream has it. Unlike a new `bytes` object of a whole
-        chunk, a buffer of its memory pool consists of pages that were used before.
+        The buffer has `size` bytes. It is shorter or empty at the end of the stream, and can be shorter if bytes were
+        pushed back.
+
+        pyarrow calls this method instead of `read` if a stream has both. The buffer comes from pyarrow's memory pool,
+        which reuses memory. A new `bytes` object per chunk would need new memory, which the kernel has to clear first.
         """
         with self._reading:
             if self._stopped:

@@ -11,8 +11,8 @@ NDCG_DEVIATION: Final = 0.33
 TEST_SHARE: Final = 0.5
 """Share of the users with two or more interactions on whom the quality is measured. The others serve for selection."""
 IMPRECISE: Final = 0.05
-"""Half-width of the 95% interval above which the measurement does not show whether the model is better than popularity.
-On Online Retail, popularity reaches an NDCG@20 of 0.05 and the model 0.2.
+"""Half-width of the 95% interval of NDCG@20 above which the measurement does not show whether the model is better than
+popularity. On Online Retail, popularity reaches an NDCG@20 of 0.05 and the model 0.2.
 """
 _NORMAL_95: Final = 1.96
 _FEW_PER_USER: Final = 3
@@ -31,7 +31,12 @@ class Remark:
 
 
 def expected_precision(n_users: int) -> float:
-    """Return the half-width of the 95% interval of NDCG@20 if `n_users` users have two or more interactions, at most 1.
+    """Return the expected half-width of the 95% interval of NDCG@20, at most 1.
+
+    Parameters
+    ----------
+    n_users
+        Number of users with two or more interactions.
 
     Examples
     --------

@@ -63,7 +63,7 @@ class Column:
     def __init__(self, entries: Any, codes: NDArray[np.int32] | None = None) -> None:
         self.entries = entries
         self._codes = codes
-        self.are_simple_ids: bool | None = None  # of `are_simple`, once it is known
+        self.are_simple_ids: bool | None = None  # result of `are_simple`, once it is known
 
     @classmethod
     def of_times(cls, array: Any) -> Column:
@@ -105,9 +105,9 @@ class Column:
         return results if self._codes is None else results[self._codes]
 
     def selected(self, rows: NDArray[np.bool_]) -> Column:
-        """Return the records that a mask selects, as a column.
+        """Return a column of the records that a mask, (n_records,) bool, selects.
 
-        The dictionary of this column contains no other values.
+        The dictionary of the new column contains only values of these records.
         """
         if rows.all():
             return self
@@ -123,7 +123,7 @@ class Column:
         return value if isinstance(value, bytes) else str(value).encode()
 
     def texts(self) -> list[str]:
-        """Return `entries` as stripped texts, in which a replacement character stands for bytes that are not UTF-8."""
+        """Return `entries` as texts without surrounding white space. Invalid UTF-8 yields replacement characters."""
         strings = self.as_strings()
         if strings is None:
             return [raw.decode("utf-8", errors="replace").strip() for raw in self.entries.to_pylist()]
@@ -138,9 +138,9 @@ class Column:
 
 
 def id_problems(ids: Column) -> NDArray[np.object_] | None:
-    """Return a key of `ID_PROBLEMS` for each record, (n_records,), or None if all ids are valid.
+    """Return the problem of each id as a key of `ID_PROBLEMS`, (n_records,), or None if all ids are valid.
 
-    A record with a valid id has `""`.
+    A valid id among invalid ids has the problem `""`.
     """
     if are_simple(ids) or _all_valid(ids):
         return None

@@ -11,20 +11,20 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 """Numbers of the parameters in glibc's `malloc.h`; see mallopt(3)."""
 _MAX_MMAP_THRESHOLD: Final = 32 * 1024**2
-"""Largest value that glibc accepts."""
+"""Largest value of `_M_MMAP_THRESHOLD` that glibc accepts, in bytes."""
 _KEPT_BYTES: Final = 1024**3
-"""Freed memory that stays in the process during reading, at most."""
+"""Largest amount of freed memory that the process keeps during reading."""
 _USUAL_TRIM_THRESHOLD: Final = 2 * _MAX_MMAP_THRESHOLD
-"""glibc's own value after it has freed a block of 32 MiB, which every training does."""
+"""Value that glibc itself sets when a block of 32 MiB is freed, which happens in every training."""
 
 
 @contextmanager
 def reuse_freed_memory() -> Iterator[None]:
     """Keep freed memory in the process within the context. Afterwards, glibc may return it again.
 
-    By default, glibc returns freed memory to the operating system until it has seen large blocks. The kernel clears
-    every page that it hands out, which took a quarter of the time of reading a million rows. Other C libraries are left
-    as they are.
+    By default, glibc returns freed memory to the operating system until a large block was freed. The kernel clears
+    every page that it hands out, which took a quarter of the time of reading a million rows. With other C libraries,
+    the context has no effect.
     """
     mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

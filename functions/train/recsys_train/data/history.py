@@ -1,8 +1,8 @@
 """Write and read the interactions of a version, to which a later file can be added.
 
-`interactions.parquet` contains the distinct pairs. Each pair has its earliest time and a row number, which orders pairs
-of the same time. A training uses no other data, so that a file that is sent twice changes nothing
-(docs/decisions/0047-append.md).
+`interactions.parquet` contains one row per distinct (user, item) pair, with the earliest time of the pair and a row
+number, which orders pairs of the same time. Nothing else of earlier files is used, so that a file that is added twice
+changes nothing (docs/decisions/0047-append.md).
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ def in_canonical_order(interactions: Interactions) -> Interactions:
     """Sort pairs by time, user id, row number and item id, and number the ids by first appearance.
 
     The result does not depend on the order in which the files were added. Pairs of the same user and time, such as the
-    lines of an order, keep their order in the file. Without times, pairs are sorted by their ids alone, because their
-    order in a file has no meaning. A pair with a missing time comes first. Ids are compared by their UTF-8 bytes.
+    lines of an order, keep their order in the file. Without times, pairs are sorted by their ids alone and get the row
+    number 0, because their order in a file has no meaning. A pair with a missing time comes first. Ids are compared by
+    their UTF-8 bytes.
     """
     users, items = _ranks(interactions.user_ids)[interactions.users], _ranks(interactions.item_ids)[interactions.items]
     times, file_rows = interactions.times, interactions.file_rows
@@ -136,7 +137,7 @@ def in_canonical_order(interactions: Interactions) -> Interactions:
 
 
 def _ranks(ids: list[str]) -> NDArray[np.int32]:
-    """Return the rank of each id in the order of UTF-8 bytes, (n_ids,) int32. Code points have the same order."""
+    """Return the rank of each id in the order of UTF-8 bytes, (n_ids,) int32."""
     ranks = np.empty(len(ids), dtype=np.int32)
     ranks[np.array(pc.sort_indices(pa.array(ids, pa.large_string())), dtype=np.int64)] = np.arange(len(ids))
     return ranks

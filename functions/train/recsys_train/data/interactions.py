@@ -14,8 +14,9 @@ from recsys_train.data.stable_order import order_of_times, sorted_by_code, taken
 Int32s = NDArray[np.int32]
 _PAIRS_PER_SAMPLE: Final = 64
 _HASH_FACTORS: Final = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
-"""Multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4): 2**32 / golden ratio. Both
-are prime numbers of the hash function XXH32."""
+"""Factors for multiplicative hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4). Both are prime
+numbers of the hash function XXH32. The first is close to 2**32 divided by the golden ratio.
+"""
 _MAX_HASH: Final = np.uint32(2**32 // _PAIRS_PER_SAMPLE)
 
 
@@ -28,14 +29,13 @@ class Interactions:
     user_ids, item_ids
         Ids of the users and of the items, in order of first appearance.
     users, items
-        The pairs as indices into
-        `user_ids` and `item_ids`, (n_pairs,) int32.
+        The pairs as indices into `user_ids` and `item_ids`, (n_pairs,) int32.
     times
         Earliest time of each pair, (n_pairs,) int64, in microseconds since 1970 (UTC). None if the data has no times,
         or if the interactions are a selection of others.
     file_rows
-        Number of the first row with this pair and time, (n_pairs,) int64. Rows are counted through all files of the
-        data. None if all pairs come from one file and are in the order of this file.
+        Smallest row number of each pair at its earliest time, (n_pairs,) int64. Rows are numbered separately in each
+        file. None if all pairs come from one file and are in the order of this file.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class Interactions:
         return len(self.users)
 
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
-        """Return the pairs that a mask or indices select. Users and items keep their indices."""
+        """Return the pairs that a mask or indices select, without times. Users and items keep their indices."""
         return type(self)(self.user_ids, self.item_ids, self.users[rows], self.items[rows])
 
     def items_by_user(self) -> tuple[NDArray[np.int64], Int32s]:
@@ -75,7 +75,7 @@ class Interactions:
         Returns
         -------
         starts : ndarray
-            Boundaries of the groups, (n_users + 1,) int64.
+            Position of the first item of each user, (n_users + 1,) int64.
         items : ndarray
             Item indices, (n_pairs,) int32. The history of user u is `items[starts[u] : starts[u + 1]]`, oldest first.
 
@@ -156,11 +156,11 @@ class Interactions:
 
 @dataclass(frozen=True, slots=True)
 class ParsedRows:
-    """Rows of files, in which pairs can repeat.
+    """Rows of one or more files, in which (user, item) pairs can repeat.
 
-    `users` and `items`, (n,) int32, are indices. `times`, (n,) int64, are microseconds since 1970 (UTC). `file_rows`,
-    (n,) int64, are the row numbers in the files, or None if the rows come from one file and are in the order of this
-    file.
+    `users` and `items`, (n,) int32, are indices into the ids. `times`, (n,) int64, are microseconds since 1970 (UTC).
+    `file_rows`, (n,) int64, are the row numbers in the files, or None if the rows come from one file and are in the
+    order of this file.
     """
 
     users: Int32s
@@ -185,9 +185,10 @@ class ParsedRows:
         return type(self)(self.users[rows], self.items[rows], self.times[rows], file_rows)
 
     def distinct_share(self) -> float:
-        """Estimate the share of distinct pairs among the rows, from the pairs that a sample of hashes selects.
+        """Estimate the share of distinct pairs among the rows, from a sample of about one in 64 distinct pairs.
 
-        A frequent pair cannot make the estimate too high, because the pair counts at most once in the sample.
+        The hash of a pair decides whether the pair is in the sample, so that all rows of a pair are in the sample or
+        none. A frequent pair cannot make the estimate too high, because each pair in the sample counts once.
         """
         hashes = self.users.view(np.uint32) * _HASH_FACTORS[0] + self.items.view(np.uint32) * _HASH_FACTORS[1]
         sampled = np.flatnonzero(hashes < _MAX_HASH)

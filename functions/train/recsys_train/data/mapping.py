@@ -1,4 +1,7 @@
-"""Map the columns of a file to user, item, time and score, by options, by a known system, or by known names."""
+"""Find the columns of a file that contain the user, item, time and score.
+
+A column is named by an option, is known from the system that exported the file, or has a common name.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,22 @@ from recsys.errors import InvalidData
 from recsys.file_options import FileOptions
 
 DOCUMENTED: Final = {"user": "user_id", "item": "item_id", "time": "timestamp", "score": "interaction_score"}
-"""The documented column name of each role. It takes precedence over other known names."""
+"""The documented column name of each role. It takes precedence over other common names."""
 NO_COLUMN: Final = "-"
-"""Value of an option that maps no column, as in `score=-`."""
+"""Value of an option which states that no column has the role, as in `score=-`."""
 _REQUIRED: Final = ("user", "item")
 _EVENT: Final = "event"
 
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Assignment of the roles to columns of a file.
+    """Assignment of the roles user, item, time, score and event to columns of a file.
 
     Parameters
     ----------
     positions
-        Index of the column of each role. The roles `time` and `score` can be missing. The role `event` is present if
-        the option `events` is set.
+        Index of the column of each role. The roles `time` and `score` can be missing. The role `event`, the kind of an
+        interaction such as a purchase, is present if the option `events` is set.
     names
         Name of the column of each role, as in the file.
     source
@@ -48,12 +51,15 @@ class Mapping:
 
 
 def map_columns(header: list[str], options: FileOptions) -> Mapping:
-    """Map the columns of a header to roles.
+    """Find the columns of a header that have the roles user, item, time, score and event.
+
+    The options of the file take precedence over known column names.
 
     Raises
     ------
     InvalidData
-        No column matches a required role, or several columns match the same role.
+        No column matches a required role or an option, several columns match the same role, or two roles match the same
+        column.
 
     Examples
     --------

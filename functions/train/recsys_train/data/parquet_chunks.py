@@ -86,8 +86,8 @@ def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatc
     """Yield the rows of a file, with text in dictionary encoding unless the first rows have many different values.
 
     Most writers store text as a dictionary and indices. Reading both unchanged avoids decoding each value and encoding
-    it again. If a dictionary grows too large, writers store plain values instead. These are not encoded here, because
-    they are encoded for all chunks together later.
+    it again. If a dictionary grows too large, writers store plain values instead. Plain values are not encoded here,
+    because the ids of many chunks are encoded together later.
     """
     columns = list(names.values())
     encoded = [name for role, name in names.items() if role != "time"]
@@ -101,7 +101,7 @@ def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatc
     if varied and first.num_rows < file.metadata.num_rows:
         repetitive = [name for name in encoded if name not in varied]
         batches = open_parquet(stream, repetitive).iter_batches(_ROWS_PER_CHUNK, columns=columns, use_threads=False)
-        next(batches)  # the same rows again
+        next(batches)  # the rows of the first chunk, which was already yielded
     yield from batches
 
 
@@ -130,7 +130,7 @@ def _column(array: Any, *, is_encoded: bool) -> Column:
     if not pa.types.is_dictionary(array.type):
         if not pa.types.is_integer(array.type) and not pa.types.is_floating(array.type):
             return Column(_without_nulls(_binary(array)))
-        array = array.dictionary_encode()  # numbers are formatted slowly, and each distinct one once
+        array = array.dictionary_encode()  # formatting is slow, so that each distinct number is formatted once
     values, codes = _binary(array.dictionary), array.indices
     if codes.null_count or values.null_count:
         return Column(_without_nulls(pc.take(values, codes)))

@@ -1,4 +1,6 @@
-"""Read interactions from a file: unpack, decode and parse the file, check the records, and number the ids.
+"""Read interactions from a file.
+
+The file is unpacked, decoded and parsed, the records are checked, and the ids are numbered.
 
 Reading is strict. Each line is used unchanged, skipped by a documented rule, or counted as bad in the data report.
 Memory grows with the number of distinct pairs (about 32 bytes each) instead of with the size of the file, because a
@@ -53,7 +55,7 @@ def read_interactions(
     timeout_s: float = 600.0,
     key_data: KeyData | None = None,
 ) -> tuple[Interactions, DataReport]:
-    r"""Read a CSV or Parquet file, plain or compressed with gzip, zstd or zip.
+    r"""Read the interactions in a CSV or Parquet file, plain or compressed with gzip, zstd or zip.
 
     Parameters
     ----------
@@ -63,12 +65,12 @@ def read_interactions(
     max_unpacked_bytes
         Limit of the decompressed size, in bytes.
     options
-        Columns, dialect, charset and rules. Options that are not set are detected.
+        Columns, delimiter and charset, and the records to skip. Columns and format are detected if they are not set.
     timeout_s
         Limit of the time for reading, in seconds.
     key_data
         Interactions to which the file's interactions are added, and users whose rows are skipped. If `options.mode` is
-        `append`, the result is always in canonical order; see `recsys_train.data.history.in_canonical_order`.
+        `append`, `recsys_train.data.history.in_canonical_order` sorts the result, even without such interactions.
 
     Returns
     -------
@@ -178,9 +180,9 @@ def _open_parquet(
 
 
 def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Chunk]:
-    """Yield the chunks after the format of the times has been recognised.
+    """Yield the chunks, but none until the format of the times has been detected.
 
-    In most files, the first chunk is enough to recognise the format.
+    In most files, the first chunk is enough to detect the format.
     """
     held: list[Chunk] = []
     for chunk in chunks:
@@ -193,9 +195,10 @@ def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Ch
 
 
 def _finish_format(report: DataReport, checker: RowChecker, times: TimeParser, options: FileOptions) -> None:
-    """Add to the report what only the whole file shows.
+    """Add the properties to the report that are known only after the whole file was read.
 
-    These are the decimal separator, the time format, and whether `min_score` is missing.
+    These properties are the decimal separator, the time format, and whether `min_score` should be set. `InvalidData` is
+    raised if the scores have decimal commas and decimal points.
     """
     if report.has_timestamps and times.time_format:
         report.format["time_format"] = times.time_format

@@ -1,4 +1,4 @@
-"""A chunk of a file, which contains records with the columns that are used."""
+"""A chunk of a file, with the values of the columns that are used."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from recsys_train.data.fields import Column
 
 @dataclass(slots=True)
 class Chunk:
-    """Some records of a file.
+    """Consecutive records of a file, with the values of the columns that are used.
 
     Parameters
     ----------
     columns
-        The columns by role: user, item, time, score, event.
+        The columns by role, which is `user`, `item`, `time`, `score` or `event`.
     lines
         Line number of each record in a CSV, or row number in a Parquet file, counted from 1, (n_records,) int64.
     times
-        Times in microseconds since 1970 (UTC), (n_records,) int64. They replace the column `time` if the file stores
-        times in a date type.
+        Times in microseconds since 1970 (UTC), (n_records,) int64, if a Parquet file stores dates or timestamps.
+        In this case, `columns` has no `time`. Otherwise None.
     """
 
     columns: dict[str, Column]

@@ -70,8 +70,7 @@ class DataReport:
     rows_used
         Number of lines that are used.
     padded_ids
-        Number of ids in used lines that begin or end with white space. Such
-        white space is part of the id.
+        Number of ids in used lines that begin or end with white space. Such white space is part of the id.
     users, items, interactions
         Number of distinct users, items and pairs.
     users_with_one_interaction
@@ -128,7 +127,7 @@ class DataReport:
         self.mapping, self.mapping_source = dict(names), source
 
     def describe_columns(self, header: list[str], used: set[int]) -> None:
-        """Store the names of the ignored columns, which are all columns of the header except the `used` indices."""
+        """Store the names of the ignored columns. `used` contains the indices of all other columns of the header."""
         self.ignored_columns = [name.strip() for index, name in enumerate(header) if index not in used]
 
     def describe_interactions(self, interactions: Interactions) -> None:
@@ -177,7 +176,7 @@ class DataReport:
         return f"{count:,} {'line' if count == 1 else 'lines'} {SKIP_RULES[rule]}"
 
     def add_warning(self, code: str, text: str) -> None:
-        """Add a warning that results from the training to the warnings about the file."""
+        """Add a warning about the trained model, which follows the warnings about the file."""
         self.added_warnings.append(Remark(code, text))
 
     def warnings(self) -> list[Remark]:

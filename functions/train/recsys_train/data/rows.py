@@ -1,4 +1,4 @@
-"""Check the records of a chunk. Each record is valid, skipped by a rule, or bad."""
+"""Check the records of a chunk. Each record is valid, bad, or skipped, for example because its score is too low."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recsys_train.data.report import DataReport
 from recsys_train.data.times import EXPECTED, MISSING_TIME, TimeParser
 
 _MAX_SCORES: Final = 12
-"""Largest number of distinct scores that are collected. A rating scale has fewer."""
+"""Number of distinct scores above which no more scores are collected. A rating scale has at most 10 scores."""
 
 
 @dataclass(slots=True)
@@ -49,9 +49,9 @@ class RowChecker:
     mapping
         The columns of the file, and the ids of guests.
     options
-        The rules for scores, events and items.
+        Options that select records by score, event and item.
     times
-        The parser of the timestamps.
+        Parser of the timestamps, which knows their format.
     report
         Report to which all counts are added.
     erased_users
@@ -76,9 +76,10 @@ class RowChecker:
         self._score_values: set[float] = set()
 
     def valid_rows(self, chunk: Chunk) -> ValidRows:
-        """Return the records that are neither blank nor skipped nor bad.
+        """Return the valid records of a chunk, and count all of its records in the report, by outcome.
 
-        A bad record is counted once, with the first problem found.
+        A record whose user and item are both blank is ignored like a blank line. A bad record is counted once, with the
+        first problem found.
         """
         n_records = len(chunk.lines)
         users, items = chunk.columns["user"], chunk.columns["item"]
@@ -116,7 +117,7 @@ class RowChecker:
         return self._counted(ValidRows(users, items, times).selected(open_))
 
     def _has_rules(self, chunk: Chunk) -> bool:
-        """Return whether a rule can skip records of the chunk even though their fields are valid."""
+        """Return whether records of the chunk can be bad or skipped although their ids and times are valid."""
         has_column = "score" in chunk.columns or "event" in chunk.columns
         return bool(has_column or len(self._guests) or len(self._excluded) or self._erased_users)
 
@@ -137,8 +138,8 @@ class RowChecker:
     def looks_like_ratings(self) -> bool:
         """Return whether the scores look like ratings.
 
-        Scores look like ratings if the name of the column contains "rating" or "stars". They also do if they contain 1,
-        2, 3, 4 and 5, and apart from these only half points from 0.5 to 4.5.
+        Scores look like ratings if the name of their column contains "rating" or "stars". They also look like ratings
+        if 1, 2, 3, 4 and 5 all occur, and all other scores are half points from 0.5 to 4.5.
         """
         name = self._mapping.names.get("score", "").casefold()
         scale = {half / 2 for half in range(1, 11)}
@@ -174,7 +175,7 @@ class RowChecker:
             role = "score" if np.isnan(scores[record]) else "time"
             received = chunk.columns[role][record][:40].decode("utf-8", errors="replace")
             code, detail = "bad", f"the {self._mapping.names[role]} is {received!r}, expected {self._expected(role)}"
-        #  A field with an unclosed quote contains the lines that follow. Each of these lines counts. Otherwise half of
+        # A field with an unclosed quote contains the lines that follow. Each of these lines counts. Otherwise half of
         # a file could be lost as one bad line.
         spans = 1 + sum(chunk.columns[name][record].count(b"\n") for name in ("user", "item"))
         code = f"{code}-{DOCUMENTED[role].replace('_', '-')}"
@@ -199,7 +200,7 @@ def _binary_array(item_ids: Sequence[str]) -> Any:
 
 
 def is_of_users(users: Column, user_ids: Container[str]) -> NDArray[np.bool_]:
-    """Return the mask of the records that belong to one of the given users, (n_records,) bool."""
+    """Return whether each record belongs to one of the given users, (n_records,) bool."""
     if not user_ids:
         return np.zeros(len(users), dtype=np.bool_)
     is_one = [raw.decode("utf-8", "replace") in user_ids for raw in users.dictionary.to_pylist()]

@@ -16,19 +16,22 @@ from numpy.typing import NDArray
 from recsys_train.data.times import MISSING_TIME
 
 _DIGIT_BITS: Final = 16
-"""Number of bits per digit of a time. The counters of all values of a digit fit into the L2 cache."""
+"""Largest number of bits per digit when times are sorted digit by digit (radix sort). With 16 bits, one counter per
+value of a digit fits into the L2 cache.
+"""
 _UNITS: Final = (1_000_000, 1_000)
 """Microseconds per second and per millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """Values sorted by codes.
+    """Values in ascending order of their codes, as `sorted_by_code` returns them.
 
     Parameters
     ----------
     starts
-        Boundaries of the codes, (n_codes + 1,). The values of code c are `values[starts[c] : starts[c + 1]]`.
+        Position of the first value of each code, (n_codes + 1,). The values of code c are
+        `values[starts[c] : starts[c + 1]]`.
     order
         Indices that sort the values, (n,).
     values
@@ -48,7 +51,7 @@ def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any])
     codes
         Integers from 0 to `n_codes - 1`, (n,).
     n_codes
-        Number of different codes.
+        Number of codes that can occur.
     values
         Values of any integer type, (n,).
 
@@ -58,7 +61,7 @@ def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any])
     >>> by_code.starts, by_code.order, by_code.values
     (array([0, 2, 2, 4], dtype=int32), array([1, 3, 0, 2], dtype=int32), array([11, 13, 10, 12]))
     """
-    #  The codes are the rows of a sparse matrix with one entry per column. Its conversion to CSR lists the columns of
+    # The codes are the rows of a sparse matrix with one entry per column. Its conversion to CSR lists the columns of
     # each row in ascending order.
     n = len(codes)
     starts: NDArray[Any] = np.arange(n + 1, dtype=np.int32 if n < np.iinfo(np.int32).max else np.int64)
@@ -67,9 +70,9 @@ def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any])
 
 
 def taken(values: NDArray[Any], indices: NDArray[np.integer]) -> NDArray[Any]:
-    """Return `values[indices]`. The indices must be valid.
+    """Return `values[indices]` in half the time that indexing takes, because the indices are not checked.
 
-    The indices are not checked, so that the call takes half as long as indexing.
+    An index that is out of range yields the nearest value.
     """
     return values.take(indices, mode="clip")
 
@@ -103,7 +106,7 @@ def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
 
 
 def _keys(times: NDArray[np.int64]) -> tuple[NDArray[np.uint64], int]:
-    """Return integers that have the order of the times, (n,) uint64, and the number of bits of the largest integer.
+    """Return integers that sort like the times, (n,) uint64, and the number of bits of the largest integer.
 
     The smallest integer is 0, and belongs to missing times if there are any. The integers count seconds or milliseconds
     if all differences of times are multiples of this unit, because fewer bits are sorted faster.

@@ -1,4 +1,4 @@
-"""Parse timestamps. The format is recognised from the file, and all values are parsed in this format.
+"""Parse timestamps. The format is declared or detected from the file, and all values are parsed in this format.
 
 An Excel serial number, or a date such as 20200913, is never parsed as a Unix time. A date whose day and month could be
 exchanged is parsed only if another value of the file shows which of the two comes first.
@@ -53,16 +53,17 @@ class TimeParser:
     Parameters
     ----------
     time_format
-        The format that the caller declared, or None to recognise it.
+        The format that the caller declared, a key of `EXPECTED`, or None to detect the format.
     """
 
     time_format: str | None
     _n_undecided: int = 0
 
     def recognise(self, column: Column) -> bool:
-        """Recognise the time format from a chunk, and return whether the format is known.
+        """Detect the time format from a chunk, and return whether the format is known.
 
-        If the format is not known, the caller tries the next chunk. `InvalidData` is raised after too many chunks.
+        If the format is not known, call this method with the next chunk. `InvalidData` is raised if the format is still
+        unknown after `_MAX_UNDECIDED` values.
         """
         if self.time_format is None:
             self.time_format = "iso" if _is_iso_at_once(column) else _recognise(column)
@@ -82,7 +83,7 @@ class TimeParser:
         )
 
     def parse(self, column: Column) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Parse a chunk in the recognised format.
+        """Parse the times of a chunk in the declared or detected format.
 
         Returns
         -------
@@ -134,8 +135,8 @@ def _recognise(column: Column) -> str | None:
 def _majority(strings: Any, n_day: int, n_month: int) -> str:
     """Return the more frequent order of the dates, `day-first` or `month-first`.
 
-    If the less frequent order has more than 1% as many dates as the other, `InvalidData` is raised, because the file
-    mixes both orders.
+    `InvalidData` is raised if the file mixes both orders, with more than one date in the less frequent order per 100
+    dates in the more frequent order.
     """
     if min(n_day, n_month) * 100 <= max(n_day, n_month):
         return "day-first" if n_day > n_month else "month-first"
@@ -192,7 +193,7 @@ def _integers(column: Column) -> NDArray[np.int64] | None:
 
 
 def _are_seconds(integers: NDArray[np.int64]) -> bool:
-    """Return whether all integers are Unix times in seconds, because they are too large to be dates."""
+    """Return whether all integers are Unix times in seconds, which are larger than a date written as 20260913."""
     return len(integers) > 0 and bool(integers.min() > _LAST_DATE and integers.max() < _MAX_SECONDS)
 
 

@@ -23,7 +23,9 @@ import pyarrow as pa
 from recsys.errors import InvalidData
 
 MAX_RATIO: Final = 100
-"""Largest compression ratio of a file above `RATIO_APPLIES_BYTES`. Exports compress 3 to 40 times, bombs 1,000."""
+"""Largest compression ratio of a file with more than `RATIO_APPLIES_BYTES` unpacked bytes. Exports have ratios of 3 to
+40, and decompression bombs about 1,000.
+"""
 RATIO_APPLIES_BYTES: Final = 64 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
 """Largest number of bytes per read. For more bytes, each read would get new memory, which the kernel has to clear."""
@@ -148,7 +150,7 @@ class BoundedReader(io.RawIOBase):
             content = self._stream.read(min(len(buffer), _READ_BYTES))
         except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from error
-        except OSError as error:  # pyarrow raises it, without an errno, for damaged zstd, and bz2 in a zip archive
+        except OSError as error:  # without errno, from pyarrow for damaged zstd or from bz2 in a zip archive
             if self._compression not in ("zstd", "zip") or error.errno is not None:
                 raise
             raise self._damaged(error) from error
@@ -202,7 +204,7 @@ _TEST_COMMANDS: Final = {"gzip": "gzip -t", "zstd": "zstd -t", "zip": "unzip -t"
 
 
 class _CountingReader(io.RawIOBase):
-    """Counts the bytes read from the upload."""
+    """A stream that counts the bytes read from the upload, so that the compression ratio can be limited."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__()
@@ -247,7 +249,7 @@ class _BoundedFile(io.RawIOBase):
 
 
 def _reread(stream: BinaryIO, bounds: BoundedReader) -> BinaryIO:
-    """Return a file on disk from its start, which saves copying it."""
+    """Return a file on disk as a stream from its start, so that the file need not be copied."""
     bounds.check_size(stream.seek(0, io.SEEK_END))
     stream.seek(0)
     return cast("BinaryIO", _BoundedFile(stream, bounds))
@@ -294,7 +296,7 @@ def _open_zip(stream: io.BufferedReader, resources: ExitStack) -> BinaryIO:
         )
     try:
         return cast("BinaryIO", archive.open(names[0]))
-    except ValueError as error:  # a position before the start of the file
+    except ValueError as error:  # the archive refers to a position before its start
         raise _damaged_zip(error) from error
     except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:  # encrypted, or an unknown method
         raise InvalidData(
