@@ -41,8 +41,8 @@ app = typer.Typer(
 def main() -> None:
     """Run the command that the command line names, and exit with the status of the command.
 
-    The process ends with `os._exit`. After a failed command, threads of the CSV reader may still run Python code. Such a
-    thread would make the interpreter abort during a regular shutdown.
+    The process ends with `os._exit`. After a failed command, threads of the CSV reader may still run Python code. Such
+    a thread would make the interpreter abort during a regular shutdown.
     """
     try:
         app()

@@ -70,7 +70,7 @@ class TrainingQueue:
         """Give this worker exclusive access to the queue while the context is active. Store the changes at the end.
 
         At the start of the context, the previous training of this worker is recorded as ended, because a worker that
-        was killed during a training could not record this.
+        was killed during a training could not record the end.
 
         Raises
         ------
@@ -159,8 +159,8 @@ class Turn:
             return None
         if job.state.is_final:
             return event, process
-        # Validations take turns as if they belonged to another key, so that a validation and a training of the same key do
-        # not supersede each other.
+        # Validations take turns as if they belonged to another key, so that a validation and a training of the same
+        # key do not supersede each other.
         turn = job.key_id if job.purpose is JobPurpose.TRAIN else f"{job.key_id}/{job.purpose}"
         queued = QueuedJob(
             job.job_id,

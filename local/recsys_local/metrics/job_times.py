@@ -37,7 +37,7 @@ def list_job_times(registry: SqliteRegistry) -> list[JobTimes]:
     Raises
     ------
     Unavailable
-        If the registry cannot be read.
+        The registry cannot be read.
     """
     return [JobTimes(*json.loads(text)) for (text,) in registry.query(_JOBS)]
 
@@ -48,7 +48,7 @@ def newest_version_at(registry: SqliteRegistry) -> Timestamp | None:
     Raises
     ------
     Unavailable
-        If the registry cannot be read.
+        The registry cannot be read.
     """
     ((newest,),) = registry.query(_NEWEST_VERSION)
     return None if newest is None else Timestamp(newest)

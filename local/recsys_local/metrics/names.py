@@ -6,7 +6,7 @@ import re
 
 
 def prometheus_name(name: str, unit: str = "") -> str:
-    """Return the Prometheus name of a metric with the CloudWatch name `name`.
+    """Return the Prometheus name of the metric with the CloudWatch name `name`. A unit becomes the last word.
 
     Examples
     --------

@@ -66,7 +66,7 @@ class ServiceMetrics:
         is_behind_proxy
             Whether clients reach the service through a reverse proxy.
         refresh_s
-            See `StateCollector`.
+            Time in seconds for which values from the registry are cached.
         """
         # Otherwise every counter and histogram has a second time series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
