@@ -114,7 +114,7 @@ def render(data: dict[str, Any]) -> str:
     """Return the HTML page of a report.
 
     The content security policy of the page permits the inline script and the inline style by their digests, and permits
-    no requests. `<` is escaped in the data, so that the title of an item cannot end the script element that contains the data.
+    no requests. `<` is escaped in the data, so that the title of an item cannot end the script element of the data.
 
     Parameters
     ----------
