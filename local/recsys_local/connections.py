@@ -77,11 +77,10 @@ class ConnectionLimits:
     min_bytes_per_s: float = 500.0
     """Slowest accepted transfer of a body after `body_timeout_s`, in bytes per second."""
     rejected_body_timeout_s: float = 5.0
-    """Seconds for reading the rest of a body after the response was sent, for example with status 413."""
+    """Seconds for reading the rest of a request body after an early response, for example with status 413."""
     max_discarded_bytes: int = 8 * MIB
-    """Largest number of bytes of such a rest that are read. If the server reads a part of the rest, a client that sends
-    the whole body before it reads can receive the response. If the server read the whole rest, a client could keep the
-    server busy."""
+    """Largest number of bytes of a request body that are read and discarded after an early response. A client that sends
+    its whole body first can then receive the response. Because of the limit, no client can keep the server busy."""
 
     @classmethod
     def of_process(cls) -> ConnectionLimits:
@@ -115,14 +114,17 @@ class BoundedProtocol(H11Protocol):
         self.phase_started_s = time.monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Register the connection. If the limit is reached and every connection is busy, refuse the new connection."""
+        """Register the connection.
+
+        At the limit, close connections that wait for a request. If there are none, refuse the new connection.
+        """
         super().connection_made(transport)
         if len(self.connections) > self.limits.max_connections and not self._evict_waiting():
             transport.write(_BUSY)
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes, and parse them. Stop reading if they belong to a long body that was rejected."""
+        """Count and parse received bytes. Stop reading after `max_discarded_bytes` of a rejected body."""
         self._received_bytes += len(data)
         self._discarded_bytes = self._discarded_bytes + len(data) if self._discards_body else 0
         if self._discarded_bytes > self.limits.max_discarded_bytes:
@@ -218,7 +220,7 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     """Return the URL at which this machine can reach a listener.
 
-    A listener on every interface has a loopback address.
+    For a listener on every interface, the URL contains a loopback address.
     """
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # replaced, not listened on
@@ -267,7 +269,7 @@ def _check_networks(text: str) -> None:
 
 
 async def serve(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Serve until the process is interrupted."""
+    """Serve HTTP on `listener` until the process receives SIGINT or SIGTERM."""
     asyncio.get_running_loop().set_exception_handler(_AcceptErrors().handle)
     sweeper = asyncio.create_task(_close_overdue_connections(server.server_state))
     try:
@@ -277,7 +279,7 @@ async def serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 async def _close_overdue_connections(state: ServerState) -> None:
-    """Check every connection once a second. One timer per request would take more time than all these checks."""
+    """Close overdue connections once a second. This takes less time than one timer per request."""
     while True:
         await asyncio.sleep(_SWEEP_EVERY_S)
         now_s = time.monotonic()

@@ -62,7 +62,7 @@ class CurrentJob:
         """Put the current job back into the queue without counting the attempt. Another thread calls this method."""
         job = self._job
         if job is not None:
-            with contextlib.suppress(LeaseLost, Unavailable):  # in the second case, the attempt counts
+            with contextlib.suppress(LeaseLost, Unavailable):  # if the registry is unavailable, the attempt counts
                 self._registry.release_job(Lease(job))
 
 

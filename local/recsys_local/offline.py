@@ -95,7 +95,7 @@ def train_folder(
 def _move_version(source: Path, folder: Path) -> None:
     """Move the files of a version, starting with the interactions.
 
-    If the move is interrupted, adding the same file again restores a complete version.
+    If the move is interrupted, the caller can repeat the training with the same file to restore a complete version.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (artifact.INTERACTIONS, *artifact.LISTED_FILES[:-1], artifact.MANIFEST):
