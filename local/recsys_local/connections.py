@@ -79,8 +79,9 @@ class ConnectionLimits:
     rejected_body_timeout_s: float = 5.0
     """Seconds for reading the rest of a request body after an early response, for example with status 413."""
     max_discarded_bytes: int = 8 * MIB
-    """Largest number of bytes of a request body that are read and discarded after an early response. A client that sends
-    its whole body first can then receive the response. Because of the limit, no client can keep the server busy."""
+    """Largest number of bytes of a request body that are read and discarded after an early response. A client that
+    sends its whole body first can then receive the response. The limit keeps such a client from occupying the
+    server."""
 
     @classmethod
     def of_process(cls) -> ConnectionLimits:

@@ -59,7 +59,7 @@ class CurrentJob:
         self._job = None
 
     def release(self) -> None:
-        """Put the current job back into the queue without counting the attempt. Another thread calls this method."""
+        """Put the current job back into the queue without counting the attempt. Any thread may call this method."""
         job = self._job
         if job is not None:
             with contextlib.suppress(LeaseLost, Unavailable):  # if the registry is unavailable, the attempt counts

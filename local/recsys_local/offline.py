@@ -139,7 +139,7 @@ def validate_file(source: Path, settings: Settings, options: FileOptions) -> dic
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of a data report as text."""
+    """Yield the lines of text that `recsys validate` prints for a data report."""
     columns = ", ".join(f"{role}={name}" for role, name in report["mapping"].items())
     yield f"columns        {columns} (by {report['mapping_source']})"
     yield f"format         {', '.join(f'{name} {value!r}' for name, value in report['format'].items())}"

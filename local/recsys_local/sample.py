@@ -62,7 +62,7 @@ class SampleRun:
     base_url: str
 
     def start(self) -> None:
-        """Start training on the sample in a background thread, while the server runs."""
+        """Call `run` in a background thread, so that the server can start in the meantime."""
         threading.Thread(target=self.run, name="sample", daemon=True).start()
 
     def run(self) -> None:

@@ -117,7 +117,7 @@ class Turn:
         Returns
         -------
         list of (ObjectCreated, EndJob)
-            Files that need no training, with the function that ends their job. A file needs no training if a newer file
+            Files that need no training, each with the function that ends its job. A file needs no training if a newer file
             of the same key supersedes it, or if its job is already in a final state. In the second case, the receipt
             may still be missing.
 

@@ -187,7 +187,7 @@ class WorkerProcess:
 
 
 def worker_name(number: int, n_workers: int) -> str:
-    """Return the name of a worker, for messages."""
+    """Return the name of a worker for messages. The name contains the number if there are several workers."""
     return "The training worker" if n_workers == 1 else f"Training worker {number} of {n_workers}"
 
 

@@ -43,7 +43,7 @@ def list_job_times(registry: SqliteRegistry) -> list[JobTimes]:
 
 
 def newest_version_at(registry: SqliteRegistry) -> Timestamp | None:
-    """Return the time of the newest publication of any key, or None if there is no published version.
+    """Return the time at which the newest version of all keys was published, or None if there is no version.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Derive the Prometheus names of metrics from their CloudWatch names, so that each metric is named only once."""
+"""Derive the Prometheus names of metrics from their CloudWatch names, so that the code names each metric only once."""
 
 from __future__ import annotations
 

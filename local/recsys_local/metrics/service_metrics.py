@@ -77,9 +77,9 @@ class ServiceMetrics:
         return cls(registry, process, address, is_route=address.port is None and not is_behind_proxy)
 
     def listening(self) -> AbstractContextManager[int | None]:
-        """Serve the metrics on the separate port while the context is active.
+        """Serve the metrics on the port of `address` while the context is active.
 
-        The context yields the port, or None if there is no separate port.
+        The context yields the port, or None if `address` has no port.
         """
         if self.address.port is None:
             return nullcontext()
