@@ -1,4 +1,4 @@
-"""The ASGI app of the local service, with the routes of the functions `api` and `recommend` and further routes."""
+"""The ASGI app of the local service. It has the routes of the functions `api` and `recommend`, and local routes."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
 import asyncio

@@ -216,7 +216,7 @@ def _object_paths(data_dir: Path) -> Iterator[str]:
 
 
 def _copy(source: Path, path: str, target: Path) -> BackupFile:
-    """Copy one file, and return its description.
+    """Copy the file `path` from the folder `source` to `target`, and return the path, the size and the digest.
 
     The copy keeps the modification time, which is part of an object's version.
     """

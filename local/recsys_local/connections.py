@@ -47,7 +47,10 @@ _BUSY: Final = (
 
 
 class CannotListen(RecsysError):
-    """Raised when the port is in use, or when the address does not belong to this machine."""
+    """Raised when the service cannot listen on an address.
+
+    Either the port is in use, or the address does not belong to this machine.
+    """
 
     code = "cannot-listen"
     title = "The service cannot listen on this address"
@@ -85,7 +88,7 @@ class ConnectionLimits:
 
     @classmethod
     def of_process(cls) -> ConnectionLimits:
-        """Raise the soft limit of file descriptors of this process, and return connection limits that fit this limit.
+        """Raise the soft limit of file descriptors of this process, and return connection limits that match it.
 
         At most half of the descriptors become connections, because models, uploads and the registry also need
         descriptors. The backlog is smaller, because asyncio accepts the whole backlog before the first connection is
@@ -182,7 +185,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.close()
 
     def _evict_waiting(self) -> bool:
-        """Close the connections that have waited longest for a request. Return whether a connection was closed."""
+        """Close up to `_EVICTED` connections that have waited longest for a request. Return whether any was closed."""
         waiting = [other for other in self.connections if isinstance(other, BoundedProtocol) and other is not self]
         waiting = [other for other in waiting if other.waits_for_request]
         for other in sorted(waiting, key=lambda other: other.phase_started_s)[:_EVICTED]:

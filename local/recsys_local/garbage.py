@@ -30,14 +30,14 @@ registry in a backup refers."""
 
 @dataclass(frozen=True, slots=True)
 class LocalCollection:
-    """The outcome of a garbage collection in a data directory.
+    """The outcome of a garbage collection in a data directory, or of a dry run, which deletes nothing.
 
     Parameters
     ----------
     collection
-        The deletions of versions and files.
+        Deletions of versions and files.
     n_expired
-        Number of expired records of the registry that were deleted.
+        Number of records of the registry that had expired.
     was_prevented
         Whether nothing was deleted because a backup or another collection was in progress.
     """
@@ -132,7 +132,8 @@ def collect_and_log(data_dir: Path, store: ObjectStore, registry: SqliteRegistry
 def rows_of(outcome: LocalCollection) -> list[dict[str, str | None]]:
     """Return one row per deletion.
 
-    A row states the object or prefix, the reason, when the files are deleted, and their size in bytes.
+    A row contains the deleted object or prefix, the reason, the time at which the files are deleted (now or after the
+    grace period), and the size of the files in bytes.
     """
     return [
         {

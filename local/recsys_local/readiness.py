@@ -62,7 +62,7 @@ class DataDirCheck:
 
 @dataclass(frozen=True, slots=True)
 class FreeSpaceCheck:
-    """Checks that the disk of the data directory has at least `min_free_bytes` free."""
+    """Checks that the disk of the data directory has at least `min_free_bytes` of free space."""
 
     data_dir: Path
     min_free_bytes: int

@@ -51,8 +51,9 @@ class FairQueue:
 
     These rules choose the next job, in this order:
 
-    1. **Turns.** While a key waits, every other key has at most one training job, including a job that is already
-       running. A known key therefore waits at most (number of keys with jobs) × (longest training).
+    1. **Turns.** While a key waits, every other key gets at most one turn, which is one training job. A job that is
+       already running counts as this turn. A known key therefore waits at most (number of keys with jobs) × (longest
+       training).
     2. **Known keys before anonymous keys.** All anonymous keys together count as one key among the known keys. A flood
        of anonymous jobs therefore delays a known key by one training, and known keys cannot starve anonymous keys.
     3. **Fair queueing by cost.** Among the keys that may have a turn, the key with the smallest finish tag is next. A
@@ -105,7 +106,7 @@ class FairQueue:
         return previous
 
     def _put(self, job: QueuedJob, previous: QueuedJob | None) -> None:
-        """Put a job into the order, at the position of `previous`."""
+        """Add `job` to the waiting jobs. If `previous` is given, `job` takes over the position of `previous`."""
         # While an anonymous key trains its first model, the next job of the key stays among the anonymous jobs, so that
         # only one of the two jobs runs.
         keys = self._known if job.is_known and job.key_id not in self._anonymous.running else self._anonymous
@@ -204,7 +205,8 @@ class FairQueue:
 def _precedes(job: QueuedJob, other: QueuedJob) -> bool:
     """Return whether a job precedes another job of its key.
 
-    A job with a complete file precedes the jobs that add a file. Among equal jobs, the job that arrived first precedes.
+    A job whose file contains all data of the key precedes the jobs that add a file. Among jobs of the same kind, the
+    job that arrived first precedes.
     """
     return (job.is_append, job.arrived_s) < (other.is_append, other.arrived_s)
 
@@ -248,7 +250,7 @@ class _KeyClass:
         self.turn_ended_s[key_id] = self.class_turn_ended_s = now_s
 
     def forget(self) -> None:
-        """Delete the record of past turns. When no job waits or runs, past turns do not affect later jobs."""
+        """Forget past turns. When no job waits or runs, past turns have no effect on keys that arrive later."""
         self.turn_ended_s.clear()
         self.finish_tags.clear()
         self.virtual_time = 0.0

@@ -117,9 +117,9 @@ class Turn:
         Returns
         -------
         list of (ObjectCreated, EndJob)
-            Files that need no training, each with the function that ends its job. A file needs no training if a newer file
-            of the same key supersedes it, or if its job is already in a final state. In the second case, the receipt
-            may still be missing.
+            Files that need no training, each with the function that ends its job. A file needs no training if a newer
+            file of the same key supersedes it, or if its job is already in a final state. In the second case, the
+            receipt may still be missing.
 
         Raises
         ------
@@ -134,8 +134,8 @@ class Turn:
     def start(self) -> ObjectCreated | None:
         """Remove the file that is trained next from the queue, and return it. Return None if no file may start.
 
-        The next turn of this worker records the end of the training. If the training failed, the watcher finds the file
-        again.
+        The end of the training is recorded when this worker next enters `TrainingQueue.turn`. If the training failed,
+        the watcher finds the file again.
         """
         job = self._state.queue.start()
         if job is None:

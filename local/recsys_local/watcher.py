@@ -1,6 +1,6 @@
 """List the data directory to find the files that start training jobs.
 
-On AWS, events of S3 report these files. The listing depends only on the files that exist, so that it finds the same
+On AWS, events of S3 report these files. The listing depends only on the files that exist, and therefore finds the same
 files again after a crash. Jobs that are done do not run again, because the registry records them.
 """
 
@@ -75,7 +75,7 @@ class ObjectWatcher:
 
         If all files of the folder are done and no file was added since, the folder is not read.
 
-        An upload is created in one step and never overwritten, so that every new upload changes the change time of the
+        An upload is created in one step and never overwritten, so that every new upload updates the change time of the
         folder. Listing thousands of finished uploads twice a second would take a third of the time of a CPU core.
         """
         changed_ns = _changed_ns(self.data_dir / layout.UPLOADS)

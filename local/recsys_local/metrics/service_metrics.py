@@ -38,7 +38,7 @@ class ServiceMetrics:
     process
         Metrics that are recorded while requests are handled.
     address
-        Address of the separate port, if any.
+        Address of a separate port for the metrics, if any.
     is_route
         Whether `GET /metrics` is a route of the service.
     """
@@ -62,7 +62,7 @@ class ServiceMetrics:
         state
             Sources of the state of the service.
         address
-            Address of the separate port, if any.
+            Address of a separate port for the metrics, if any.
         is_behind_proxy
             Whether clients reach the service through a reverse proxy.
         refresh_s
