@@ -1,4 +1,7 @@
-"""The ASGI app of the local service. It has the routes of the functions `api` and `recommend`, and local routes."""
+"""The ASGI app of the local service.
+
+The app has the routes of the functions `api` and `recommend`, and routes for upload forms, metrics and sign-in links.
+"""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
 import asyncio

@@ -31,8 +31,7 @@ class CatalogueWorker:
     trainer
         Runs the jobs. Its lease owner must differ from the lease owner of the trainer that trains models.
     suppressing_faults
-        Function that returns a context manager. The context manager suppresses and logs the error that a store is
-        unavailable.
+        Function that returns a context manager, which suppresses and logs `Unavailable` errors.
     """
 
     trainer: Trainer
@@ -72,7 +71,7 @@ class CatalogueWorker:
             return False
         except Unavailable:
             raise
-        except Exception:  # retried, because the number of attempts per job is limited
+        except Exception:  # retried a limited number of times, because the attempts of a job are counted
             _logger.exception("%s: the update of the catalogue failed. Retrying.", event.name)
             return False
         if job is not None and job.state is JobState.SUCCEEDED:

@@ -307,7 +307,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check whether this machine can run the service, and suggest fixes."""
-    from recsys_local.doctor import examine  # noqa: PLC0415  # it imports TensorFlow to check it
+    from recsys_local.doctor import examine  # noqa: PLC0415  # only this command needs it
 
     findings = examine(data_dir, port)
     if as_json:

@@ -69,7 +69,7 @@ class ReportPlan:
     def of(cls, path: Path | None, items: Path | None, settings: Settings) -> Self:
         """Check that the report can be written, and read the titles from the file `items`.
 
-        Call this method before the training, because an error after the training would waste the result.
+        Call this method before the training, so that an error is reported before time is spent on the training.
 
         Raises
         ------
