@@ -52,7 +52,7 @@ class NoRegistry(RecsysError):
 
 
 class RegistryMissing(RecsysError):
-    """Raised when a data directory contains models that its registry does not know."""
+    """Raised when a data directory contains models, but its registry is missing or empty."""
 
     code = "registry-missing"
     title = "The registry is missing"
@@ -83,7 +83,7 @@ def open_locked_store(data_dir: Path, *, base_url: str) -> FileObjectStore:
     """
     store = FileObjectStore(data_dir, base_url=base_url, stale_after_s=0.0)
     for version_folder in (data_dir / layout.MODELS).glob("*/*"):
-        with contextlib.suppress(OSError):  # a version with files is not empty and stays
+        with contextlib.suppress(OSError):  # rmdir fails for a folder that contains files, which is kept
             version_folder.rmdir()
     (data_dir / layout.INBOX).mkdir(exist_ok=True)
     return store
@@ -109,7 +109,7 @@ def open_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) -> SqliteRe
 
 
 def open_existing_registry(data_dir: Path, *, audit_days: int = DEFAULT_DAYS) -> SqliteRegistry:
-    """Open the registry of a data directory for a command of the operator.
+    """Open the registry of a data directory without creating it, for a command of the operator.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def _write_owner(lock: IO[str], data_dir: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file by one that only its owner can read."""
+    """Write `text` to a file that only its owner can read. An existing file is replaced."""
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -74,7 +74,7 @@ def job_rows(data_dir: Path, key_id: str = "") -> list[dict[str, str | None]]:
 
 
 def create_key(data_dir: Path) -> ApiKey:
-    """Create a key that does not expire, although it has no model yet.
+    """Create a key that never expires. All other keys expire as long as they have no model.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""The ASGI app of the local service, with the routes of both HTTP functions and the route for upload forms."""
+"""The ASGI app of the local service.
+
+The app has the routes of the functions `api` and `recommend`, and routes for upload forms, metrics and sign-in links.
+"""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes.
 import asyncio
@@ -95,7 +98,7 @@ def create_app(
 
 
 def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
-    """Wrap an app so that a request that is cancelled at shutdown gets status 503 and is not logged as a failure."""
+    """Wrap an app so that requests cancelled at shutdown get status 503 and are not logged as failures."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         try:

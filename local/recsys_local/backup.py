@@ -27,8 +27,8 @@ from recsys_local.adapters import REGISTRY_FILE, SAMPLE_FILE, lock_data_dir, ope
 from recsys_local.garbage import preventing_collection
 
 CATALOGUE: Final = "backup.json"
-"""File in a backup that lists all other files with their digests. It is written last, so that a backup without it is
-incomplete."""
+"""File in a backup that lists all other files with their digests. It is written last. A backup without this file is
+therefore incomplete."""
 FORMAT: Final = 1
 _OBJECT_FOLDERS: Final = (layout.MODELS, layout.UPLOADS, layout.INBOX, layout.RECEIPTS)
 _CHUNK_BYTES: Final = 1 << 20
@@ -42,7 +42,7 @@ class BackupRefused(RecsysError):
 
 
 class BackupDamaged(RecsysError):
-    """Raised when a backup is incomplete, or when one of its files does not match its digest."""
+    """Raised when a backup is incomplete, or when a file of the backup does not match the recorded digest."""
 
     code = "backup-damaged"
     title = "The backup cannot be used"
@@ -199,7 +199,10 @@ def _create_empty_directory(target: Path) -> None:
 
 
 def _object_paths(data_dir: Path) -> Iterator[str]:
-    """Yield the path of every object in order of arrival, so that the copies have the same order."""
+    """Yield the path of every object below the data directory in order of arrival.
+
+    The copies are created in this order. A restored data directory therefore has the same order of arrival.
+    """
     found = [path for folder in _OBJECT_FOLDERS for path in (data_dir / folder).rglob("*")]
     if (data_dir / SAMPLE_FILE).exists():
         found.append(data_dir / SAMPLE_FILE)
@@ -213,7 +216,7 @@ def _object_paths(data_dir: Path) -> Iterator[str]:
 
 
 def _copy(source: Path, path: str, target: Path) -> BackupFile:
-    """Copy one file, and return its description.
+    """Copy the file `path` from the folder `source` to `target`, and return the path, the size and the digest.
 
     The copy keeps the modification time, which is part of an object's version.
     """

@@ -31,7 +31,7 @@ class CatalogueWorker:
     trainer
         Runs the jobs. Its lease owner must differ from the lease owner of the trainer that trains models.
     suppressing_faults
-        Function that returns a context manager, which suppresses and logs faults of a store.
+        Function that returns a context manager, which suppresses and logs `Unavailable` errors.
     """
 
     trainer: Trainer
@@ -48,7 +48,9 @@ class CatalogueWorker:
             time.sleep(LOOK_EVERY_S)
 
     def look(self) -> None:
-        """Run the job of every file of items, and delete each file when its job is in a final state.
+        """Run the job of every uploaded file of items, and delete each file when its job is in a final state.
+
+        Stop at the first job that must be retried.
 
         Raises
         ------
@@ -69,7 +71,7 @@ class CatalogueWorker:
             return False
         except Unavailable:
             raise
-        except Exception:  # the attempts of a job are counted and bounded
+        except Exception:  # retried a limited number of times, because the attempts of a job are counted
             _logger.exception("%s: the update of the catalogue failed. Retrying.", event.name)
             return False
         if job is not None and job.state is JobState.SUCCEEDED:

@@ -1,4 +1,4 @@
-"""The commands of `recsys` and their options."""
+"""The commands of the program `recsys`, and their options."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run a command and exit with its status.
+    """Run the command that the command line names, and exit with the status of the command.
 
-    The process ends with `os._exit`. After a failed command, threads of the CSV reader may still run Python code, and
-    the interpreter aborts if they do so during its shutdown.
+    The process ends with `os._exit`. After a failed command, threads of the CSV reader may still run Python code. Such
+    a thread would make the interpreter abort during a regular shutdown.
     """
     try:
         app()
@@ -307,7 +307,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check whether this machine can run the service, and suggest fixes."""
-    from recsys_local.doctor import examine  # noqa: PLC0415  # it imports TensorFlow to check it
+    from recsys_local.doctor import examine  # noqa: PLC0415  # only this command needs it
 
     findings = examine(data_dir, port)
     if as_json:

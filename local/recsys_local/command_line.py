@@ -1,4 +1,4 @@
-"""Options that several commands of `recsys` have, and the error messages of all commands."""
+"""Define the options that several commands of `recsys` share, and print the errors of all commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_DATA_DIR = Path("recsys-data")
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print an expected error to standard error, and exit with status 1.
+    """Catch an expected error in the context, print its message to standard error, and exit with status 1.
 
     The errors of `recsys.errors` are expected, and so are errors of the operating system, such as a full disk or a
     missing permission. Any other exception is a bug and keeps its traceback.

@@ -47,7 +47,10 @@ _BUSY: Final = (
 
 
 class CannotListen(RecsysError):
-    """Raised when the port is in use, or when the address does not belong to this machine."""
+    """Raised when the service cannot listen on an address.
+
+    Either the port is in use, or the address does not belong to this machine.
+    """
 
     code = "cannot-listen"
     title = "The service cannot listen on this address"
@@ -77,15 +80,15 @@ class ConnectionLimits:
     min_bytes_per_s: float = 500.0
     """Slowest accepted transfer of a body after `body_timeout_s`, in bytes per second."""
     rejected_body_timeout_s: float = 5.0
-    """Seconds for reading the rest of a body after the response was sent, for example with status 413."""
+    """Seconds for reading the rest of a request body after an early response, for example with status 413."""
     max_discarded_bytes: int = 8 * MIB
-    """Largest number of bytes of such a rest that are read. If the server reads a part of the rest, a client that sends
-    the whole body before it reads can receive the response. If the server read the whole rest, a client could keep the
-    server busy."""
+    """Largest number of bytes of a request body that are read and discarded after an early response. A client that
+    sends its whole body first can then receive the response. The limit keeps such a client from occupying the
+    server."""
 
     @classmethod
     def of_process(cls) -> ConnectionLimits:
-        """Raise the soft limit of file descriptors of this process, and return connection limits that fit this limit.
+        """Raise the soft limit of file descriptors of this process, and return connection limits that match it.
 
         At most half of the descriptors become connections, because models, uploads and the registry also need
         descriptors. The backlog is smaller, because asyncio accepts the whole backlog before the first connection is
@@ -115,14 +118,17 @@ class BoundedProtocol(H11Protocol):
         self.phase_started_s = time.monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Register the connection. If the limit is reached and every connection is busy, refuse the new connection."""
+        """Register the connection.
+
+        At the limit, close connections that wait for a request. If there are none, refuse the new connection.
+        """
         super().connection_made(transport)
         if len(self.connections) > self.limits.max_connections and not self._evict_waiting():
             transport.write(_BUSY)
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes, and parse them. Stop reading if they belong to a long body that was rejected."""
+        """Count and parse received bytes. Stop reading after `max_discarded_bytes` of a rejected body."""
         self._received_bytes += len(data)
         self._discarded_bytes = self._discarded_bytes + len(data) if self._discards_body else 0
         if self._discarded_bytes > self.limits.max_discarded_bytes:
@@ -179,7 +185,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.close()
 
     def _evict_waiting(self) -> bool:
-        """Close the connections that have waited longest for a request. Return whether a connection was closed."""
+        """Close up to `_EVICTED` connections that have waited longest for a request. Return whether any was closed."""
         waiting = [other for other in self.connections if isinstance(other, BoundedProtocol) and other is not self]
         waiting = [other for other in waiting if other.waits_for_request]
         for other in sorted(waiting, key=lambda other: other.phase_started_s)[:_EVICTED]:
@@ -218,7 +224,7 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     """Return the URL at which this machine can reach a listener.
 
-    A listener on every interface has a loopback address.
+    For a listener on every interface, the URL contains a loopback address.
     """
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # replaced, not listened on
@@ -267,7 +273,7 @@ def _check_networks(text: str) -> None:
 
 
 async def serve(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Serve until the process is interrupted."""
+    """Serve HTTP on `listener` until the process receives SIGINT or SIGTERM."""
     asyncio.get_running_loop().set_exception_handler(_AcceptErrors().handle)
     sweeper = asyncio.create_task(_close_overdue_connections(server.server_state))
     try:
@@ -277,7 +283,7 @@ async def serve(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 async def _close_overdue_connections(state: ServerState) -> None:
-    """Check every connection once a second. One timer per request would take more time than all these checks."""
+    """Close overdue connections once a second. This takes less time than one timer per request."""
     while True:
         await asyncio.sleep(_SWEEP_EVERY_S)
         now_s = time.monotonic()

@@ -21,7 +21,7 @@ _DIGEST: Final = "token_sha256"
 
 
 class SignInRequest(BaseModel):
-    """The token of a sign-in link."""
+    """Body of `POST /local/sign-in`, with the one-time token of a sign-in link."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -29,7 +29,7 @@ class SignInRequest(BaseModel):
 
 
 class SignIn(BaseModel):
-    """An API key, the job that trains the key's model, and a user for a first request."""
+    """The API key of a sign-in link, the job that trains the key's model, and a user for a first request."""
 
     api_key: str
     job_id: str
@@ -37,7 +37,7 @@ class SignIn(BaseModel):
 
 
 class SignInLinks:
-    """Creates and redeems sign-in links. A new link replaces the previous one.
+    """Creates and redeems links that sign in to the console. Each link works once. A new link replaces the old one.
 
     A file stores the link, so that any process of the service can redeem it. The file contains a digest of the token
     instead of the token.

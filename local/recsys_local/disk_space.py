@@ -1,6 +1,7 @@
-"""Let the training worker wait while the disk is full.
+"""Delay trainings while the disk is full.
 
-An attempt that fails because of the full disk does not count.
+A job fails permanently after a limited number of failed attempts. A failed attempt does not count against this limit if
+the disk was full and is still full.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _logger: Final = logging.getLogger("recsys.worker")
 
 
 class DiskSpace:
-    """Decides whether a training may start, and whether a failed attempt counts. Both depend on the free space.
+    """Decides from the free disk space whether a training may start, and whether a failed attempt counts.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class DiskSpace:
         return True
 
     def counts_attempt(self, error: Exception) -> bool:
-        """Return whether a failed attempt counts against `max_attempts`.
+        """Return whether a failed attempt counts against the setting `max_attempts`.
 
         `error` is the exception that ended the attempt.
 

@@ -28,7 +28,7 @@ REQUIRED_PACKAGES: Final = {
     "pyarrow": "pyarrow",
     "recsys_train.model.quiet_tf": "tensorflow-cpu",
 }
-"""Modules that the service imports, with the distribution of each module."""
+"""Modules that the service imports, each with the name of the distribution that provides the module."""
 REQUIRED_DISK_BYTES: Final = 2 * 1024**3
 """Free disk space for a few models and uploads, in bytes. Not tuned."""
 REQUIRED_MEMORY_BYTES: Final = 2 * 1024**3
@@ -37,7 +37,7 @@ REQUIRED_MEMORY_BYTES: Final = 2 * 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. If `ok` is False, `fix` suggests a fix."""
+    """The result of one check. `what` describes the result. If `ok` is False, `fix` suggests a fix."""
 
     what: str
     ok: bool

@@ -1,6 +1,6 @@
-"""Delete the data that the retention policy no longer keeps.
+"""Delete the data that the retention policy no longer keeps (garbage collection).
 
-`recsys gc` and, every hour, the service call this module.
+The command `recsys gc` runs one collection. The service runs a collection every hour.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ registry in a backup refers."""
 
 @dataclass(frozen=True, slots=True)
 class LocalCollection:
-    """The outcome of a collection in a data directory.
+    """The outcome of a garbage collection in a data directory, or of a dry run, which deletes nothing.
 
     Parameters
     ----------
     collection
-        Outcome of `Collector.run`.
+        Deletions of versions and files.
     n_expired
-        Number of expired records of the registry that were deleted.
+        Number of records of the registry that had expired.
     was_prevented
         Whether nothing was deleted because a backup or another collection was in progress.
     """
@@ -84,6 +84,8 @@ def collect_garbage(
 ) -> LocalCollection:
     """Delete the data that is no longer kept, remove expired records, and checkpoint the registry.
 
+    If a backup or another collection is in progress, nothing is deleted.
+
     Raises
     ------
     Unavailable
@@ -100,7 +102,7 @@ def collect_garbage(
 
 @contextlib.contextmanager
 def preventing_collection(data_dir: Path) -> Iterator[None]:
-    """Wait for a running collection to end, and prevent further collections while the context is active.
+    """Wait for a running garbage collection to end, and prevent new collections while the context is active.
 
     Raises
     ------
@@ -113,7 +115,7 @@ def preventing_collection(data_dir: Path) -> Iterator[None]:
 
 
 def collect_and_log(data_dir: Path, store: ObjectStore, registry: SqliteRegistry, settings: Settings) -> None:
-    """Run a collection. Log the outcome in one line, unless there was nothing to delete.
+    """Run a garbage collection. Log the outcome in one line, unless there was nothing to delete.
 
     Raises
     ------
@@ -130,7 +132,8 @@ def collect_and_log(data_dir: Path, store: ObjectStore, registry: SqliteRegistry
 def rows_of(outcome: LocalCollection) -> list[dict[str, str | None]]:
     """Return one row per deletion.
 
-    A row states the object or prefix, the reason, when the files are deleted, and their size in bytes.
+    A row contains the deleted object or prefix, the reason, the time at which the files are deleted (now or after the
+    grace period), and the size of the files in bytes.
     """
     return [
         {
@@ -144,7 +147,7 @@ def rows_of(outcome: LocalCollection) -> list[dict[str, str | None]]:
 
 
 def summary_of(outcome: LocalCollection, *, dry_run: bool) -> str:
-    """Describe a collection in one line."""
+    """Return one line of text that describes the outcome of a garbage collection."""
     if outcome.was_prevented:
         return "Nothing was deleted, because a backup or another collection is in progress."
     deletions = outcome.collection.deletions

@@ -64,9 +64,9 @@ def map_items(model: ServingModel, titles: Mapping[str, str]) -> dict[str, Any]:
 def project(embeddings: Floats) -> NDArray[np.float64]:
     """Return a position for each item, (n_items, 2) float64, so that items with similar embeddings are close.
 
-    Each coordinate is replaced by the normal score of its rank. Otherwise, a few remote items would press all other
-    items together. The coordinates of the first item are never negative, so that the same model always yields the same
-    map.
+    Each coordinate is replaced by the normal score of its rank. Otherwise, a few distant items would crowd all other
+    items into a small area. The coordinates of the first item are never negative, so that the same model always yields
+    the same map.
 
     Parameters
     ----------
@@ -91,7 +91,10 @@ def project(embeddings: Floats) -> NDArray[np.float64]:
 
 
 def _neighbour_weights(embeddings: Floats) -> NDArray[np.float64]:
-    """Return the symmetric weights of the graph, (n_items, n_items). The weight of two neighbours is their cosine."""
+    """Return the symmetric weights of the graph, (n_items, n_items).
+
+    The weight of two neighbours is their cosine, but at least `_FAINT`. The weight of any other two items is `_FAINT`.
+    """
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = embeddings.astype(np.float64) / np.where(norms > 0, norms, 1)
     cosines = unit @ unit.T
@@ -104,7 +107,10 @@ def _neighbour_weights(embeddings: Floats) -> NDArray[np.float64]:
 
 
 def _normal_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the quantile of the normal distribution at the rank of each value."""
+    """Return the quantile of the normal distribution at the rank of each value.
+
+    If the first quantile is negative, all signs are changed.
+    """
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     normal = NormalDist()
     scores = np.array([normal.inv_cdf((rank + 0.5) / len(values)) for rank in ranks.tolist()])

@@ -1,6 +1,6 @@
 """Run the jobs of a training worker one by one.
 
-Show the progress, log the outcome and release the job of a stopped worker.
+Show the progress, log the outcome, and put the job of a stopped worker back into the queue.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ class CurrentJob:
         self._job = None
 
     def release(self) -> None:
-        """Put the current job back into the queue without counting the attempt. Another thread calls this method."""
+        """Put the current job back into the queue without counting the attempt. Any thread may call this method."""
         job = self._job
         if job is not None:
-            with contextlib.suppress(LeaseLost, Unavailable):  # it has just ended, or the attempt is counted after all
+            with contextlib.suppress(LeaseLost, Unavailable):  # if the registry is unavailable, the attempt counts
                 self._registry.release_job(Lease(job))
 
 
 @dataclass(frozen=True, slots=True)
 class JobRunner:
-    """Runs the jobs of files.
+    """Runs the job of each file, logs the outcome, and marks the file as done.
 
     Parameters
     ----------
@@ -85,16 +85,16 @@ class JobRunner:
     current: CurrentJob
 
     def run(self, event: ObjectCreated, end: EndJob = process) -> bool:
-        """Run the job of an object, log the outcome, and mark the object as done.
+        """Run the job of a file, log the outcome, and mark the file as done.
 
-        Return False if the job must be retried. In this case, the object is not marked as done.
+        Return False if the job must be retried. In this case, the file is not marked as done.
 
         Parameters
         ----------
         event
-            The object.
+            Event that names the file.
         end
-            Function that ends the job. The default runs the job, which trains a model or validates the file.
+            Function that brings the job into a final state. The default trains a model or validates the file.
         """
         started_at = utc_now()
         try:
@@ -103,7 +103,7 @@ class JobRunner:
         except (JobBusy, LeaseLost, Unavailable) as error:
             _logger.warning("%s: %s Retrying.", event.name, error.detail)
             return False
-        except Exception as error:  # the other files get their turn; the attempts of a job are counted and bounded
+        except Exception as error:  # continue with other files; the number of attempts per job is limited
             if is_full_disk(error):
                 _logger.warning("%s: the disk became full during the training. Retrying.", event.name)
             else:

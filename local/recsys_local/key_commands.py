@@ -1,4 +1,4 @@
-"""The commands `recsys keys …`."""
+"""The commands of `recsys keys`, which manage API keys."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def train_folder(
 def _move_version(source: Path, folder: Path) -> None:
     """Move the files of a version, starting with the interactions.
 
-    If the move is interrupted, adding the same file again restores a complete version.
+    If the move is interrupted, the caller can repeat the training with the same file to restore a complete version.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (artifact.INTERACTIONS, *artifact.LISTED_FILES[:-1], artifact.MANIFEST):
@@ -139,7 +139,7 @@ def validate_file(source: Path, settings: Settings, options: FileOptions) -> dic
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of a data report as text."""
+    """Yield the lines of text that `recsys validate` prints for a data report."""
     columns = ", ".join(f"{role}={name}" for role, name in report["mapping"].items())
     yield f"columns        {columns} (by {report['mapping_source']})"
     yield f"format         {', '.join(f'{name} {value!r}' for name, value in report['format'].items())}"

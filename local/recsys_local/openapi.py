@@ -1,7 +1,7 @@
-"""The OpenAPI document of both HTTP functions. `python -m recsys_local.openapi` writes it to `recsys/openapi.json`.
+"""Generate the OpenAPI document of the functions `api` and `recommend`.
 
-The function `api` serves this file. It cannot generate the document itself, because half of the routes belong to the
-function `recommend`.
+`python -m recsys_local.openapi` writes the document to `recsys/openapi.json`, and the function `api` serves this file.
+`api` cannot generate the document itself, because half of the routes belong to `recommend`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _PROBLEM: Final[dict[str, Any]] = {
 
 
 def document() -> dict[str, Any]:
-    """Generate the OpenAPI document with every route of both functions."""
+    """Return the OpenAPI document with every route of the functions `api` and `recommend`."""
     app = FastAPI(
         title="recsys",
         version=version("recsys"),

@@ -1,7 +1,7 @@
 """The file with the position of every waiting job. The workers write it, and the HTTP process reads it.
 
-The file is neither synced to the disk nor kept at a restart, because a worker writes it again when it has found the
-waiting files.
+The file is neither synced to the disk nor kept when the service restarts, because the workers find the waiting files
+again and then write a new file.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class QueueFile:
         self._positions: dict[str, QueuePosition] = {}
 
     def write(self, positions: Mapping[str, QueuePosition]) -> None:
-        """Replace the positions.
+        """Replace the stored positions by `positions`, which maps job ids to positions.
 
-        On a full disk, the previous positions are kept, because a failure to publish positions must not stop the
-        training.
+        If the file cannot be written, for example because the disk is full, the previous positions are kept. The
+        training must not stop for this reason.
         """
         temporary = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):

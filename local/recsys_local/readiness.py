@@ -1,4 +1,7 @@
-"""Check the conditions for a working local service. If one is not met, `/health/ready` returns 503 with the reason."""
+"""Check the conditions for a working local service.
+
+If a condition is not met, `/health/ready` returns status 503 with the reason.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from recsys_local.adapters import REGISTRY_FILE
 from recsys_local.worker_process import worker_name
 
 WORKER_SILENT_AFTER_S: Final = 30.0
-"""Seconds without a report after which the service is not ready. A worker reports every few seconds, but importing
-TensorFlow takes up to 20 s on a busy machine."""
+"""Seconds without a heartbeat of a worker after which the service is not ready. A worker sends a heartbeat every two
+seconds, but importing TensorFlow takes up to 20 s on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,13 @@ class DataDirCheck:
 
     SQLite keeps working on a file that was deleted or replaced. All data written after that would be lost when the
     process ends.
+
+    Parameters
+    ----------
+    registry_file
+        Path of the registry.
+    identity
+        Numbers of the device and the inode of the file that the service opened.
     """
 
     registry_file: Path
@@ -52,7 +62,7 @@ class DataDirCheck:
 
 @dataclass(frozen=True, slots=True)
 class FreeSpaceCheck:
-    """Checks that the disk of the data directory has at least `min_free_bytes` free."""
+    """Checks that the disk of the data directory has at least `min_free_bytes` of free space."""
 
     data_dir: Path
     min_free_bytes: int
@@ -73,15 +83,15 @@ class FreeSpaceCheck:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCheck:
-    """Checks that every training worker has reported recently.
+    """Checks that every training worker has sent a heartbeat recently.
 
-    `silent_s` returns the seconds since the last report of each worker.
+    `silent_s` returns the seconds since the last heartbeat of each worker.
     """
 
     silent_s: Callable[[], Sequence[float]]
 
     def __call__(self) -> None:
-        """Raise `NotReady` if a worker has not reported for too long."""
+        """Raise `NotReady` if the last heartbeat of a worker is older than `WORKER_SILENT_AFTER_S`."""
         silences_s = self.silent_s()
         for number, silent_s in enumerate(silences_s, start=1):
             if silent_s > WORKER_SILENT_AFTER_S:

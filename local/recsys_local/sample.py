@@ -62,7 +62,7 @@ class SampleRun:
     base_url: str
 
     def start(self) -> None:
-        """Start training on the sample in a background thread, while the server runs."""
+        """Call `run` in a background thread, so that the server can start in the meantime."""
         threading.Thread(target=self.run, name="sample", daemon=True).start()
 
     def run(self) -> None:
@@ -78,7 +78,7 @@ class SampleRun:
                 self._show(job, submitted.api_key)
             elif job.problem is not None:
                 print(f"Training on the sample failed: {job.problem.detail}", flush=True)
-        except RecsysError as error:  # its key expired, or its model was deleted or damaged
+        except RecsysError as error:  # the key expired, or the model was deleted or damaged
             print(f"The sample's model cannot be shown: {error.detail}", flush=True)
 
     @property
@@ -86,9 +86,9 @@ class SampleRun:
         return self.settings.data_dir / SAMPLE_FILE
 
     def _read_marker(self) -> _Submitted | None:
-        """Return the job and the key of an earlier start.
+        """Return the training job and the API key that an earlier start stored in the data directory.
 
-        Return None if there are none or if the job cannot succeed.
+        Return None if no start has stored them, if the job has expired, or if it ended without success.
         """
         try:
             marker = json.loads(self._marker.read_bytes())

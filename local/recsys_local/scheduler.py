@@ -1,7 +1,8 @@
 """Decide which training job starts next, so that no tenant waits long because of another tenant.
 
-Keys take turns, so that no key starts a second job while another key waits for its first. Among the keys whose turn may
-come next, fair queueing by the estimated cost of their jobs decides. This module does no I/O.
+Keys take turns, so that no key starts a second job while another key waits for its first job. A turn of a key is one
+training job. Among the keys that may have the next turn, fair queueing by the estimated cost of the jobs decides. This
+module does no I/O.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class QueuedJob:
     job_id, key_id
         Id of the job, and id of its key.
     arrived_s
-        Time at which the file of the job arrived, in seconds.
+        Time at which the file of the job arrived, in seconds since 1970.
     cost
         Estimated cost, in any unit. The worker passes the size of the CSV in bytes.
     is_known
@@ -46,23 +47,25 @@ class QueuedJob:
 
 
 class FairQueue:
-    """The queue of waiting jobs. One job per key takes part in the order, and further jobs of the key follow it.
+    """The queue of waiting jobs. One job per key takes part in the order, and further jobs of the key follow this job.
 
     These rules choose the next job, in this order:
 
-    1. **Turns.** While a key waits, every other key gets at most one turn, including the current training. A known key
-       therefore waits at most (number of keys with work) × (longest training).
+    1. **Turns.** While a key waits, every other key gets at most one turn, which is one training job. A job that is
+       already running counts as this turn. A known key therefore waits at most (number of keys with jobs) × (longest
+       training).
     2. **Known keys before anonymous keys.** All anonymous keys together count as one key among the known keys. A flood
        of anonymous jobs therefore delays a known key by one training, and known keys cannot starve anonymous keys.
     3. **Fair queueing by cost.** Among the keys that may have a turn, the key with the smallest finish tag is next. A
-       finish tag is the sum of the cost and the start tag, which is the later of the key's previous finish tag and the
-       current virtual time (self-clocked fair queueing, Golestani, INFOCOM 1994). A small job can overtake a large job,
-       but only once per key.
+       finish tag is the sum of the cost of the job and the start tag of the key. The start tag is the later of the
+       key's previous finish tag and the current virtual time (self-clocked fair queueing, Golestani, INFOCOM 1994). A
+       small job can overtake a large job, but only once per key.
 
-    A newer job with a complete file replaces the waiting job of its key that has a complete file, and takes over its
-    turn. A job with a complete file precedes the jobs of its key that add a file. Jobs that add a file keep their order
-    and are never replaced. A key has at most one running job. Several workers can take jobs from one queue, and the
-    same rules hold for every free worker.
+    The file of a job either contains all data of a key (a complete file) or is added to the interactions of the key. A
+    newer job with a complete file replaces a waiting job of the same kind and key, and takes over its position in the
+    order. A job with a complete file precedes the jobs of its key that add a file. Jobs that add a file keep their
+    order and are never replaced. A key has at most one running job. Several workers can take jobs from one queue, and
+    the same rules hold for every free worker.
 
     Examples
     --------
@@ -73,7 +76,7 @@ class FairQueue:
     'b1'
     >>> queue.finish("b", now_s=1)
     >>> queue.add(QueuedJob("b2", "b", arrived_s=1, cost=1, is_known=True))
-    >>> queue.start().job_id  # a's turn: b had one while a waited
+    >>> queue.start().job_id  # b had a turn while a waited, so that a is next
     'a1'
     """
 
@@ -103,7 +106,7 @@ class FairQueue:
         return previous
 
     def _put(self, job: QueuedJob, previous: QueuedJob | None) -> None:
-        """Put a job into the order, at the position of `previous`."""
+        """Add `job` to the waiting jobs. If `previous` is given, `job` takes over the position of `previous`."""
         # While an anonymous key trains its first model, the next job of the key stays among the anonymous jobs, so that
         # only one of the two jobs runs.
         keys = self._known if job.is_known and job.key_id not in self._anonymous.running else self._anonymous
@@ -202,14 +205,15 @@ class FairQueue:
 def _precedes(job: QueuedJob, other: QueuedJob) -> bool:
     """Return whether a job precedes another job of its key.
 
-    A job with a complete file precedes the jobs that add a file. Among equal jobs, the job that arrived first precedes.
+    A job whose file contains all data of the key precedes the jobs that add a file. Among jobs of the same kind, the
+    job that arrived first precedes.
     """
     return (job.is_append, job.arrived_s) < (other.is_append, other.arrived_s)
 
 
 @dataclass(slots=True)
 class _KeyClass:
-    """A class of keys, which is either all known keys or all anonymous keys. Its keys take turns."""
+    """The waiting and running jobs of one class of keys, which is either all known keys or all anonymous keys."""
 
     waiting: dict[str, QueuedJob] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
@@ -246,16 +250,16 @@ class _KeyClass:
         self.turn_ended_s[key_id] = self.class_turn_ended_s = now_s
 
     def forget(self) -> None:
-        """Forget past turns, because they do not affect keys that arrive later."""
+        """Forget past turns. When no job waits or runs, past turns have no effect on keys that arrive later."""
         self.turn_ended_s.clear()
         self.finish_tags.clear()
         self.virtual_time = 0.0
 
     def next(self, *, unless_since_s: float = math.inf) -> QueuedJob | None:
-        """Return the job with the smallest finish tag among the eligible keys, or None.
+        """Return the job with the smallest finish tag among the eligible keys, or None if no key is eligible.
 
-        A key is not eligible if it has had a turn since another key of its class began to wait, or since
-        `unless_since_s`, the time at which the other class began to wait.
+        A key is not eligible if it has a running job, or if it has had a turn since another key of its class began to
+        wait or since `unless_since_s`. The caller passes the time at which the other class began to wait.
         """
         waits = {key_id: self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running}
         first, second = [*sorted(waits.values())[:2], math.inf, math.inf][:2]

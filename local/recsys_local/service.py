@@ -87,7 +87,7 @@ def run_service(
         )
         server = create_server(answer_on_shutdown(app), limits, trusted_proxies=settings.trusted_proxies)
         _print_addresses(base_url, data_dir)
-        # The workers end first, so that after the checkpoint registry.sqlite3 is complete without its write-ahead log.
+        # The workers end before the checkpoint, so that registry.sqlite3 is then complete without its write-ahead log.
         with _checkpointing(registry), pool, metrics.listening():
             if sample:
                 SampleRun(store, registry, settings, base_url).start()
@@ -125,7 +125,7 @@ def _print_addresses(base_url: str, data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
-    """Checkpoint the registry when the context ends."""
+    """Write the write-ahead log of the registry into its database file (a checkpoint) when the context ends."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The state of the training queue, which a file shares between the workers of a data directory.
+"""The state of the training queue, stored in a file that all workers of a data directory share.
 
 The file is neither synced to the disk nor kept when the service restarts, because the workers find the waiting files
 again.
@@ -39,13 +39,13 @@ class QueueState:
     Parameters
     ----------
     queue
-        The queue of waiting jobs, with the turns of the keys.
+        The waiting jobs, and the past trainings of the keys, which decide the order.
     events
         The event of the file of each waiting job, by job id.
     running
         The running job of each worker, by name of the worker.
     trained_s, trained_cost
-        Total duration in seconds and total cost of all trainings so far. Waiting times are estimated from them.
+        Total duration in seconds and total cost of all trainings so far. Waiting times are estimated from both totals.
     """
 
     queue: FairQueue = field(default_factory=FairQueue)

@@ -1,4 +1,7 @@
-"""The queue of the training workers. The watcher finds its files, and the scheduler decides their order."""
+"""The queue of the files that wait for training.
+
+`recsys_local.watcher` finds the files, and `recsys_local.scheduler` decides which file is trained next.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,18 @@ from recsys_train.events import find_or_create_job, process, supersede
 from recsys_train.job import Trainer
 
 EndJob = Callable[[ObjectCreated, Trainer], Job | None]
-"""Function that ends the job of an object, and returns the job."""
+"""Function that brings the job of a file into a final state, for example by training, and returns the job. It returns
+None if the file has no job."""
 
 GZIP_RATIO: Final = 8
 """Assumed number of bytes of CSV per byte of a gzip file. The ratio of the bundled sample is 8.2."""
 OVERHEAD_BYTES: Final = 1_000_000
-"""Cost of every training in addition to the size of its file. Even the smallest training takes about two seconds, in
-which a larger one processes 1 MB of CSV."""
+"""Cost of every training in addition to the size of its file. Even the smallest training takes about two seconds. A
+large training processes 1 MB of CSV in this time."""
 
 
 class TrainingQueue:
-    """The files that wait for their training, as one of several workers uses them.
+    """The queue of the files that wait for training, which all workers of a data directory share.
 
     The queue is lost when the service restarts. The watcher then finds the same files again, and the registry knows the
     jobs that are done.
@@ -46,7 +50,7 @@ class TrainingQueue:
     data_dir
         Data directory, which contains the state of the queue and the published positions of the jobs.
     worker
-        Name of this worker.
+        Name of the worker that uses this object. Each worker process creates its own object.
     n_workers
         Number of workers that share the queue. The estimated waiting times depend on this number.
     """
@@ -63,14 +67,16 @@ class TrainingQueue:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Turn]:
-        """Give this worker exclusive access to the queue in the context, and store the changes at its end.
+        """Give this worker exclusive access to the queue while the context is active. Store the changes at the end.
 
-        The previous training of this worker is recorded as ended, even if the worker was killed.
+        At the start of the context, the previous training of this worker is recorded as ended, because a worker that
+        was killed during a training could not record the end.
 
         Raises
         ------
         Unavailable
-            The data directory cannot be read or written. A file that was started in the context must not be trained.
+            The data directory cannot be read or written. The caller must not train a file that `Turn.start` returned in
+            the context, because another worker may start the same file.
         """
         with self._shared.locked() as state:
             turn = Turn(state, self._trainer, self._watcher, self._worker)
@@ -89,7 +95,7 @@ class TrainingQueue:
 
 
 class Turn:
-    """Exclusive access of one worker to the queue.
+    """Exclusive access of one worker to the queue, to add new files and to take the next file.
 
     Parameters
     ----------
@@ -111,9 +117,9 @@ class Turn:
         Returns
         -------
         list of (ObjectCreated, EndJob)
-            Files that need no training, with the function that ends their job. A file needs no training if a newer file
-            of the same key supersedes it, or if its job is already in a final state. In the second case, the receipt
-            may still be missing.
+            Files that need no training, each with the function that ends its job. A file needs no training if a newer
+            file of the same key supersedes it, or if its job is already in a final state. In the second case, the
+            receipt may still be missing.
 
         Raises
         ------
@@ -128,8 +134,8 @@ class Turn:
     def start(self) -> ObjectCreated | None:
         """Remove the file that is trained next from the queue, and return it. Return None if no file may start.
 
-        The next turn of this worker records the end of the training. If the training failed, the watcher finds the file
-        again.
+        The end of the training is recorded when this worker next enters `TrainingQueue.turn`. If the training failed,
+        the watcher finds the file again.
         """
         job = self._state.queue.start()
         if job is None:
@@ -153,7 +159,8 @@ class Turn:
             return None
         if job.state.is_final:
             return event, process
-        # Validations have separate turns, so that a validation and a training of a key do not supersede each other.
+        # Validations take turns as if they belonged to another key, so that a validation and a training of the same
+        # key do not supersede each other.
         turn = job.key_id if job.purpose is JobPurpose.TRAIN else f"{job.key_id}/{job.purpose}"
         queued = QueuedJob(
             job.job_id,

@@ -52,7 +52,7 @@ _TEMPLATE: Final = """<!doctype html>
 
 @dataclass(frozen=True, slots=True)
 class ReportPlan:
-    """The plan to write a report after a training.
+    """The path of a training report, and the titles that the report shows. Both are checked before the training.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class ReportPlan:
     def of(cls, path: Path | None, items: Path | None, settings: Settings) -> Self:
         """Check that the report can be written, and read the titles from the file `items`.
 
-        This happens before the training, so that an error does not waste the training.
+        Call this method before the training, so that an error is reported before time is spent on the training.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class ReportPlan:
         return cls(path, read_titles(items, settings) if items is not None else {})
 
     def write(self, metrics: dict[str, Any], folder: Path, *, source_name: str) -> None:
-        """Write the report if the plan has a path; see `write_report`."""
+        """Write the report unless `path` is None. The parameters are those of `write_report`."""
         if self.path is not None:
             write_report(self.path, metrics, folder, source_name=source_name, titles=self.titles)
 
@@ -114,7 +114,13 @@ def render(data: dict[str, Any]) -> str:
     """Return the HTML page of a report.
 
     The content security policy of the page permits the inline script and the inline style by their digests, and permits
-    no requests. `<` is escaped in the data, so that the title of an item cannot end the element of the data.
+    no requests. `<` is escaped in the data, so that the title of an item cannot end the script element of the data.
+
+    Parameters
+    ----------
+    data
+        JSON object with the members `source` (name of the file of interactions), `metrics` (contents of `metrics.json`)
+        and `items` (result of `map_items`).
     """
     script, style = _script(), asset(STYLE).content.decode()
     policy = f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; base-uri 'none'"
@@ -129,7 +135,7 @@ def render(data: dict[str, Any]) -> str:
 
 
 def read_titles(path: Path, settings: Settings) -> dict[str, str]:
-    """Read the titles from a file in the format of the item catalogue. Return them by item id.
+    """Return the titles of items by item id, read from a file in the format of the item catalogue.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""List the data directory to find the files that start training jobs. This replaces S3's object-created events.
+"""List the data directory to find the files that start training jobs.
 
-The search is level-triggered: after a crash, it finds the same files again. Jobs that are done do not run again,
-because the registry records them.
+On AWS, events of S3 report these files. The listing depends only on the files that exist, and therefore finds the same
+files again after a crash. Jobs that are done do not run again, because the registry records them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SETTLED_S: Final = 2.0
 """Seconds for which a file in the inbox must be unchanged before it is read, because a copy over a network can pause.
 """
 _CLOCK_TICK_NS: Final = 1_000_000_000
-"""Upper bound of the resolution of file times, in nanoseconds. File times have milliseconds on Linux and seconds on
-some network file systems."""
+"""Upper bound of the resolution of file times, in nanoseconds. The resolution is milliseconds on Linux and one
+second on some network file systems."""
 
 
 @dataclass(slots=True)
@@ -75,8 +75,8 @@ class ObjectWatcher:
 
         If all files of the folder are done and no file was added since, the folder is not read.
 
-        An upload is created in one step and never overwritten, so that every new upload changes the change time of the
-        folder. Listing thousands of finished uploads twice a second would take a third of a core.
+        An upload is created in one step and never overwritten, so that every new upload updates the change time of the
+        folder. Listing thousands of finished uploads twice a second would take a third of the time of a CPU core.
         """
         changed_ns = _changed_ns(self.data_dir / layout.UPLOADS)
         if changed_ns is not None and changed_ns == self._finished_uploads_ns:
@@ -106,7 +106,7 @@ class ObjectWatcher:
 
     def _is_settled(self, info: ObjectInfo) -> bool:
         if isinstance(parse_source(info.name), Upload):
-            return True  # the service creates it in one step
+            return True  # the service creates an upload in one step
         if (info.name, info.version) not in self._last_look:
             return False
         # `modified_at` does not suffice, because a copy can keep the modification time of its original, even a time in
@@ -138,6 +138,6 @@ def _changed_ns(folder: Path) -> int | None:
 
 
 def to_event(info: ObjectInfo) -> ObjectCreated:
-    """Convert the description of an object to an event."""
+    """Return the event that reports an object to the training code."""
     # The event contains the time of arrival, because `cp -p` and `mv` keep the time of modification.
     return ObjectCreated(info.name, info.version, data_timestamp=f"{info.arrived_at}#{info.name}")

@@ -48,11 +48,11 @@ _STDIN: Final = 0
 
 
 def main() -> None:
-    """Run training jobs until the parent process ends."""
+    """Run training jobs until the parent process ends or the worker receives SIGTERM."""
     arguments = _parse_arguments()
     data_dir: Path = arguments.data_dir
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Blocked before any thread starts, so that the signal waits for `_stop_on_signal` even if TensorFlow is busy.
+    # SIGTERM is blocked before any thread starts, so that `_stop_on_signal` receives it even if TensorFlow is busy.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     os.nice(NICENESS)
     settings = Settings.from_environment(backend="local", data_dir=data_dir)
@@ -66,8 +66,8 @@ def main() -> None:
     store = open_store(data_dir)
     disk_space = DiskSpace(FreeSpaceCheck(data_dir, settings.min_free_bytes))
     trainer_of = partial(Trainer, store, registry, settings, counts_attempt=disk_space.counts_attempt)
-    # All workers are the same owner of leases, because the queue gives a job to one worker at a time. If a worker is
-    # killed, another worker can therefore claim the job at once.
+    # All workers use the same name as the owner of leases, because the queue gives a job to only one worker at a time.
+    # If a worker is killed, another worker can therefore claim the job at once.
     trainer = trainer_of(owner="local-worker", on_progress=current)
     watcher = ObjectWatcher(store, data_dir)
     queue = TrainingQueue(trainer, watcher, data_dir, worker=str(arguments.number), n_workers=arguments.n_workers)
@@ -90,7 +90,10 @@ def _parse_arguments() -> argparse.Namespace:
 def _run_jobs(
     queue: TrainingQueue, runner: JobRunner, disk_space: DiskSpace, collect: Callable[[], None] | None
 ) -> NoReturn:
-    """Take turns with the other workers, run the job of each turn, and call `collect` once an hour."""
+    """Take one file after another from the queue that all workers share, and run the job of each file.
+
+    Call `collect` once an hour.
+    """
     looking, collecting = LogOnChange(), LogOnChange()
     next_collection_s = 0.0
     while True:
@@ -103,7 +106,7 @@ def _run_jobs(
                 for ended_event, end in ended:
                     is_done &= runner.run(ended_event, end)
                 next_event = turn.start() if disk_space.allows_training() else None
-            event = next_event  # the turn has been stored, so that no other worker starts the same file
+            event = next_event  # the queue has been stored, so that no other worker starts the same file
         if event is not None:
             is_done &= runner.run(event)
         if collect is not None and time.monotonic() >= next_collection_s:
@@ -136,7 +139,7 @@ class LogOnChange:
 
 
 def _use_scratch(folder: Path) -> None:
-    """Empty `folder`, and use it for temporary files. A killed worker leaves its temporary files there."""
+    """Delete the temporary files that a killed worker left in `folder`, and create all new temporary files there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(folder)

@@ -20,13 +20,13 @@ SCRATCH: Final = ".scratch"
 workers."""
 HEARTBEAT_EVERY_S: Final = 2.0
 RESTART_AFTER_S: Final = 1.0
-"""Pause before a worker that ended is started again, in seconds. Without it, a worker that cannot start would use a
-whole core."""
+"""Pause before a worker that ended is started again, in seconds. Without the pause, a worker that cannot start
+would use a whole CPU core."""
 STOP_TIMEOUT_S: Final = 5.0
 """Seconds that a worker may take to put its job back into the queue. A worker that imports TensorFlow does not respond
 in this time and is killed."""
 START_TIMEOUT_S: Final = 600.0
-"""Seconds that a worker may take until its first heartbeat. It imports TensorFlow before."""
+"""Seconds that a worker may take until its first heartbeat. The worker imports TensorFlow before that."""
 _POLL_S: Final = 0.5
 
 
@@ -50,7 +50,8 @@ class WorkerPool:
     n_workers
         Number of workers.
     hung_after_s
-        As for `WorkerProcess`.
+        Seconds without a heartbeat after which a worker is killed and replaced. Must be at least the duration of a
+        lease.
     """
 
     def __init__(self, data_dir: Path, n_workers: int, *, hung_after_s: float) -> None:
@@ -186,7 +187,7 @@ class WorkerProcess:
 
 
 def worker_name(number: int, n_workers: int) -> str:
-    """Return the name of a worker, for messages."""
+    """Return the name of a worker for messages. The name contains the number if there are several workers."""
     return "The training worker" if n_workers == 1 else f"Training worker {number} of {n_workers}"
 
 

@@ -38,9 +38,9 @@ def create_metrics_router(registry: CollectorRegistry) -> APIRouter:
 def is_from_this_machine(request: Request) -> bool:
     """Return whether a request came directly from a program on this machine.
 
-    A loopback address of the client is not sufficient. A reverse proxy on this machine also connects from a loopback
-    address. Requests with proxy headers therefore do not count. A web page could reach the service through DNS
-    rebinding. Therefore, the `Host` header must also name a loopback address.
+    A loopback address of the client is necessary, but not sufficient. A reverse proxy on this machine also connects
+    from a loopback address, so a request with proxy headers counts as a request from another machine. The `Host` header
+    must also name a loopback address, because a web page could otherwise reach the service through DNS rebinding.
     """
     if request.client is None or any(name in request.headers for name in _PROXY_HEADERS):
         return False

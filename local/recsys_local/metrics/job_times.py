@@ -37,18 +37,18 @@ def list_job_times(registry: SqliteRegistry) -> list[JobTimes]:
     Raises
     ------
     Unavailable
-        If the registry cannot be read.
+        The registry cannot be read.
     """
     return [JobTimes(*json.loads(text)) for (text,) in registry.query(_JOBS)]
 
 
 def newest_version_at(registry: SqliteRegistry) -> Timestamp | None:
-    """Return the time of the newest publication of any key, or None if there is no published version.
+    """Return the time at which the newest version of all keys was published, or None if there is no version.
 
     Raises
     ------
     Unavailable
-        If the registry cannot be read.
+        The registry cannot be read.
     """
     ((newest,),) = registry.query(_NEWEST_VERSION)
     return None if newest is None else Timestamp(newest)

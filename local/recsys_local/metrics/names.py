@@ -1,4 +1,4 @@
-"""Derive the Prometheus names of metrics from their CloudWatch names, so that each metric is named only once."""
+"""Derive the Prometheus names of metrics from their CloudWatch names, so that the code names each metric only once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def prometheus_name(name: str, unit: str = "") -> str:
-    """Return the Prometheus name of a metric with the CloudWatch name `name`.
+    """Return the Prometheus name of the metric with the CloudWatch name `name`. A unit becomes the last word.
 
     Examples
     --------

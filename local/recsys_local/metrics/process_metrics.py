@@ -36,7 +36,7 @@ _METHODS: Final = frozenset(HTTPMethod)
 
 
 class ProcessMetrics:
-    """Metrics of requests and caches.
+    """Records metrics of requests and caches for Prometheus.
 
     Parameters
     ----------

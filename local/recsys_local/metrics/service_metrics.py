@@ -38,7 +38,7 @@ class ServiceMetrics:
     process
         Metrics that are recorded while requests are handled.
     address
-        Address of the separate port, if any.
+        Address of a separate port for the metrics, if any.
     is_route
         Whether `GET /metrics` is a route of the service.
     """
@@ -62,11 +62,11 @@ class ServiceMetrics:
         state
             Sources of the state of the service.
         address
-            Address of the separate port, if any.
+            Address of a separate port for the metrics, if any.
         is_behind_proxy
             Whether clients reach the service through a reverse proxy.
         refresh_s
-            See `StateCollector`.
+            Time in seconds for which values from the registry are cached.
         """
         # Otherwise every counter and histogram has a second time series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's omission
@@ -77,9 +77,9 @@ class ServiceMetrics:
         return cls(registry, process, address, is_route=address.port is None and not is_behind_proxy)
 
     def listening(self) -> AbstractContextManager[int | None]:
-        """Serve the metrics on the separate port while the context is active.
+        """Serve the metrics on the port of `address` while the context is active.
 
-        The context yields the port, or None if there is no separate port.
+        The context yields the port, or None if `address` has no port.
         """
         if self.address.port is None:
             return nullcontext()

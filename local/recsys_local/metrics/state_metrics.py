@@ -39,7 +39,7 @@ JOB_BUCKETS_S: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """Sources of the state of the service.
+    """The objects and functions from which `StateCollector` computes the metrics of the service's state.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class ServiceState:
 
 
 class StateCollector(Collector):
-    """Computes the metrics of the state of the service.
+    """Computes metrics that describe the state of the service, such as the queue length and the free disk space.
 
     Jobs that ended before the collector was created are not counted, because a Prometheus counter starts at zero when
     its process starts.
@@ -113,7 +113,7 @@ class StateCollector(Collector):
         self._created_at = {job.job_id: job.created_at for job in jobs if job.state not in FINAL_STATES}
 
     def _queue_metrics(self) -> Iterator[Metric]:
-        # Not every queued job waits for the worker: an upload form that was never used has no file.
+        # Not every queued job waits for a worker, because an upload form that was never used has a job without a file.
         waiting = self._state.queue_file.positions()
         ages_s = [self._age_s(self._created_at[job_id]) for job_id in waiting if job_id in self._created_at]
         yield _gauge("QueueLength", "", "Files that wait for their training.", len(waiting))
@@ -147,7 +147,7 @@ class StateCollector(Collector):
 
 
 class JobOutcomes:
-    """Counts ended jobs per final state and records their durations. It compares successive lists of jobs."""
+    """Counts ended jobs per final state and records their durations, by comparing successive lists of jobs."""
 
     def __init__(self) -> None:
         self._ended: set[str] | None = None
