@@ -41,7 +41,7 @@ class Collection:
     Parameters
     ----------
     deletions
-        Steps that were carried out. Each step deleted objects or retired a version.
+        Steps that were carried out. Each step deleted objects or marked a version as deleted.
     n_failed
         Number of deletions that failed because a store was unavailable. The next run repeats them.
     """
@@ -58,7 +58,7 @@ class Collection:
 class Collector:
     """Deletes the versions and objects that the retention policy no longer keeps.
 
-    Runs may overlap. If a run is killed, the next one completes its work.
+    Runs may overlap. If a run is killed, the next run completes its work.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Collector:
             catalogue = plan_catalogue(contents, self._policy, now)
             if catalogue is not None:
                 yield catalogue
-        # Cached, because many uploads belong to one key. The cache is per run, so that the next run sees changed keys.
+        # Keys are cached, because many uploads belong to one key. The cache is per plan, so that the next sees changes.
         key_of = lru_cache(maxsize=1024)(self._key)
         for info in self._store.list(layout.UPLOADS):
             source = parse_source(info.name)
@@ -132,9 +132,10 @@ class Collector:
         return Collection(tuple(done), n_failed)
 
     def _carry_out(self, deletion: Deletion) -> bool:
-        """Carry out one step, and return whether it was carried out.
+        """Carry out one step of the plan, and return whether the step took effect.
 
-        If a concurrent writer changed the version, the version is kept and the result is False.
+        If a concurrent writer changed the version that the step marks as deleted, the version is kept and the result
+        is False.
         """
         if deletion.mark is not None and not self._table.write([deletion.mark, *self._event(deletion)]):
             return False
@@ -143,7 +144,10 @@ class Collector:
         return True
 
     def _event(self, deletion: Deletion) -> list[Change]:
-        """Return the change that records the retirement of a version in the audit log of its key."""
+        """Return the change that records the deletion of a published or held version in the audit log of its key.
+
+        The list is empty for all other steps.
+        """
         version = deletion.retired
         if version is None:
             return []
