@@ -104,7 +104,7 @@ def parse_source(object_name: str) -> Upload | ItemsUpload | Drop | None:
 
 
 def sidecar(object_name: str) -> str:
-    """Return the name of the file with the options of a dropped file, such as `inbox/orders.csv.json`."""
+    """Return the name of the file that contains the options of a dropped file, such as `inbox/orders.csv.json`."""
     return f"{object_name}.json"
 
 
