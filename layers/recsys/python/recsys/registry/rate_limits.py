@@ -188,7 +188,7 @@ class MemoryBuckets:
     Parameters
     ----------
     timer
-        Monotonic seconds.
+        Returns a monotonic time in seconds.
     """
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
@@ -239,7 +239,7 @@ class ChunkedBuckets:
     shared
         The buckets that all processes share.
     timer
-        Monotonic seconds.
+        Returns a monotonic time in seconds.
     """
 
     def __init__(self, shared: Buckets, timer: Callable[[], float] = time.monotonic) -> None:

@@ -33,7 +33,7 @@ class JobState(StrEnum):
 
 
 class JobPurpose(StrEnum):
-    """The use that a job makes of its file."""
+    """The purpose for which a job uses its file."""
 
     TRAIN = "train"
     """Train on the file and publish a version."""

@@ -24,7 +24,8 @@ ANONYMOUS: Final = "anonymous"
 """Name of the group of all keys that are not known (see `recsys.registry.rules.is_known`). No key has this id, because
 key ids have another length."""
 SENDING_S: Final = 60
-"""Seconds after which a turn expires if the message of its file has not been sent, because the process was killed."""
+"""Seconds after which a turn expires if the message of its file has not been sent. A message stays unsent if the
+process was killed."""
 TURN_VALID_S: Final = 6 * 3600
 """Seconds after which a turn expires if the message of its file has been sent. A turn takes so long only if the message
 is in the dead-letter queue."""
@@ -87,7 +88,7 @@ class Turns:
     def wait(self, turn: FileTurn, body: dict[str, Any], *, replaces: bool) -> None:
         """Store a file that waits for training, and send the message of the next file of its group.
 
-        No message is sent while another file of the group has the turn, which means that it is queued or in training.
+        No message is sent while another file of the group has the turn, because that file is queued or in training.
 
         Parameters
         ----------
