@@ -1,4 +1,4 @@
-"""Objects that may start a training job: uploads, drops, and the sidecar files with the options of drops.
+"""Parse the names of objects that may start a job, such as uploaded and dropped files and the options of dropped files.
 
 This module is separate from `recsys.objects.layout`, because its classes and its regular expression take 2 ms of a cold
 start, and the function `recommend` does not need them.
@@ -76,9 +76,9 @@ def parse_source(object_name: str) -> Upload | ItemsUpload | Drop | None:
     Returns
     -------
     Upload, ItemsUpload, Drop or None
-        The parts of the name. None if the name has none of the forms `uploads/<job_id>.csv[.gz]`,
-        `uploads/items/<job_id>` and `inbox/[<key_id>/[append/]]<name>.<extension>`. The case of the extension is
-        ignored.
+        The parts of the name. None if the name has none of the forms `uploads/<job_id>.<extension>`,
+        `uploads/items/<job_id>` and `inbox/[<key_id>/[append/]]<name>.<extension>`. The extension is `csv`, `tsv` or
+        `parquet`, optionally followed by `.gz`, `.zst` or `.zip`. Its case is ignored.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from recsys.registry.transactions import TableOperations
 
 @dataclass(frozen=True, slots=True)
 class CatalogueVersion:
-    """A version of an item catalogue that a job has stored in the object store and wants to make current.
+    """A version of an item catalogue that a job has stored in the object store, but not yet made current.
 
     Parameters
     ----------

@@ -239,7 +239,7 @@ class ModelVersion:
     expires_at
         Time from which the database may delete the record of a retired version.
     erasures
-        Number of the last erasure that the training applied (`recsys.registry.erasures`).
+        Number of the last erasure before the training, which left the erased users out (`recsys.registry.erasures`).
     erase_by
         Time by which the version must be deleted, because it contains users who were erased after the training.
     excluded_items

@@ -300,7 +300,7 @@ def outcome(
 
 
 def retired(version: ModelVersion, *, now: Timestamp, kept_s: float) -> ModelVersion:
-    """Return the version as deleted. The record remains for `kept_s` seconds, without the metrics."""
+    """Return the version marked as deleted. The record remains for `kept_s` seconds, without the metrics."""
     return replace(version, metrics={}, pinned_at=None, deleted_at=now, expires_at=after(now, kept_s))
 
 

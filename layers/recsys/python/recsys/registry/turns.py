@@ -1,6 +1,6 @@
 """Let groups of keys take turns on AWS, so that no group occupies more than one training slot.
 
-A group contains the files of one known key, or the files of all other keys. A turn is the right of a group to have one
+A group contains files of one known key, or the files of all other keys. A turn is the right of a group to have one
 file in the queue of trainings. The other files of the group wait in the registry. When the job of the queued file is
 final, the next file of the group gets the turn and is queued behind the files of all other groups
 (docs/decisions/0065-turns-on-aws.md).
@@ -49,7 +49,7 @@ class FileTurn:
         The group of the file. It is the id of a known key, `<key_id>/<purpose>` for a validation or an item catalogue
         of a known key, or `ANONYMOUS` for the files of all other keys.
     file
-        Identifies the file within the group. A file with a greater text arrived later.
+        Text that identifies the file within the group. A file with a greater text arrived later.
     """
 
     group: str

@@ -156,7 +156,7 @@ class Collector:
         return [event_change(version.key_id, "version.deleted", detail, now=now, keep_days=keep_days)]
 
     def _keys(self) -> Iterator[KeyContents]:
-        """Yield the contents of every key that has model files."""
+        """Yield the records and objects of each key that has objects below `models/`."""
         # The listing is sorted by name, so that the objects of a key are adjacent.
         for key_id, infos in groupby(self._store.list(layout.MODELS), key=lambda info: info.name.split("/")[1]):
             files: dict[str, list[ObjectInfo]] = defaultdict(list)
@@ -174,7 +174,7 @@ class Collector:
     def _contents(
         self, key_id: str, files: dict[str, list[ObjectInfo]], catalogue: list[ObjectInfo]
     ) -> KeyContents | None:
-        """Return the contents of a key, or None if a newer release wrote a record that this release cannot read."""
+        """Return the records and objects of a key, or None if this release cannot read a record of a newer release."""
         rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
         with_row = {row.address.sort.removeprefix(VERSION_PREFIX) for row in rows}
         jobs = {}
