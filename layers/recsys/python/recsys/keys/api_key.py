@@ -2,7 +2,7 @@
 
 The secret has 166 bits. The checksum (CRC32 in base62) detects typos without a lookup. Only the SHA-256 of the secret
 is stored. With this much entropy, a slow password hash would take time and add no security. The hash does not include
-the key id, because the server hashes the new secret of a claimed key before it has found the key id of the claim token.
+the key id, because the server hashes the secret of a claimed key before it knows the key that the claim token is for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recsys.registry.scoped_keys import Scope
 SECRET_LENGTH: Final = 28
 CHECKSUM_LENGTH: Final = 6
 SCOPED_PREFIXES: Final = {Scope.RECOMMEND: "pk", Scope.TRAIN: "tk"}
-"""Prefix of the text of a scoped key, by its scope; see `recsys.keys.scoped_api_key`."""
+"""Prefix of a scoped key, by scope (see `recsys.keys.scoped_api_key`)."""
 _PATTERN: Final = re.compile(
     rf"rk_([0-9A-Za-z]{{4,32}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
@@ -80,7 +80,7 @@ class ApiKey:
 
     @classmethod
     def derive(cls, *parts: str) -> Self:
-        """Derive a key from `parts`. At least one part must be secret. Equal parts yield equal keys."""
+        """Derive a key from texts, so that a repeated request yields the same key. At least one text must be secret."""
         key_id = derived_base62(KEY_ID_LENGTH, "key-id", *parts)
         return cls(key_id, derived_base62(SECRET_LENGTH, "secret", *parts))
 
@@ -160,7 +160,7 @@ class ApiKey:
 
 
 def is_scoped(text: str | None) -> bool:
-    """Return whether the text of a key has the prefix of a scoped key."""
+    """Return whether an API key starts with the prefix of a scoped key, `pk_` or `tk_`."""
     return text is not None and text.startswith(tuple(f"{prefix}_" for prefix in SCOPED_PREFIXES.values()))
 
 
@@ -174,7 +174,7 @@ def checksum(text: str) -> str:
 
 
 def new_claim_token() -> str:
-    """Generate a one-time claim token with 256 random bits. The owner of a dropped file exchanges it for an API key."""
+    """Generate a claim token with 256 random bits, which the owner of a dropped file exchanges once for an API key."""
     return f"ct_{secrets.token_urlsafe(32)}"
 
 

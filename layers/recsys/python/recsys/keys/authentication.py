@@ -34,14 +34,14 @@ class ModelName(NamedTuple):
 
 
 class Access(NamedTuple):
-    """The result for a valid API key. `scoped_key` is None if the main key was sent."""
+    """The record of an authorized key. `scoped_key` is the scoped key that was sent, or None for the main key."""
 
     record: KeyRecord
     scoped_key: ScopedKey | None
 
 
 class Authenticator:
-    """Validates API keys with the records of the registry.
+    """Validates API keys against the records in the registry.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Authenticator:
         return record
 
     def authorize(self, header: str | None, scope: Scope | None, *, origin: str | None = None) -> Access:
-        """Return the main or scoped key in an `X-API-Key` header if it permits an operation.
+        """Validate the main or scoped key in an `X-API-Key` header, and check that the key permits an operation.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class Authenticator:
         Returns
         -------
         Access
-            The key. Its record is at most `cache_s` seconds old.
+            The record of the key, at most `cache_s` seconds old, and the scoped key if one was sent.
 
         Raises
         ------
@@ -148,12 +148,12 @@ class Authenticator:
         """
         if not is_scoped(header):
             return Access(self.authenticate(header), None)
-        from recsys.keys.scoped_api_key import ScopedApiKey  # noqa: PLC0415  # 1 ms that a cold start with a main key saves
+        from recsys.keys.scoped_api_key import ScopedApiKey  # noqa: PLC0415  # saves 1 ms of a cold start
 
         api_key = ScopedApiKey.parse(header or "")
         record = self._valid_record(api_key)
         scoped_key = _scoped_key(record, api_key)
-        assert scoped_key is not None  # the record is valid for this key
+        assert scoped_key is not None  # `_valid_record` found the scoped key in the record
         if scoped_key.scope is not scope:
             raise InsufficientScope(
                 f"This key has the scope `{scoped_key.scope}`, which does not include this operation.",

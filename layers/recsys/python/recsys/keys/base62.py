@@ -37,8 +37,8 @@ def derived_base62(length: int, *parts: str) -> str:
     length
         Number of characters. SHA-256 has 256 bits, so that characters after the 43rd add no information.
     *parts
-        Texts that identify the subject. Each text is hashed together with its length, so that `("ab", "c")` and `("a",
-        "bc")` yield different identifiers.
+        Texts from which the identifier is derived. Each text is hashed together with its length, so that `("ab", "c")`
+        and `("a", "bc")` yield different identifiers.
 
     Returns
     -------
@@ -65,12 +65,16 @@ def new_job_id() -> str:
 
 
 def job_id_of_object(object_name: str, object_version: str) -> str:
-    """Return the id of the job for one version of an object, so that repeated events refer to the same job."""
+    """Derive a job id from the name and version of an object, so that repeated events refer to the same job."""
     return derived_base62(JOB_ID_LENGTH, "object", object_name, object_version)
 
 
 def job_id_of_request(principal: str, idempotency_key: str) -> str:
-    """Return the job id for an Idempotency-Key. `principal` is the key id of the caller, or `anonymous`."""
+    """Derive a job id from the `Idempotency-Key` of a request, so that a repeated request refers to the same job.
+
+    `principal` names the caller, so that equal `Idempotency-Key` values of different callers yield different ids. It is
+    the key id, or `anonymous` for a request without a key, and ends with the purpose of a job that does not train.
+    """
     return derived_base62(JOB_ID_LENGTH, "request", principal, idempotency_key)
 
 

@@ -1,6 +1,6 @@
 """Parse the notifications that S3 sends when an object is created.
 
-Every training job starts with such a notification.
+On AWS, every job starts with such a notification.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from recsys.clock import from_datetime
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
-    """The event that an object was written to the store.
+    """An event that reports the creation of an object in the store.
 
     Parameters
     ----------
     name
         Name of the object.
     version
-        Identifies the write among all writes of objects with this name.
+        Version of the object, which differs for every write of an object with this name.
     data_timestamp
-        Time at which the data arrived, as `<timestamp>#<tiebreak>`. A file with a greater text has newer data.
+        Time at which the data arrived, as `<timestamp>#<tiebreak>`. Newer data has a timestamp that is greater as text.
     """
 
     name: str
@@ -33,11 +33,10 @@ class ObjectCreated:
 
 
 def records_of(body: dict[str, Any], bucket: str) -> list[dict[str, Any]]:
-    """Return the records in a message that report created objects of a bucket.
+    """Return the records of a message that report the creation of an object in `bucket`.
 
-    A message such as `s3:TestEvent` contains no such records.
-
-    Objects are always read from the bucket of the service. Therefore, an event of another bucket must not start a job.
+    The service reads objects only from its own bucket. Events of other buckets are therefore omitted, so that they
+    start no job. A message without records, such as `s3:TestEvent`, yields an empty list.
     """
     return [
         record
@@ -47,7 +46,7 @@ def records_of(body: dict[str, Any], bucket: str) -> list[dict[str, Any]]:
 
 
 def object_created(record: dict[str, Any]) -> ObjectCreated:
-    """Return the event that a record of a notification describes."""
+    """Convert one record of an S3 notification to an event. The name is URL-decoded."""
     created = record["s3"]["object"]
     created_at = from_datetime(datetime.fromisoformat(record["eventTime"]))
     return ObjectCreated(

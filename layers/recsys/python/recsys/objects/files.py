@@ -152,7 +152,7 @@ class FileObjectStore:
             with os.fdopen(descriptor, "wb") as file:
                 shutil.copyfileobj(io.BytesIO(body) if isinstance(body, bytes) else body, file, _COPY_BUFFER_BYTES)
                 file.flush()
-                # The kernel's clock ticks in milliseconds, but two quick writes must differ in their version.
+                # The kernel's clock ticks in milliseconds, but two writes within a tick must differ in their version.
                 modified_ns = max(time.time_ns(), after_ns + 1)
                 os.utime(temporary, ns=(modified_ns, modified_ns))
                 os.fsync(file.fileno())
@@ -161,7 +161,7 @@ class FileObjectStore:
             temporary.unlink(missing_ok=True)
 
     def _commit(self, path: Path, publish: Callable[[], object]) -> None:
-        """Create the folders of `path`, call `publish`, which makes the file appear there, and sync the folder."""
+        """Create the folders of `path`, let `publish` create the file at `path`, and sync its folder to the disk."""
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             self._make_directory(path.parent)
             try:
@@ -177,7 +177,7 @@ class FileObjectStore:
         if directory.is_dir():
             return
         self._make_directory(directory.parent)
-        with contextlib.suppress(FileNotFoundError):  # a concurrent delete removed the parent: `_commit` retries
+        with contextlib.suppress(FileNotFoundError):  # `_commit` retries if a concurrent delete removed the parent
             directory.mkdir(exist_ok=True)
             _sync_directory(directory.parent)
 
@@ -260,7 +260,7 @@ class FileObjectStore:
 
 
 def _describe(name: str, status: os.stat_result) -> ObjectInfo:
-    """Return the description of a file.
+    """Return the description of an object from the status of its file.
 
     The version consists of the modification time and the size. A copy that preserves times therefore preserves
     versions.
@@ -270,7 +270,7 @@ def _describe(name: str, status: os.stat_result) -> ObjectInfo:
         size_bytes=status.st_size,
         version=f"{status.st_mtime_ns:x}-{status.st_size:x}",
         modified_at=_timestamp(status.st_mtime_ns),
-        arrived_at=_timestamp(status.st_ctime_ns),  # the kernel sets it, even if cp or mv preserve mtime
+        arrived_at=_timestamp(status.st_ctime_ns),  # the kernel sets ctime, even if cp or mv preserves mtime
     )
 
 

@@ -1,4 +1,4 @@
-"""Validate object names. The rule is the same for all adapters, so that every valid name works in every store."""
+"""Validate object names. All adapters apply the same rule, so that every valid name works in every store."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def checked_prefix(prefix: str) -> str:
     Raises
     ------
     InvalidRequest
-        If the folders of the prefix are not a valid object name.
+        If the part of the prefix before its last slash is not a valid object name.
     """
     folder, slash, _ = prefix.rpartition("/")
     if slash:

@@ -53,8 +53,8 @@ class S3ObjectStore:
     def create(self, name: str, body: bytes | BinaryIO) -> ObjectInfo:
         """Create an object with a conditional write (`If-None-Match: *`)."""
         checked_name(name)
-        # If a response is lost, boto3 repeats the request. S3 then reports that the object exists, and the mark of the
-        # writer shows that this call created the object.
+        # If a response is lost, boto3 repeats the request. S3 then reports that the object exists, and the metadata
+        # entry `writer` shows that this call created the object.
         writer = secrets.token_hex(8)
         with translating_errors("PutObject"):
             version_id = self._put_new(name, body, writer)
@@ -131,7 +131,7 @@ class S3ObjectStore:
             except ClientError as error:
                 if error_code(error) == _EXISTS:
                     return None
-                # Another write of this name was in progress. It may have failed, so S3 requires a retry.
+                # Another write of this name was in progress. Because that write may have failed, S3 requires a retry.
                 if error_code(error) != _CONFLICT:
                     raise
                 if not isinstance(body, bytes):
@@ -190,7 +190,7 @@ def _whole_seconds(moment: datetime) -> Timestamp:
 
 
 def _version(version_id: str | None, etag: str) -> str:
-    """Return the version id. An object that was written while the bucket was not versioned has its ETag instead."""
+    """Return the version id, or the ETag of an object that was written while the bucket was not versioned."""
     return version_id if version_id and version_id != "null" else etag.strip('"')
 
 

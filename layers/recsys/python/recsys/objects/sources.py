@@ -1,7 +1,7 @@
-"""Objects that may start a training job: uploads, drops, and the sidecar files with the options of drops.
+"""Parse the names of objects that may start a job, such as uploaded and dropped files and the options of dropped files.
 
-This is not part of `recsys.objects.layout`, because the function `recommend` needs only the names there, and the values
-and the pattern here take 2 ms of a cold start.
+This module is separate from `recsys.objects.layout`, because its classes and its regular expression take 2 ms of a cold
+start, and the function `recommend` does not need them.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def parse_source(object_name: str) -> Upload | ItemsUpload | Drop | None:
     Returns
     -------
     Upload, ItemsUpload, Drop or None
-        The parts of the name. None if the name has none of the forms `uploads/<job_id>.csv[.gz]`,
-        `uploads/items/<job_id>` and `inbox/[<key_id>/[append/]]<name>.<extension>`. The case of the extension is
-        ignored.
+        The parts of the name. None if the name has none of the forms `uploads/<job_id>.<extension>`,
+        `uploads/items/<job_id>` and `inbox/[<key_id>/[append/]]<name>.<extension>`. The extension is `csv`, `tsv` or
+        `parquet`, optionally followed by `.gz`, `.zst` or `.zip`. Its case is ignored.
 
     Examples
     --------
@@ -104,12 +104,12 @@ def parse_source(object_name: str) -> Upload | ItemsUpload | Drop | None:
 
 
 def sidecar(object_name: str) -> str:
-    """Return the name of the sidecar of a dropped file, such as `inbox/orders.csv.json`. A sidecar contains options."""
+    """Return the name of the file that contains the options of a dropped file, such as `inbox/orders.csv.json`."""
     return f"{object_name}.json"
 
 
 def is_sidecar(object_name: str) -> bool:
-    """Return whether an object is the sidecar of a dropped file."""
+    """Return whether an object name belongs to a file that contains the options of a dropped file."""
     return object_name.endswith(".json") and parse_source(object_name.removesuffix(".json")) is not None
 
 
@@ -131,5 +131,5 @@ def _shortened(name: str, max_bytes: int) -> str:
     if len(encoded) <= max_bytes:
         return name
     suffix = f"-{hashlib.sha256(encoded).hexdigest()[:16]}"
-    # A character cut in half at the end is dropped.
+    # If the cut is within a multi-byte character, the rest of the character is omitted.
     return encoded[: max_bytes - len(suffix)].decode(errors="ignore") + suffix

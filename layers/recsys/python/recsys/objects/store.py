@@ -20,13 +20,13 @@ class ObjectInfo:
     size_bytes
         Size of the content, in bytes.
     version
-        Identifies the write, because it changes with every write of the name. On S3 it is the version id, or the ETag
-        if the bucket is not versioned.
+        Text that changes with every write of an object with this name. On S3, the version id, or the ETag if the bucket
+        is not versioned.
     modified_at
         Modification time of the content. A copy of a file can preserve this time.
     arrived_at
-        Time at which the content was stored under this name, by the clock of the store. Comparisons of descriptions
-        ignore it, because the time in the result of a write can be slightly too early.
+        Time at which the content was stored under this name, by the clock of the store. Descriptions that differ only
+        in this time are equal, because the time that a write returns can be slightly too early.
     """
 
     name: str

@@ -20,10 +20,11 @@ from recsys.registry.table import Address, Change, Row, Table
 AUDIT_PREFIX: Final = "AUDIT#"
 """Start of the `sort` of all events of a key."""
 CURSOR_PATTERN: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\.[0-9a-z]{1,16}$"
-"""Pattern of a cursor, which consists of the time and the number of an event."""
+"""Pattern of a cursor, which consists of the time of an event and the last part of its address."""
 DEFAULT_DAYS: Final = 365
 _CREATION: Final = "created"
-"""Number of the event `key.created`. It is fixed, so that the address of the event follows from the key's record."""
+"""Last part of the address of the event `key.created`. Other events have a random number instead. A fixed text makes it
+possible to find the event from the record of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,9 @@ def creation_change(table: Table, key: KeyRecord, *, keep_days: int) -> Change:
 
 
 def kept_creation_change(table: Table, before: KeyRecord, changed: KeyRecord, *, keep_days: int) -> list[Change]:
-    """Return the change that keeps the event `key.created` for `keep_days`, if the key has become permanent.
+    """Return the change that keeps the event `key.created` for `keep_days`, if a key has become permanent.
 
-    The list contains one change if `before` expires and `changed` does not expire. Otherwise the list is empty.
+    The list contains one change if `before` has an expiry and `changed` has none. Otherwise, the list is empty.
     """
     if before.expires_at is None or changed.expires_at is not None:
         return []
@@ -116,7 +117,7 @@ def kept_creation_change(table: Table, before: KeyRecord, changed: KeyRecord, *,
 
 
 def read_page(table: Table, key_id: str, *, limit: int, cursor: str | None, now: Timestamp) -> AuditPage:
-    """Return at most `limit` events of a key, newest first. They are older than the event of the cursor.
+    """Return at most `limit` events of a key, newest first.
 
     Parameters
     ----------
@@ -127,7 +128,8 @@ def read_page(table: Table, key_id: str, *, limit: int, cursor: str | None, now:
     limit
         Largest number of events.
     cursor
-        `AuditPage.next_cursor` of the previous page. None means the newest events.
+        `AuditPage.next_cursor` of the previous page. The page then starts with the next older event. None means the
+        first page, which starts with the newest event.
     now
         Current time. Events that have expired are omitted, so that a page can hold fewer than `limit` events although
         older events exist.

@@ -17,7 +17,7 @@ from recsys.registry.transactions import TableOperations
 
 @dataclass(frozen=True, slots=True)
 class CatalogueVersion:
-    """A version of a catalogue that is in the object store and is to become current.
+    """A version of an item catalogue that a job has stored in the object store, but not yet made current.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ class CatalogueVersion:
 
 
 class CatalogueChanged(Unavailable):
-    """Raised when another update of the catalogue was published during a merge. The merge must be repeated."""
+    """Raised when another update of the item catalogue was published during a merge. The merge must be repeated."""
 
 
 class CatalogueOperations(TableOperations):
     """The part of `Registry` for catalogues. Every method raises `Unavailable` if the database does not respond."""
 
     def publish_catalogue(self, lease: Lease, new: CatalogueVersion, report: dict[str, Any]) -> bool:
-        """Make a version of a catalogue current and end the job as succeeded, in one transaction.
+        """Make a version of an item catalogue current and end its job as succeeded, in one transaction.
 
         Publishing the same version again has no effect.
 
@@ -62,8 +62,8 @@ class CatalogueOperations(TableOperations):
         Returns
         -------
         bool
-            Whether the version became current. If not, the job ends as superseded. The reason is that the key is
-            revoked or has expired, or that the catalogue was replaced or deleted after the file of the job had arrived.
+            Whether the version became current. The job ends as superseded instead if the key is revoked or has expired,
+            or if the catalogue was replaced or deleted after the file of the job had arrived.
 
         Raises
         ------
@@ -109,16 +109,16 @@ class CatalogueOperations(TableOperations):
         return self._change_key(key_id, without_catalogue, "catalogue.deleted", detail)
 
     def _replaced_event(self, key: KeyRecord, new: CatalogueVersion, now: Timestamp) -> Change:
-        """Return the change that records a replacement in the audit log.
+        """Return the change that records the replacement of a catalogue in the audit log.
 
-        Merges are not recorded, because they would fill the log.
+        The caller does not record merges, because frequent merges would fill the log.
         """
         detail = {"version": new.version, "previous_version": key.catalogue_version}
         return self._event_change(key.key_id, "catalogue.replaced", detail, now=now)
 
 
 def succeeded_with(job: Job, new: CatalogueVersion, report: dict[str, Any], now: Timestamp) -> Job:
-    """Return the job as succeeded with a catalogue."""
+    """Return the job in the state `succeeded`, with the published version of the catalogue and the report."""
     return replace(
         job,
         state=JobState.SUCCEEDED,
@@ -131,7 +131,10 @@ def succeeded_with(job: Job, new: CatalogueVersion, report: dict[str, Any], now:
 
 
 def with_catalogue(key: KeyRecord, new: CatalogueVersion, data_timestamp: str) -> KeyRecord:
-    """Return the key with `new` as its catalogue. A merge keeps the data timestamp of the catalogue."""
+    """Return the key with `new` as its catalogue.
+
+    `data_timestamp` becomes the data timestamp of the catalogue. A merge keeps the previous data timestamp.
+    """
     return replace(
         key,
         revision=key.revision + 1,
@@ -162,7 +165,7 @@ def without_catalogue(key: KeyRecord, now: Timestamp) -> KeyRecord:
 def is_outdated(key: KeyRecord, job: Job) -> bool:
     """Return whether the catalogue of `key` was replaced or deleted after the file of `job` arrived.
 
-    Merges do not count. Otherwise, a file that replaces the catalogue would be lost if a merge overtook this file.
+    Merges do not count, so that a file that replaces the catalogue is used even if a newer file was merged before.
     """
     newest = key.catalogue_data_timestamp
     return newest is not None and (job.data_timestamp or "") < newest

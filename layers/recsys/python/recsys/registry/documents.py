@@ -16,7 +16,7 @@ Document = dict[str, str | int]
 
 
 class HasJson(Protocol):
-    """A nested member of a record that can be stored as JSON."""
+    """An object inside a record, such as the progress of a job, that can be stored as JSON."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the member as a dict that `json.dumps` accepts."""
@@ -54,5 +54,5 @@ def known_fields(cls: type[DataclassInstance], document: Document) -> dict[str, 
 
 
 def is_expired(expires_at: Timestamp | None, now: Timestamp) -> bool:
-    """Return whether a record counts as deleted. A record without `expires_at` never expires."""
+    """Return whether a record has expired and counts as deleted. A record without `expires_at` never expires."""
     return expires_at is not None and expires_at <= now

@@ -88,8 +88,9 @@ class DynamoTable:
     def write(self, changes: Sequence[Change]) -> bool:
         """Apply all changes in one transaction, or none of them. Return whether they were applied.
 
-        A single change is also a transaction, because boto3 sends a token with every transaction. If a response is lost
-        and boto3 repeats the request, DynamoDB recognises the token and reports success instead of a changed row.
+        A single change is also sent as a transaction, because boto3 adds a token to every transaction. If a response is
+        lost and boto3 repeats the request, DynamoDB detects the repetition by the token and reports success. Without
+        the token, the condition of the change would fail.
         """
         actions = [_to_action(self._table, change) for change in changes]
         for attempt in range(_WRITE_ATTEMPTS):
@@ -119,9 +120,9 @@ def _to_action(table: str, change: Change) -> TransactWriteItemTypeDef:
 
 
 def _cancellation_reasons(error: ClientError) -> set[str]:
-    """Return the cancellation codes of the items of a transaction.
+    """Return the set of codes that state why DynamoDB cancelled a transaction.
 
-    The code of an unaffected item is the text `None`. For an error other than a cancellation, the set is empty.
+    An item that did not cause the cancellation has the code `None`, as text. The set is empty for any other error.
     """
     if error_code(error) != "TransactionCanceledException":
         return set()

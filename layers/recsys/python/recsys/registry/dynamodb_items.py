@@ -20,7 +20,7 @@ _OWN_ATTRIBUTES: Final = ("pk", "sk", "etag", "ttl")
 def fits(address: Address) -> bool:
     """Return whether an address is short enough for a DynamoDB key.
 
-    DynamoDB rejects a longer key with an error. Callers treat a longer key as not found, because no row can have such a
+    DynamoDB rejects a longer key with an error. Callers treat the row as absent instead, because no row can have such a
     key.
     """
     return len(address.partition.encode()) <= _MAX_PARTITION_BYTES and len(address.sort.encode()) <= _MAX_SORT_BYTES
@@ -35,13 +35,13 @@ def to_item(address: Address, document: Document) -> dict[str, Any]:
     """Return an item that stores `document` at `address`, with a new etag."""
     item = {name: {"S": value} if isinstance(value, str) else {"N": str(value)} for name, value in document.items()}
     if "expires_at" in document:
-        # Rounded up, because DynamoDB must not delete the item early.
+        # The time is rounded up to a second, because DynamoDB must not delete the item early.
         item["ttl"] = {"N": str(to_epoch_s(Timestamp(str(document["expires_at"]))) + 1)}
     return {**item, **to_key(address), "etag": {"S": secrets.token_hex(8)}}
 
 
 def to_row(item: dict[str, Any]) -> Row:
-    """Convert an item that `to_item` returned to a row."""
+    """Convert an item, as returned by `to_item` or read from DynamoDB, to a row."""
     document: Document = {
         name: value["S"] if "S" in value else int(value["N"])
         for name, value in item.items()

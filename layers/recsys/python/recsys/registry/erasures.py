@@ -58,7 +58,7 @@ class Erasures:
     last
         Number of the last erasure. 0 if there was no erasure.
     users
-        The erasures that are kept. `added` drops old ones.
+        The erasures that are kept. `added` drops old erasures.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class Erasures:
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Parse erasures that `to_text` returned. None stands for a key without erasures."""
+        """Parse erasures that `to_text` returned. None yields an empty object with a new random salt."""
         if text is None:
             return cls(os.urandom(_SALT_BYTES).hex(), 0, ())
         document = json.loads(text)
@@ -88,16 +88,16 @@ class Erasures:
         return json.dumps({"salt": self.salt, "last": self.last, "users": users}, separators=(",", ":"))
 
     def added(self, user_id: str, *, applied: int, now: Timestamp) -> Self:
-        """Return the erasures with the erasure of a user added. An earlier erasure of the same user is removed.
+        """Return a copy with the erasure of a user appended. An earlier erasure of the same user is removed.
 
         Parameters
         ----------
         user_id
             Id of the user.
         applied
-            Number of the last erasure that the training of the current version applied. Erasures up to this number are
-            dropped when they are older than `ERASED_WITHIN_DAYS`, because by then no file from before the erasure can
-            still wait for its training.
+            Number of the last erasure before the training of the current version, which left the erased users out.
+            Erasures up to this number are dropped when they are older than `ERASED_WITHIN_DAYS`, because by then no
+            file from before the erasure can still wait for its training.
         now
             Time of the request.
 
@@ -123,7 +123,7 @@ class Erasures:
     def unapplied(self, applied: int) -> ErasedUsers:
         """Return the users of the erasures with a number greater than `applied`.
 
-        A version with `ModelVersion.erasures` equal to `applied` still contains these users.
+        If `applied` is `ModelVersion.erasures` of a version, these are the users whom the version may still contain.
         """
         return self._of(user for user in self.users if user.number > applied)
 
@@ -153,7 +153,10 @@ class ErasedUsers:
 
 
 def hidden_users(key: KeyRecord) -> ErasedUsers | None:
-    """Return the erased users whom the current version still contains, or None if there are none."""
+    """Return the users who were erased after the training of the current version, or None if there are none.
+
+    The current version may still contain these users, so that requests must treat them as unknown.
+    """
     if key.erasures is None:
         return None
     return _hidden_users(key.erasures, key.current_erasures or 0)
@@ -177,9 +180,10 @@ def with_erased_user(key: KeyRecord, user_id: str, *, now: Timestamp) -> KeyReco
 
 
 def with_erase_by(version: ModelVersion, key: KeyRecord) -> ModelVersion:
-    """Return the version with the time `erase_by`, by which it must be deleted, if it was trained before an erasure.
+    """Return the version with the time by which it must be deleted, if users were erased after its training.
 
-    If the version already has an earlier `erase_by`, the earlier time is kept.
+    This time, `erase_by`, is `ERASED_WITHIN_DAYS` days after the oldest of these erasures. If the version already has
+    an earlier `erase_by`, the earlier time is kept. A version without such erasures is returned unchanged.
     """
     if key.erasures is None:
         return version

@@ -1,6 +1,6 @@
-"""The items that the trainings of a key leave out, stored as text.
+"""Convert the ids of excluded items to text and back. The trainings of a key leave excluded items out.
 
-The text is part of the record of each version and of the record of the key. The two records change in one transaction
+The text is part of the record of each version and of the record of the key. A transaction changes both records
 (docs/decisions/0057-excluded-items.md).
 """
 

@@ -101,9 +101,9 @@ class JobOperations(TableOperations):
         self._change_leased_job(lease, lambda job, now: rules.renewed(job, lease_s=lease_s, progress=progress, now=now))
 
     def release_job(self, lease: Lease) -> None:
-        """Put the job back into the queue because its worker is being stopped.
+        """Return the job to the state `queued`, because its worker is being stopped.
 
-        The attempt does not count against `max_attempts`.
+        The attempt does not count against `Settings.max_attempts`.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class JobOperations(TableOperations):
         self._change_leased_job(lease, lambda job, now: rules.with_reported_error(job, now=now))
 
     def fail_job(self, lease: Lease, problem: Problem, report: dict[str, Any] | None) -> None:
-        """End a job as failed.
+        """End a job as failed, store the cause and the data report, and record the failure in the audit log of the key.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class JobOperations(TableOperations):
         self._change_leased_job(lease, lambda job, now: rules.validated(job, report, now=now))
 
     def supersede_job(self, lease: Lease) -> None:
-        """End a job as superseded.
+        """End a job as superseded, which means that its file is not used because newer data exists.
 
         Raises
         ------

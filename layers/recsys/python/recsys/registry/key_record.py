@@ -32,8 +32,8 @@ class KeyRecord:
     revoked_at
         Time of the revocation.
     expires_at
-        Time from which the key counts as deleted. A key expires as long as it lacks a secret or a model, so that unused
-        keys are deleted.
+        Time from which the key counts as deleted. None if the key is permanent. A key that a request or a drop created
+        becomes permanent when it has both a secret and a model, so that unused keys are deleted.
     current_version, current_manifest_sha256
         The current version, and the SHA-256 of its manifest.
     current_data_timestamp
@@ -47,9 +47,9 @@ class KeyRecord:
     scoped_keys
         The scoped keys.
     replaced_data_timestamp
-        The value of `current_data_timestamp` that the last complete file or the last activation set. A file that is
-        added to the interactions can be older than other added files, but must be newer than this time. None means
-        `current_data_timestamp`, as in records of earlier releases.
+        The value of `current_data_timestamp` that the last file with mode `replace` or the last activation set. A file
+        that is added to the interactions can be older than other added files, but must be newer than this time. None
+        means `current_data_timestamp`, as in records of earlier releases.
     erasures
         The erased users, as text of `recsys.registry.erasures`.
     current_erasures

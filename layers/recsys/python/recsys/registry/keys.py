@@ -99,7 +99,7 @@ class KeyOperations(TableOperations):
         )
 
     def remove_scoped_key(self, key_id: str, scoped_key_id: str) -> KeyRecord:
-        """Remove a scoped key, which then is no longer valid, and return the changed API key.
+        """Remove a scoped key, so that it is no longer valid, and return the changed API key.
 
         Raises
         ------
@@ -135,7 +135,7 @@ class KeyOperations(TableOperations):
         Returns
         -------
         KeyRecord
-            The changed key. A key that has a model no longer expires.
+            The changed key. If the key has a model, its expiry is removed.
 
         Raises
         ------

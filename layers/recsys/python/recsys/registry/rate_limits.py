@@ -1,9 +1,9 @@
 """Limit the number of requests per key or client address with token buckets.
 
-A bucket holds at most `quota` units and regains this number evenly over `window_s`. A burst of `quota` requests is
-therefore possible, and the average rate is bounded. The only state of a bucket is the time at which it is full again
-(the generic cell rate algorithm, ITU-T I.371). A full bucket therefore needs no row, and the row of a bucket expires
-when the bucket is full.
+A bucket holds at most `quota` units. Each request takes one unit, and the bucket regains `quota` units evenly over
+`window_s` seconds. A burst of `quota` requests is therefore possible, and the average rate is bounded. The only state
+of a bucket is the time at which the bucket is full again (the generic cell rate algorithm, ITU-T I.371). A full bucket
+therefore needs no row, and the row of a bucket expires when the bucket is full.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ bucket can be slightly less full than it should be."""
 _COMMIT_ATTEMPTS: Final = 50  # as in recsys.registry.transactions
 _MAX_SUBJECTS: Final = 10_000  # not tuned
 _CHUNKS_PER_QUOTA: Final = 20
-"""Number of chunks in a quota. With more and smaller chunks, a process writes more often but exceeds the quota by less.
-"""
+"""Number of chunks in a quota. With smaller chunks, a process writes to the database more often, but exceeds the quota
+by fewer units."""
 
 _logger: Final = logging.getLogger("recsys.registry")
 
 
 class RateLimit(NamedTuple):
-    """A limit that applies to each subject, such as each key.
+    """A limit on the number of requests per subject, such as per API key or client address.
 
     Parameters
     ----------
     name
         Name of the policy in headers and in `GET /v1/usage`.
     quota
-        Requests per window, at least 1. It is also the size of the largest burst.
+        Requests per window, at least 1. Also the size of the largest burst.
     window_s
         Length of the window, in seconds.
     unit
@@ -63,7 +63,7 @@ class RateLimit(NamedTuple):
 
 
 class Quota(NamedTuple):
-    """State of a bucket after a request.
+    """The state of a token bucket after a request.
 
     Parameters
     ----------
@@ -81,27 +81,27 @@ class Quota(NamedTuple):
 
 
 def anonymous_trainings(quota: int) -> RateLimit:
-    """Return the limit of trainings without an API key, per client address."""
+    """Return a limit of `quota` trainings without an API key per client address and hour."""
     return RateLimit("anonymous-trainings", quota, _HOUR_S, "trainings without an API key per client address and hour")
 
 
 def trainings(quota: int) -> RateLimit:
-    """Return the limit of trainings per key."""
+    """Return a limit of `quota` trainings per key and day."""
     return RateLimit("trainings", quota, DAY_S, "trainings per key and day")
 
 
 def recommendations(quota: int) -> RateLimit:
-    """Return the limit of requests for recommendations per key."""
+    """Return a limit of `quota` requests for recommendations per key and minute."""
     return RateLimit("recommendations", quota, _MINUTE_S, "requests for recommendations per key and minute")
 
 
 def spend(limit: RateLimit, missing_s: float, units: int) -> tuple[Quota, float]:
-    """Take up to `units` units from a bucket.
+    """Take up to `units` units from a token bucket.
 
     Parameters
     ----------
     limit
-        Size of the bucket.
+        The limit, which defines the size of the bucket and the rate at which it is refilled.
     missing_s
         Seconds until the bucket is full. 0 or negative if it is full.
     units
@@ -130,7 +130,7 @@ def spend(limit: RateLimit, missing_s: float, units: int) -> tuple[Quota, float]
 
 
 class Buckets(Protocol):
-    """The buckets of all limits and subjects."""
+    """The token buckets, one per limit and subject. A subject is an API key or a client address."""
 
     def take(self, limit: RateLimit, subject: str, units: int = 1) -> Quota:
         """Take at most `units` units from the bucket of `subject`, and return the state of the bucket.
@@ -152,7 +152,7 @@ class BucketTable(TableReader, Protocol):
 
 
 class TableBuckets:
-    """Buckets in the table of the registry, which all processes share. Each granted request causes a write.
+    """Token buckets in the table of the registry, which all processes share. Each granted request causes a write.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class TableBuckets:
 
 
 class MemoryBuckets:
-    """Buckets in the memory of one process.
+    """Token buckets in the memory of one process.
 
     Only the 10,000 most recently used buckets are kept. A bucket that is not kept counts as full, and so does every
     bucket after a restart.
@@ -188,7 +188,7 @@ class MemoryBuckets:
     Parameters
     ----------
     timer
-        Monotonic seconds.
+        Returns a monotonic time in seconds.
     """
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
@@ -207,7 +207,7 @@ class MemoryBuckets:
 
 
 class _Account:
-    """The state of one subject in this process.
+    """The units of one subject that this process may grant, and those that it must still take from the shared bucket.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ class _Account:
 
 
 class ChunkedBuckets:
-    """Buckets that take units from shared buckets in chunks, so that few requests cause a write.
+    """Token buckets that take units from shared buckets in chunks, so that few requests cause a write.
 
     The first chunk of a window is granted without a read or write. It is taken from the shared bucket together with the
     second chunk, so that neither a cold start nor a key with few requests waits for the table. A process therefore
@@ -239,7 +239,7 @@ class ChunkedBuckets:
     shared
         The buckets that all processes share.
     timer
-        Monotonic seconds.
+        Returns a monotonic time in seconds.
     """
 
     def __init__(self, shared: Buckets, timer: Callable[[], float] = time.monotonic) -> None:

@@ -33,7 +33,7 @@ class JobState(StrEnum):
 
 
 class JobPurpose(StrEnum):
-    """Purpose of a job."""
+    """The purpose for which a job uses its file."""
 
     TRAIN = "train"
     """Train on the file and publish a version."""
@@ -45,7 +45,11 @@ class JobPurpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a training job. `phase` is reading, choosing, fitting, evaluating, refitting or publishing."""
+    """The progress of a training job. `phase` is reading, choosing, fitting, evaluating, refitting or publishing.
+
+    In the phases fitting and refitting, `epoch` is the number of finished epochs out of `epochs`, and `loss` is the
+    training loss of the last epoch. In the phase fitting, `validation_ndcg` is the NDCG@20 after the last epoch.
+    """
 
     phase: str
     epoch: int | None = None
@@ -84,8 +88,8 @@ class Job:
         Number of attempts that were killed, and the duration of the last killed attempt in seconds. An attempt counts
         as killed if it ended without reporting an error. The duration ends with the last renewal of the lease.
     data_timestamp
-        Time at which the data arrived, as `<timestamp>#<tiebreak>`. The order of these texts is the order of the jobs
-        of a key. The first claim sets it.
+        Time at which the data arrived, as `<timestamp>#<tiebreak>`. Of two jobs of a key, the job whose text is greater
+        has newer data. None until the first claim of the job.
     fingerprint
         SHA-256 of the request body and the options. It distinguishes a repeated request from a changed request.
     options
@@ -159,7 +163,13 @@ class Job:
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
+        """Restore a job from a document. Members that only a newer release knows are ignored.
+
+        Raises
+        ------
+        NotReady
+            A newer release wrote a state or a purpose that this release does not know.
+        """
         values = known_fields(cls, document)
         values["state"] = _known(JobState, "state", values["state"])
         values["purpose"] = _known(JobPurpose, "purpose", values.get("purpose", JobPurpose.TRAIN))
@@ -229,7 +239,7 @@ class ModelVersion:
     expires_at
         Time from which the database may delete the record of a retired version.
     erasures
-        Number of the last erasure that the training applied (`recsys.registry.erasures`).
+        Number of the last erasure before the training, which left the erased users out (`recsys.registry.erasures`).
     erase_by
         Time by which the version must be deleted, because it contains users who were erased after the training.
     excluded_items
@@ -257,7 +267,7 @@ class ModelVersion:
 
     @classmethod
     def from_document(cls, document: Document) -> Self:
-        """Return the record that `to_document` wrote. Unknown members, written by a newer release, are ignored."""
+        """Restore a version from a document. Members that only a newer release knows are ignored."""
         values = known_fields(cls, document)
         for name in ("metrics", "held_reasons"):
             if name in values:

@@ -1,8 +1,6 @@
-"""The rules of the registry, as pure functions.
+"""Pure functions that check whether a change of a key, a job or a version is allowed, and return the changed record.
 
-Each checks whether a change is allowed, and returns the changed record.
-
-The rules neither read nor write rows. The operations of `Registry` apply each rule together with a conditional write.
+The functions neither read nor write rows. The methods of `Registry` write the changed records with conditional writes.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ def rotated(key: KeyRecord, new_sha256: str, *, overlap_s: float, now: Timestamp
 
 
 def is_known(key: KeyRecord) -> bool:
-    """Return whether the key has a model, or never expires because the operator created it."""
+    """Return whether the key is known, which means that it has a model or that the operator created it."""
     return key.current_version is not None or key.expires_at is None
 
 
@@ -64,7 +62,7 @@ def revoked(key: KeyRecord, *, now: Timestamp) -> KeyRecord:
 
 
 def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
-    """Return the key with its first secret. A key that has a model no longer expires.
+    """Return the key with its first secret. If the key has a model, its expiry is removed.
 
     Raises
     ------
@@ -95,13 +93,13 @@ def activated(key: KeyRecord, version: ModelVersion, *, now: Timestamp) -> KeyRe
 
     A version that is trained on data from before `now` can no longer replace `version`.
     """
-    # The timestamp never decreases, because arrival times come from other clocks, which may be ahead of this one.
+    # The timestamp never decreases, because arrival times come from other clocks, which may be ahead of this clock.
     data_timestamp = max(str(now), key.current_data_timestamp or "")
     return _pointing_to(key, version, data_timestamp=data_timestamp, replaced_data_timestamp=data_timestamp)
 
 
 def unerased(version: ModelVersion, *, now: Timestamp) -> ModelVersion:
-    """Return the version if it may still be used.
+    """Return the version unchanged if it may still be used.
 
     Raises
     ------
@@ -116,7 +114,7 @@ def unerased(version: ModelVersion, *, now: Timestamp) -> ModelVersion:
 
 
 def check_not_revoked(key: KeyRecord) -> None:
-    """Check that the key can be changed.
+    """Check that the key is not revoked.
 
     Raises
     ------
@@ -170,7 +168,7 @@ def _lifetime_s(job: Job) -> int:
 
 
 def with_reported_error(job: Job, *, now: Timestamp) -> Job:
-    """Record that the attempt of the job reported an error, so that the attempt does not count as killed."""
+    """Return the job with a note that its attempt reported an error, so that the attempt does not count as killed."""
     return replace(job, error_fence=job.fence, updated_at=now)
 
 
@@ -215,7 +213,7 @@ def failed(job: Job, problem: Problem, report: dict[str, Any] | None, *, now: Ti
 
 
 def superseded(job: Job, *, now: Timestamp) -> Job:
-    """Return the job in the state `superseded`, because newer data replaced its file."""
+    """Return the job in the state `superseded`, which means that its file is not used."""
     return _ended(job, JobState.SUPERSEDED, now)
 
 
@@ -239,16 +237,16 @@ def may_publish(key: KeyRecord, job: Job) -> bool:
 def is_outdated(key: KeyRecord, job: Job) -> bool:
     """Return whether the current version of `key` makes the job's data obsolete.
 
-    A complete file is obsolete if any newer data was published. A file that is to be added to the interactions is
-    obsolete only if a newer complete file was published or if a version was activated later, because no added data may
-    be lost.
+    A file with mode `replace` is obsolete if any newer data was published. A file with mode `append` is obsolete only
+    if a newer file with mode `replace` was published or if a version was activated later, because no added data may be
+    lost.
     """
     newest = _replaced_data_timestamp(key) if job.mode is Mode.APPEND else key.current_data_timestamp
     return newest is not None and newest >= _data_timestamp(job)
 
 
 def has_current_base(key: KeyRecord, version: ModelVersion, job: Job) -> bool:
-    """Return whether the base version of `version` is still current. The result is always True for a complete file."""
+    """Return whether the base version of `version` is still current. The result is always True for mode `replace`."""
     return job.mode is not Mode.APPEND or version.base_version == key.current_version
 
 
@@ -273,7 +271,7 @@ def validated(job: Job, report: dict[str, Any], *, now: Timestamp) -> Job:
 
 
 def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
-    """Return the key with `version` as its current version. A key that has a secret no longer expires."""
+    """Return the key with `version` as its current version. If the key has a secret, its expiry is removed."""
     expires_at = key.expires_at if key.secret_sha256 is None else None
     data_timestamp = max(_data_timestamp(job), key.current_data_timestamp or "")
     replaced = _replaced_data_timestamp(key) or "" if job.mode is Mode.APPEND else data_timestamp
@@ -282,9 +280,9 @@ def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
 
 
 def _replaced_data_timestamp(key: KeyRecord) -> str | None:
-    """Return the data timestamp of the last complete file or the time of the last activation.
+    """Return the data timestamp of the last file with mode `replace`, or the time of the last activation.
 
-    A record without this time comes from a release without `append`. In this case, every file was complete.
+    Releases without the mode `append` did not store this time. It then equals the timestamp of the current version.
     """
     return key.current_data_timestamp if key.replaced_data_timestamp is None else key.replaced_data_timestamp
 
@@ -302,7 +300,7 @@ def outcome(
 
 
 def retired(version: ModelVersion, *, now: Timestamp, kept_s: float) -> ModelVersion:
-    """Return the version as deleted. The record remains for `kept_s` seconds, without the metrics."""
+    """Return the version marked as deleted. The record remains for `kept_s` seconds, without the metrics."""
     return replace(version, metrics={}, pinned_at=None, deleted_at=now, expires_at=after(now, kept_s))
 
 

@@ -28,12 +28,12 @@ class Scope(StrEnum):
 
 
 class ScopedKey(NamedTuple):
-    """A scoped key as the registry stores it.
+    """A scoped key as stored in the registry, with a digest instead of the secret.
 
     Parameters
     ----------
     scoped_key_id
-        Public id, unique among the scoped keys of the main key. The scoped key itself contains it.
+        Public id, unique among the scoped keys of the main key. The text of the scoped key contains this id.
     name
         Name that the owner gave the key.
     scope

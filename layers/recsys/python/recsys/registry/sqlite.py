@@ -94,7 +94,7 @@ class SqliteRegistry(Registry):
         return sorted(jobs, key=lambda job: (job.created_at, job.job_id), reverse=True)
 
     def query(self, statement: str, *parameters: str) -> Rows:
-        """Run an SQL statement that only reads, for figures that no other method returns. Return its rows."""
+        """Run an SQL statement that only reads, and return its rows. Use it for data that no other method returns."""
         return self._sqlite_table.query(statement, *parameters)
 
     def is_empty(self) -> bool:
@@ -113,7 +113,7 @@ class SqliteRegistry(Registry):
         self._sqlite_table.checkpoint()
 
     def close(self) -> None:
-        """Close all connections of this process. At this time, no other thread may use the registry."""
+        """Close all connections of this process. No other thread may use the registry during the call."""
         self._sqlite_table.close()
 
 
@@ -198,7 +198,7 @@ class SqliteTable:
             return int(found.fetchone()[0])
 
     def scan(self, sort: str, now: Timestamp) -> Sequence[Document]:
-        """Return the unexpired documents of all rows whose `sort` equals `sort`, from all partitions."""
+        """Return the unexpired documents of all rows with the given `sort`, from all partitions."""
         with self._translating_errors():
             found = self._connection().execute(
                 "SELECT document FROM registry WHERE sort = ? AND (expires_at IS NULL OR expires_at > ?)", (sort, now)
@@ -276,7 +276,7 @@ class SqliteTable:
         try:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
-            # A locked file or a full disk is transient; a damaged file, or one that is not a database, is not.
+            # A locked file and a full disk are transient, unlike a damaged file and a file that is not a database.
             is_transient = isinstance(error, OSError | sqlite3.OperationalError)
             hint = None if is_transient else _DAMAGED_HINT
             raise Unavailable(f"The registry {self._path} cannot be used: {error}.", hint=hint) from error
@@ -310,10 +310,10 @@ class _Session:
 
 
 def _enable_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Switch the file to a write-ahead log, which is a persistent property of the file.
+    """Switch the file to a write-ahead log. The file keeps this mode when it is closed.
 
-    The switch is retried. If two connections switch at the same moment, SQLite detects a deadlock and rejects one of
-    them without waiting.
+    If two connections switch at the same moment, SQLite detects a deadlock and rejects one of them without waiting. The
+    switch is therefore retried.
     """
     deadline = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
@@ -328,7 +328,7 @@ def _enable_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 def _apply(connection: sqlite3.Connection, change: Change) -> bool:
-    """Apply one change if the row meets its condition, and return whether it was applied."""
+    """Apply a change if the row meets the condition of the change, and return whether the change was applied."""
     if change.document is None:
         cursor = connection.execute(
             "DELETE FROM registry WHERE partition = ? AND sort = ? AND etag = ?", (*change.address, change.etag)

@@ -1,4 +1,4 @@
-"""The interface between the registry and a database, which stores documents by address, with transactions.
+"""The interface between the registry and a database that stores documents by address and supports transactions.
 
 Locking is optimistic. A change contains the etag of the row that was read, or the condition that the row does not
 exist. A decision that is based on an outdated row is therefore never stored.

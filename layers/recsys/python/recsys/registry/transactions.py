@@ -77,7 +77,7 @@ class TableOperations:
 
     @property
     def table(self) -> Table:
-        """The database. Other modules use it for further operations."""
+        """The database of the registry, for operations that this class does not offer."""
         return self._table
 
     def _commit_with_retry(self, decide: Decision[T]) -> T:

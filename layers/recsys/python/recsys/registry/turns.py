@@ -1,8 +1,9 @@
-"""The turns that groups of keys take for training on AWS.
+"""Let groups of keys take turns on AWS, so that no group occupies more than one training slot.
 
-A file waits in the registry until its group has a turn. Only then is the message of the file sent to the queue of
-trainings, so that the queue contains at most one message per group. A group can therefore occupy only one training
-slot, and the next file of the group is queued behind the files of all groups that already wait.
+A group contains files of one known key, or the files of all other keys. A turn is the right of a group to have one
+file in the queue of trainings. The other files of the group wait in the registry. When the job of the queued file is
+final, the next file of the group gets the turn and is queued behind the files of all other groups
+(docs/decisions/0065-turns-on-aws.md).
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from recsys.registry.table import Address, Change, Row, Table
 from recsys.registry.transactions import commit_with_retry
 
 ANONYMOUS: Final = "anonymous"
-"""Name of the group of all keys that are not known. No key has this id, because key ids have another length."""
+"""Name of the group of all keys that are not known (see `recsys.registry.rules.is_known`). No key has this id, because
+key ids have another length."""
 SENDING_S: Final = 60
-"""Seconds after which a turn without a sent message is given again. A message is missing if the process was killed
-before it sent the message."""
+"""Seconds after which a turn expires if the message of its file has not been sent. A message stays unsent if the
+process was killed."""
 TURN_VALID_S: Final = 6 * 3600
-"""Seconds after which the next file gets the turn although the previous turn has not ended. A turn takes so long only
-if its message is in the dead-letter queue."""
+"""Seconds after which a turn expires if the message of its file has been sent. A turn takes so long only if the message
+is in the dead-letter queue."""
 WAITING_VALID_S: Final = 30 * DAY_S
 """Seconds for which a file may wait. The bucket deletes uploads after the same time, 30 days."""
 
@@ -39,14 +41,15 @@ _GROUP: Final = "GROUP#"
 
 @dataclass(frozen=True, slots=True)
 class FileTurn:
-    """The turn of a file. The message of the file contains it.
+    """The right of a file to be the next of its group in the queue of trainings. The message of the file contains it.
 
     Parameters
     ----------
     group
-        The group that has the turn. It is the id of a known key, or `ANONYMOUS`.
+        The group of the file. It is the id of a known key, `<key_id>/<purpose>` for a validation or an item catalogue
+        of a known key, or `ANONYMOUS` for the files of all other keys.
     file
-        Identifies the file within the group. A file with a greater text arrived later.
+        Text that identifies the file within the group. A file with a greater text arrived later.
     """
 
     group: str
@@ -54,15 +57,16 @@ class FileTurn:
 
     @classmethod
     def of(cls, group: str, *, data_timestamp: str, name: str, version: str) -> FileTurn:
-        """Return the turn of an object. A repeated notification of the object yields the same turn."""
+        """Return the `FileTurn` of an uploaded or dropped file. Repeated notifications of a file yield equal values."""
         digest = hashlib.sha256(f"{name}\n{version}".encode()).hexdigest()[:16]
         return cls(group, f"{data_timestamp}#{digest}")
 
 
 class Turns:
-    """The waiting files, and the turn of each group.
+    """Stores the files that wait for training, and sends the message of one file per group at a time.
 
-    A process can be killed at any point. If a call was interrupted and is repeated, for example because a queue
+    The file whose message is sent has the turn of its group. When its job is final, `end` gives the turn to the next
+    file. A process can be killed at any point. If a call was interrupted and is repeated, for example because a queue
     delivers a message again, the result is the same as without the interruption. At worst, a message is sent twice. The
     job of the second message has then already ended.
 
@@ -82,17 +86,19 @@ class Turns:
         self._clock = clock
 
     def wait(self, turn: FileTurn, body: dict[str, Any], *, replaces: bool) -> None:
-        """Let a file wait for its turn. If no file of the group has the turn, the next file gets it.
+        """Store a file that waits for training, and send the message of the next file of its group.
+
+        No message is sent while another file of the group has the turn, because that file is queued or in training.
 
         Parameters
         ----------
         turn
             The turn for which the file waits.
         body
-            Content of the message. The turn is added to the message.
+            Content of the message that starts the training. The turn is added to the message.
         replaces
-            Whether the file makes the earlier files of the group obsolete. The newest file of this kind has the next
-            turn. The jobs of the obsolete files end as superseded in later turns, without training.
+            Whether the file makes the earlier files of the group obsolete. The newest of such files gets the next turn.
+            The jobs of the obsolete files end as superseded in later turns, without training.
         """
         message = json.dumps({**body, "turn": asdict(turn)}, separators=(",", ":"))
         expires_at = after(self._clock(), WAITING_VALID_S)
@@ -102,7 +108,7 @@ class Turns:
         self._advance(turn.group)
 
     def end(self, turn: FileTurn) -> None:
-        """End the turn of a file whose job is final, and send the message of the next file of the group."""
+        """Remove a file whose job is final, which ends its turn, and send the message of the next file of its group."""
 
         def decide(_now: Timestamp) -> tuple[None, list[Change]]:
             waiting, held = self._table.get(_waiting_address(turn)), self._table.get(_turn_address(turn.group))
@@ -115,14 +121,21 @@ class Turns:
         self._advance(turn.group)
 
     def resume(self) -> None:
-        """Give each turn that has expired to the next file of its group."""
+        """Give each expired turn to the next file of its group, and send the message of this file.
+
+        A turn is the right of one file per group to be in the queue of trainings. The turn expires if the message of
+        the file was lost or not sent.
+        """
         now = self._clock()
         for row in self._table.list(_TURNS, _GROUP):
             if not _is_held(row, now):
                 self._advance(row.address.sort.removeprefix(_GROUP))
 
     def _advance(self, group: str) -> None:
-        """Give the turn of a group to its next file, unless another file has it."""
+        """Give the turn of a group to its next file, and send the message of this file.
+
+        Nothing happens if a file has the turn, which is the right to be in the queue of trainings.
+        """
 
         def decide(now: Timestamp) -> tuple[Row | None, list[Change]]:
             held = self._table.get(_turn_address(group))
@@ -156,23 +169,23 @@ def _turn_document(file: str, *, is_sent: bool = False, valid_until: Timestamp) 
 
 
 def _is_held(held: Row, now: Timestamp) -> bool:
-    """Return whether a file has the turn, and the turn has not expired."""
+    """Return whether the row of a group's turn names a file, and the turn of this file has not expired."""
     return held.document is not None and str(held.document["valid_until"]) > now
 
 
 def _was_sent(held: Row, row: Row) -> bool:
     """Return whether the turn belongs to the file of `row` and the message of the file was sent.
 
-    If such a turn has expired, the message is in the dead-letter queue. If the message is moved back from there, it is
-    processed although the file no longer waits.
+    If such a turn has expired, the message is in the dead-letter queue. If the operator moves the message back, the
+    file is trained although it no longer waits.
     """
     return held.document is not None and held.document["file"] == _file_of(row) and bool(held.document["is_sent"])
 
 
 def _next(rows: list[Row]) -> Row | None:
-    """Return the newest file that makes others obsolete.
+    """Return the row of the file that gets the next turn, or None if no file waits.
 
-    If there is none, return the oldest file, or None without files.
+    The newest file that makes other files obsolete gets the next turn. Without such a file, the oldest file gets it.
     """
     ordered = sorted(rows, key=lambda row: row.address.sort)
     replacing = [row for row in ordered if row.document is not None and row.document["replaces"]]

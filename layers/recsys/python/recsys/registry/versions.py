@@ -1,4 +1,4 @@
-"""Operations that publish, list, activate and pin model versions, and the erasure of a user from versions."""
+"""Operations that publish, list, activate and pin model versions, and that erase users from the versions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Published(StrEnum):
     HELD = "held"
     """The version is stored. The current version stays current until the held version is activated."""
     OUTDATED = "outdated"
-    """The version that was compared is no longer current. Nothing was written, so that the caller must compare again.
+    """Another version became current after the comparison. Nothing was written, so that the caller must compare again.
     """
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
     OUTDATED_BASE = "outdated-base"
-    """The base version is no longer current. Nothing was written, so that the caller must train again."""
+    """The base version of the training is no longer current. Nothing was written, so that the caller must train again.
+    """
 
 
 class VersionOperations(TableOperations):
@@ -45,8 +46,8 @@ class VersionOperations(TableOperations):
         ends as held.
 
         If the key does not exist, is revoked or has a current version with newer data, the job ends as superseded and
-        nothing else changes, see `rules.may_publish`. A key that has a secret no longer expires. Publishing the same
-        version again has no effect.
+        nothing else changes (see `rules.may_publish`). If the version becomes current and the key has a secret, the
+        expiry of the key is removed. Publishing the same version again has no effect.
 
         Parameters
         ----------
@@ -67,8 +68,8 @@ class VersionOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, if another attempt has started, or if the version was retired because the attempt
-            seemed to have ended. Nothing was written.
+            If the job is not running, if another attempt has started, or if the version was marked as deleted because
+            the attempt seemed to have ended. Nothing was written.
         """
 
         def decide(now: Timestamp) -> tuple[Published, list[Change]]:
@@ -112,8 +113,7 @@ class VersionOperations(TableOperations):
         """Make a published or held version the current version. A held version is no longer held afterwards.
 
         A training job whose data arrived before the activation can no longer replace the activated version. The row of
-        the version is also written, so that of an activation and a concurrent deletion of the version only one
-        succeeds.
+        the version is also written, so that an activation and a concurrent deletion of the version cannot both succeed.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class VersionOperations(TableOperations):
         KeyNotFound
             If the key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no published version of this name.
+            If the key has no published or held version of this name.
         TooManyPinnedVersions
             If `rules.MAX_PINNED_VERSIONS` other versions of the key are pinned.
         """
@@ -192,7 +192,7 @@ class VersionOperations(TableOperations):
         KeyNotFound
             If the key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no published version of this name.
+            If the key has no published or held version of this name.
         """
 
         def decide(now: Timestamp) -> tuple[ModelVersion, list[Change]]:

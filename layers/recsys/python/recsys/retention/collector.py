@@ -41,7 +41,7 @@ class Collection:
     Parameters
     ----------
     deletions
-        Steps that were carried out. Each step deleted objects or retired a version.
+        Steps that were carried out. Each step deleted objects or marked a version as deleted.
     n_failed
         Number of deletions that failed because a store was unavailable. The next run repeats them.
     """
@@ -58,7 +58,7 @@ class Collection:
 class Collector:
     """Deletes the versions and objects that the retention policy no longer keeps.
 
-    Runs may overlap. If a run is killed, the next one completes its work.
+    Runs may overlap. If a run is killed, the next run completes its work.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Collector:
             catalogue = plan_catalogue(contents, self._policy, now)
             if catalogue is not None:
                 yield catalogue
-        # Cached, because many uploads belong to one key. The cache is per run, so that the next run sees changed keys.
+        # Keys are cached, because many uploads belong to one key. The cache is per plan, so that the next sees changes.
         key_of = lru_cache(maxsize=1024)(self._key)
         for info in self._store.list(layout.UPLOADS):
             source = parse_source(info.name)
@@ -132,9 +132,10 @@ class Collector:
         return Collection(tuple(done), n_failed)
 
     def _carry_out(self, deletion: Deletion) -> bool:
-        """Carry out one step, and return whether it was carried out.
+        """Carry out one step of the plan, and return whether the step took effect.
 
-        If a concurrent writer changed the version, the version is kept and the result is False.
+        If a concurrent writer changed the version that the step marks as deleted, the version is kept and the result
+        is False.
         """
         if deletion.mark is not None and not self._table.write([deletion.mark, *self._event(deletion)]):
             return False
@@ -143,7 +144,10 @@ class Collector:
         return True
 
     def _event(self, deletion: Deletion) -> list[Change]:
-        """Return the change that records the retirement of a version in the audit log of its key."""
+        """Return the change that records the deletion of a published or held version in the audit log of its key.
+
+        The list is empty for all other steps.
+        """
         version = deletion.retired
         if version is None:
             return []
@@ -152,7 +156,7 @@ class Collector:
         return [event_change(version.key_id, "version.deleted", detail, now=now, keep_days=keep_days)]
 
     def _keys(self) -> Iterator[KeyContents]:
-        """Yield the contents of every key that has model files."""
+        """Yield the records and objects of each key that has objects below `models/`."""
         # The listing is sorted by name, so that the objects of a key are adjacent.
         for key_id, infos in groupby(self._store.list(layout.MODELS), key=lambda info: info.name.split("/")[1]):
             files: dict[str, list[ObjectInfo]] = defaultdict(list)
@@ -170,7 +174,7 @@ class Collector:
     def _contents(
         self, key_id: str, files: dict[str, list[ObjectInfo]], catalogue: list[ObjectInfo]
     ) -> KeyContents | None:
-        """Return the contents of a key, or None if a newer release wrote a record that this release cannot read."""
+        """Return the records and objects of a key, or None if this release cannot read a record of a newer release."""
         rows = self._table.list(key_address(key_id).partition, VERSION_PREFIX)
         with_row = {row.address.sort.removeprefix(VERSION_PREFIX) for row in rows}
         jobs = {}

@@ -1,9 +1,9 @@
 """Decide which versions and objects are deleted and why, without accessing a store.
 
-The files of a version are deleted in two steps. First its row in the registry is marked as deleted, by a conditional
-write, so that the version can neither be activated nor published any more. After a grace period, in which a reader may
-still load it, the files are deleted. If a run ends in between, the next run finds the mark and continues. The mark
-stays for a month, so that a worker that was suspended cannot publish a version whose files are gone.
+A version is deleted in two steps. The first step retires the version. A conditional write marks the row of the version
+as deleted, so that the version can no longer be activated or published. Readers may still load the version during a
+grace period. The second step then deletes the files. If a run is killed between the steps, the next run finds the mark
+and continues. The mark stays for a month, so that a worker that was suspended cannot publish a version without files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MARK_DAYS: Final = 30
 
 
 class Reason(StrEnum):
-    """Reason for a deletion."""
+    """Reason why a version or an object is deleted, as a clause for logs and listings."""
 
     REVOKED = "its key was revoked"
     EXPIRED = "its key expired"
@@ -56,10 +56,10 @@ class RetentionPolicy:
     versions_kept
         Versions per key that are kept besides the current one and the pinned ones, newest first.
     grace_s
-        Seconds between the retirement of a version and the deletion of its files. It must exceed the time for which
-        any reader caches the name of a version.
+        Seconds between the time at which a version is marked as deleted and the deletion of its files. It must exceed
+        the time for which any reader caches the name of a version.
     upload_days
-        Days after which uploads and receipts are deleted. None if the object store deletes them by itself, as S3 does.
+        Days after which uploads and receipts are deleted. None if the object store deletes them itself, as S3 does.
     audit_days
         Days for which the audit log keeps the event of a deletion.
     """
@@ -77,7 +77,7 @@ class RetentionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A step of a collection, which either marks a version as deleted or deletes objects.
+    """A step of the cleanup, which either marks a version as deleted or deletes objects.
 
     Parameters
     ----------
@@ -86,15 +86,16 @@ class Deletion:
     reason
         Reason for the deletion.
     size_bytes
-        Total size of the objects, in bytes. If the step marks a version, a later run deletes the objects of the version
-        after the grace period.
+        Total size of the objects, in bytes. If the step marks a version as deleted, the size of the objects that a
+        later run deletes after the grace period.
     mark
-        Change that marks a version as deleted. If a concurrent writer changed the row, nothing is deleted.
+        Change that marks a version as deleted. If a concurrent writer changed the row, the version is kept. None if the
+        step deletes objects.
     object_names
-        Objects to delete.
+        Names of the objects to delete. Empty if the step marks a version as deleted.
     retired
-        The published or held version that the step retires. None if the step deletes objects, or if the attempt
-        published no version.
+        The published or held version that the step marks as deleted. None if the step deletes objects, or if the
+        version was never published.
     """
 
     what: str
@@ -106,20 +107,20 @@ class Deletion:
 
     @property
     def is_mark(self) -> bool:
-        """Whether this step only marks a version as deleted. A later step deletes the files of the version."""
+        """Whether this step only marks a version as deleted. A step of a later run deletes the files of the version."""
         return self.mark is not None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyContents:
-    """Everything that is stored for the versions of one key.
+    """The records and objects of one key from which its deletions are planned.
 
     Parameters
     ----------
     key_id
         Id of the key.
     key
-        Record of the key, even if it is expired or revoked. None if there is no record.
+        Record of the key, even if the key has expired or is revoked. None if there is no record.
     rows
         Rows of the key's versions.
     files
@@ -127,8 +128,7 @@ class KeyContents:
     jobs
         Jobs that wrote files of versions without a row, by job id. Jobs that the registry does not know are missing.
     catalogue
-        Objects of the key's item catalogue, including replaced objects, which a later update
-        of the catalogue deletes.
+        Objects of the current and of previous item catalogues of the key.
     """
 
     key_id: str
@@ -140,7 +140,7 @@ class KeyContents:
 
 
 def plan_versions(contents: KeyContents, policy: RetentionPolicy, now: Timestamp) -> list[Deletion]:
-    """Return the deletions that are due at `now` for the versions of one key."""
+    """Return the steps that are due at `now` to delete versions of one key."""
     versions = [(row, ModelVersion.from_document(row.document)) for row in contents.rows if row.document is not None]
     live = [(row, version) for row, version in versions if version.deleted_at is None]
     marked = [version for _, version in versions if version.deleted_at is not None]
@@ -154,7 +154,9 @@ def plan_versions(contents: KeyContents, policy: RetentionPolicy, now: Timestamp
 def plan_upload(
     upload: ObjectInfo, job: Job | None, key: KeyRecord | None, policy: RetentionPolicy, now: Timestamp
 ) -> Deletion | None:
-    """Return the deletion of an upload at `now`, or None if it is kept.
+    """Return the deletion of an upload that is due at `now`, or None if the upload is kept.
+
+    An upload whose job is not final is kept, unless the key of the job has expired or is revoked.
 
     Parameters
     ----------
@@ -175,7 +177,7 @@ def plan_upload(
 
 
 def plan_catalogue(contents: KeyContents, policy: RetentionPolicy, now: Timestamp) -> Deletion | None:
-    """Return the deletion of a key's item catalogue, or None if there is none or if it is still needed."""
+    """Return the deletion of a key's item catalogue, or None if the key is in use or has no catalogue."""
     reason = reason_of_lost_key(contents.key, policy, now)
     if reason is None or not contents.catalogue:
         return None
@@ -195,8 +197,8 @@ def plan_aged(info: ObjectInfo, policy: RetentionPolicy, now: Timestamp) -> Dele
 def reason_of_lost_key(key: KeyRecord | None, policy: RetentionPolicy, now: Timestamp) -> Reason | None:
     """Return the reason why the data of a key is no longer needed, or None if the key is in use.
 
-    A key counts as expired only a grace period after its expiry, because another process whose clock is behind may be
-    making the key permanent.
+    A key counts as expired only after its expiry and the grace period, because a process with a slow clock may make the
+    key permanent after the expiry.
     """
     if key is None or is_expired(key.expires_at, after(now, -policy.grace_s)):
         return Reason.EXPIRED
@@ -206,7 +208,7 @@ def reason_of_lost_key(key: KeyRecord | None, policy: RetentionPolicy, now: Time
 def _purges(
     contents: KeyContents, marked: Sequence[ModelVersion], policy: RetentionPolicy, now: Timestamp
 ) -> Iterator[Deletion]:
-    """Yield the deletion of the files of versions that were retired at least a grace period ago."""
+    """Yield the deletions of the files of versions that were marked as deleted at least a grace period ago."""
     for version in marked:
         infos = contents.files.get(version.version, ())
         if infos and version.deleted_at is not None and version.deleted_at <= after(now, -policy.grace_s):
@@ -221,13 +223,13 @@ def _purges(
 def _retirements(
     contents: KeyContents, live: Sequence[tuple[Row, ModelVersion]], policy: RetentionPolicy, now: Timestamp
 ) -> Iterator[Deletion]:
-    """Yield the retirements of versions of one key.
+    """Yield one step for each version of a key that must be marked as deleted.
 
-    If the key is lost, every version is retired. Otherwise the versions with erased users and the versions that newer
-    ones replaced are retired.
+    If the key has expired or is revoked, these are all its versions. Otherwise, these are the versions with erased
+    users and the versions in excess of `RetentionPolicy.versions_kept`.
 
-    The current version is kept in spite of erased users, because the key would have no model without it. A pin does not
-    keep a version with erased users.
+    The current version is kept even if it contains erased users, because otherwise the key would have no model. A
+    pinned version with erased users is not kept.
     """
     lost = reason_of_lost_key(contents.key, policy, now)
     if lost is not None or contents.key is None:
@@ -245,14 +247,15 @@ def _retirements(
 
 
 def _has_erased_users(version: ModelVersion, now: Timestamp) -> bool:
-    """Return whether the version must be deleted by now, because it was trained before users were erased."""
+    """Return whether the version must be deleted by now because it contains users who were erased."""
     return version.erase_by is not None and version.erase_by <= now
 
 
 def _leftovers(contents: KeyContents, known: set[str], policy: RetentionPolicy, now: Timestamp) -> Iterator[Deletion]:
-    """Yield the retirement of every prefix without a row.
+    """Yield one step for each version that has files but no row in the registry.
 
-    An attempt that was killed or lost its lease left this prefix.
+    An attempt that was killed or lost its lease left such files. The step adds a row that marks the version as deleted,
+    so that the attempt cannot publish it. Recent files, and files of an attempt that may still publish, are kept.
     """
     for name, infos in contents.files.items():
         if name in known:
@@ -271,7 +274,7 @@ def _leftovers(contents: KeyContents, known: set[str], policy: RetentionPolicy, 
 def _may_publish(job: Job, version: str, policy: RetentionPolicy, now: Timestamp) -> bool:
     """Return whether the attempt that wrote the version may still publish it.
 
-    An attempt may publish while it runs, unless its lease expired longer ago than the grace period.
+    The latest attempt of a running job may publish, unless its lease expired longer ago than the grace period.
     """
     is_leased = job.lease_until is None or job.lease_until > after(now, -policy.grace_s)
     return job.state is JobState.RUNNING and version == f"{job.job_id}.{job.fence}" and is_leased
@@ -289,7 +292,7 @@ def _retirement(contents: KeyContents, row: Row, version: ModelVersion, reason: 
 
 
 def job_id_of(version: str) -> str:
-    """Return the job id that the name of a version contains."""
+    """Return the id of the job that trained a version, which is the name of the version without the fence."""
     return version.rpartition(".")[0]
 
 
