@@ -1,4 +1,4 @@
-"""Lambda entry point of the function `gc`. A schedule starts this function to delete data that is no longer kept.
+"""Lambda entry point of the function `gc`, which a schedule starts to delete expired data.
 
 The function is deployed with the package of `api`, which contains all modules that `gc` needs. The bucket's lifecycle
 rules delete old uploads and receipts, and DynamoDB deletes expired records.

@@ -77,7 +77,7 @@ def create_model_router(
         responses=documented(401, 403, 404, 503, descriptions=_NO_VERSION),
     )
     def unpin_model(version: Version, key: Annotated[KeyRecord, Depends(current_key)]) -> PinnedBody:
-        """Unpin a version. It is then deleted as soon as there are enough newer versions."""
+        """Unpin a version, so that it is deleted as soon as there are enough newer versions."""
         unpinned = keys.pin(registry, key, version, pinned=False)
         return PinnedBody(version=unpinned.version, pinned=unpinned.pinned_at is not None)
 
