@@ -1,7 +1,7 @@
-"""Lambda entry point of the function `gc`, which a schedule starts to delete expired data.
+"""Lambda entry point of the function `gc`, which deletes data that the retention policy no longer keeps.
 
-The function is deployed with the package of `api`, which contains all modules that `gc` needs. The bucket's lifecycle
-rules delete old uploads and receipts, and DynamoDB deletes expired records.
+A schedule starts the function. It is deployed with the package of `api`, which contains all modules that it needs. The
+bucket's lifecycle rules delete old uploads and receipts, and DynamoDB deletes expired records.
 """
 
 from __future__ import annotations

@@ -20,7 +20,10 @@ BaseModel.model_config["defer_build"] = True
 
 
 def finish() -> None:
-    """End both effects, and exempt all objects created so far from garbage collection."""
+    """Enable the garbage collector and immediate validators again, after the import of the handler.
+
+    All objects that exist at this time are exempt from garbage collection.
+    """
     BaseModel.model_config.pop("defer_build", None)  # absent if a test imports the handler again
     gc.freeze()
     gc.enable()
