@@ -35,7 +35,7 @@ class Arrivals:
     registry
         Registry of the keys and jobs.
     turns
-        Stores the waiting files, and sends the message of a file when it is the turn of the file.
+        Stores the waiting files, and sends the message of a file as soon as no other file of the group is in process.
     """
 
     def __init__(self, registry: Registry, turns: Turns) -> None:
@@ -67,9 +67,9 @@ class Arrivals:
         return True
 
     def resume(self) -> None:
-        """Continue each group whose current file has exceeded its time, with the next file of the group.
+        """Send the next message of each group whose current file has exceeded its time limit.
 
-        A file exceeds its time if its message was never sent or was not processed.
+        A file exceeds its time limit if its message was never sent or could not be processed.
         """
         try:
             self._turns.resume()

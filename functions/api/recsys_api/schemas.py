@@ -64,7 +64,7 @@ _Purpose = Annotated[
 
 
 class UploadRequest(StrictRequest):
-    """Options of an upload form, and of its file. The options of the file are the same as for `POST /v1/train`."""
+    """Options of an upload form and of the file to upload. The file has the same options as in `POST /v1/train`."""
 
     gzip: Annotated[bool, Field(description="Whether the file is compressed with gzip.")] = False
     # Not strict, because JSON has no enumerations.

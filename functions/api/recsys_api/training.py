@@ -187,7 +187,7 @@ class Training:
         options: FileOptions = NO_OPTIONS,
         purpose: JobPurpose = JobPurpose.TRAIN,
     ) -> tuple[Accepted, UploadForm]:
-        """Create a job, and return it with a form for uploading its file directly to the object store.
+        """Create a job, and return the job with a form for uploading the file directly to the object store.
 
         The job starts when the upload is complete.
         """
@@ -262,8 +262,8 @@ class Training:
 def check_idempotency_key(text: str, *, anonymous: bool) -> None:
     """Raise `InvalidRequest` unless `text` is a valid idempotency key.
 
-    If the request is `anonymous`, a new API key is derived from the text. Therefore the text must then have at least 16
-    characters, so that it cannot be guessed.
+    If `anonymous` is true, the request creates an API key that is derived from the text. In this case, the text must
+    have at least 16 characters, so that it cannot be guessed.
     """
     if not _IDEMPOTENCY_KEY.fullmatch(text):
         has_wrong_length = not 0 < len(text) <= _MAX_IDEMPOTENCY_KEY
@@ -288,7 +288,7 @@ def _check_fingerprint(job: Job, file: NewFile) -> None:
 
 
 def _check_unchanged(record: KeyRecord, api_key: ApiKey) -> None:
-    """Raise `Conflict` if the derived key was rotated or revoked.
+    """Raise `Conflict` if the API key that an earlier request created was rotated or revoked.
 
     The response would otherwise contain a key that is no longer valid.
     """

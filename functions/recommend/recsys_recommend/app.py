@@ -176,8 +176,8 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
     async def recommend_items_batch(key: Key, body: BatchRequest) -> Response:
         """Answer up to 1,000 recommendation requests in one call, all with the same version of the model.
 
-        Options next to `requests` are defaults; each request can override them. A batch can request at most
-        20,000 items in total.
+        Options outside of `requests` are defaults, which each request can override. A batch can request at most 20,000
+        items in total.
         """
         return await service.respond_to_batch(key, BatchQuery.of(body).hiding(_erased_users(key)))
 

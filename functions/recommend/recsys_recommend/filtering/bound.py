@@ -83,7 +83,7 @@ class BoundCatalogue:
 
     @property
     def size_bytes(self) -> int:
-        """Upper bound of the memory of the catalogue, its reordered columns, the cached masks and the new items."""
+        """Largest possible memory of the catalogue, the reordered columns, the masks and the new items, in bytes."""
         new_bytes = 0 if self.new_items is None else self.new_items.size_bytes
         masks_bytes = min(_MASK_BYTES, _MAX_MASKS * self.n_items)
         return 2 * self.catalogue.size_bytes + self._rows.nbytes + masks_bytes + new_bytes

@@ -1,4 +1,4 @@
-"""Read access to the objects of an S3 bucket without boto3."""
+"""Read the objects of an S3 bucket without boto3."""
 
 from __future__ import annotations
 
