@@ -22,7 +22,7 @@ _logger: Final = logging.getLogger("recsys.gc")
 
 
 def build_handler(collector: Collector) -> LambdaHandler:
-    """Return a Lambda handler that runs the collector once per invocation.
+    """Return a Lambda handler that calls `collector.run` once per invocation.
 
     The handler logs one line per deletion and one line for the whole run. If a deletion failed, the handler raises
     `Unavailable`, which triggers the alarm on the function's errors. The next run repeats failed deletions.

@@ -287,7 +287,7 @@ class ModelsBody(BaseModel):
 
 
 class ActivatedBody(BaseModel):
-    """The outcome of an activation."""
+    """The current version of a key after an activation."""
 
     key_id: KeyId
     current_version: CurrentVersion
@@ -327,7 +327,7 @@ class AuditBody(BaseModel):
 
 
 class UserErased(BaseModel):
-    """The outcome of an erasure."""
+    """An erased user, and the time of the erasure."""
 
     user_id: Annotated[str, Field(description="The user id of the request.")]
     erased_at: Annotated[str, Field(description="Time of the erasure (UTC, ISO 8601).")]

@@ -45,7 +45,7 @@ class ModelCache:
     """Loads models on demand and keeps them in memory.
 
     Instances are not thread-safe, so use each instance from one event loop only. While the current version of a model
-    loads, the previous version serves requests, so that no request waits for the current version.
+    loads, the previous version serves requests for up to `stale_while_loading_s` seconds if it is in memory.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Routes for the API documentation: the OpenAPI document, Swagger UI and ReDoc."""
+"""Routes for the API documentation, which consists of the OpenAPI document, Swagger UI and ReDoc."""
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from typing import Final

@@ -21,7 +21,7 @@ def create_model_router(
 ) -> APIRouter:
     """Create the router for `/v1/models…`.
 
-    Changes use `current_key`, which rejects the previous secret of a rotated key.
+    The routes that change a version use `current_key`, which rejects the previous secret of a rotated key.
     """
     router = APIRouter(tags=["Models"])
 

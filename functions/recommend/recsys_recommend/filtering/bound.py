@@ -104,7 +104,7 @@ class BoundCatalogue:
     def check_names(self, names: Sequence[str], pointer: str) -> None:
         """Raise `InvalidRequest` unless all columns exist.
 
-        `pointer` is the JSON pointer to `names` in the body of the request.
+        `pointer` is the JSON pointer to `names` in the request, for the error message.
         """
         for name in names:
             if name not in self.catalogue.columns:
