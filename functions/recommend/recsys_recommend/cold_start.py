@@ -20,7 +20,7 @@ BaseModel.model_config["defer_build"] = True
 
 
 def finish() -> None:
-    """Enable the garbage collector and immediate validators again, after the import of the handler.
+    """Enable garbage collection and the immediate build of validators again, after the import of the handler.
 
     All objects that exist at this time are exempt from garbage collection.
     """
