@@ -1,1 +1,1 @@
-"""The function `api`: HTTP routes for training, jobs, models and keys."""
+"""The function `api`, which serves the HTTP routes for training, jobs, models, item catalogues and keys."""

@@ -1,4 +1,4 @@
-"""The FastAPI app of the function `api`: every route except recommendations."""
+"""Create the FastAPI app of the function `api`, which has every route that the function `recommend` lacks."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def create_router(
 
     The app that includes the router must have been set up by `recsys.http.problems.install`.
 
-    `readiness_checks` are called by `/health/ready` before the storage is checked. `find_position` returns the position
-    of a job in the queue. The default returns None, because SQS has no positions. `recommendation_buckets` are the
-    buckets in which the function `recommend` counts requests. By default, these buckets are in the registry.
+    `/health/ready` calls `readiness_checks` before it checks the storage. `find_position` returns the position of a job
+    in the queue. The default returns None, because messages in SQS have no position. `recommendation_buckets` are the
+    rate-limit buckets in which the function `recommend` counts requests. By default, these buckets are in the registry.
     """
-    # Without a cache, because a change to a key must be based on the current record.
+    # This authenticator has no cache, because a change to a key must be based on the current record.
     authenticator = Authenticator(registry, clock=clock)
     key, current_key = required_key(authenticator), required_key(authenticator, require_current=True)
     training_key = required_key(authenticator, scope=Scope.TRAIN)

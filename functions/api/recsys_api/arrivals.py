@@ -1,4 +1,8 @@
-"""Let each file that arrives in the bucket wait for the turn of its key."""
+"""Add each file that arrives in the bucket to the waiting files of its key.
+
+A key with many files must not delay the files of other keys. Therefore, at most one training file per key is in the
+queue of trainings at a time, and the other training files of the key wait in the registry.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,19 @@ _logger: Final = logging.getLogger("recsys.dispatch")
 
 
 class Arrivals:
-    """Assigns files to the groups that take turns at training.
+    """Assigns each file to a group. The files of a group are processed one after the other.
 
-    Each known key is a group. All other keys together are one group, because every request without a key creates a key,
-    so that the number of these keys is not limited. Validations and catalogues of a key have turns of their own,
-    because they take seconds.
+    The training files of a key form a group if the key has a model or was created by the operator. The files of all
+    other keys form one group together, because every request without a key creates a key, and the number of these keys
+    is not limited. Files that are only validated, and files that update the item catalogue, form two further groups per
+    key, because their jobs take only seconds and need not wait for trainings.
 
     Parameters
     ----------
     registry
         Registry of the keys and jobs.
     turns
-        The turns of the groups.
+        Stores the waiting files, and sends the message of a file as soon as no other file of the group is in process.
     """
 
     def __init__(self, registry: Registry, turns: Turns) -> None:
@@ -38,7 +43,7 @@ class Arrivals:
         self._turns = turns
 
     def add(self, record: dict[str, Any]) -> bool:
-        """Let the object of a notification's record wait for its turn.
+        """Add the object in a record of an S3 notification to the waiting files of its group.
 
         Returns
         -------
@@ -62,19 +67,23 @@ class Arrivals:
         return True
 
     def resume(self) -> None:
-        """Give each expired turn to the next file of its group. A turn expires if its message was lost or not sent."""
+        """Send the next message of each group whose current file has exceeded its time limit.
+
+        A file exceeds its time limit if its message was never sent or could not be processed.
+        """
         try:
             self._turns.resume()
         except Unavailable:
             _logger.warning("Turns could not be resumed; the next invocation tries again.", exc_info=True)
 
     def _group_of(self, created: ObjectCreated) -> tuple[str, bool]:
-        """Return the group of a file, and whether it makes older files of the group obsolete."""
+        """Return the group of a file, and whether the file makes older files of the group obsolete."""
         source = parse_source(checked_name(created.name))
         if source is None:
             raise InvalidRequest("Its name is not that of a source.")
         if isinstance(source, Drop):
-            # Whether a drop is added to its key may be written in another object, so drops are trained in their order.
+            # A drop never makes older drops obsolete, because the mode of a drop can be in a sidecar file, and sidecar
+            # files are not read here.
             return (source.key_id if source.key_id and self._is_known(source.key_id) else ANONYMOUS), False
         job = self._registry.get_job(source.job_id)
         if job.object_name != created.name:

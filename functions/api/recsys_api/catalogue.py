@@ -1,4 +1,4 @@
-"""Accept files of items.
+"""Accept uploaded files with the items of a catalogue.
 
 Each file gets a job. The job is created before the file is stored, because the arrival of the file starts the job.
 """
@@ -22,7 +22,7 @@ from recsys_api.training import NewFile
 
 
 class CatalogueMode(StrEnum):
-    """Treatment of items and attributes that a file does not mention."""
+    """The treatment of those items and attributes of a catalogue that an uploaded file does not mention."""
 
     REPLACE = "replace"
     """Items and attributes that the file does not mention are deleted."""
@@ -32,7 +32,7 @@ class CatalogueMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CatalogueUpdates:
-    """Accepts files of items.
+    """Accepts uploaded files with the items of a catalogue.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ class CatalogueUpdates:
     clock: Clock
 
     def accept(self, file: NewFile, *, key: KeyRecord, mode: CatalogueMode, job_id: str | None = None) -> Job:
-        """Store a file of items, and queue the job that updates the catalogue of `key` with this file.
+        """Store a file with items, and create the job that updates the catalogue of `key` with this file.
 
-        If a job with the id `job_id` exists, this job is returned unchanged.
+        If a job with the id `job_id` exists, the existing job is returned unchanged. By default, the id is random.
         """
         job_id, now = job_id or new_job_id(), self.clock()
         job = self.registry.create_job(

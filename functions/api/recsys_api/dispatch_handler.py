@@ -1,6 +1,7 @@
-"""Lambda entry point of the function `dispatch`: notifications of S3 in, messages to the queue of trainings out.
+"""Lambda entry point of the function `dispatch`, which receives the notifications of S3 about new files.
 
-It is deployed with the package of `api`, which contains everything that it needs.
+The function forwards the files to the queue of trainings in such an order that a key with many files does not delay
+other keys. It is deployed with the package of `api`, which contains all modules that it needs.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from recsys_api.arrivals import Arrivals
 
 
 def build_handler(arrivals: Arrivals, bucket: str) -> LambdaHandler:
-    """Return the Lambda handler that registers the objects in each message as arrived files.
+    """Return the Lambda handler that adds the objects in each message to the waiting files.
 
-    The handler returns the messages to retry. Each invocation also resumes the groups whose turn has expired. Objects
-    of other buckets than `bucket` are ignored.
+    The handler returns the ids of the messages that SQS must deliver again. Each invocation also calls
+    `Arrivals.resume`. Objects in buckets other than `bucket` are ignored.
     """
     telemetry = LambdaTelemetry("dispatch")
     processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)

@@ -1,7 +1,7 @@
-"""Lambda entry point of the function `gc`. A schedule starts this function to delete data that is no longer kept.
+"""Lambda entry point of the function `gc`, which deletes data that the retention policy no longer keeps.
 
-The function is deployed with the package of `api`, which contains all modules that `gc` needs. The bucket's lifecycle
-rules delete old uploads and receipts, and DynamoDB deletes expired records.
+A schedule starts the function. It is deployed with the package of `api`, which contains all modules that it needs. The
+bucket's lifecycle rules delete old uploads and receipts, and DynamoDB deletes expired records.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _logger: Final = logging.getLogger("recsys.gc")
 
 
 def build_handler(collector: Collector) -> LambdaHandler:
-    """Return a Lambda handler that runs the collector once per invocation.
+    """Return a Lambda handler that calls `collector.run` once per invocation.
 
     The handler logs one line per deletion and one line for the whole run. If a deletion failed, the handler raises
     `Unavailable`, which triggers the alarm on the function's errors. The next run repeats failed deletions.

@@ -1,4 +1,4 @@
-"""Lambda entry point of the function `api`, with the AWS adapters."""
+"""Lambda entry point of the function `api`, with DynamoDB as the registry and S3 as the object store."""
 
 from __future__ import annotations
 

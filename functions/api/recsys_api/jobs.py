@@ -74,8 +74,8 @@ async def wait_until_final(
 ) -> Job:
     """Poll a job until its state is final or `timeout_s` has elapsed, and return the job.
 
-    The function raises no exception, because the job was accepted and the response must contain the new API key. If the
-    registry does not respond, the function polls again. If the server cancels the request during a shutdown, the
+    An interrupted wait is not an error, because the job was accepted and the response must contain the new API key. If
+    the registry does not respond, the function polls again. If the server cancels the request during a shutdown, the
     function returns early.
 
     Parameters
@@ -83,7 +83,7 @@ async def wait_until_final(
     registry
         Registry that contains the job. It is read in a thread.
     job
-        The job as last seen.
+        The job, as the caller read it last.
     timeout_s
         Longest time to wait, in seconds. If it is 0 or negative, `job` is returned at once.
     sleep, timer
@@ -92,7 +92,7 @@ async def wait_until_final(
     Returns
     -------
     Job
-        The job as last seen, in a final state unless the time has elapsed.
+        The job, as it was read last. Its state is final unless the time has elapsed or the request was cancelled.
 
     Examples
     --------

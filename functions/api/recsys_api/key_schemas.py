@@ -151,7 +151,7 @@ class KeyIssued(BaseModel):
 class ScopedKeyBody(BaseModel):
     """A scoped key, without its secret."""
 
-    scoped_key_id: Annotated[str, Field(description="Public id of the scoped key. The scoped key itself contains it.")]
+    scoped_key_id: Annotated[str, Field(description="Public id of the scoped key, which is part of the key's text.")]
     name: Annotated[str, Field(description="Name of the scoped key.")]
     scope: Annotated[Scope, Field(description="Operations that the key permits.")]
     origins: Annotated[

@@ -64,7 +64,7 @@ _Purpose = Annotated[
 
 
 class UploadRequest(StrictRequest):
-    """Options of an upload form, and of its file. The options of the file are the same as for `POST /v1/train`."""
+    """Options of an upload form and of the file to upload. The file has the same options as in `POST /v1/train`."""
 
     gzip: Annotated[bool, Field(description="Whether the file is compressed with gzip.")] = False
     # Not strict, because JSON has no enumerations.
@@ -97,7 +97,7 @@ class UploadRequest(StrictRequest):
 
 
 class JobAccepted(BaseModel):
-    """An accepted training or validation request."""
+    """Response to a training or validation request that was accepted."""
 
     job_id: _JobId
     purpose: _Purpose
@@ -114,7 +114,7 @@ class JobAccepted(BaseModel):
 
 
 class ModelTrained(JobAccepted):
-    """A training job that succeeded during the wait."""
+    """Response to a training request that waited until the training succeeded."""
 
     model_version: Annotated[str | None, Field(description="The published version of the model.")]
     metrics: _FinalMetrics
@@ -122,7 +122,7 @@ class ModelTrained(JobAccepted):
 
 
 class TrainingEnded(JobAccepted):
-    """A training job that ended during the wait without a new current version."""
+    """Response to a training request that waited until the training ended without a new current version."""
 
     model_version: Annotated[
         str | None, Field(description="The version that is held; null if the training was superseded.")
@@ -134,7 +134,7 @@ class TrainingEnded(JobAccepted):
 
 
 class FileValidated(JobAccepted):
-    """A validation that ended during the wait."""
+    """Response to a validation request that waited until the validation ended."""
 
     report: _Report
 
@@ -287,14 +287,14 @@ class ModelsBody(BaseModel):
 
 
 class ActivatedBody(BaseModel):
-    """The outcome of an activation."""
+    """The current version of a key after an activation."""
 
     key_id: KeyId
     current_version: CurrentVersion
 
 
 class PinnedBody(BaseModel):
-    """Whether a version is pinned."""
+    """A version after it was pinned or unpinned."""
 
     version: Annotated[str, Field(description="Name of the version.")]
     pinned: Annotated[bool, Field(description="Whether the version is kept until it is unpinned.")]
@@ -327,7 +327,7 @@ class AuditBody(BaseModel):
 
 
 class UserErased(BaseModel):
-    """The outcome of an erasure."""
+    """An erased user, and the time of the erasure."""
 
     user_id: Annotated[str, Field(description="The user id of the request.")]
     erased_at: Annotated[str, Field(description="Time of the erasure (UTC, ISO 8601).")]

@@ -1,7 +1,7 @@
-"""Provide the files that browsers load, which are the console and the API documentation with their assets.
+"""Provide the pages of the console and of the API documentation, with the scripts and style sheets that they load.
 
-The files are stored in `static/`, and large assets are compressed. `infra/deployment/docs_assets.py` writes the assets
-of Swagger UI and ReDoc. `infra/deployment/console_assets.py` writes the assets of the console. The pages work without
+The files are stored in `static/`, and large files are compressed. `infra/deployment/docs_assets.py` writes the files of
+Swagger UI and ReDoc, and `infra/deployment/console_assets.py` writes those of the console. The pages work without
 access to the internet, because the package contains all their files.
 """
 

@@ -72,7 +72,7 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An accepted training request: its job, and the API key if the request created one."""
+    """The job of an accepted request, and the API key if the request created one (otherwise None)."""
 
     job: Job
     api_key: ApiKey | None
@@ -118,8 +118,8 @@ class Training:
             The uploaded file.
         key
             Key whose model is retrained. If None, a new key is created. Without an idempotency key, the new key is
-            random. Otherwise, it is derived from the idempotency key and the file, so that a repeated request returns
-            the same key although only the digest of its secret is stored.
+            random. With an idempotency key, the new key is derived from the idempotency key and the file. A repeated
+            request can therefore return the same key, although the service stores only the digest of its secret.
         idempotency_key
             Value of the `Idempotency-Key` header, or None. The value must have 1 to 255 visible ASCII characters, and
             at least 16 if `key` is None.
@@ -134,7 +134,7 @@ class Training:
         Raises
         ------
         IdempotencyMismatch
-            The idempotency key was used with another file. Nothing was stored.
+            The idempotency key was used with another file or with other options. Nothing was stored.
         Conflict
             The key that the first request created has been rotated or revoked. Nothing was stored.
         InvalidRequest
@@ -187,7 +187,10 @@ class Training:
         options: FileOptions = NO_OPTIONS,
         purpose: JobPurpose = JobPurpose.TRAIN,
     ) -> tuple[Accepted, UploadForm]:
-        """Queue a job. Return the job, and a form for uploading the file directly to the object store."""
+        """Create a job, and return the job with a form for uploading the file directly to the object store.
+
+        The job starts when the upload is complete.
+        """
         api_key = None if key else ApiKey.mint()
         key_id = self._register_key(key, api_key, may_exist=False)
         job = self._create_job(
@@ -259,8 +262,8 @@ class Training:
 def check_idempotency_key(text: str, *, anonymous: bool) -> None:
     """Raise `InvalidRequest` unless `text` is a valid idempotency key.
 
-    If the request is `anonymous`, a new API key is derived from the text. Therefore the text must then have at least 16
-    characters, so that it cannot be guessed.
+    If `anonymous` is true, the request creates an API key that is derived from the text. In this case, the text must
+    have at least 16 characters, so that it cannot be guessed.
     """
     if not _IDEMPOTENCY_KEY.fullmatch(text):
         has_wrong_length = not 0 < len(text) <= _MAX_IDEMPOTENCY_KEY
@@ -285,7 +288,7 @@ def _check_fingerprint(job: Job, file: NewFile) -> None:
 
 
 def _check_unchanged(record: KeyRecord, api_key: ApiKey) -> None:
-    """Raise `Conflict` if the derived key was rotated or revoked.
+    """Raise `Conflict` if the API key that an earlier request created was rotated or revoked.
 
     The response would otherwise contain a key that is no longer valid.
     """

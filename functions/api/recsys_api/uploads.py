@@ -28,7 +28,7 @@ _MULTIPART: Final = "multipart/form-data"
 _HOW_TO_SEND: Final = "Send the file as a form (`curl -F file=@orders.csv`) or as the body with Content-Type: text/csv."
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _DAMAGED_GZIP_MAGIC: Final = b"\x1f" + "\N{REPLACEMENT CHARACTER}".encode()
-"""Start of gzip that was sent as text, because API Gateway decodes such a body as UTF-8."""
+"""First bytes of gzip data that was sent as text. API Gateway decodes such a body as UTF-8, and so damages it."""
 _JSON: Final = "application/json"
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024  # not tuned; on Lambda, no upload is larger than 4 MiB
 _HASH_CHUNK_BYTES: Final = 1024 * 1024
@@ -114,7 +114,7 @@ class _StrictFormParser(MultiPartParser):
     """A multipart parser that rejects a form without its closing boundary, for example a truncated one.
 
     python-multipart would accept such a form and omit its last part, and Starlette would not close the temporary file
-    of this part. Starlette closes all files if an error is raised during parsing.
+    of this part. The error of this class prevents both, because Starlette closes all files if an error is raised.
     """
 
     def __init__(self, request: Request) -> None:
@@ -160,7 +160,7 @@ def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
 def _check_not_gzip_as_text(file: BinaryIO, content_type: str, encoding: str) -> None:
     """Raise `UnsupportedMediaType` if the body is gzip data that was sent as text.
 
-    Gzip data that was damaged in transit is recognised as well.
+    Gzip data that API Gateway has damaged is detected as well.
     """
     file.seek(0)
     start = file.read(len(_DAMAGED_GZIP_MAGIC))

@@ -1,4 +1,4 @@
-"""Rate limits and storage of a key, for `GET /v1/usage`."""
+"""Compute the remaining requests and the storage of a key, for `GET /v1/usage`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recsys.registry.rate_limits import Buckets, RateLimit
 from recsys.registry.registry import Registry
 
 KeyLimits = Sequence[tuple[RateLimit, Buckets]]
-"""The limits that apply to each key, each with the buckets in which requests are counted."""
+"""The rate limits that apply to each key. Each limit is paired with the buckets in which requests are counted."""
 
 
 class LimitBody(BaseModel):

@@ -1,1 +1,1 @@
-"""The function `recommend`: HTTP routes for recommendations, with NumPy but without TensorFlow and pandas."""
+"""The function `recommend`, which serves recommendations with NumPy and imports neither TensorFlow nor pandas."""

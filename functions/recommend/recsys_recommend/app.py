@@ -1,4 +1,4 @@
-"""The FastAPI app of the function `recommend`, the hot path."""
+"""Create the FastAPI app of the function `recommend`, which answers requests for recommendations."""
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 import asyncio
@@ -32,7 +32,7 @@ from recsys_recommend.queries import BatchQuery, ModelQuery, PopularQuery, Simil
 from recsys_recommend.response_cache import ResponseCache
 from recsys_recommend.schemas import BatchRequest, ListParameters, RecommendationRequest
 
-if TYPE_CHECKING:  # the values of the writing functions take 1.5 ms of a cold start
+if TYPE_CHECKING:  # the imports would take 1.5 ms of a cold start, and few requests need the modules
     from recsys.objects.store import ObjectReader
     from recsys.registry.erasures import ErasedUsers
 
@@ -176,8 +176,8 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
     async def recommend_items_batch(key: Key, body: BatchRequest) -> Response:
         """Answer up to 1,000 recommendation requests in one call, all with the same version of the model.
 
-        Options next to `requests` are defaults; each request can override them. A batch can request at most
-        20,000 items in total.
+        Options outside of `requests` are defaults, which each request can override. A batch can request at most 20,000
+        items in total.
         """
         return await service.respond_to_batch(key, BatchQuery.of(body).hiding(_erased_users(key)))
 
@@ -211,13 +211,13 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
         """Rank the items by the share of users who interacted with them."""
         return await service.respond(key, PopularQuery.of(parameters))
 
-    # Last, because the path of an item also matches that of its similar items.
+    # These routes are added last, because `/v1/items/{item_id:path}` also matches the path `/v1/items/…/similar`.
     add_catalogue_routes(router, authenticator, catalogues)
     return router
 
 
 class _Recommendations:
-    """Answers queries with the current model of a key."""
+    """Answers queries with the current version of the key's model."""
 
     def __init__(self, models: ModelCache, responses: ResponseCache, catalogues: Catalogues) -> None:
         self._models = models
@@ -225,7 +225,7 @@ class _Recommendations:
         self._catalogues = catalogues
 
     async def respond(self, key: KeyRecord, query: ModelQuery) -> Response:
-        """Answer a query. The response comes from the response cache if possible."""
+        """Answer a query, with a cached response if there is one."""
         loaded = await self._models.get(current_model(key))
         loaded, catalogue = await self._catalogues.bound(key, loaded)
         return Response(self._responses.get(loaded, query, catalogue), media_type=_JSON)
@@ -247,7 +247,7 @@ def _erased_users(key: KeyRecord) -> "ErasedUsers | None":
 
 
 def load_model(store: "ObjectReader", name: ModelName) -> ServingModel:
-    """Read a model from the object store and verify its digests.
+    """Read a model from the object store, and verify the digests of its files.
 
     Raises
     ------
@@ -258,7 +258,7 @@ def load_model(store: "ObjectReader", name: ModelName) -> ServingModel:
     """
     prefix = layout.model_prefix(name.key_id, name.version)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        # Read in parallel with the manifest, which saves a cold start one round trip.
+        # The arrays are read in parallel with the manifest, so that a cold start needs one round trip less.
         arrays = pool.submit(store.read, prefix + SERVING)
 
         def read(file: str) -> bytes:

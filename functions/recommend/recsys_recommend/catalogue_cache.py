@@ -1,4 +1,4 @@
-"""Cache of item catalogues, bounded in memory, with least-recently-used eviction."""
+"""Keep item catalogues in memory, up to a size limit, and evict the least recently used first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from recsys_recommend.model_cache import LoadedModel
 
 T = TypeVar("T")
 _logger: Final = logging.getLogger("recsys.catalogues")
-_RETRY_S: Final = 10.0  # as for models
+_RETRY_S: Final = 10.0  # as in model_cache
 _MAX_FAILURES: Final = 1000
 
 
@@ -64,8 +64,8 @@ class CatalogueCache:
     store
         Object store with the catalogues. It is read in a thread.
     max_bytes
-        Memory for all catalogues together, in bytes. Copies whose rows follow the order of a model's items can
-        take the same amount in addition. A catalogue larger than `max_bytes` is loaded for each request and not kept.
+        Memory for all catalogues together, in bytes. Copies with the rows in the order of a model's items can take the
+        same amount in addition. A catalogue larger than `max_bytes` is loaded for each request and not kept.
     exploration
         Largest share of new items in a list, in [0, 1], for requests that do not state a share.
     count_metric
@@ -103,14 +103,14 @@ class CatalogueCache:
         return await self._once(name, lambda: self._load(name))
 
     async def bound(self, name: CatalogueName, loaded: LoadedModel) -> BoundCatalogue:
-        """Return a catalogue in the order of a model's items, followed by the new items.
+        """Return a catalogue with its items in the order of a model's items, followed by the new items.
 
-        While the catalogue loads, its previous version is returned if that is in memory.
+        While a new version of the catalogue loads, the previous version is returned if it is in memory.
 
         Raises
         ------
         ArtifactDamaged, Unavailable
-            As for `get`, unless the previous version is in memory.
+            As for `get`. If the previous version is in memory, nothing is raised.
         """
         previous = self._bound.get(loaded.name)
         if previous is not None and previous.name == name:
@@ -146,8 +146,8 @@ class CatalogueCache:
     def _content(self, catalogue: Catalogue, name: ModelName) -> ContentModel | None:
         """Return the content part of a model version, or None if there is none.
 
-        The content part in the catalogue is used if it was fitted for this version. Otherwise, the one in the files of
-        the version is used.
+        The content part computes the embeddings of new items. The content part in the catalogue is used if it was
+        fitted for this version. Otherwise, the content part in the files of the version is used.
         """
         fitted = catalogue.content
         if fitted is not None and fitted.model_version == name.version:
@@ -188,7 +188,7 @@ class CatalogueCache:
     def _end(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(key, None)
         if not task.cancelled():
-            task.exception()  # retrieved here, because no request waits for it while the previous version is used
+            task.exception()  # retrieved here, because asyncio would log an exception that no request has retrieved
 
     def _load(self, name: CatalogueName) -> Catalogue:
         path = layout.catalogue_prefix(name.key_id, name.version) + layout.CATALOGUE_FILE

@@ -17,7 +17,7 @@ from recsys_recommend.model_cache import LoadedModel
 from recsys_recommend.queries import to_json
 from recsys_recommend.schemas import CatalogueParameters
 
-if TYPE_CHECKING:  # a key without a catalogue never imports these, nor the values of the writing functions
+if TYPE_CHECKING:  # the imports would lengthen a cold start, and a key without a catalogue needs none of the modules
     from recsys.catalogue.catalogue import Catalogue
     from recsys.objects.store import ObjectReader
     from recsys_recommend.catalogue_cache import CatalogueCache
@@ -50,9 +50,10 @@ class Catalogues:
         self._cache: CatalogueCache | None = None
 
     async def bound(self, key: KeyRecord, loaded: LoadedModel) -> "tuple[LoadedModel, BoundCatalogue | None]":
-        """Return the model with its new items, and the catalogue in the order of the model's items and the new items.
+        """Return the model extended by the new items, and the catalogue.
 
-        If the key has no catalogue, the result is the unchanged model and None.
+        The items of the catalogue are in the order of the model's items, followed by the new items. If the key has no
+        catalogue, the result is the unchanged model and None.
         """
         if key.catalogue_version is None:
             return loaded, None
@@ -73,6 +74,10 @@ class Catalogues:
         ------
         NoCatalogue
             The key has no catalogue.
+        ArtifactDamaged
+            The file of the catalogue is missing or differs from its digest.
+        Unavailable
+            The object store did not respond.
         """
         from recsys_recommend.catalogue_cache import catalogue_name  # noqa: PLC0415  # see the docstring of the class
 

@@ -17,17 +17,24 @@ from recsys_recommend.lean_aws.credentials import CredentialProvider
 from recsys_recommend.lean_aws.dynamodb_limits import DynamoLimitTable
 from recsys_recommend.lean_aws.s3_reader import S3Reader
 
-if TYPE_CHECKING:  # the values of the writing functions take 1.5 ms of a cold start
+if TYPE_CHECKING:  # the import would take 1.5 ms of a cold start
     from recsys.objects.store import ObjectReader
 
 _STALE_WHILE_LOADING_S: Final = 2.0
-"""Lambda freezes a background load between two requests, so after this time a request waits until it is complete."""
+"""Time after which requests wait for the current version of a model, instead of using the previous version.
+
+A limit is needed because Lambda freezes the process between two requests, so that a load in the background makes
+progress only during requests.
+"""
 
 
 def build_handler(
     registry: KeyReader, store: ObjectReader, settings: Settings, buckets: Buckets | None = None
 ) -> LambdaHandler:
-    """Return the Lambda handler for the given registry and object store; `buckets` count the requests of each key."""
+    """Return the Lambda handler for a registry and an object store.
+
+    `buckets` are the rate-limit buckets in which the requests of each key are counted. By default, they are in memory.
+    """
     telemetry = LambdaTelemetry(
         "recommend", per_route_metrics=settings.per_route_metrics, detailed_metrics=settings.detailed_metrics
     )

@@ -1,4 +1,4 @@
-"""Options of the recommendation routes that depend on the attributes of items, and their effect on a list."""
+"""Define the options that restrict, diversify or describe the items of a list, and apply these options to a list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recsys.errors import NoCatalogue
 from recsys.model.choosing import UNCONSTRAINED, Constraints, GroupLimit
 from recsys.model.recommender import RankedItem, ServingModel
 
-if TYPE_CHECKING:  # a key without a catalogue never imports it
+if TYPE_CHECKING:  # the imports would lengthen the cold start of a key without a catalogue
     from recsys.model.neumf import ItemIndices
     from recsys_recommend.filtering.bound import BoundCatalogue
 
@@ -19,7 +19,7 @@ _TITLE: Final = "title"
 
 
 class ItemOptions(NamedTuple):
-    """Options that restrict the items of a list, and options that add attributes and reasons to the items.
+    """Options that restrict or diversify the items of a list, or add attributes and reasons to the items.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ DEFAULT: Final = ItemOptions()
 
 
 def constraints_of(options: ItemOptions, catalogue: BoundCatalogue | None) -> Constraints:
-    """Return the constraints on a list that follow from the options and the availability of items.
+    """Return the constraints that the options and the availability of items impose on a list.
 
     Raises
     ------
@@ -88,7 +88,8 @@ def describe_items(
 ) -> list[dict[str, Any]]:
     """Return the items of a response, with the attributes and reasons that the options request.
 
-    `history` contains the indices of the items in the user's history, oldest first. It is None if reasons do not apply.
+    The reasons of an item are the items of the user's history that contribute most to its score. `history` contains the
+    indices of the items in the history, oldest first. Without `history`, no reasons are returned.
     """
     bodies: list[dict[str, Any]] = [{"item_id": item.item_id, "rank": item.rank, "score": item.score} for item in items]
     if not options.fields and not options.explain:

@@ -1,4 +1,4 @@
-"""Cache of loaded models, bounded in memory, with least-recently-used eviction."""
+"""Keep loaded models in memory, up to a size limit, and evict the least recently used first."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _logger: Final = logging.getLogger("recsys.models")
 _RETRY_S: Final = 10.0  # pause before a version that could not be loaded is tried again; not tuned
 _MAX_FAILURES: Final = 1000
 _PARALLEL_LOADS: Final = os.cpu_count() or 1
-"""Loads at the same time. More would not end sooner, because each verifies its file on all cores, but would take memory
-and threads."""
+"""Largest number of models that load at the same time. Each load verifies a file on all cores, so that more parallel
+loads would not be faster, but would need more memory and threads."""
 
 
 RecordDetail = Callable[[str, float], None]
@@ -45,7 +45,7 @@ class ModelCache:
     """Loads models on demand and keeps them in memory.
 
     Instances are not thread-safe, so use each instance from one event loop only. While the current version of a model
-    loads, the previous version serves requests, so that no request waits for the current version.
+    loads, the previous version serves requests for up to `stale_while_loading_s` seconds if it is in memory.
 
     Parameters
     ----------
@@ -90,9 +90,10 @@ class ModelCache:
         self._failures: TTLCache[ModelName, RecsysError] = TTLCache(_MAX_FAILURES, _RETRY_S, timer)
 
     async def get(self, name: ModelName) -> LoadedModel:
-        """Return a model, or its previous version while the model loads or if the model cannot be loaded.
+        """Return a version of a model, or the previous version while the requested version cannot be used.
 
-        Concurrent calls share one load. A failed load is retried after 10 seconds at the earliest.
+        The requested version cannot be used while it loads, or if it cannot be read. Concurrent calls share one load. A
+        failed load is retried after 10 seconds at the earliest.
 
         Parameters
         ----------
@@ -102,7 +103,8 @@ class ModelCache:
         Returns
         -------
         LoadedModel
-            The requested version, or the version of the same key that was loaded last. `name` identifies the version.
+            The requested version, or the version of the same key that was loaded last. The attribute `name` of the
+            result states which version it is.
 
         Raises
         ------
@@ -177,6 +179,6 @@ class ModelCache:
 
 def _previous_or_raise(previous: LoadedModel | None, error: RecsysError) -> LoadedModel:
     if previous is None:
-        # A copy: many requests raise the same stored error, and each raise would append frames to its traceback.
+        # Many requests raise the same stored error. A copy is raised, because each raise appends frames to a traceback.
         raise copy.copy(error) from error.__cause__
     return previous

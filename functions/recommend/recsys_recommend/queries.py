@@ -1,7 +1,7 @@
-"""Queries to a model, as immutable values, and the bodies of their responses.
+"""Define the queries to a model as immutable values, and build the bodies of the responses.
 
-Responses are built from plain dictionaries. A response can have 1,000 items, and validating them with Pydantic would
-take longer than computing them.
+The bodies are plain dictionaries. A response can have 1,000 items, and to validate the items with Pydantic would take
+longer than to compute them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from recsys.model.recommender import Recommendations, ServingModel
 from recsys_recommend.item_options import DEFAULT, ItemOptions, constraints_of, describe_items
 from recsys_recommend.schemas import MAX_BATCH_ITEMS, BatchEntry, BatchRequest, ListParameters, RecommendationRequest
 
-if TYPE_CHECKING:  # a key without a catalogue never imports it
+if TYPE_CHECKING:  # the import would lengthen the cold start of a key without a catalogue
     from recsys_recommend.filtering.bound import BoundCatalogue
 
 
@@ -122,7 +122,7 @@ class UserQuery(NamedTuple):
         return fields if self.options == DEFAULT else (*fields, *self.options.cache_fields())
 
     def hiding(self, erased_users: Container[str] | None) -> UserQuery:
-        """Return the query, with `is_erased` set if its user is one of the erased users."""
+        """Return the query. If `erased_users` contains the user, `is_erased` is true in the returned query."""
         if erased_users is None or self.user_id is None or self.user_id not in erased_users:
             return self
         return self._replace(is_erased=True)
@@ -141,7 +141,7 @@ class BatchQuery(NamedTuple):
 
     @classmethod
     def of(cls, body: BatchRequest) -> BatchQuery:
-        """Create the query that a request describes.
+        """Create the batch that a request describes.
 
         Raises
         ------
@@ -165,14 +165,15 @@ class BatchQuery(NamedTuple):
         return cls(queries)
 
     def hiding(self, erased_users: Container[str] | None) -> BatchQuery:
-        """Return the batch, with `is_erased` set in the queries of erased users."""
+        """Return the batch. In the queries of erased users, `is_erased` is true."""
         return self if erased_users is None else BatchQuery([query.hiding(erased_users) for query in self.queries])
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
         """Compute the recommendations of the batch, and return them in the format of `BatchBody`.
 
-        The queries are computed together if all have default options and the same `n`, all items are available, and no
-        new items are ranked. This is faster than computing them one at a time.
+        If possible, all queries are computed together, which is faster than one at a time. This requires that all
+        queries have a user, default options and the same `n`, that all items are available, and that no new items are
+        ranked.
         """
         from recsys.model import batch_ranking  # noqa: PLC0415  # 7 ms of a cold start that few requests need
 
@@ -201,7 +202,7 @@ class SimilarItemsQuery(NamedTuple):
 
     @classmethod
     def of(cls, item_id: str, parameters: ListParameters) -> SimilarItemsQuery:
-        """Create the query that a request describes."""
+        """Create the query for an item id and the query parameters of a request."""
         return cls(item_id, parameters.n, parameters.exclude_items, _options(parameters))
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
@@ -237,7 +238,7 @@ class PopularQuery(NamedTuple):
 
     @classmethod
     def of(cls, parameters: ListParameters) -> PopularQuery:
-        """Create the query that a request describes."""
+        """Create the query for the query parameters of a request."""
         return cls(parameters.n, parameters.exclude_items, _options(parameters))
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
@@ -280,7 +281,7 @@ def to_json(body: dict[str, Any]) -> bytes:
 def _check_subject(request: RecommendationRequest | BatchEntry, *, at: str) -> None:
     """Raise `InvalidRequest` if the request has neither a user nor recent items.
 
-    `at` is the JSON pointer of the request in the body.
+    `at` is the JSON pointer to the request in the body, which is empty if the body is the request.
     """
     if request.user_id is None and not request.recent_items:
         detail = "Expected a user_id, or recent_items for a basket without a user. Received neither."

@@ -1,4 +1,4 @@
-"""Cache of responses, bounded in memory, with least-recently-used eviction."""
+"""Keep responses in memory, up to a size limit, and evict the least recently used first."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from recsys.keys.authentication import ModelName
 from recsys_recommend.model_cache import LoadedModel, RecordDetail
 from recsys_recommend.queries import ModelQuery, to_json
 
-if TYPE_CHECKING:  # a key without a catalogue never imports it
+if TYPE_CHECKING:  # the import would lengthen the cold start of a key without a catalogue
     from recsys_recommend.filtering.bound import BoundCatalogue
 
 _OVERHEAD_BYTES: Final = 300
-"""Memory of an entry besides its content: the digest, two object headers and the cache's links (estimated)."""
+"""Estimated memory of an entry in addition to the response, for the digest, two object headers and the cache's links.
+"""
 
 
 class ResponseCache:
-    """Cache of responses. A response is identified by the model version and the query.
+    """Computes responses to queries, and keeps them in memory for repeated queries.
 
-    The cache key is a digest of everything that a response depends on, including the API key's id and the versions of
-    the model and the catalogue. Therefore a response is never served to another key, or after the model or the
-    catalogue has changed.
+    A response is stored under a digest of the query, the id of the API key, and the versions of the model and the
+    catalogue. Therefore a response is never served to another key, or after the model or the catalogue has changed.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Response bodies of the routes, for the OpenAPI document only.
+"""Define the response bodies of the routes, for the OpenAPI document only.
 
-`recsys_recommend.queries` builds the bodies as dictionaries. The function `recommend` does not import this module,
-because defining Pydantic models takes time during a cold start.
+The function `recommend` does not import this module, because Pydantic models lengthen a cold start. Instead,
+`recsys_recommend.queries` builds the bodies as dictionaries.
 """
 
 from __future__ import annotations
@@ -128,4 +128,4 @@ RESPONSE_MODELS: Final[Mapping[tuple[str, str], type[BaseModel]]] = {
     ("get", "/v1/items"): CatalogueBody,
     ("get", "/v1/items/{item_id}"): CatalogueItem,
 }
-"""Body of the 200 response by method and path."""
+"""The model of the body of each route's 200 response, by method and path."""

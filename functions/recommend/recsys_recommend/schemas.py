@@ -1,10 +1,10 @@
-"""JSON bodies and query parameters of the routes.
+"""Define the JSON bodies and the query parameters of the routes.
 
 Unknown fields are rejected, and so are numbers in place of ids. `defer_build` makes each model build its validator at
 the first use, so that a cold start builds only one of the five validators.
 """
 
-# No `from __future__ import annotations`: Pydantic would evaluate the text of each annotation, 1 ms of a cold start.
+# No `from __future__ import annotations`: Pydantic would evaluate each annotation as text, for 1 ms of a cold start.
 import warnings
 from typing import Annotated, Final
 
@@ -26,11 +26,12 @@ MAX_FIELDS: Final = 50
 MAX_FILTER_LENGTH: Final = 2000
 MAX_LIMITS: Final = 5
 MAX_BATCH_ITEMS: Final = 20_000
-"""Items in all results of a batch together, because a Lambda response is limited to 6 MB."""
+"""Largest number of items in all results of a batch together. A Lambda response is limited to 6 MB."""
 
 _Ids = list[str]
 _Strict: Final = ConfigDict(extra="forbid", strict=True, defer_build=True)
-# `recsys_recommend.queries` checks this, and names the missing field.
+# `anyOf` only documents that a user or recent items are required. `recsys_recommend.queries` checks this requirement,
+# and names the missing field.
 _NamesUserOrItems: Final = ConfigDict(
     extra="forbid",
     strict=True,

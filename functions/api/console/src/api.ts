@@ -2,13 +2,13 @@
 
 import type { Accepted, ProblemDocument, UploadForm } from "./types";
 
-/** The page is `<prefix>/console`, so every route is relative to its folder, also behind a path prefix. */
+/** Address to which all routes are relative. The page is `<prefix>/console`, so the address contains the path prefix. */
 const BASE = new URL(".", document.baseURI);
 
-/** Largest file that is sent through the API, because that is what API Gateway and Lambda accept. */
+/** Largest file that is sent through the API, in bytes. API Gateway and Lambda do not accept larger requests. */
 const DIRECT_BYTES = 4_000_000;
 
-/** A response that is not a success, or the lack of a response. */
+/** Thrown if a request gets an error response or no response. */
 export class RequestFailed extends Error {
   constructor(
     readonly status: number,
@@ -79,7 +79,7 @@ async function uploadByForm(
   return offered;
 }
 
-/** The local service names its own address in the form, which can differ from the one in the browser (localhost). */
+/** Return the address for an upload form. The host in the form of the local service can differ from the browser's host. */
 function formAddress(url: string): URL {
   const given = new URL(url);
   return given.pathname.endsWith("/local/uploads") ? address("local/uploads") : given;

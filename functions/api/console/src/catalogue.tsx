@@ -103,7 +103,7 @@ function Changes({ report }: { report: CatalogueReport }) {
   );
 }
 
-/** The contents after a change. `GET /v1/items` can return the previous ones for some seconds. */
+/** Return the contents after a change, because `GET /v1/items` can return the previous contents for some seconds. */
 function contentsOf({ items, columns }: CatalogueReport): CataloguePage {
   return { total: items, columns: Object.entries(columns).map(([name, kind]) => ({ name, kind })) };
 }

@@ -1,4 +1,4 @@
-/** The first rows of a text file, for suggestions only: the service reads the file by its own, complete rules. */
+/** The first rows of a text file. They serve only for suggestions, because the service reads the file by its own rules. */
 
 export interface Beginning {
   header: string[];
@@ -17,7 +17,7 @@ export async function beginningOf(file: File): Promise<Beginning | null> {
   const occurrences = (delimiter: string) => firstLine.split(delimiter).length;
   const delimiter = DELIMITERS.reduce((best, next) => (occurrences(next) > occurrences(best) ? next : best));
   const rows = parse(text, delimiter).filter((row) => row.some((cell) => cell !== ""));
-  if (file.size > READ_BYTES) rows.pop(); // it may be cut
+  if (file.size > READ_BYTES) rows.pop(); // the last row can be incomplete
   const [header, ...rest] = rows;
   return header && header.length > 1 ? { header: header.map((name) => name.trim()), rows: rest } : null;
 }

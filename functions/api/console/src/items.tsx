@@ -81,7 +81,7 @@ function details(item: RecommendedItem): (string | undefined)[] {
 
 const text = (value: unknown) => (typeof value === "string" && value !== "" ? value : undefined);
 
-/** The catalogue is data: an address such as `javascript:…` is not followed. */
+/** Return an HTTP address of the catalogue. Other addresses, such as `javascript:…`, could run scripts and are ignored. */
 const webAddress = (value: unknown) => {
   const address = text(value);
   return address && /^https?:\/\//i.test(address) ? address : undefined;

@@ -109,7 +109,7 @@ function Comparison({ comparison }: { comparison: NonNullable<Job["comparison"]>
   );
 }
 
-/** The counts and metrics may be grouped, for example below `metrics`. */
+/** Return one row per figure, with its name and its values. Figures can be nested, for example below `metrics`. */
 function flattened(name: string, next: unknown, current: unknown): [string, string, string][] {
   if (next !== null && typeof next === "object" && !Array.isArray(next)) {
     const currents = (current ?? {}) as Record<string, unknown>;

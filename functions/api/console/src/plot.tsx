@@ -1,4 +1,4 @@
-/** A plot of uPlot that follows its size and the colour scheme, with its numbers as a table for everyone else. */
+/** A uPlot chart that adapts to its size and to the colour scheme. A table shows the same numbers as text. */
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
@@ -19,7 +19,7 @@ export interface Colours {
 export type PlotOptions = Omit<uPlot.Options, "width" | "height">;
 
 interface Props {
-  /** What the plot shows, for screen readers. */
+  /** Description of the plot for screen readers. */
   label: string;
   caption: ComponentChildren;
   data: uPlot.AlignedData;

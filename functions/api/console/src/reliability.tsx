@@ -9,7 +9,7 @@ const SMALLEST = 1e-4;
 
 export function ReliabilityCard({ rows }: { rows: ReliabilityRow[] }) {
   const scores = rows.map((row) => Math.max(SMALLEST, row.mean_score));
-  // A logarithm has no place for a row in which nothing was held out; the table has it.
+  // The logarithm of 0 does not exist. A row in which nothing was held out is therefore only in the table.
   const observed = rows.map((row) => (row.observed > 0 ? Math.max(SMALLEST, row.observed) : null));
   return (
     <Card title="Reliability of the scores">

@@ -1,4 +1,4 @@
-/** The API key of this tab. It is kept in sessionStorage, so that it is forgotten with the tab, and never in an address. */
+/** The API key of this tab. sessionStorage keeps the key until the tab is closed. The key is never part of an address. */
 
 import { signal } from "@preact/signals";
 import { call } from "./api";
@@ -8,7 +8,7 @@ import type { Issued, KeyInfo } from "./types";
 const STORED_KEY = "recsys.key";
 const STORED_EXAMPLE = "recsys.example";
 
-/** A user and an item of the data, to try recommendations with. */
+/** A user and an item of the uploaded data, for a first request for recommendations. */
 export interface Example {
   userId?: string;
   itemId?: string;
@@ -16,7 +16,7 @@ export interface Example {
 
 export const apiKey = signal<string | null>(sessionStorage.getItem(STORED_KEY));
 export const example = signal<Example>(JSON.parse(sessionStorage.getItem(STORED_EXAMPLE) ?? "{}"));
-/** A key that the service has just issued, and that has to be shown because it is not stored anywhere. */
+/** A newly issued key. The page must show the key, because the service does not store it. */
 export const issuedKey = signal<string | null>(null);
 
 export function keepKey(key: string, options: { show: boolean }): void {

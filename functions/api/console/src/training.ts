@@ -127,13 +127,13 @@ async function submit(
   }
 }
 
-/** Thrown out of a task that another one has replaced, so that it changes nothing any more. */
+/** Thrown to end a task that a later task has replaced. The earlier task must not change the page any more. */
 class Replaced extends Error {}
 
 /** Number of the task, such as a check or a training, whose outcome is shown. */
 let task = 0;
 
-/** Request a job until it is final; brief interruptions of the service are waited out. */
+/** Poll a job until its status is final. If the service is interrupted briefly, polling continues. */
 async function poll(jobId: string, onChange: (job: Job) => void): Promise<Job> {
   const own = task;
   const stopIfReplaced = () => {

@@ -1,1 +1,1 @@
-"""The HTTP routes, one module per subject."""
+"""The HTTP routes of the function `api`, with one module per subject."""

@@ -14,14 +14,15 @@ from recsys_api import static_files
 from recsys_api.routes.file_response import FOREVER, REVALIDATE, file_response
 from recsys_api.static_files import CONSOLE, CONSOLE_ASSETS
 
-# Neither inline scripts nor inline styles. Pictures of items are on the hosts of the shops, and large files are sent to
-# the object store. The key is in the page's memory, so scripts may not write HTML (Trusted Types).
+# The policy forbids inline scripts and inline styles. It permits pictures from every HTTPS host, because the shops host
+# the pictures of their items, and uploads to the object store, because large files are sent there directly. Scripts may
+# not write HTML (Trusted Types), because injected HTML could read the API key in the page's memory.
 _POLICY: Final = (
     "default-src 'self'; img-src 'self' https:; connect-src 'self'{upload_origin}; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 _PROBED_NAME: Final = "uploads/console"
-"""Name of an object that never exists. Its upload form contains the origin to which files are uploaded."""
+"""Name of an object that never exists. The upload form for this name contains the origin that receives uploads."""
 
 
 def create_console_router(store: ObjectStore) -> APIRouter:

@@ -1,4 +1,4 @@
-"""Routes for the API documentation: the OpenAPI document, Swagger UI and ReDoc."""
+"""Routes for the API documentation, which consists of the OpenAPI document, Swagger UI and ReDoc."""
 
 # No `from __future__ import annotations`: FastAPI evaluates the routes' annotations, which name local variables.
 from typing import Final
@@ -10,7 +10,8 @@ from recsys_api import static_files
 from recsys_api.routes.file_response import FOREVER, REVALIDATE, file_response
 from recsys_api.static_files import DOCS_ASSETS, REDOC, SWAGGER_UI
 
-# No inline scripts. Both pages insert style elements, and show images that are part of their style sheets.
+# The policy forbids inline scripts. It permits inline styles and `data:` images, because Swagger UI and ReDoc insert
+# style elements and show images that are part of their style sheets.
 _PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; "

@@ -9,16 +9,16 @@ from fastapi import Request, Response
 from recsys_api.static_files import StaticFile
 
 REVALIDATE: Final = "no-cache"
-"""A cache may store the response, but must compare the ETag before each use."""
+"""`Cache-Control` of a file whose URL stays the same. A cache must check before each use that its copy is current."""
 
 FOREVER: Final = "public, max-age=31536000, immutable"
-"""The response never changes, because its URL contains the version of the file."""
+"""`Cache-Control` of a file whose URL contains its version, so that the response never changes."""
 
 
 def file_response(request: Request, file: StaticFile, *, cache_control: str, policy: str | None = None) -> Response:
     """Respond with a file, or with 304 if the client's copy is current.
 
-    If a compressed version of the file is stored and the client accepts gzip, this version is sent.
+    If a compressed copy of the file is stored and the client accepts gzip, the compressed copy is sent.
 
     Parameters
     ----------

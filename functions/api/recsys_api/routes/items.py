@@ -64,7 +64,7 @@ def _item_options(
     delimiter: Annotated[str | None, Query(description=OPTION_TEXTS["delimiter"])] = None,
     charset: Annotated[str | None, Query(description=OPTION_TEXTS["charset"])] = None,
 ) -> dict[str, str]:
-    """Return the options that the query string contains, unchecked. `FileOptions.of` checks them later."""
+    """Return the options in the query string by name, without checking their values (see `FileOptions.of`)."""
     return {name: value for name, value in locals().items() if value is not None}
 
 
@@ -154,7 +154,7 @@ def create_item_router(
 
 
 def _respond(request: Request, job: Job, headers: dict[str, str]) -> Response:
-    """Build the response, which is 202 while the job is not final, and reports the outcome of the job afterwards."""
+    """Build the response, with status 202 if the job is not final, and otherwise with the outcome of the job."""
     headers |= {"Location": f"/v1/jobs/{job.job_id}"}
     if job.state is JobState.FAILED and job.problem is not None:
         members = {"job_id": job.job_id, "report": job.report}

@@ -21,7 +21,7 @@ def create_model_router(
 ) -> APIRouter:
     """Create the router for `/v1/models…`.
 
-    Changes use `current_key`, which rejects the previous secret of a rotated key.
+    The routes that change a version use `current_key`, which rejects the previous secret of a rotated key.
     """
     router = APIRouter(tags=["Models"])
 
@@ -77,7 +77,7 @@ def create_model_router(
         responses=documented(401, 403, 404, 503, descriptions=_NO_VERSION),
     )
     def unpin_model(version: Version, key: Annotated[KeyRecord, Depends(current_key)]) -> PinnedBody:
-        """Unpin a version. It is then deleted as soon as there are enough newer versions."""
+        """Unpin a version, so that it is deleted as soon as there are enough newer versions."""
         unpinned = keys.pin(registry, key, version, pinned=False)
         return PinnedBody(version=unpinned.version, pinned=unpinned.pinned_at is not None)
 

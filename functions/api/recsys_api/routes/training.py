@@ -64,7 +64,7 @@ _IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        json_schema_extra={"pattern": "^[!-~]{1,255}$"},  # `Training` checks it, and says how to fix it
+        json_schema_extra={"pattern": "^[!-~]{1,255}$"},  # checked by `Training`, whose error says how to fix the value
         description="Makes retries safe, because repeated requests with the same value and the same file share one "
         "job. The value has 1 to 255 visible ASCII characters, and at least 16 without an API key. A UUID is "
         "recommended.",
@@ -98,7 +98,7 @@ def file_options(  # noqa: PLR0913, PLR0917  # one parameter per option, as in F
     force: Annotated[str | None, Query(description=OPTION_TEXTS["force"])] = None,
     mode: Annotated[str | None, Query(description=OPTION_TEXTS["mode"])] = None,
 ) -> dict[str, str]:
-    """Return the options that the query string contains, unchecked. `FileOptions.of` checks them later."""
+    """Return the options in the query string by name, without checking their values (see `FileOptions.of`)."""
     return {name: value for name, value in locals().items() if value is not None}
 
 
@@ -266,7 +266,7 @@ def create_training_router(
 
 
 def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> Response:
-    """Build the response after a wait: 202 if the job is not in a final state, otherwise the outcome of the job."""
+    """Build the response after a wait, with status 202 if the job is not final, and otherwise with its outcome."""
     job = accepted.job
     headers |= {"Location": _location(job), **_NO_STORE}
     match job.state:
@@ -278,10 +278,10 @@ def _outcome(request: Request, accepted: Accepted, headers: dict[str, str]) -> R
             )
             return JSONResponse(trained.model_dump(), 201, headers)
         case JobState.FAILED if job.problem is not None:
-            # The response includes the key, because it accepts a corrected file.
+            # The response includes the new API key, because the client can use it to upload a corrected file.
             status = 500 if job.problem.code == "internal-error" else 422
             members = _members(accepted)
-            del members["status"]  # the job's; in a problem document `status` is the HTTP status
+            del members["status"]  # the status of the job; in a problem document, `status` is the HTTP status
             return respond(request_context(request.scope), job.problem, status, headers=headers, members=members)
         case JobState.SUPERSEDED | JobState.HELD:
             ended = TrainingEnded(

@@ -14,7 +14,10 @@ from recsys_api.schemas import UserErased
 
 
 def create_user_router(registry: Registry, *, current_key: Callable[..., KeyRecord]) -> APIRouter:
-    """Create the router for `DELETE /v1/users/{user_id}`, which accepts only the current main key."""
+    """Create the router for `DELETE /v1/users/{user_id}`.
+
+    The route rejects scoped keys and the previous secret of a rotated key.
+    """
     router = APIRouter(tags=["Users"])
 
     # `:path` because an id can contain slashes, and the server (uvicorn, API Gateway) decodes %2F before routing.

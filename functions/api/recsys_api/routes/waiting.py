@@ -28,6 +28,6 @@ async def waited(request: Request, registry: Registry, job: Job, *, max_wait_s: 
     if not wait_s:
         return job, {}
     wait_s = min(wait_s, max_wait_s)
-    # The time spent on storing the file counts, because API Gateway's limit starts with the request.
+    # The time for storing the file is part of the wait, because API Gateway limits the duration of the whole request.
     job = await jobs.wait_until_final(registry, job, timeout_s=wait_s - context.elapsed_s)
     return job, {"Preference-Applied": f"wait={wait_s}"}

@@ -1,1 +1,1 @@
-"""Filters on the attributes of items: the parser of the expressions, their evaluation, and the cache of the results."""
+"""Filter items by their attributes. The modules parse filter expressions, evaluate them, and cache the results."""

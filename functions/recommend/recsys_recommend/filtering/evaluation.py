@@ -25,7 +25,7 @@ from recsys_recommend.filtering.expression import (
 
 Mask = NDArray[np.bool_]
 FindColumn = Callable[[ColumnName], Column]
-"""Returns the column with a name, for the filtered items. It raises `InvalidRequest` if there is no such column."""
+"""Returns the column with the given name, one value per item, or raises `InvalidRequest` if there is no such column."""
 _ORDERED: frozenset[str] = frozenset({"<", "<=", ">", ">="})
 
 
@@ -118,7 +118,7 @@ def _with_codes(column: TextColumn | TagsColumn, wanted: Mask) -> Mask:
     `wanted` is a mask of texts, (n_texts,).
     """
     if isinstance(column, TextColumn):
-        # One lookup per item. The last entry belongs to the code -1.
+        # The appended entry is selected by the code -1, which an item without a text has.
         return np.append(wanted, False)[column.codes]
     mask = np.zeros(len(column.starts) - 1, dtype=np.bool_)
     mask[column.owners()[wanted[column.codes]]] = True

@@ -128,7 +128,8 @@ class Comparison:
 class Membership:
     """A test `column in values`, or `value in column` for a column of tags.
 
-    The test is true for an item if the value of the item, or one of its tags, is in `values`.
+    The test is true for an item if the value of the item, or one of its tags, is in `values`. `needs_tags` is true for
+    the form `value in column`, which is valid only for a column of tags.
     """
 
     column: ColumnName
@@ -220,9 +221,9 @@ def _syntax_error(text: str, error: UnexpectedInput) -> InvalidRequest:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Return the key by which terminals of the grammar are sorted in error messages.
+    """Return the key by which error messages sort the terminals of the grammar.
 
-    Kinds of values come first. Punctuation and the end of the text come last.
+    Columns, comparisons and values come first. Punctuation and the end of the text come last.
     """
     names = list(_NAMES)
     return names.index(name if name in names else "LPAR"), name
@@ -234,7 +235,7 @@ def _enumerated(names: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An expression with its depth and its number of comparisons, which are limited."""
+    """An expression, with its depth and its number of comparisons. Both numbers are limited."""
 
     expression: Expression
     depth: int = 0
@@ -318,7 +319,7 @@ def _membership(column: ColumnName, values: tuple[Literal, ...]) -> Membership:
 
 
 def _combined(children: list[Any], *, is_any: bool) -> _Part:
-    parts: list[_Part] = children[::2]  # the words between them are tokens
+    parts: list[_Part] = children[::2]  # the other children are the tokens `and` or `or`
     position = children[1].start_pos or 0
     n_comparisons = sum(part.n_comparisons for part in parts)
     if n_comparisons > MAX_COMPARISONS:

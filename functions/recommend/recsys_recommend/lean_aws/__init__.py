@@ -1,1 +1,1 @@
-"""Access to S3 and DynamoDB without boto3, for a short cold start."""
+"""Access S3 and DynamoDB without boto3, because the import of boto3 would lengthen a cold start."""

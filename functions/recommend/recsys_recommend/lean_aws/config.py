@@ -1,4 +1,4 @@
-"""Configuration of the AWS clients: region and endpoints."""
+"""Read the region and the endpoints for the AWS clients from environment variables."""
 
 from __future__ import annotations
 

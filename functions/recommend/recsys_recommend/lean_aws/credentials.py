@@ -1,8 +1,8 @@
-"""AWS credentials from environment variables or from the container credentials endpoint.
+"""Read AWS credentials from environment variables or from the container credentials endpoint.
 
-Lambda sets the environment variables. With SnapStart, Lambda sets the endpoint instead, as ECS and EKS do, because the
-credentials in a snapshot would have expired by the time the snapshot is restored. For the same reason, credentials are
-resolved at the first request and not at import.
+Lambda sets environment variables with the credentials. With SnapStart, Lambda sets variables with the address of the
+endpoint instead, as ECS and EKS do, because the credentials in a snapshot would have expired by the time the snapshot
+is restored. For the same reason, credentials are read at the first request and not at import.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Credentials:
 
 
 class CredentialProvider:
-    """Resolves credentials when they are needed. Instances are thread-safe.
+    """Provides credentials for each request. Instances are thread-safe.
 
-    As in botocore, environment variables take precedence over the container credentials endpoint. botocore reads the
-    endpoint. It refreshes the credentials 15 minutes before they expire, and sends the token from
+    As in botocore, environment variables take precedence over the container credentials endpoint. The endpoint is read
+    with botocore, which refreshes the credentials 15 minutes before they expire. botocore sends the token from
     `AWS_CONTAINER_AUTHORIZATION_TOKEN[_FILE]` only to this machine, to the addresses of ECS and EKS, or over TLS.
     botocore is imported only if the endpoint is configured, because the import takes 100 ms.
 
@@ -70,7 +70,7 @@ class CredentialProvider:
             )
         try:
             return self._from_endpoint()
-        # botocore does not validate the response, hence the errors of missing members and wrong types.
+        # botocore does not validate the response. Missing members and wrong types therefore raise various errors.
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise Unavailable(f"The container credentials endpoint cannot be used: {error}.") from error
 

@@ -19,12 +19,12 @@ class DynamoLimitTable(DynamoKeyReader):
     """
 
     def write(self, changes: Sequence[Change]) -> bool:
-        """Apply one change, and return whether it was applied.
+        """Write one row unless another process has changed it. Return whether the row was written.
 
         `changes` must contain exactly one change, which must not be a deletion. If the response is lost, the request is
-        sent again. The second request is rejected because the row has changed, so that the method returns False
-        although the change was applied. The caller then takes the units of the rate limit a second time, which lowers
-        the limit once by a few requests.
+        sent again. DynamoDB rejects the second request because the row has changed, so that the method returns False
+        although the row was written. The caller then counts the same requests a second time, so that a client can reach
+        its rate limit a few requests too early.
 
         Raises
         ------

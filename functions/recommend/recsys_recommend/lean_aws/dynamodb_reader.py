@@ -21,7 +21,7 @@ _TARGET: Final = "DynamoDB_20120810"
 
 
 class DynamoKeyReader:
-    """A `KeyReader` of a DynamoDB table.
+    """Reads API keys from a DynamoDB table. Implements the protocol `KeyReader`.
 
     Parameters
     ----------
@@ -60,7 +60,13 @@ class DynamoKeyReader:
         return read_key(self, key_id, self._clock())[1]
 
     def get(self, address: Address) -> Row:
-        """Return the row at `address`, or an empty row if there is none. The read is strongly consistent."""
+        """Return the row at `address`, or an empty row if there is none. The read is strongly consistent.
+
+        Raises
+        ------
+        Unavailable
+            DynamoDB does not respond or rejects the request.
+        """
         if not fits(address):
             return Row(address)
         request = {"TableName": self._table, "Key": to_key(address), "ConsistentRead": True}
@@ -82,5 +88,5 @@ class DynamoKeyReader:
 
 
 def rejected(operation: str, status: int, document: dict[str, Any]) -> Unavailable:
-    """Return the error for a response with a status other than 200."""
+    """Return the error for a DynamoDB response whose status is not 200."""
     return Unavailable(f"AWS rejected {operation}: {str(document.get('__type', status)).rpartition('#')[2]}.")

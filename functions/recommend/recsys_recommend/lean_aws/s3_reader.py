@@ -1,4 +1,4 @@
-"""Read access to the objects of an S3 bucket without boto3."""
+"""Read the objects of an S3 bucket without boto3."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _READ_TIMEOUT_S: Final = 60.0  # as in recsys.aws
 
 
 class S3Reader:
-    """An `ObjectReader` of an S3 bucket.
+    """Reads the objects of an S3 bucket. Implements the protocol `ObjectReader`.
 
     Parameters
     ----------
@@ -30,8 +30,7 @@ class S3Reader:
     """
 
     def __init__(self, config: AwsConfig, credentials: CredentialProvider, bucket: str) -> None:
-        # An endpoint that replaces AWS has no subdomain per bucket, so the bucket becomes part of the path. AWS accepts
-        # that as well.
+        # An endpoint that replaces AWS has no subdomain per bucket, so the bucket becomes part of the path.
         replacement = config.endpoint_url("s3")
         self._root = f"/{bucket}/" if replacement else "/"
         base_url = replacement or f"https://{bucket}.s3.{config.region}.{config.domain}"

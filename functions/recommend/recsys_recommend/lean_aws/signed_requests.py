@@ -1,10 +1,13 @@
-"""Signed HTTP requests to AWS with the standard library.
+"""Send signed HTTP requests to AWS with the standard library.
 
-The function `recommend` needs one `GetItem` and a few `GetObject` requests. Importing boto3 and creating two clients
-for them takes longer than importing FastAPI. The decision record "AWS client of the hot path" compares the
-alternatives. Requests are signed with AWS Signature Version 4, including the body:
+The function `recommend` needs one `GetItem` and a few `GetObject` requests. For these requests, boto3 would be too
+slow, because its import and the creation of two clients take longer than the import of FastAPI. The decision record
+"AWS client of the hot path" compares the alternatives. All other modules of recsys that call AWS use boto3; see
+`recsys.aws`.
+
+Requests, including their bodies, are signed with AWS Signature Version 4, as described at
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Tests compare the signatures
-with those of botocore. All other modules of recsys that call AWS use boto3; see `recsys.aws`.
+with those of botocore.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class Response(NamedTuple):
 
 
 class SignedService:
-    """Client of one AWS service. It keeps connections open for reuse, and is thread-safe.
+    """A client of one AWS service, which keeps connections open for reuse. Instances are thread-safe.
 
     Parameters
     ----------
@@ -227,7 +230,7 @@ def sign(
 
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
-    """Return the TLS settings of all connections. Each connection would otherwise load all root certificates: 22 ms."""
+    """Return the TLS settings that all connections share, because loading the root certificates takes 22 ms."""
     return ssl.create_default_context()
 
 
