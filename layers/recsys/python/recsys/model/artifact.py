@@ -1,4 +1,4 @@
-"""Write and read the artifact: the files of one model version.
+"""Write and read an artifact, which consists of the files of one model version.
 
 | file                   | content                                                                                  |
 |------------------------|------------------------------------------------------------------------------------------|
@@ -121,7 +121,7 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def files_in(folder: Path) -> list[str]:
-    """Return the names of a version's files in upload order, without the manifest. `folder` contains the files."""
+    """Return the names of the files in a version's folder, in upload order and without the manifest."""
     return [*LISTED_FILES, *([CONTENT] if (folder / CONTENT).exists() else [])]
 
 
@@ -157,7 +157,7 @@ def write_manifest(folder: Path, version: str) -> str:
 
 
 def describe_file(stream: BinaryIO) -> dict[str, Any]:
-    """Return a file's entry in the manifest, which lists the size, the SHA-256 and the SHA-256 of each part.
+    """Return a file's entry in the manifest, with the size, the SHA-256 and the SHA-256 of each part of `PART_BYTES`.
 
     Examples
     --------
@@ -324,7 +324,7 @@ def _view_arrays(content: bytes) -> Arrays:
 
 
 def _assemble(version: str, arrays: Arrays, size_bytes: int) -> ServingModel:
-    """Build the model from checked arrays."""
+    """Check the arrays, and build the model from them."""
     check_arrays(arrays)
     layers = range(2, count_mlp_layers(arrays) + 1)
     network = Network(
