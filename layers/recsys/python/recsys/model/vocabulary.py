@@ -1,4 +1,4 @@
-"""Map ids to row indices and back. The arrays of a vocabulary are used directly as they are stored in a file."""
+"""Map ids to row indices and back, with arrays that are used directly as they are stored in a file."""
 
 from __future__ import annotations
 
