@@ -65,6 +65,8 @@ def optional_key(
     ----------
     authenticator
         Validates the key.
+    scope
+        Scope that permits a scoped key to call the route.
     allow_anonymous
         Whether a request without the header is accepted. If false, the dependency raises `ApiKeyRequired` for such a
         request.

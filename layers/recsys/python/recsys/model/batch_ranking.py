@@ -95,7 +95,7 @@ def _rank_for_each(
 def _map_in_order(function: Callable[[_Part], _Result], parts: Iterable[_Part], n_threads: int) -> Iterator[_Result]:
     """Apply `function` to the parts on several threads, and yield the results in the order of the parts.
 
-    At most `n_threads` + 1 parts are computed or wait at the same time, so that a slow consumer limits the memory.
+    At most `n_threads` + 1 results are pending at the same time, which limits the memory.
     """
     with ThreadPoolExecutor(n_threads) as pool:
         pending: deque[Future[_Result]] = deque()

@@ -41,7 +41,7 @@ tuned."""
 class NormSortedItems:
     """The items of a network in descending order of the norm of their GMF embeddings.
 
-    Use `NormSortedItems.of` to build one. Building takes about as long as the searches for a few single users.
+    Use `NormSortedItems.of` to sort the items. The sorting takes about as long as the searches for a few single users.
 
     Parameters
     ----------

@@ -12,8 +12,8 @@ reordering documents and producing summaries", SIGIR 1998). The next item maximi
 
     (1 - diversity) * relevance  -  diversity * largest cosine similarity to an item of the list
 
-over the best `_POOL_FACTOR * n` items, where n is the length of the list. Relevance is the score, divided by the score
-of the best item. Similarity is computed from the items' GMF embeddings.
+over the best items of the ranking, 5 n but at least 100, where n is the length of the list. Relevance is the score,
+divided by the score of the best item. Similarity is computed from the items' GMF embeddings.
 """
 
 from __future__ import annotations

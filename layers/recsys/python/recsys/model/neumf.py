@@ -300,7 +300,7 @@ class Network:
 
 
 def _in_blocks(n: int, logits: Callable[[slice], NDArray[np.float64]]) -> Floats:
-    """Call `logits` for chunks of at most `_EXACT_BLOCK` pairs, and return all n results rounded to float32."""
+    """Compute the logits of n pairs by calling `logits` for one chunk after another, and round them to float32."""
     if n <= _EXACT_BLOCK:
         return logits(slice(None)).astype(np.float32)
     rounded = np.empty(n, dtype=np.float32)

@@ -124,7 +124,8 @@ def merged(
     Parameters
     ----------
     known, new
-        Item indices and logits, (n_known,) and (n_new,), best first. The indices of new items count from 0.
+        Two rankings. Each is a pair of item indices and logits, best first, (n,) each. The indices of new items count
+        from 0.
     n
         Length of the result. It is shorter if both rankings together have fewer items.
     n_known

@@ -2,8 +2,8 @@
 
 A logit is the sum of a GMF part, one dot product per item, and an MLP part, which takes some thousand multiplications.
 One matrix-vector product computes the GMF parts of all items. The MLP part is f(a + b), where a is the user's part and
-b the item's part of the first layer before its ReLU. An upper bound of f(a + b) holds for every user, so that an item
-is ruled out if
+b the item's part of the first layer before its ReLU. The sum tops + slack is an upper bound of f(a + b), so that an
+item is ruled out if
 
     gmf + tops + slack  <  floor        with  tops = f(a + c),  floor = n-th best logit of some items - margin      (1)
 
@@ -21,14 +21,16 @@ rules out most items before their centres are even looked up. f(a + b) exceeds f
 network structures driven by averaged activation operators", SIAM J. Math. Data Sci. 2020. If two inputs of a ReLU
 differ by d, its outputs differ by (d + e) / 2 with |e| <= |d|, because relu(x) = (x + |x|) / 2. When this equation is
 expanded through all layers, the difference of the outputs is the mean over all choices of d or e at each ReLU. Only the
-norm of e is known. A choice therefore contributes at most a product of spectral norms, with one factor per product of
-the kernels between one e and the next. For the models that were tried, the mean is a third less than the product of the
-norms of all kernels. The first ReLU has no kernel before it and does not increase distances.
+norm of e is known. A choice therefore contributes at most a product of spectral norms. Each factor is the norm of the
+product of all kernels between two consecutive ReLUs with the choice e. For the models that were tried, the mean is a
+third less than the product of the norms of all kernels. The first ReLU has no kernel before it and does not increase
+distances.
 
 **Second bound.** f is piecewise linear. Its slope along unit j is the sum, over all paths from j to the output through
-active units, of the product of the weights on the path. It is therefore at most `rising_j`, the sum of all positive
-products, and at least -`falling_j`, the sum of all negative products. In narrow networks, this bound is smaller than
-the first. It is half of L |b - c| for the widths 16-16-8, but three times L |b - c| for 64-32-16-8.
+active units, of the product of the weights on the path. The slope is therefore at most `rising_j`, the sum of all
+positive products, and at least -`falling_j`, the sum of all negative products. In narrow networks, the second bound is
+smaller than the first. For the widths 16-16-8, the second bound is half of L |b - c|. For the widths 64-32-16-8, it is
+three times L |b - c|.
 
 **Rounding.** Items are ranked by `Network.exact_logits`, whose result for an item does not depend on the other items of
 a call. A float32 logit can depend on the other items. Float32 logits are therefore used only to rule items out, with
@@ -243,7 +245,7 @@ def _round_up(values: NDArray[np.float64]) -> Floats:
 
 
 def round_down(thresholds: NDArray[np.floating]) -> Floats:
-    """Convert thresholds to float32 so that none increases.
+    """Convert thresholds to float32 so that no threshold increases.
 
     Comparing two float32 arrays is faster than comparing a float32 array with a float64 array.
     """
