@@ -294,7 +294,7 @@ def _read(read: Callable[[str], bytes], name: str) -> bytes:
 
 
 def _read_listed(read: Callable[[str], bytes], manifest: dict[str, Any], name: str) -> bytes:
-    """Read a file and verify the digests that the manifest lists for its parts."""
+    """Read a file, and compare the SHA-256 of each part with the digest in the manifest."""
     content = _read(read, name)
     try:
         expected = manifest["files"][name]["parts_sha256"]

@@ -98,7 +98,7 @@ class Network:
     history_gmf
         Contribution of each item to the GMF embedding of a user whose history contains the item, (n_items, gmf_dim).
     history_hidden_1
-        Contribution of each item to the part of such a user in the first MLP layer, (n_items, hidden_1).
+        Contribution of each item to such a user's part of the first MLP layer, (n_items, hidden_1).
     mlp_bias_1
         Bias of the first MLP layer, (hidden_1,).
     decay
@@ -300,7 +300,7 @@ class Network:
 
 
 def _in_blocks(n: int, logits: Callable[[slice], NDArray[np.float64]]) -> Floats:
-    """Compute the logits of n pairs by calling `logits` for one chunk after another, and round them to float32."""
+    """Compute the logits of n pairs with one call of `logits` per chunk, and round the logits to float32."""
     if n <= _EXACT_BLOCK:
         return logits(slice(None)).astype(np.float32)
     rounded = np.empty(n, dtype=np.float32)
