@@ -21,7 +21,7 @@ Clock = Callable[[], Timestamp]
 
 
 def utc_now() -> Timestamp:
-    """Return the current time."""
+    """Return the current time of the system clock, in UTC with microseconds."""
     return from_datetime(datetime.now(UTC))
 
 

@@ -97,7 +97,7 @@ def limited_key(
 def limited_cached_key(
     authenticate: Callable[..., Awaitable[KeyRecord]], by_key: RateLimiter | None
 ) -> Callable[..., Awaitable[KeyRecord]]:
-    """Return a dependency like `limited_key` that runs on the event loop, for buckets in memory."""
+    """Return a dependency like `limited_key` that runs on the event loop, because buckets in memory respond at once."""
     if by_key is None:
         return authenticate
 

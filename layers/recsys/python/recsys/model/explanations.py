@@ -21,7 +21,7 @@ MAX_REASONS: Final = 3
 
 
 class Contribution(NamedTuple):
-    """An item of the history, and the contribution of this item to the logit of the recommended item."""
+    """An item of the history, and its contribution to the logit of a recommended item."""
 
     item_index: int
     contribution: float
