@@ -97,7 +97,10 @@ def limited_key(
 def limited_cached_key(
     authenticate: Callable[..., Awaitable[KeyRecord]], by_key: RateLimiter | None
 ) -> Callable[..., Awaitable[KeyRecord]]:
-    """Return a dependency like `limited_key` that runs on the event loop, because buckets in memory respond at once."""
+    """Return a dependency like `limited_key` that runs on the event loop.
+
+    The buckets must be in memory, because waiting for the registry would block the event loop.
+    """
     if by_key is None:
         return authenticate
 

@@ -10,8 +10,9 @@
 | `content.npz`          | content part, for new items; only if the key had an item catalogue, see `recsys.catalogue`|
 | `manifest.json`        | format, array shapes, and size and SHA-256 of every other file; written last             |
 
-A server reads `manifest.json` and `serving.npz` only. It verifies the manifest by the digest in the registry, the file
-by the digests in the manifest, and the arrays by `recsys.model.artifact_checks`.
+To serve requests, only `manifest.json`, `serving.npz` and `content.npz` are read. The digest in the registry verifies
+the manifest, and the digests in the manifest verify the other two files. `recsys.model.artifact_checks` checks the
+arrays of `serving.npz`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Explain a recommended item by the items of the history that contribute most to its logit.
 
-The GMF part of a logit is linear in the history. It is therefore the sum of one part per item j of the history:
+The GMF part of a logit is linear in the history, and therefore the sum of one part per item j of the history:
 
     gmf(u, i) = sum_j  w_j * (gmf_map[j] * gmf_item[i]) @ output_kernel
 

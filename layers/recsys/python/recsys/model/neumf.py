@@ -9,15 +9,15 @@ The model is neural matrix factorization (NeuMF; He et al., "Neural Collaborativ
     logit    = [gmf, hidden_K] @ output_kernel + output_bias         the GMF part first
     score    = 1 / (1 + exp(-logit))
 
-Unlike in the paper, a user's two embeddings are not free parameters. They are weighted sums over the items j of the
-user's history, with the weights w_j of `recsys.model.user_encoder`:
+Unlike in the paper, a user's two embeddings are not free parameters but weighted sums over the items j of the user's
+history, with the weights w_j of `recsys.model.user_encoder`:
 
     gmf_user[u] = sum_j w_j * gmf_map[j]
     mlp_user[u] = sum_j w_j * mlp_map[j]
 
 `recsys_train.model.network` trains this model in TensorFlow, and this module evaluates the model in NumPy.
 tests/integration/test_parity.py checks that the logits of both modules differ by at most 1e-5. The first MLP layer is
-linear before its ReLU. It is therefore the sum of a user's part, which includes the bias, and an item's part. `Network`
+linear before its ReLU, and therefore the sum of a user's part, which includes the bias, and an item's part. `Network`
 stores the precomputed parts of the items.
 """
 
