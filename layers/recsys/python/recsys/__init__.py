@@ -1,1 +1,4 @@
-"""The package that all functions share. It contains errors, API keys, the object store, the registry and the model."""
+"""The package that all Lambda functions and the local service share.
+
+It contains the errors, API keys, object store, registry, item catalogue and model.
+"""

@@ -1,4 +1,7 @@
-"""Timestamps as sortable text. Each is an ISO 8601 time in UTC with microseconds, and all have the same length."""
+"""Represent times as text of equal length, which sorts in the order of the times.
+
+The format is ISO 8601 in UTC with microseconds.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NewType
 
 Timestamp = NewType("Timestamp", str)
-"""Text such as `2026-11-22T20:31:05.123456Z`. The order of the texts is the order of the times, so that every store can
-compare timestamps."""
+"""Text such as `2026-11-22T20:31:05.123456Z`. The alphabetical order of the texts is the order of the times, so that
+every store can compare timestamps."""
 
 DAY_S: Final = 86_400
 """Seconds per day."""
@@ -18,7 +21,7 @@ Clock = Callable[[], Timestamp]
 
 
 def utc_now() -> Timestamp:
-    """Return the current time."""
+    """Return the current time of the system clock, in UTC with microseconds."""
     return from_datetime(datetime.now(UTC))
 
 
@@ -33,7 +36,7 @@ def to_datetime(timestamp: Timestamp) -> datetime:
 
 
 def after(timestamp: Timestamp, seconds: float) -> Timestamp:
-    """Return the timestamp that is `seconds` after the given one, or before it if `seconds` is negative.
+    """Return the time `seconds` after `timestamp`. A negative number yields an earlier time.
 
     >>> after(Timestamp("2026-03-01T12:00:00.000000Z"), 90.5)
     '2026-03-01T12:01:30.500000Z'

@@ -33,12 +33,12 @@
     │   └── JobNotClaimable
     │       ├── JobBusy            another worker holds the job's lease
     │       └── JobFinished        the job is in a final state
-    ├── Gone                       a claim token is used, expired or unknown
+    ├── Gone                       a claim token was already used, has expired or is unknown
     ├── LeaseLost                  another worker took over the job; this worker must stop
     ├── ArtifactDamaged            a model file does not match its manifest
     ├── Unavailable                a store did not respond; a retry may succeed
     │   ├── CatalogueChanged       another update of an item catalogue was published during this one
-    │   └── NotReady               the machine lacks a resource, such as disk space; the response gives the reason
+    │   └── NotReady               the service cannot handle the request, and the response states the reason
     ├── InvalidSetting             an environment variable has an invalid value
     ├── RegistryTooNew             a newer release wrote the registry file
     ├── DataDirInUse               another service uses the data directory
@@ -89,7 +89,7 @@ class FieldError(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """An RFC 9457 problem without its HTTP members, so that it can also be stored with a failed job."""
+    """An RFC 9457 problem without `type` and `status`, so that it can also be stored with a failed job."""
 
     code: str
     title: str
@@ -214,7 +214,7 @@ class InvalidData(RecsysError):
 class InvalidApiKey(RecsysError):
     """Raised when the API key is missing, malformed, unknown or revoked.
 
-    Unknown and revoked keys get the same message, so that a response does not reveal which keys exist.
+    Unknown and revoked keys cause the same message, so that a response does not reveal which keys exist.
     """
 
     code = "invalid-api-key"
@@ -223,7 +223,7 @@ class InvalidApiKey(RecsysError):
 
 
 class ApiKeyRequired(InvalidApiKey):
-    """Raised when a request without a key tries to train, and the service does not create keys over HTTP."""
+    """Raised when a request to train has no API key, and the service does not create keys over HTTP."""
 
     code = "api-key-required"
     title = "An API key is required"
@@ -354,7 +354,7 @@ class TooManyPinnedVersions(Conflict):
 
 
 class NoCatalogue(Conflict):
-    """Raised when a request uses attributes of items and the key has no item catalogue."""
+    """Raised when a request uses attributes of items, but the key has no item catalogue."""
 
     code = "no-catalogue"
     title = "The key has no item catalogue"
@@ -396,9 +396,9 @@ class RateLimited(RecsysError):
 
 
 class Gone(RecsysError):
-    """Raised when a claim token is used, expired or unknown.
+    """Raised when a claim token was already used, has expired or is unknown.
 
-    The three cases get the same message, so that a response does not reveal which tokens exist.
+    All three cases have the same message, so that a response does not reveal which tokens exist.
     """
 
     code = "claim-gone"
@@ -433,9 +433,10 @@ class Unavailable(RecsysError):
 
 
 class NotReady(Unavailable):
-    """Raised when the service should not receive requests.
+    """Raised when the service cannot handle a request, for example because the disk is full.
 
-    The response states the reason, which the responses to other faults of the service do not reveal.
+    The response contains the `detail` of this error. For every other `Unavailable` error, only the log contains the
+    detail.
     """
 
     code = "not-ready"

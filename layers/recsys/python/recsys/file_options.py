@@ -26,7 +26,7 @@ limits a row to 400 KB."""
 
 
 class Mode(StrEnum):
-    """Effect of a file on the interactions that its key already has."""
+    """The ways in which a new file changes the interactions of a key."""
 
     REPLACE = "replace"
     """The model is trained on this file alone."""
@@ -79,8 +79,8 @@ class FileOptions:
     min_score
         Rows with a smaller score are skipped.
     exclude_items
-        Item ids, such as `POSTAGE`, whose rows are skipped. None means the list that is stored with the key; an empty
-        list clears that list.
+        Item ids, such as `POSTAGE`, whose rows are skipped. None means the list that is stored with the key. An
+        empty list clears the stored list.
     event
         Name of the column with the kind of event. The column is used only if `events` is set.
     events
@@ -135,7 +135,7 @@ class FileOptions:
 
     @classmethod
     def from_text(cls, text: bytes) -> Self:
-        """Parse the sidecar of a drop, a JSON object with the options as members.
+        """Parse a sidecar file, which contains the options of a file in the inbox as a JSON object.
 
         Raises
         ------

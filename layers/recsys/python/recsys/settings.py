@@ -47,23 +47,24 @@ class Settings:
     """Longest `Prefer: wait=N` that is honoured, in seconds. Default on `aws`: 25, because API Gateway times out after
     30 s."""
     key_cache_s: float = 4.0
-    """Time for which a key record is cached, in seconds. After its revocation, a key works for at most this time."""
+    """Time for which a key record is cached, in seconds. A revoked key still works for at most this time."""
     model_cache_bytes: int = 512 * MIB
     """Size of the cache of loaded models, in bytes. The least recently used model is evicted first."""
     response_cache_bytes: int = 16 * MIB
     """Size of the cache of responses, in bytes. The least recently used response is evicted first."""
     exploration: float = 0.1
-    """Largest share of new items in a list of recommendations, from 0 to 1. New items are in the catalogue, but
-    have no interactions."""
+    """Largest share of new items in a list of recommendations, from 0 to 1. New items are in the item catalogue,
+    but have no interactions."""
     allow_anonymous_training: bool = True
-    """Whether `POST /v1/train`, `/v1/validate` and `/v1/uploads` create a key for a request without one. If not, such a
-    request gets 401."""
+    """Whether `POST /v1/train`, `/v1/validate` and `/v1/uploads` create a key for a request without a key. If false,
+    such a request gets status 401."""
     anonymous_trainings_per_hour: int = 60
-    """Trainings and upload forms without a key, per client address and hour; 0 for no limit."""
+    """Largest number of trainings and upload forms without a key, per client address and hour. 0: no limit."""
     trainings_per_day: int = 300
-    """Trainings and upload forms per key and day; 0 for no limit."""
+    """Largest number of trainings and upload forms per key and day. 0: no limit."""
     recommendations_per_minute: int = 0
-    """Requests for recommendations per key and minute. A batch counts as one. 0: no limit. Default on `aws`: 3,000."""
+    """Largest number of requests for recommendations per key and minute. A batch counts as one request. 0: no limit.
+    Default on `aws`: 3,000."""
     trusted_proxies: str = ""
     """`local`: addresses or networks of reverse proxies whose `X-Forwarded-For` states the client address, separated by
     commas. On AWS, API Gateway states the address."""
@@ -88,15 +89,16 @@ class Settings:
     upload_days: int = 30
     """`local`: days after which uploads and receipts are deleted. On AWS the lifecycle of the bucket deletes them."""
     versions_kept: int = 5
-    """Versions per key that are kept besides the current and the pinned ones. Older ones are deleted."""
+    """Number of versions per key that are kept besides the current and the pinned versions. Older versions are
+    deleted."""
     workers: int = 1
-    """`local`: training jobs that run at the same time, each in a process of its own."""
+    """`local`: number of training jobs that run at the same time, each in a process of its own."""
     min_free_bytes: int = 256 * MIB
-    """`local`: with less free disk space than this, uploads are rejected, trainings wait, and `/health/ready` returns
-    503."""
+    """`local`: least free disk space, in bytes. When less is free, uploads are rejected, trainings wait, and
+    `/health/ready` returns 503."""
     cors_origins: str = ""
     """Origins whose web pages may call every route, separated by commas, such as `https://shop.example`. A publishable
-    key has its own list of origins, so most services need none here."""
+    key has its own list of origins, so that most services leave this setting empty."""
     read_budget_s: float = 300.0
     """Time limit for reading a file, in seconds. If reading takes longer, the job fails."""
     train_budget_s: float = 600.0
@@ -163,7 +165,7 @@ _SHARES: Final = ("exploration",)
 def process_environment() -> Mapping[str, str]:
     """Return the environment variables of the process as a live view.
 
-    Adapters use it to read variables without the `RECSYS_` prefix, such as the AWS credentials.
+    Adapters read variables without the prefix `RECSYS_` from this view, for example the AWS credentials.
     """
     return os.environ
 

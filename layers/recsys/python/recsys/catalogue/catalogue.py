@@ -1,4 +1,4 @@
-"""The catalogue of a key, with items and columns of attributes, and the format of its file."""
+"""The item catalogue of a key, which holds items and columns of attributes, and functions that read and write it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FittedContent(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Catalogue:
-    """Items and their attributes. The row of an item in each column is its index in `items`.
+    """Items and their attributes. The index of an item in `items` is its row in every column.
 
     Parameters
     ----------

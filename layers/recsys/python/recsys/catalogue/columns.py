@@ -1,4 +1,4 @@
-"""The columns of a catalogue. They consist of arrays that can be stored, compared and aligned without parsing.
+"""The columns of an item catalogue, stored as NumPy arrays so that reading a catalogue needs no parsing.
 
 A column holds one value per item. Depending on its class, a missing value is NaN, -1 or an empty range.
 """
@@ -41,18 +41,18 @@ class NumberColumn:
 
     @property
     def kind(self) -> Kind:
-        """Return `Kind.NUMBER`."""
+        """Kind of the column, always `Kind.NUMBER`."""
         return Kind.NUMBER
 
     def value(self, row: int) -> float | int | None:
-        """Return the number of an item, or None if it is missing. A whole number is returned as an int."""
+        """Return the value of the item in a row, or None if the value is missing. Whole numbers are returned as int."""
         number = float(self.values[row])
         if math.isnan(number):
             return None
         return int(number) if number.is_integer() and abs(number) < _MAX_EXACT else number
 
     def take(self, rows: NDArray[np.integer]) -> NumberColumn:
-        """Return the column of the items in `rows`; row -1 stands for a missing value."""
+        """Return a column with the values of the given rows, in their order. Row -1 yields a missing value."""
         return NumberColumn(np.where(rows >= 0, self.values[rows], np.nan))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -68,16 +68,16 @@ class BooleanColumn:
 
     @property
     def kind(self) -> Kind:
-        """Return `Kind.BOOLEAN`."""
+        """Kind of the column, always `Kind.BOOLEAN`."""
         return Kind.BOOLEAN
 
     def value(self, row: int) -> bool | None:
-        """Return the value of an item, or None if it is missing."""
+        """Return the value of the item in a row, or None if the value is missing."""
         number = int(self.values[row])
         return None if number == MISSING else bool(number)
 
     def take(self, rows: NDArray[np.integer]) -> BooleanColumn:
-        """Return the column of the items in `rows`; row -1 stands for a missing value."""
+        """Return a column with the values of the given rows, in their order. Row -1 yields a missing value."""
         return BooleanColumn(np.where(rows >= 0, self.values[rows], MISSING).astype(np.int8))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -87,23 +87,23 @@ class BooleanColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextColumn:
-    """A column of texts. `codes` (n_items,) int32 holds the index of each item's text in `texts`, or -1."""
+    """A column of texts. `codes` (n_items,) int32 holds the index in `texts` of each item's text, or -1 if missing."""
 
     codes: NDArray[np.int32]
     texts: Vocabulary
 
     @property
     def kind(self) -> Kind:
-        """Return `Kind.TEXT`."""
+        """Kind of the column, always `Kind.TEXT`."""
         return Kind.TEXT
 
     def value(self, row: int) -> str | None:
-        """Return the text of an item, or None if it is missing."""
+        """Return the text of the item in a row, or None if the text is missing."""
         code = int(self.codes[row])
         return None if code == MISSING else self.texts[code]
 
     def take(self, rows: NDArray[np.integer]) -> TextColumn:
-        """Return the column of the items in `rows`; row -1 stands for a missing value."""
+        """Return a column with the values of the given rows, in their order. Row -1 yields a missing value."""
         return TextColumn(np.where(rows >= 0, self.codes[rows], MISSING).astype(np.int32), self.texts)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -124,15 +124,15 @@ class TagsColumn:
 
     @property
     def kind(self) -> Kind:
-        """Return `Kind.TAGS`."""
+        """Kind of the column, always `Kind.TAGS`."""
         return Kind.TAGS
 
     def value(self, row: int) -> list[str]:
-        """Return the tags of an item."""
+        """Return the tags of the item in a row."""
         return self.texts.at(self.codes[self.starts[row] : self.starts[row + 1]])
 
     def take(self, rows: NDArray[np.integer]) -> TagsColumn:
-        """Return the column of the items in `rows`; row -1 stands for an item without tags."""
+        """Return a column with the tags of the given rows, in their order. Row -1 yields an item without tags."""
         counts = np.where(rows >= 0, np.diff(self.starts)[rows], 0)
         starts = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(counts, out=starts[1:])

@@ -134,9 +134,9 @@ class ContentModel:
         return NewItems.of(catalogue.items.at(np.array([row for row, _ in known])), network, ItemRows(*parts))
 
     def _embed(self, features: list[list[int]]) -> Floats:
-        """Return the embeddings of items, (n, width) float32.
+        """Return the embeddings of items from their features, (n, width) float32.
 
-        `features` lists the rows of at least one feature per item.
+        `features` holds one list per item. The list is not empty and contains rows of `vectors`.
         """
         embeddings = np.empty((len(features), len(self.constant)), dtype=np.float32)
         for begin in range(0, len(features), _ITEMS_PER_SUM):
@@ -148,7 +148,7 @@ class ContentModel:
 
 
 def arrays_of(names: Vocabulary, vectors: Floats, constant: Floats) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a content part for a file. `names` is the vocabulary of the features.
+    """Return the arrays that store a content part in a file, keyed by name. `names` lists the features.
 
     `ContentModel.of` restores the content part from these arrays.
     """

@@ -1,1 +1,1 @@
-"""HTTP code that several functions use, such as problem documents, middleware, authentication and telemetry."""
+"""HTTP code that several Lambda functions use, such as problem documents, middleware, authentication and telemetry."""

@@ -32,8 +32,8 @@ def required_key(
 ) -> Callable[..., KeyRecord]:
     """Return a dependency that authenticates a request and returns the record of its key.
 
-    The dependency raises `InvalidApiKey` for an invalid key. FastAPI runs it in a thread, because it waits for the
-    registry.
+    The dependency raises `InvalidApiKey` for an invalid key. FastAPI runs the dependency in a thread, because the
+    dependency waits for the registry.
 
     Parameters
     ----------
@@ -58,15 +58,17 @@ def optional_key(
 ) -> Callable[..., KeyRecord | None]:
     """Return a dependency like `required_key` that returns None for a request without an `X-API-Key` header.
 
-    An empty header is an error and not an anonymous request, because a client that sends an unset variable must not get
-    a new key.
+    An empty header is an error and not a request without a key. Otherwise, a client that sends the value of an unset
+    variable as its key would get a new key.
 
     Parameters
     ----------
     authenticator
         Validates the key.
+    scope
+        Scope that permits a scoped key to call the route.
     allow_anonymous
-        Whether a request without the header is accepted. If not, the dependency raises `ApiKeyRequired` for such a
+        Whether a request without the header is accepted. If false, the dependency raises `ApiKeyRequired` for such a
         request.
     """
 

@@ -63,12 +63,14 @@ def preflight_response(request: Request, allowed_methods: str, *, origins: Abstr
 
 
 def response_headers(context: RequestContext, origin: str, origins: AbstractSet[str]) -> list[tuple[bytes, bytes]]:
-    """Return the CORS headers of a response to a request that is not a preflight.
+    """Return the CORS headers of a response to a request other than a preflight request.
+
+    The result is empty if pages of the origin may not read the response.
 
     Parameters
     ----------
     context
-        Context of the request. `key_origin` is the origin that the request's publishable key permits.
+        Context of the request. Its `key_origin` is the origin that the key of the request permits.
     origin
         Value of the `Origin` header.
     origins
@@ -83,13 +85,15 @@ def response_headers(context: RequestContext, origin: str, origins: AbstractSet[
 
 
 class PageWriteMiddleware:
-    """Middleware that rejects the writing requests that pages of other origins can send without a preflight request.
+    """Middleware that rejects writing requests without an API key from web pages of other origins.
 
-    An example is an upload without an API key. Without this middleware, any page could make the browsers of its
-    visitors create keys, or send requests to a service on the visitor's own machine. In `Sec-Fetch-Site`, browsers
-    state the relation of the page's origin to the origin of the service, which is correct even behind a proxy. Other
-    clients do not send this header. A browser sends a preflight request before a request with an API key, and the route
+    A browser sends some of these requests, such as an upload, without a preflight request. Without this middleware, any
+    page could therefore make the browsers of its visitors create keys, or send requests to a service on the visitor's
+    own machine. Requests with an API key pass, because the browser sends a preflight request first, and the route
     checks the key.
+
+    The header `Sec-Fetch-Site` states whether the page has the origin of the service. Browsers set this header
+    correctly even if the service is behind a proxy. Requests of other clients lack the header and pass.
 
     Parameters
     ----------

@@ -16,9 +16,9 @@ _logger: Final = logging.getLogger("recsys.messages")
 
 
 def log_failed_message(telemetry: LambdaTelemetry, record: SQSRecord, error: Exception) -> None:
-    """Log the error of a failed message without secrets, and count the message in `MessagesFailed`.
+    """Log the error of a failed message without secrets, and count the message in the metric `MessagesFailed`.
 
-    The message will be retried.
+    The caller must report the failure to the queue, so that the queue delivers the message again.
     """
     telemetry.count("MessagesFailed")
     message = {"message_id": record.message_id, "delivery": record.attributes.approximate_receive_count}

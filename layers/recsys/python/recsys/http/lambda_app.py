@@ -1,4 +1,4 @@
-"""The adapter between events of API Gateway and an ASGI app."""
+"""Adapt an ASGI app to the events that API Gateway sends to a Lambda function."""
 
 from __future__ import annotations
 

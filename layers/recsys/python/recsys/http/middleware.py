@@ -1,4 +1,4 @@
-"""The outermost middleware. It sets the request id, limits the body, logs each request and responds if the app fails.
+"""Middleware that sets the request id, limits the body, logs each request and responds if the app fails.
 
 The log line of a request contains the route, the status, the latency and the key id. It never contains a header, a key,
 a body or the raw path.
@@ -40,9 +40,9 @@ class RequestContext:
     """Facts about a request and its response, for the log and for metrics.
 
     `route` is the path template, such as `/v1/jobs/{job_id}`. `trace_id` is the id of the client's trace. `key_origin`
-    is the origin of the page that sent the request, if a publishable key permits it. A route that accepts larger bodies
-    increases `max_body_bytes` before it reads the body. `response_headers` are added to every response, including
-    responses that report a problem.
+    is the origin of the page that sent the request, if the key of the request permits this origin. A route that accepts
+    larger bodies increases `max_body_bytes` before reading the body. `response_headers` are added to every response,
+    including responses that report a problem.
     """
 
     request_id: str
@@ -69,7 +69,13 @@ OnRequestEnd = Callable[[RequestContext], None]
 
 
 def request_context(scope: Scope) -> RequestContext:
-    """Return the context of the request that `scope` describes."""
+    """Return the context of the request with the ASGI scope `scope`.
+
+    Raises
+    ------
+    TypeError
+        The app has no `RequestContextMiddleware`.
+    """
     context = scope.get(_SCOPE_KEY)
     if not isinstance(context, RequestContext):
         raise TypeError("The app has no RequestContextMiddleware: call recsys.http.problems.install(app).")
@@ -127,7 +133,10 @@ class RequestContextMiddleware:
 
 
 def _request_id(scope: Scope) -> str:
-    """Return the request id of API Gateway, so that both logs can be joined, or a new id if there is none."""
+    """Return the request id of API Gateway, or a new id if the request did not come from API Gateway.
+
+    With the same id, the lines of the gateway's log and of this log can be joined.
+    """
     context = scope.get("aws.event", {}).get("requestContext", {})
     return str(context.get("requestId") or secrets.token_hex(8))
 

@@ -1,4 +1,4 @@
-"""The format of web origins, such as `https://shop.example`, and the setting that lists the permitted origins."""
+"""Check web origins, such as `https://shop.example`, and parse the setting that lists the permitted origins."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
-    """Convert one Pydantic error.
+    """Convert one Pydantic error to a `FieldError`.
 
     The message can repeat a short value from the body, but never a value from a header.
     """
@@ -259,7 +259,7 @@ def _pointer(path: Sequence[str | int]) -> str:
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Convert an error that the framework raised into a problem document."""
+    """Convert an error that the framework raised into a response with a problem document."""
     assert isinstance(error, HTTPException)
     context = request_context(request.scope)
     if isinstance(error.__cause__, RecsysError):
@@ -308,7 +308,7 @@ def _allowed_methods(request: Request) -> str:
 
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:
-    """Handle a request of a client that disconnected, so that it is not logged as a failure of the service."""
+    """Respond when a client disconnected early, so that the disconnection is not logged as a failure of the service."""
     disconnected = InvalidRequest("The client disconnected before its request body was complete.", code="client-gone")
     return respond(request_context(request.scope), disconnected.to_problem(), status_of(disconnected))
 
@@ -316,7 +316,7 @@ async def _on_disconnect(request: Request, _: Exception) -> Response:
 def documented(*statuses: int, descriptions: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI `responses` that declare problem documents with these statuses.
 
-    `descriptions` replaces the general descriptions of some statuses by descriptions for a route.
+    `descriptions` holds descriptions that replace the general descriptions, by status.
 
     >>> documented(404)[404]["description"]
     'The resource does not exist, or it belongs to another API key.'

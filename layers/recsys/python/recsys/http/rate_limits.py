@@ -30,7 +30,7 @@ class RateLimiter:
     buckets
         Buckets that count the requests.
     limit
-        The limit that applies to each subject.
+        The limit that applies to each key or each client address.
     """
 
     def __init__(self, buckets: Buckets, limit: RateLimit) -> None:
@@ -38,7 +38,9 @@ class RateLimiter:
         self._limit = limit
 
     def check(self, context: RequestContext, subject: str, *, hint: str | None = None) -> None:
-        """Count a request of `subject`, and add the state of the limit to the headers of the response.
+        """Count a request, and add the state of the limit to the headers of the response.
+
+        `subject` is the key id or the client address to which the limit applies.
 
         Raises
         ------
@@ -68,8 +70,8 @@ def limited_key(
 ) -> Callable[..., KeyRecord | None]:
     """Return a dependency that counts a request and returns the record of its key.
 
-    The dependency raises `RateLimited` if the limit is used up. FastAPI runs it in a thread, because it waits for the
-    registry.
+    The dependency raises `RateLimited` if the limit is used up. FastAPI runs the dependency in a thread, because the
+    dependency waits for the registry.
 
     Parameters
     ----------
@@ -95,7 +97,10 @@ def limited_key(
 def limited_cached_key(
     authenticate: Callable[..., Awaitable[KeyRecord]], by_key: RateLimiter | None
 ) -> Callable[..., Awaitable[KeyRecord]]:
-    """Return a dependency like `limited_key` that runs on the event loop, for buckets in memory."""
+    """Return a dependency like `limited_key` that runs on the event loop.
+
+    The buckets must be in memory, because waiting for the registry would block the event loop.
+    """
     if by_key is None:
         return authenticate
 
@@ -126,8 +131,9 @@ def header_fields(limit: RateLimit, quota: Quota) -> list[tuple[bytes, bytes]]:
 def client_network(request: Request) -> str:
     """Return the IPv4 address of the client, or the /64 network of a client with an IPv6 address.
 
-    A provider assigns such a network to one customer. uvicorn takes the address from the socket or from the
-    `X-Forwarded-For` of a trusted proxy. Mangum takes it from `requestContext.http.sourceIp` of API Gateway.
+    An internet provider assigns a /64 network to one customer. uvicorn reads the address from the socket or from the
+    header `X-Forwarded-For` of a trusted proxy. Mangum reads the address from `requestContext.http.sourceIp` of API
+    Gateway.
     """
     host = request.client.host if request.client else "unknown"
     try:

@@ -1,4 +1,4 @@
-"""Add headers to every response that protect browsers or permit pages of other origins to read the response."""
+"""Add security headers to every response, and CORS headers to responses that pages of other origins may read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recsys.http.middleware import request_context
 
 # As bytes, because every recommendation passes this middleware, and Starlette's header classes encode each name again.
 _DEFAULTS: Final = {
-    # Nothing on this service is meant to be guessed, embedded, or cached unless a route says so.
+    # By default, browsers must not guess the type of a response, embed the response, or cache it.
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
@@ -26,9 +26,10 @@ _VARY: Final = (b"vary", b"Origin")
 
 
 class ResponseHeadersMiddleware:
-    """Middleware that adds headers to every response, even to the response after a crash.
+    """Middleware that adds security headers and CORS headers to every response.
 
-    This middleware wraps `RequestContextMiddleware`.
+    This middleware wraps `RequestContextMiddleware`, so that the response to an unhandled exception also has the
+    headers.
 
     Parameters
     ----------

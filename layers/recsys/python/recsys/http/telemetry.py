@@ -69,14 +69,18 @@ class LambdaTelemetry:
         self._metrics.add_metric(name, MetricUnit.Count, 1)
 
     def record_detail(self, name: str, value: float) -> None:
-        """Record a value of the metric `name` if detailed metrics are enabled. The unit follows from the name."""
+        """Record a value of the metric `name` if detailed metrics are enabled.
+
+        The unit is bytes for a name that ends in `Bytes`, and seconds for a name that ends in `Duration`. Other values
+        are counts.
+        """
         if self._detailed_metrics:
             self._metrics.add_metric(name, _unit_of(name), value)
 
     def watch(self, handler: LambdaHandler) -> LambdaHandler:
         """Wrap a handler so that its log lines contain the id of the invocation.
 
-        The metrics are written when the handler returns.
+        The metrics of an invocation are written when the handler returns or raises an exception.
         """
 
         @self._logger.inject_lambda_context

@@ -21,7 +21,7 @@ def trace_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     Parameters
     ----------
     headers
-        Names in lower case and values of the request's headers.
+        Name, in lower case, and value of each header of the request.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Write `.npz` files, and read them without a copy. The arrays that are read are views of the file's bytes.
+"""Write `.npz` files, and read them without a copy, as arrays that are views of the file's bytes.
 
 The files are ordinary `.npz` files, that is, uncompressed zip archives of `.npy` members, and `numpy.load` reads them.
 In addition, an extra field pads each member's header so that the numbers of every array are aligned in the file.
@@ -61,7 +61,7 @@ def view_npz(content: bytes) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict of str to ndarray
-        Read-only arrays by name, in the order of the file. They keep `content` alive.
+        Read-only arrays by name, in the order of the file. As views, the arrays keep `content` in memory.
 
     Raises
     ------
@@ -104,7 +104,10 @@ def _view_member(content: bytes, member: zipfile.ZipInfo) -> NDArray[Any]:
 
 
 def _read_npy_header(content: bytes, name: str, begin: int) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """Return the data type, the shape, and the offset at which the numbers begin."""
+    """Return the data type and shape of the array `name`, and the offset of its numbers in `content`.
+
+    `begin` is the offset of the `.npy` header in `content`.
+    """
     stream = io.BytesIO(content)  # shares the memory of `content`
     stream.seek(begin)
     try:

@@ -1,4 +1,4 @@
-"""Write and read the artifact: the files of one model version.
+"""Write and read an artifact, which consists of the files of one model version.
 
 | file                   | content                                                                                  |
 |------------------------|------------------------------------------------------------------------------------------|
@@ -10,8 +10,9 @@
 | `content.npz`          | content part, for new items; only if the key had an item catalogue, see `recsys.catalogue`|
 | `manifest.json`        | format, array shapes, and size and SHA-256 of every other file; written last             |
 
-A server reads `manifest.json` and `serving.npz` only. It verifies the manifest by the digest in the registry, the file
-by the digests in the manifest, and the arrays by `recsys.model.artifact_checks`.
+To serve requests, only `manifest.json`, `serving.npz` and `content.npz` are read. The digest in the registry verifies
+the manifest, and the digests in the manifest verify the other two files. `recsys.model.artifact_checks` checks the
+arrays of `serving.npz`.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def files_in(folder: Path) -> list[str]:
-    """Return the names of a version's files in upload order, without the manifest. `folder` contains the files."""
+    """Return the names of the files in a version's folder, in upload order and without the manifest."""
     return [*LISTED_FILES, *([CONTENT] if (folder / CONTENT).exists() else [])]
 
 
@@ -157,7 +158,7 @@ def write_manifest(folder: Path, version: str) -> str:
 
 
 def describe_file(stream: BinaryIO) -> dict[str, Any]:
-    """Return a file's entry in the manifest, which lists the size, the SHA-256 and the SHA-256 of each part.
+    """Return a file's entry in the manifest, with the size, the SHA-256 and the SHA-256 of each part of `PART_BYTES`.
 
     Examples
     --------
@@ -294,7 +295,7 @@ def _read(read: Callable[[str], bytes], name: str) -> bytes:
 
 
 def _read_listed(read: Callable[[str], bytes], manifest: dict[str, Any], name: str) -> bytes:
-    """Read a file and verify the digests that the manifest lists for its parts."""
+    """Read a file, and compare the SHA-256 of each part with the digest in the manifest."""
     content = _read(read, name)
     try:
         expected = manifest["files"][name]["parts_sha256"]
@@ -324,7 +325,7 @@ def _view_arrays(content: bytes) -> Arrays:
 
 
 def _assemble(version: str, arrays: Arrays, size_bytes: int) -> ServingModel:
-    """Build the model from checked arrays."""
+    """Check the arrays, and build the model from them."""
     check_arrays(arrays)
     layers = range(2, count_mlp_layers(arrays) + 1)
     network = Network(

@@ -35,7 +35,7 @@ def check_arrays(arrays: Arrays) -> None:
         If an array is missing.
     ValueError
         If the type or shape of an array does not match the other arrays, or if an array contains a number that is not
-        finite, an invalid id, or the index of an item or a centre that does not exist.
+        finite, an invalid id, or the index of an item or a cluster centre that does not exist.
     """
     _check_types_and_shapes(arrays)
     _check_finite(arrays)
@@ -52,16 +52,16 @@ def check_arrays(arrays: Arrays) -> None:
 
 
 def count_mlp_layers(arrays: Arrays) -> int:
-    """Return the number of ReLU layers.
+    """Return the number of ReLU layers of the stored network.
 
-    It is the number of `mlp_kernel_*` arrays plus one, because the first kernel is already multiplied into the item
-    arrays and the history arrays.
+    This number exceeds the number of `mlp_kernel_*` arrays by one, because the file contains the products of the first
+    kernel with other arrays instead of the first kernel.
     """
     return sum(name.startswith("mlp_kernel_") for name in arrays) + 1
 
 
 def vocabulary_of(arrays: Arrays, owner: str) -> Vocabulary:
-    """Return the vocabulary of `owner`, which is "user" or "item"."""
+    """Return the user ids if `owner` is "user", or the item ids if `owner` is "item"."""
     return Vocabulary(arrays[f"{owner}_ids"], arrays[f"{owner}_id_starts"], arrays[f"{owner}_id_order"])
 
 
@@ -83,7 +83,7 @@ def _check_types_and_shapes(arrays: Arrays) -> None:
 
 
 def _expected_types_and_shapes(arrays: Arrays) -> dict[str, tuple[type, tuple[int, ...]]]:
-    """Return the type and shape that each array must have. They follow from the sizes of a few arrays."""
+    """Return the type and shape that each array must have, as derived from the sizes of a few arrays."""
     n_users, n_items = len(arrays["user_id_order"]), len(arrays["item_id_order"])
     gmf_dim = arrays["gmf_item"].shape[-1]
     widths = [arrays["mlp_bias_1"].shape[-1]]

@@ -42,8 +42,8 @@ def recommend_all(
     n
         Length of each list, at least 0.
     n_threads
-        Number of threads that compute batches of users. The default is one more than there are cores, because while one
-        thread waits for the interpreter's lock, another can multiply matrices.
+        Number of threads that compute batches of users. The default is the number of cores plus one, because while one
+        thread waits for the interpreter's lock, another thread can multiply matrices.
 
     Yields
     ------
@@ -93,7 +93,10 @@ def _rank_for_each(
 
 
 def _map_in_order(function: Callable[[_Part], _Result], parts: Iterable[_Part], n_threads: int) -> Iterator[_Result]:
-    """Yield the result of each part in order. At most `n_threads` + 1 parts are computed ahead of the consumer."""
+    """Apply `function` to the parts on several threads, and yield the results in the order of the parts.
+
+    At most `n_threads` + 1 results are pending at the same time, which limits the memory.
+    """
     with ThreadPoolExecutor(n_threads) as pool:
         pending: deque[Future[_Result]] = deque()
         for part in parts:

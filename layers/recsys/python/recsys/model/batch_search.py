@@ -41,7 +41,7 @@ tuned."""
 class NormSortedItems:
     """The items of a network in descending order of the norm of their GMF embeddings.
 
-    Use `NormSortedItems.of` to build one. Building takes about as long as the searches for a few single users.
+    Use `NormSortedItems.of` to sort the items. The sorting takes about as long as the searches for a few single users.
 
     Parameters
     ----------
@@ -103,8 +103,8 @@ def best_items_of_each(
 class _BatchUsers:
     """The users of a batch and the items excluded for them.
 
-    `users` holds one user per row. Pair k excludes the item at position `excluded_positions[k]` for the user in row
-    `excluded_users[k]`. Both arrays have the shape (n_excluded,), and the positions ascend.
+    `users` holds one user per row. The user in row `excluded_users[k]` does not get the item at the position
+    `excluded_positions[k]` of `NormSortedItems`. Both arrays have the shape (n_excluded,), and the positions ascend.
     """
 
     users: User
@@ -113,9 +113,9 @@ class _BatchUsers:
 
     @classmethod
     def of(cls, users: Sequence[User], items: NormSortedItems, excluded: Sequence[ItemIndices]) -> Self:
-        """Return a batch of users.
+        """Build a batch, in which the excluded items of all users are sorted by position.
 
-        `excluded` contains one array per user with the indices of the items excluded for the user.
+        `excluded` contains one array of item indices per user.
         """
         stacked = User(np.array([user.gmf for user in users]), np.array([user.mlp for user in users]))
         owners = np.repeat(np.arange(len(users)), [len(each) for each in excluded])
@@ -129,9 +129,10 @@ class _BatchUsers:
         return replace(self, users=users, excluded_users=_inverse_permutation(order)[self.excluded_users])
 
     def gmf_parts(self, items: NormSortedItems, n_users: int, begin: int, end: int, buffer: Floats) -> Floats:
-        """Compute the GMF parts of the first `n_users` users for a chunk of items, (n_users, end - begin).
+        """Compute the GMF parts of logits for the first users and a chunk of items, (n_users, end - begin).
 
-        The entries of excluded items are -inf. The result is a view of `buffer`.
+        The chunk contains the items at the positions `begin` to `end - 1`. The entries of excluded items are -inf. The
+        result is a view of `buffer`.
         """
         gmf = buffer[: n_users * (end - begin)].reshape(n_users, end - begin)
         np.matmul(self.users.gmf[:n_users], items.network.item_gmf[items.order[begin:end]].T, out=gmf)
@@ -151,7 +152,7 @@ class _Pairs:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Concatenate pairs and sort them by user."""
+        """Concatenate the pairs of all parts, and sort the result by user."""
         users = np.concatenate([part.users for part in parts])
         items, gmf = np.concatenate([part.items for part in parts]), np.concatenate([part.gmf for part in parts])
         order = np.argsort(users, kind="stable")
@@ -167,7 +168,8 @@ def _prune(
 ) -> tuple[_Pairs, NDArray[np.bool_]]:
     """Return the pairs in which the item can be among the user's `n` best, sorted by user, and a mask of skipped users.
 
-    A user is skipped, and must be searched alone, if the first chunk yields no floor or if too many items remain.
+    A user is skipped, and must be searched alone, if too many items remain for the user, or if the first chunk of items
+    yields no lower bound of the user's n-th best logit.
     """
     network, bounds = items.network, items.bounds
     n_users, n_first = len(margins), min(_FIRST_CHUNK, network.n_items)
@@ -178,7 +180,7 @@ def _prune(
     tops = np.array([network.mlp_outputs(half + bounds.centres) for half in batch.users.mlp])
     lowest_gmf = floors - (tops + bounds.reach).max(axis=1)  # (2) of recsys.model.pruned_search
     min_norms = _min_item_norms(lowest_gmf, batch.users.gmf)
-    order = np.argsort(min_norms)  # users whose scan goes on longest come first, so that each chunk is for a prefix
+    order = np.argsort(min_norms)  # longest scan first, so that each chunk is needed by the first users only
     sorted_batch = batch.reordered(order)
     gave_up, n_candidates = ~has_floor, np.zeros(n_users, dtype=np.int64)
     users, parts = np.arange(n_users), []
@@ -205,7 +207,7 @@ def _floors(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return a lower bound of each user's n-th best logit, and a mask of the users with such a bound, (n_users,) each.
 
-    The bounds follow from the GMF parts of the first chunk.
+    The bounds are computed from the best items of the first chunk. `gmf` holds the GMF parts of this chunk.
     """
     nth_gmf = nth_largest_bound(gmf, n)
     thresholds = np.where(nth_gmf == -np.inf, np.inf, nth_gmf)  # select nothing where there is no bound
@@ -215,9 +217,9 @@ def _floors(
 
 
 def _min_item_norms(lowest_gmf: NDArray[np.float64], users: Floats) -> NDArray[np.float64]:
-    """Return the smallest norm that an item embedding must have for each user's GMF part to reach `lowest_gmf`.
+    """Return the smallest norm of an item's GMF embedding that lets the user's GMF part reach `lowest_gmf`.
 
-    `lowest_gmf` and the result have one entry per user, (n_users,).
+    `lowest_gmf` and the result have one entry per user, (n_users,). `users` holds the users' GMF embeddings.
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # a user without history has a zero embedding
         return np.nan_to_num(lowest_gmf / _norms(users), nan=-np.inf, posinf=np.inf, neginf=-np.inf)

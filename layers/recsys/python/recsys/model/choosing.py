@@ -1,18 +1,19 @@
 """Choose the items of a list from a ranking, with limits per group and a preference for diversity.
 
-Without limits and diversity, the list is the beginning of the ranking of the eligible items.
+Without limits and diversity, the list is the beginning of the ranking of the eligible items. A group consists of items
+with a common attribute, such as the same category.
 
-**Limits** are exact and greedy. The ranking is read from its beginning, and an item is left out if the list already
-contains enough items of its group. The ranking is computed in parts. Items of full groups are not eligible for the next
-part, so that every part adds items until the ranking ends.
+**Limits** are exact and greedy. The ranking is read from its beginning, and an item is left out if its group is full,
+that is, if the list already contains the permitted number of items of the group. The ranking is computed in parts.
+Items of full groups are not eligible for the next part, so that every part adds items until the ranking ends.
 
 **Diversity** is maximal marginal relevance (Carbonell & Goldstein, "The use of MMR, diversity-based reranking for
 reordering documents and producing summaries", SIGIR 1998). The next item maximises
 
     (1 - diversity) * relevance  -  diversity * largest cosine similarity to an item of the list
 
-over the best `_POOL_FACTOR * n` items, where n is the length of the list. Relevance is the score, divided by the score
-of the best item. Similarity is computed from the items' GMF embeddings.
+over the best items of the ranking, 5 n but at least 100, where n is the length of the list. Relevance is the score,
+divided by the score of the best item. Similarity is computed from the items' GMF embeddings.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ eligible."""
 
 
 class GroupLimit(NamedTuple):
-    """A limit of `most` items per group.
+    """A rule that a list contains at most `most` items of each group, such as of each category.
 
     `groups` (n_items,) int32 holds the group of each item, or -1 for an item without a group.
     """
@@ -83,14 +84,14 @@ class _Chosen:
         self.counts: list[dict[int, int]] = [{} for _ in limits]
 
     def fits(self, item: int) -> bool:
-        """Return whether no group of the item is full."""
+        """Return whether the item can be added because none of its groups has reached its limit."""
         return all(
             (group := int(limit.groups[item])) < 0 or counts.get(group, 0) < limit.most
             for limit, counts in zip(self.limits, self.counts, strict=True)
         )
 
     def add(self, item: int, value: float) -> None:
-        """Append an item and its value of the ranking."""
+        """Append an item and the value by which the item is ranked."""
         self.items.append(item)
         self.values.append(value)
         for limit, counts in zip(self.limits, self.counts, strict=True):
@@ -98,7 +99,10 @@ class _Chosen:
             counts[group] = counts.get(group, 0) + 1
 
     def remaining(self, eligible: NDArray[np.bool_] | None, n_items: int) -> NDArray[np.bool_]:
-        """Return the mask of the eligible items that are not chosen and fit, (n_items,)."""
+        """Return a mask of the eligible items that can still be added, (n_items,).
+
+        Chosen items and items of full groups are left out.
+        """
         mask = np.ones(n_items, dtype=np.bool_) if eligible is None else eligible.copy()
         mask[self.items] = False
         for limit, counts in zip(self.limits, self.counts, strict=True):
@@ -136,7 +140,7 @@ def choose(
     Returns
     -------
     Ranking
-        The chosen items in the order of the list, and their values of the ranking.
+        The chosen items in the order of the list, and the values by which they are ranked.
     """
     if n == 0 or (not constraints.limits and not constraints.diversity):
         return rank(n, constraints.eligible)

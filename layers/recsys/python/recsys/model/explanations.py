@@ -1,6 +1,6 @@
 """Explain a recommended item by the items of the history that contribute most to its logit.
 
-The GMF part of a logit is linear in the history. It is therefore the sum of one part per item j of the history:
+The GMF part of a logit is linear in the history, and therefore the sum of one part per item j of the history:
 
     gmf(u, i) = sum_j  w_j * (gmf_map[j] * gmf_item[i]) @ output_kernel
 
@@ -21,7 +21,7 @@ MAX_REASONS: Final = 3
 
 
 class Contribution(NamedTuple):
-    """An item of the history, and the contribution of this item to the logit of the recommended item."""
+    """An item of the history, and its contribution to the logit of a recommended item."""
 
     item_index: int
     contribution: float

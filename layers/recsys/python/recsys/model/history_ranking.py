@@ -1,7 +1,7 @@
-"""Rank the items of a model for one user, together with new items, which get a limited share of the list.
+"""Rank the items of a model together with new items for one user, and limit the share of new items in the list.
 
-New items are ranked by their logits, as all items are. A list of n items contains at most `exploration * n` new items,
-rounded down. If too few other items are eligible, further new items fill the list.
+New items are items without interactions. All items are ranked by their logits. A list of n items contains at most
+`exploration * n` new items, rounded down. If too few other items are eligible, further new items fill the list.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recsys.model.top_n import best_items
 
 
 class HistoryRanking(NamedTuple):
-    """The ranking of items for one user.
+    """A user and the items to rank for the user. `best` computes the ranking.
 
     Parameters
     ----------
@@ -48,7 +48,8 @@ class HistoryRanking(NamedTuple):
         n
             Length of the list, at least 0. It is shorter if fewer items are left.
         constraints
-            The constraints. Masks and groups have one entry per item of the model, and one per new item.
+            The constraints. In masks and arrays of groups, one entry per item of the model is followed by one entry per
+            new item.
         """
         most = 0 if self.new_items is None else int(constraints.exploration * n)
         items, logits = self._with_at_most(most, n, constraints)
@@ -71,7 +72,7 @@ class HistoryRanking(NamedTuple):
         return choose(self._rank_all, n, constraints, table, to_relevance=sigmoid)
 
     def _rank_known(self, n: int, eligible: NDArray[np.bool_] | None) -> Ranking:
-        """Rank the items of the model."""
+        """Return the `n` best items of the model, without new items."""
         if self.new_items is None:
             excluded, candidates = self.excluded, self.candidates
         else:
@@ -82,7 +83,10 @@ class HistoryRanking(NamedTuple):
         )
 
     def _rank_all(self, n: int, eligible: NDArray[np.bool_] | None, n_new: int | None = None) -> Ranking:
-        """Rank the items of the model together with the best `n_new` new items. None means the best `n` new items."""
+        """Return the `n` best of the model's items and the `n_new` best new items together.
+
+        `n_new` defaults to `n`.
+        """
         known = self._rank_known(n, eligible)
         if self.new_items is None:
             return known
@@ -100,19 +104,19 @@ class HistoryRanking(NamedTuple):
         return merged(known, new, n, n_known=n_known)
 
     def _within(self, begin: int, end: int) -> tuple[ItemIndices, ItemIndices | None]:
-        """Return the excluded items and the candidates in a range, as `items_within` returns them."""
+        """Apply `items_within` to the excluded items and to the candidates. Candidates of None remain None."""
         return items_within(self.excluded, begin, end), (
             None if self.candidates is None else items_within(self.candidates, begin, end)
         )
 
 
 def items_within(indices: ItemIndices, begin: int, end: int) -> ItemIndices:
-    """Return the indices that are at least `begin` and less than `end`, minus `begin`."""
+    """Select the item indices from `begin` to `end - 1`, and subtract `begin` from each selected index."""
     within: ItemIndices = indices[(indices >= begin) & (indices < end)] - begin
     return within
 
 
 def embeddings_of(network: Network, new_items: NewItems | None) -> StackedRows:
-    """Return the GMF embeddings of the model's items and of the new items."""
+    """Return the GMF embeddings of the model's items, followed by those of the new items."""
     known = network.item_gmf
     return StackedRows(known, known[:0] if new_items is None else new_items.network.item_gmf)

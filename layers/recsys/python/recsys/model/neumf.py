@@ -9,15 +9,15 @@ The model is neural matrix factorization (NeuMF; He et al., "Neural Collaborativ
     logit    = [gmf, hidden_K] @ output_kernel + output_bias         the GMF part first
     score    = 1 / (1 + exp(-logit))
 
-Unlike in the paper, a user's two embeddings are not free parameters. They are weighted sums over the items j of the
-user's history, with the weights w_j of `recsys.model.user_encoder`:
+Unlike in the paper, a user's two embeddings are not free parameters but weighted sums over the items j of the user's
+history, with the weights w_j of `recsys.model.user_encoder`:
 
     gmf_user[u] = sum_j w_j * gmf_map[j]
     mlp_user[u] = sum_j w_j * mlp_map[j]
 
 `recsys_train.model.network` trains this model in TensorFlow, and this module evaluates the model in NumPy.
 tests/integration/test_parity.py checks that the logits of both modules differ by at most 1e-5. The first MLP layer is
-linear before its ReLU. It is therefore the sum of a user's part, which includes the bias, and an item's part. `Network`
+linear before its ReLU, and therefore the sum of a user's part, which includes the bias, and an item's part. `Network`
 stores the precomputed parts of the items.
 """
 
@@ -45,7 +45,7 @@ KiB, which stay in the L2 cache."""
 
 
 class Dims(NamedTuple):
-    """Sizes of a NeuMF model. `hidden_dims` lists the width of each ReLU layer of the MLP, which has at least one."""
+    """Sizes of a NeuMF model. `hidden_dims` lists the widths of the ReLU layers of the MLP, at least one."""
 
     n_users: int
     n_items: int
@@ -54,7 +54,7 @@ class Dims(NamedTuple):
     hidden_dims: tuple[int, ...]
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the name and shape of every array of equation 12. Files list the arrays in this order."""
+        """Return the name and shape of every array in the equation of NeuMF. Files list the arrays in this order."""
         shapes: dict[str, tuple[int, ...]] = {
             "gmf_user": (self.n_users, self.gmf_dim),
             "gmf_item": (self.n_items, self.gmf_dim),
@@ -71,7 +71,7 @@ class Dims(NamedTuple):
         return shapes
 
     def map_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the name and shape of each history table. User embeddings are computed from these tables."""
+        """Return the names and shapes of the two maps, the item embeddings that are summed over a user's history."""
         return {"gmf_map": (self.n_items, self.gmf_dim), "mlp_map": (self.n_items, self.mlp_dim)}
 
 
@@ -96,9 +96,9 @@ class Network:
     Parameters
     ----------
     history_gmf
-        Contribution of each history item to the user's GMF embedding, (n_items, gmf_dim).
+        Contribution of each item to the GMF embedding of a user whose history contains the item, (n_items, gmf_dim).
     history_hidden_1
-        Contribution of each history item to the user's part of the first MLP layer, (n_items, hidden_1).
+        Contribution of each item to such a user's part of the first MLP layer, (n_items, hidden_1).
     mlp_bias_1
         Bias of the first MLP layer, (hidden_1,).
     decay
@@ -189,7 +189,7 @@ class Network:
             `gmf` of shape (gmf_dim,) and `mlp` of shape (hidden_1,), both float32.
         """
         weights = history_weights(len(history), self.decay)
-        # In float64: float32 sums over long histories are off by up to 4e-5.
+        # In float64, because float32 sums over long histories are off by up to 4e-5.
         gmf = weights @ self.history_gmf.take(history, axis=0)
         mlp = weights @ self.history_hidden_1.take(history, axis=0) + self.mlp_bias_1
         return User(gmf.astype(np.float32), mlp.astype(np.float32))
@@ -300,7 +300,7 @@ class Network:
 
 
 def _in_blocks(n: int, logits: Callable[[slice], NDArray[np.float64]]) -> Floats:
-    """Call `logits` for chunks of at most `_EXACT_BLOCK` pairs, and return all n results rounded to float32."""
+    """Compute the logits of n pairs with one call of `logits` per chunk, and round the logits to float32."""
     if n <= _EXACT_BLOCK:
         return logits(slice(None)).astype(np.float32)
     rounded = np.empty(n, dtype=np.float32)

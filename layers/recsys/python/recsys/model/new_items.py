@@ -1,7 +1,8 @@
-"""Items without interactions, whose embeddings were computed from their attributes.
+"""Store new items, and merge their ranking with the ranking of the model's items.
 
-New items are kept separately from the model, so that the model's arrays are not copied. The indices of the new items
-follow the indices of the model's items, so that the first new item has the index `n_items`.
+New items have no interactions. Their embeddings are computed from their attributes. The arrays of new items are stored
+separately, so that the model's arrays are not copied. The indices of the new items follow the indices of the model's
+items, so that the first new item has the index `n_items`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from recsys.model.vocabulary import Vocabulary
 
 
 class ItemRows(NamedTuple):
-    """The arrays of `Network` with one row per item, (n, dim) each."""
+    """The four arrays of a `Network` that have one row per item, (n, dim) each."""
 
     history_gmf: Floats
     history_hidden_1: Floats
@@ -32,7 +33,7 @@ class ItemRows(NamedTuple):
         return cls(network.history_gmf, network.history_hidden_1, network.item_gmf, network.item_hidden_1)
 
     def in_network(self, network: Network) -> Network:
-        """Return a copy of the network that has these rows instead of the rows of its own items."""
+        """Return a network for the items of these arrays, with all other weights of the given network."""
         return replace(
             network,
             history_gmf=self.history_gmf,
@@ -50,7 +51,7 @@ class NewItems(NamedTuple):
     items
         Item ids.
     network
-        The model's network. The rows of the new items replace the rows of the model's items.
+        The model's network, in which the rows of the new items replace the rows of the model's items.
     bounds
         Bounds for the exact search among the new items.
     """
@@ -61,7 +62,7 @@ class NewItems(NamedTuple):
 
     @classmethod
     def of(cls, item_ids: Sequence[str], network: Network, rows: ItemRows) -> Self:
-        """Return new items of a model.
+        """Build the network and the bounds of new items.
 
         Parameters
         ----------
@@ -77,7 +78,7 @@ class NewItems(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """Memory of the rows, in bytes."""
+        """Memory of the item arrays of `network`, in bytes."""
         return sum(array.nbytes for array in ItemRows.of(self.network))
 
 
@@ -123,11 +124,12 @@ def merged(
     Parameters
     ----------
     known, new
-        Item indices and logits, (n_known,) and (n_new,), best first. The indices of new items count from 0.
+        Two rankings. Each is a pair of item indices and logits, best first, (n,) each. The indices of new items count
+        from 0.
     n
         Length of the result. It is shorter if both rankings together have fewer items.
     n_known
-        Number of the model's items. It is added to the indices of the new items.
+        Number of the model's items. The function adds this number to the indices of the new items.
 
     Examples
     --------

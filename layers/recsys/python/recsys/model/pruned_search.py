@@ -2,8 +2,8 @@
 
 A logit is the sum of a GMF part, one dot product per item, and an MLP part, which takes some thousand multiplications.
 One matrix-vector product computes the GMF parts of all items. The MLP part is f(a + b), where a is the user's part and
-b the item's part of the first layer before its ReLU. An upper bound of f(a + b) holds for every user, so that an item
-is ruled out if
+b the item's part of the first layer before its ReLU. The sum tops + slack is an upper bound of f(a + b), so that an
+item is ruled out if
 
     gmf + tops + slack  <  floor        with  tops = f(a + c),  floor = n-th best logit of some items - margin      (1)
 
@@ -21,14 +21,16 @@ rules out most items before their centres are even looked up. f(a + b) exceeds f
 network structures driven by averaged activation operators", SIAM J. Math. Data Sci. 2020. If two inputs of a ReLU
 differ by d, its outputs differ by (d + e) / 2 with |e| <= |d|, because relu(x) = (x + |x|) / 2. When this equation is
 expanded through all layers, the difference of the outputs is the mean over all choices of d or e at each ReLU. Only the
-norm of e is known. A choice therefore contributes at most a product of spectral norms, with one factor per product of
-the kernels between one e and the next. For the models that were tried, the mean is a third less than the product of the
-norms of all kernels. The first ReLU has no kernel before it and does not increase distances.
+norm of e is known. A choice therefore contributes at most a product of spectral norms. Each factor is the norm of the
+product of all kernels between two consecutive ReLUs with the choice e. For the models that were tried, the mean is a
+third less than the product of the norms of all kernels. The first ReLU has no kernel before it and does not increase
+distances.
 
 **Second bound.** f is piecewise linear. Its slope along unit j is the sum, over all paths from j to the output through
-active units, of the product of the weights on the path. It is therefore at most `rising_j`, the sum of all positive
-products, and at least minus `falling_j`, the sum of the negative ones. In narrow networks, this bound is smaller than
-the first. It is half of L |b - c| for the widths 16-16-8, but three times L |b - c| for 64-32-16-8.
+active units, of the product of the weights on the path. The slope is therefore at most `rising_j`, the sum of all
+positive products, and at least -`falling_j`, the sum of all negative products. In narrow networks, the second bound is
+smaller than the first. For the widths 16-16-8, the second bound is half of L |b - c|. For the widths 64-32-16-8, it is
+three times L |b - c|.
 
 **Rounding.** Items are ranked by `Network.exact_logits`, whose result for an item does not depend on the other items of
 a call. A float32 logit can depend on the other items. Float32 logits are therefore used only to rule items out, with
@@ -75,22 +77,24 @@ _ROUNDED_UP: Final = 1 + 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
-    """Constants of a network for the bounds, with the names that the formulae of the module use.
+    """Upper bounds of the MLP part of every item's logit, which hold for all users.
 
-    Use `Bounds.of` to compute the constants of a network, and `Bounds.from_arrays` to restore stored constants.
+    Each item belongs to one of a few cluster centres. The MLP part of an item's logit exceeds the MLP part computed for
+    its centre by at most the item's slack. Use `Bounds.of` to compute the bounds of a network, and `Bounds.from_arrays`
+    to restore stored bounds.
 
     Parameters
     ----------
     centres
-        Centres c of the items' parts of the first layer, (n_centres, hidden_1) float32.
+        Cluster centres of the items' parts of the first layer before its ReLU, (n_centres, hidden_1) float32.
     cluster
         Index of each item's centre, (n_items,) uint16.
     slack
-        Slack (3) of each item, rounded up, (n_items,) float32.
+        Slack of each item, rounded up, (n_items,) float32.
     rounding
-        Coefficients of `error`, (3,) float64.
+        Coefficients from which `error` computes a bound of rounding errors, (3,) float64.
     reach
-        Largest slack of each centre's items, (n_centres,) float32.
+        Largest slack among the items of each centre, (n_centres,) float32.
     """
 
     centres: Floats
@@ -119,9 +123,9 @@ class Bounds:
         return cls.from_arrays(centres, cluster.astype(np.uint16), _round_up(slack), _rounding(network))
 
     def error(self, user: User) -> float:
-        """Return an upper bound of the rounding error of a user's float32 logits and of the left side of (1).
+        """Return an upper bound of the rounding error of a user's float32 logits and of their float32 upper bounds.
 
-        The bound holds for every item. It is `rounding @ [1, |user.gmf|, |user.mlp|]`. The error of a dot product of
+        The result is `rounding @ [1, |user.gmf|, |user.mlp|]` and holds for every item. The error of a dot product of
         length m is at most gamma(m) |x| |y|, in any order of summation (Higham, "Accuracy and Stability of Numerical
         Algorithms", §3.1), and an MLP layer multiplies the error of its input by at most the norm of its kernel.
         """
@@ -184,7 +188,10 @@ def mlp_parts(network: Network, user_halves: Floats, items: ItemIndices) -> Floa
 
 
 def lipschitz_constant(network: Network) -> float:
-    """Return a constant L such that |f(x) - f(y)| <= L |x - y|, for the function f of the module."""
+    """Return a constant L such that |f(x) - f(y)| <= L |x - y| for all x and y.
+
+    The function f maps the inputs of the first ReLU to the MLP part of a logit.
+    """
     kernels = [kernel.astype(np.float64) for kernel in (*network.mlp_kernels, network.output_mlp[:, None])]
     choices = itertools.product((False, True), repeat=len(kernels) - 1)
     return _ROUNDED_UP * float(np.mean([_product_of_norms(kernels, cuts) for cuts in choices]))
@@ -209,7 +216,10 @@ def _spectral_norm(matrix: NDArray[np.float64]) -> float:
 
 
 def slope_bounds(network: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `rising` and `falling`, (hidden_1,) each. The slope of f along unit j is in [-falling_j, rising_j]."""
+    """Return bounds of the slope of a logit's MLP part along each unit of the first layer.
+
+    The bounds are `rising` and `falling`, (hidden_1,) each. The slope along unit j is in [-falling_j, rising_j].
+    """
     output = network.output_mlp.astype(np.float64)
     rising, falling = np.maximum(output, 0), np.maximum(-output, 0)
     for kernel in reversed(network.mlp_kernels):
@@ -219,7 +229,7 @@ def slope_bounds(network: Network) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def _slope_slack(network: Network, centres: Floats, cluster: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Compute the second bound of (3) for every item, (n_items,)."""
+    """Compute the slack of every item from the bounds that `slope_bounds` returns, (n_items,)."""
     rising, falling = slope_bounds(network)
     slack = np.empty(network.n_items)
     for begin in range(0, network.n_items, _BLOCK):
@@ -230,12 +240,12 @@ def _slope_slack(network: Network, centres: Floats, cluster: NDArray[np.int64]) 
 
 
 def _round_up(values: NDArray[np.float64]) -> Floats:
-    """Convert to float32 so that no value decreases."""
+    """Convert values to float32 so that no value decreases."""
     return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
 def round_down(thresholds: NDArray[np.floating]) -> Floats:
-    """Convert thresholds to float32 so that none increases.
+    """Convert thresholds to float32 so that no threshold increases.
 
     Comparing two float32 arrays is faster than comparing a float32 array with a float64 array.
     """
@@ -243,10 +253,10 @@ def round_down(thresholds: NDArray[np.floating]) -> Floats:
 
 
 def lowered(threshold: float) -> float:
-    """Return a finite threshold that is slightly lower, so that rounding to float32 cannot raise it above `threshold`.
+    """Decrease a threshold slightly, so that rounding the result to float32 cannot raise it above `threshold`.
 
     NumPy rounds a Python number to float32 before comparing the number with a float32 array. The decrease is twice the
-    largest rounding error, plus the smallest positive float32 number for values near 0.
+    largest rounding error, plus the smallest positive float32 number for values near 0. The result is finite.
     """
     return max(threshold - (abs(threshold) * 2 * _UNIT_ROUNDOFF + 2.0**-149), LOWEST)
 
@@ -300,7 +310,7 @@ def _rounding(network: Network) -> NDArray[np.float64]:
     largest_gmf, largest_mlp = _largest_norm(network.item_gmf), _largest_norm(network.item_hidden_1)
 
     def error(gmf: float, mlp: float) -> float:
-        """Return the error bound for a user whose GMF embedding and MLP part have these norms."""
+        """Return the error bound for a user with the norms `gmf` of `User.gmf` and `mlp` of `User.mlp`."""
         dot = largest_gmf * gmf
         gmf_error = gamma(network.item_gmf.shape[1]) * dot
         size = mlp + largest_mlp  # largest norm of a layer's units

@@ -1,4 +1,4 @@
-"""Recommend items to users. The functions compute a ranked list from a model and a query, and know nothing of HTTP.
+"""Recommend items to users. The functions compute a ranked list from a model and a query, independently of HTTP.
 
 All functions recommend the best items for an interaction history. The history of a known user comes from the training
 data and is extended by the recent items of the request. The history of an unknown user consists of the recent items
@@ -208,7 +208,7 @@ def recommend(
 
 
 def history_of(model: ServingModel, user_id: str | None, recent_items: Sequence[str] = ()) -> tuple[bool, ItemIndices]:
-    """Return whether the model knows a user, and the item indices of the history that `recommend` uses.
+    """Return whether the model contains a user, and the item indices of the history that `recommend` uses.
 
     The history is an array (n,) int64, oldest item first. It includes the recent items.
     """
@@ -317,7 +317,7 @@ def _recommend_popular(
     candidates: ItemIndices | None,
     constraints: Constraints,
 ) -> Recommendations:
-    """Rank the items of the model by popularity. New items are left out, because they have no popularity."""
+    """Recommend the most popular items of the model. New items are left out, because they have no popularity."""
     n_known = model.network.n_items
 
     def rank(n_best: int, eligible: NDArray[np.bool_] | None) -> Ranking:
@@ -337,5 +337,5 @@ def _recommend_popular(
 
 
 def number_ranks(item_ids: Sequence[str], scores: Sequence[float]) -> list[RankedItem]:
-    """Return ranked items from ids and scores, which are in order, best first. Ranks count from 1."""
+    """Combine ids and scores, both best first, into ranked items. Ranks count from 1."""
     return list(map(RankedItem, item_ids, range(1, len(item_ids) + 1), scores))

@@ -26,7 +26,7 @@ parts of all items, as measured in docs/decisions/0050-filters.md."""
 
 
 def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
-    """Return the indices of the `n` largest values, exactly as a stable sort of all values would.
+    """Return the indices of the `n` largest values, in the order that a stable sort of all values yields.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def best_values(
     candidates: ItemIndices | None,
     eligible: NDArray[np.bool_] | None,
 ) -> ItemIndices:
-    """Return the indices of the `n` largest of `values` (n_items,).
+    """Return the indices of the `n` largest values among the items that may be returned.
 
-    The other parameters are the same as in `best_items`.
+    `values` (n_items,) holds one value per item. The other parameters are the same as in `best_items`.
     """
     if eligible is not None:
         candidates = np.flatnonzero(eligible) if candidates is None else candidates[eligible[candidates]]
@@ -140,9 +140,10 @@ def best_items(
 
 
 def _few_eligible(eligible: NDArray[np.bool_], candidates: ItemIndices | None) -> ItemIndices | None:
-    """Return the eligible candidates, or None if all items must be searched.
+    """Return the only items to search, or None if the whole catalogue must be searched.
 
-    If `candidates` is None, all eligible items are returned if they are few.
+    With candidates, the items to search are the eligible candidates. Without candidates, they are all eligible items if
+    at most one item in `FEW_ELIGIBLE_FACTOR` is eligible. Otherwise the result is None.
     """
     if candidates is not None:
         return candidates[eligible[candidates]]
@@ -158,7 +159,7 @@ def _search_all(
     margin: float,
     eligible: NDArray[np.bool_] | None,
 ) -> ItemIndices:
-    """Find by brute force the items that can be among the `n` best."""
+    """Compute the float32 logits of all items, and return the items that can be among the `n` best."""
     logits = network.logits(user)
     logits[excluded] = -np.inf
     if eligible is not None:
@@ -175,7 +176,7 @@ def _search_pruned(
     margin: float,
     eligible: NDArray[np.bool_] | None,
 ) -> ItemIndices:
-    """Find by pruned search the items that can be among the `n` best."""
+    """Rule out most items by upper bounds of their logits, and return the items that can be among the `n` best."""
     gmf = network.item_gmf @ user.gmf
     gmf[excluded] = -np.inf
     if eligible is not None:
@@ -185,16 +186,14 @@ def _search_pruned(
 
 
 def _search_candidates(network: Network, user: User, n: int, candidates: ItemIndices, margin: float) -> ItemIndices:
-    """Find the candidates that can be among the `n` best candidates."""
+    """Compute the float32 logits of the candidates, and return those that can be among the `n` best."""
     logits = network.item_gmf[candidates] @ user.gmf + mlp_parts(network, user.mlp, candidates)
     return candidates[_near_best(logits, n, margin)]
 
 
 def _near_best(logits: Floats, n: int, margin: float) -> ItemIndices:
-    """Return the indices of all logits that are at most `margin` below the n-th largest logit.
+    """Return the ascending indices of all logits that are at most `margin` below the n-th largest logit.
 
-    The indices are in ascending order. A few indices of smaller logits can be among them.
-
-    Logits of -inf are never returned.
+    The result can contain a few smaller logits, but never a logit of -inf.
     """
     return np.flatnonzero(logits >= lowered(float(nth_largest_bound(logits, n)) - margin))

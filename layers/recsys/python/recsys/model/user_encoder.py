@@ -1,4 +1,4 @@
-"""Encode a user as the weighted sum of the items in the interaction history.
+"""Compute the weights with which the embeddings of a history's items are summed to the user's embedding.
 
 The item r positions before the end of a history (r = 0 for the latest) has the weight
 
@@ -25,15 +25,16 @@ LENGTH_POWER: Final = -0.5
 
 
 def recency_weights(ago: NDArray[np.integer], decay: float) -> NDArray[np.float64]:
-    """Return the weights of items that are `ago` positions before the end of their history, in the shape of `ago`."""
+    """Return `(1 + ago) ** -decay`, the weights of items that are `ago` positions before the end of a history."""
     weights: NDArray[np.float64] = (1 + ago.astype(np.float64)) ** -decay
     return weights
 
 
 def length_scales(totals: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the length factors of histories, in the shape of `totals`, the sums of the recency weights.
+    """Return the factors by which the recency weights of histories are multiplied, `totals ** LENGTH_POWER`.
 
-    The factor of an empty history is 1.
+    `totals` holds the sum of the recency weights of each history. The result has the same shape. The factor of an empty
+    history, whose sum is 0, is 1.
     """
     scales: NDArray[np.float64] = np.where(totals > 0, totals, 1.0).astype(np.float64) ** LENGTH_POWER
     return scales

@@ -1,4 +1,4 @@
-"""Map ids to row indices and back. The arrays of a vocabulary are used directly as they are stored in a file."""
+"""Map ids to row indices and back, with arrays that are used directly as they are stored in a file."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Vocabulary(Sequence[str]):
     def is_valid(self) -> bool:
         """Whether every offset lies within the text and on a character boundary, and every row index exists.
 
-        Check this property before the arrays of an untrusted file are used. It does not tell whether the ids are sorted
-        and distinct. If they are not, `find` misses some ids but raises no error.
+        Check this property before the arrays of an untrusted file are used. The property does not tell whether the ids
+        are sorted and distinct. If the ids are not, `find` misses some of them but raises no error.
         """
         text, starts, order = self.text, self.starts, self.order
         if starts.ndim != 1 or len(starts) == 0 or order.shape != (len(starts) - 1,):
