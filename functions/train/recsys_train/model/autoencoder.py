@@ -207,11 +207,11 @@ class UserSpaceWeights:
         return scores
 
     def times(self, vectors: Floats) -> Floats:
-        """Return the product `B @ vectors` of the item weights B, (n_items, n_items), and `vectors`, (n_items, dim)."""
+        """Return the product of the item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         return self._core(vectors * self.score_scales[:, None]) * self.map_scales[:, None]
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return the product `B.T @ vectors` of the item weights B, (n_items, n_items), and `vectors`, (n_items, dim)."""
+        """Return the product of the transposed item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         return self._core(vectors * self.map_scales[:, None]) * self.score_scales[:, None]
 
     def _core(self, vectors: Floats) -> Floats:

@@ -84,11 +84,11 @@ class ItemWeights(Protocol):
         ...
 
     def times(self, vectors: Floats) -> Floats:
-        """Return the product `B @ vectors` of the item weights B, (n_items, n_items), and `vectors`, (n_items, dim)."""
+        """Return the product of the item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         ...
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return the product `B.T @ vectors` of the item weights B, (n_items, n_items), and `vectors`, (n_items, dim)."""
+        """Return the product of the transposed item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         ...
 
 
@@ -114,12 +114,12 @@ class DenseWeights:
         return np.asarray(histories @ self.weights)
 
     def times(self, vectors: Floats) -> Floats:
-        """Return the product `B @ vectors` of the item weights B, (n_items, n_items), and `vectors`, (n_items, dim)."""
+        """Return the product of the item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         product: Floats = self.weights @ vectors
         return product
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return the product `B.T @ vectors` of the item weights B, (n_items, n_items), and `vectors`, (n_items, dim)."""
+        """Return the product of the transposed item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         product: Floats = self.weights.T @ vectors
         return product
 
@@ -146,11 +146,11 @@ class WeightedSum:
         return _total(np.float32(factor) * model.scores(histories) for factor, model in self.terms)
 
     def times(self, vectors: Floats) -> Floats:
-        """Return the product `B @ vectors` of the item weights B, (n_items, n_items), and `vectors`, (n_items, dim)."""
+        """Return the product of the item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         return _total(np.float32(factor) * model.times(vectors) for factor, model in self.terms)
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return the product `B.T @ vectors` of the item weights B, (n_items, n_items), and `vectors`, (n_items, dim)."""
+        """Return the product of the transposed item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         return _total(np.float32(factor) * model.transposed_times(vectors) for factor, model in self.terms)
 
 
