@@ -84,7 +84,7 @@ class PopularityRow:
 class Breakdowns:
     """Tables of the quality by history length and by item popularity.
 
-    History lengths without users and popularity groups without items have no row.
+    Ranges of history lengths without users and popularity groups without items have no row.
     """
 
     history_length: tuple[HistoryRow, ...]
@@ -168,8 +168,9 @@ def _by_item_popularity(
 def _popularity_groups(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the popularity group of each item, (n_items,).
 
-    Items are sorted by `counts`, the number of users per item. The interactions in this order are divided into groups
-    of equal size, and an item belongs to the group that contains the middle one of its interactions.
+    Items are sorted by `counts`, the number of users per item, in descending order. The interactions in this order are
+    divided into groups of equal size, and an item belongs to the group that contains the middle one of its
+    interactions.
     """
     order = np.argsort(-counts, kind="stable")
     middles = np.cumsum(counts[order]) - counts[order] / 2

@@ -153,7 +153,7 @@ def top_logits(score_users: ScoreUsers, seen: Interactions, held_out: Interactio
 
 
 def fit_platt(top: TopLogits) -> Platt:
-    """Fit the slope and the intercept by logistic regression over all candidates.
+    """Fit the slope and the intercept by logistic regression over all candidates in `top`.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def fit_platt(top: TopLogits) -> Platt:
 
 def measure_reliability(top: TopLogits, platt: Platt) -> Reliability:
     """Compare the calibrated scores with the observed shares of held-out items."""
-    scores = expit(platt.slope * top.logits + platt.intercept)  # 0 for -inf
+    scores = expit(platt.slope * top.logits + platt.intercept)  # a logit of -inf gives the score 0
     rows = []
     for low, high in itertools.pairwise(RELIABILITY_EDGES):
         inside = (scores > low) & (scores <= high)

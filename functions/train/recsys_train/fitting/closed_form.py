@@ -94,7 +94,7 @@ def blended_spectrum(matrix: Any, generator: np.random.Generator) -> LinearModel
 def sample_histories(histories: Any, generator: np.random.Generator) -> Any:
     """Return random rows of `histories`, which is sparse (n_users, n_items).
 
-    Scoring all items for these rows yields at most `UNIT_PAIRS` scores, or the scores of one row if it alone has more.
+    Scoring all items for these rows yields at most `UNIT_PAIRS` scores, or the scores of a single row if it has more.
     """
     n_users, n_items = histories.shape
     return histories[np.sort(generator.permutation(n_users)[: max(1, UNIT_PAIRS // n_items)])]

@@ -27,7 +27,7 @@ BOOTSTRAP_SAMPLES: Final = 2000
 """Number of resamples for a confidence interval; Efron & Tibshirani recommend at least 1,000."""
 
 ScoreUsers = Callable[[NDArray[np.integer]], Floats]
-"""Function that returns the scores of all items, (n, n_items), for user indices (n,). A larger score ranks first."""
+"""Function that returns the scores of all items, (n, n_items), for user indices (n,). Larger scores rank first."""
 
 
 @dataclass(frozen=True, slots=True)

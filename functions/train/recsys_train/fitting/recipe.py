@@ -10,7 +10,7 @@ from recsys_train.model.autoencoder import LinearSettings, can_invert
 
 @dataclass(frozen=True, slots=True)
 class BatchSizes:
-    """The size of one training step.
+    """Sizes of the batch and of the negative sample of a training step.
 
     Parameters
     ----------
@@ -73,7 +73,8 @@ class Recipe:
     max_table_bytes: int = MAX_TABLE_BYTES
     """Largest size of the float32 embeddings of all users and items together, in bytes."""
     widenings: tuple[int, ...] = (1, 2)
-    """Candidates for a factor of `gmf_dim`, which applies to linear autoencoders; see `selection.MIN_WIDE_GAIN`."""
+    """Candidates for the factor by which `gmf_dim` is multiplied if training starts from a linear autoencoder; see
+`selection.MIN_WIDE_GAIN`."""
     mlp_dim: int = 16
     """Width of the MLP embeddings."""
     hidden_dims: tuple[int, ...] = (8,)
@@ -93,7 +94,7 @@ class Recipe:
     learning_rate: float = 0.003
     """Adam's step size if training starts from the spectral model."""
     fine_tuning_rate: float = 0.0003
-    """Adam's step size if training starts from a linear autoencoder, because larger steps degrade its ranking."""
+    """Adam's step size if training starts from a linear autoencoder, because larger steps degrade the ranking."""
     negative_weight: float = 16.0
     """Weight of the mean loss over negatives relative to the mean loss over positives."""
     max_epochs: int = 3
@@ -109,7 +110,7 @@ class Recipe:
         Parameters
         ----------
         memory_mb
-            Memory in MB; 0 means that it is not limited.
+            Memory in MB; 0 means that the memory is not limited.
 
         Examples
         --------
@@ -137,7 +138,7 @@ class Hyperparameters:
     decay
         Recency exponent of histories, see `recsys.model.user_encoder`.
     popularity
-        Weight of the logarithm of an item's count, in standard deviations of the closed-form model's scores.
+        Weight of the logarithm of an item's number of users, in standard deviations of the closed-form model's scores.
     gmf_dim
         Width of the GMF embeddings.
     epochs

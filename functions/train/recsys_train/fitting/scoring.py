@@ -1,4 +1,4 @@
-"""Score the whole catalogue for many users, for evaluation."""
+"""Score the whole catalogue for many users, which evaluation requires."""
 
 from __future__ import annotations
 

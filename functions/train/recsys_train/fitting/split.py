@@ -126,14 +126,15 @@ def folds_for_selection(split: Split, *, has_times: bool, seed: int) -> list[Fol
         Whether the interactions are in chronological order. If so, one fold holds out the last interaction of each user
         of `split.train`, or uses the pairs of `split.validation` if these are at least as many. Otherwise, each fold
         holds out the random share `FOLD_SHARE` of the interactions of some users. If a fold has few users, several
-        folds are used, which together have at most `FOLD_USERS` users.
+        folds are used, which together have at most `FOLD_USERS` users. If no interaction can be held out in this way,
+        the pairs of `split.validation` are used.
     seed
         Seed of every random choice.
 
     Returns
     -------
     list of Fold
-        At least one.
+        At least one fold.
     """
     train = split.train
     max_users = max(MIN_SELECTION_USERS, SELECTION_PAIRS // train.n_items)

@@ -130,7 +130,7 @@ def _factors(
 
 
 def _concatenated(parts: Sequence[WeightedLogits]) -> WeightedLogits:
-    """Concatenate the logits of all parts as one vector, and repeat the weights so that each logit has its own."""
+    """Concatenate the logits of all parts as one vector, and repeat the weights, one per logit."""
     logits = np.concatenate([part.logits.ravel() for part in parts])
     weights = [np.repeat(part.weights, part.logits.size // len(part.weights)) for part in parts]
     return WeightedLogits(logits, np.concatenate(weights))

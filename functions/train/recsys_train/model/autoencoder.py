@@ -215,7 +215,7 @@ class UserSpaceWeights:
         return self._core(vectors * self.map_scales[:, None]) * self.score_scales[:, None]
 
     def _core(self, vectors: Floats) -> Floats:
-        """Return `(NᵀKN - diag(q)) @ vectors`."""
+        """Return `(NᵀKN - diag(q)) @ vectors`, the product without the factors m and c."""
         product: Floats = np.asarray(self.matrix.T @ (self.inverse @ (self.matrix @ vectors)))
         product -= self.explained[:, None] * vectors
         return product

@@ -81,7 +81,8 @@ class Histories:
     Parameters
     ----------
     starts, items
-        As returned by `Interactions.items_by_user`.
+        The index at which each user's history starts, and the concatenated histories of all users, as returned by
+        `Interactions.items_by_user`.
     ordered
         Whether the order of a user's items influences the weights.
     """

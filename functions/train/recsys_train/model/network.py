@@ -341,7 +341,7 @@ def initial_weights(
 
 
 def _pass_item_bias(weights: dict[str, NDArray[np.floating]], dims: Dims, item_bias: Floats) -> None:
-    """Set the weights of the first unit of each ReLU layer so that `item_bias` is added to all logits."""
+    """Set the weights of the first unit of each ReLU layer so that `item_bias` is added to the logits of the items."""
     largest = item_bias.max()
     weights["mlp_item"][:, 0] = item_bias / largest
     source = dims.mlp_dim  # row of the item embedding's first dimension; the user embedding comes first

@@ -40,7 +40,7 @@ class Exponents:
 
 
 SPECTRAL_EXPONENTS: Final = Exponents(user=0.3, item=0.5, score=0.3)
-"""Tuned: `python -m tests.benchmarks.exponents` prints the comparison. In GF-CF, all three are 0.5."""
+"""Tuned values. `python -m tests.benchmarks.exponents` compares them with others. In GF-CF, all exponents are 0.5."""
 
 
 def spectral(

@@ -1,9 +1,9 @@
 """Fit item-to-item transitions by ridge regression from the recent part of a history to the next item.
 
 The linear autoencoder learns which items occur together, in any order. With timestamps, the order also shows which
-item follows. SLIST (Choi et al., "Session-aware Linear Item-Item Models for Session-based Recommendation", WWW
-2021) adds a regression from the earlier to the later items of a session to an autoencoder. The regression of this
-module predicts only the next item. The weights of the earlier items are those of `recsys.model.user_encoder`.
+item follows. SLIST (Choi et al., "Session-aware Linear Item-Item Models for Session-based Recommendation", WWW 2021)
+extends an autoencoder by a regression from the earlier to the later items of a session. The regression of this module
+predicts only the next item. The weights of the earlier items are those of `recsys.model.user_encoder`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class LinearModel:
 
     @property
     def n_items(self) -> int:
-        """Number of items."""
+        """Number of items, which is the number of rows of both factors."""
         return len(self.item_map)
 
     def scores(self, histories: Any) -> Floats:
