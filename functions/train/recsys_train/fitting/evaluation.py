@@ -91,7 +91,7 @@ class Ranks:
     sampled
         Rank among the sampled negatives, (n_users,) int64.
     times_recommended
-        For each item, the number of these users whose top 20 contains the item, (n_items,) int64.
+        For each item, the number of evaluated users whose top 20 contains the item, (n_items,) int64.
     """
 
     full: NDArray[np.int64]

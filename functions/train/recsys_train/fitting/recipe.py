@@ -74,7 +74,7 @@ class Recipe:
     """Largest size of the float32 embeddings of all users and items together, in bytes."""
     widenings: tuple[int, ...] = (1, 2)
     """Candidates for the factor by which `gmf_dim` is multiplied if training starts from a linear autoencoder; see
-`selection.MIN_WIDE_GAIN`."""
+    `selection.MIN_WIDE_GAIN`."""
     mlp_dim: int = 16
     """Width of the MLP embeddings."""
     hidden_dims: tuple[int, ...] = (8,)
@@ -129,7 +129,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """Hyperparameters of the closed-form model and of the training, which are selected by validation.
+    """Hyperparameters of the closed-form model and of the training, selected by validation.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class TrainingRun:
         return training
 
     def run_epoch(self, *, deadline: float) -> float | None:
-        """Train on every history once.
+        """Train once on every history with at least two items.
 
         Parameters
         ----------
