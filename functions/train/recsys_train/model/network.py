@@ -102,8 +102,7 @@ class NeuMF:
         Initial values by name, float32. The names and shapes are those of `dims.weight_shapes()` and
         `dims.map_shapes()`, without the user tables.
     decay
-        Recency exponent of histories, see `recsys.model.user_encoder`. 0 means that the order of a history does not
-        count.
+        Recency exponent of histories, see `recsys.model.user_encoder`. If it is 0, the order does not count.
     """
 
     def __init__(self, dims: Dims, weights: dict[str, Floats], *, decay: float) -> None:
@@ -149,8 +148,7 @@ class NeuMF:
     def calibrate(self, slope: float, bias: float) -> None:
         """Multiply the logits without the output bias by `slope`, and set the output bias to `bias`.
 
-        Both tables of the GMF path are multiplied by the square root of `slope`, and the output weights of the MLP path
-        by `slope`.
+        Both GMF tables are multiplied by the square root of `slope`, and the output weights of the MLP by `slope`.
         """
         for name in ("gmf_map", "gmf_item"):
             self._weights[name].assign(self._weights[name] * slope**0.5)
@@ -316,11 +314,9 @@ def initial_weights(
     gmf_map, gmf_item
         Factors of the warm start, (n_items, gmf_dim) float32 each.
     item_bias
-        Bias of each item, at least 0, (n_items,) float32. If all biases are 0, the first unit is initialised like the
-        others.
+        Bias of each item, at least 0, (n_items,) float32. If all biases are 0, the first unit starts like the others.
     generator
-        Source of the random embeddings and kernels of the MLP path. The kernels of the ReLU layers follow He
-        initialisation.
+        Source of the MLP path's embeddings and kernels. The kernels of the ReLU layers follow He initialisation.
     """
     shapes = dims.weight_shapes() | dims.map_shapes()
     weights: dict[str, NDArray[np.floating]] = {
