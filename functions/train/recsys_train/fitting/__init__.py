@@ -1,1 +1,1 @@
-"""Fit a network to interactions: split, select hyperparameters, train, evaluate."""
+"""Fit a network to interactions, from the split and the selection of hyperparameters to training and evaluation."""

@@ -1,4 +1,4 @@
-"""Quality by the length of the user's history and by the popularity of the held-out item.
+"""Compute the quality per length of the user's history and per popularity of the held-out item.
 
 A mean over all users hides for which users a model ranks well. Users with long histories are easier to rank for than
 new users, and a model that recommends only popular items never finds a rare item.
@@ -16,8 +16,8 @@ from recsys_train.data.interactions import Interactions
 from recsys_train.fitting.evaluation import FULL_CUTOFF, Ranks
 
 HISTORY_LENGTHS: Final = (1, 2, 3, 5, 10, 20, 50, 100, 200)
-"""Shortest history length of each row. The lengths are fixed, so that versions can be compared. They are about evenly
-spaced on a logarithmic scale, because most histories are short and a few are long."""
+"""Shortest history length of each row of the table. The lengths are fixed, so that versions can be compared. They are
+about evenly spaced on a logarithmic scale, because most histories are short and a few are long."""
 POPULARITY_GROUPS: Final = 5
 """Number of groups of items. All groups have about the same number of interactions, as in the partition of a long tail
 into head and tail items (Park & Tuzhilin, "The Long Tail of Recommender Systems", 2008)."""
@@ -36,7 +36,7 @@ class HistoryRow:
     recall_at_20, ndcg_at_20
         Means over these users, see `evaluation.Quality`.
     popularity_recall_at_20, popularity_ndcg_at_20
-        The same means for the popularity ranking.
+        Means over these users for the popularity ranking.
     """
 
     shortest: int
@@ -82,7 +82,10 @@ class PopularityRow:
 
 @dataclass(frozen=True, slots=True)
 class Breakdowns:
-    """Quality by history length and by item popularity. Rows without users and groups without items are left out."""
+    """Tables of the quality by history length and by item popularity.
+
+    Ranges of history lengths without users and popularity groups without items have no row.
+    """
 
     history_length: tuple[HistoryRow, ...]
     item_popularity: tuple[PopularityRow, ...]
@@ -103,7 +106,7 @@ def break_down(model: Ranks, popularity: Ranks, train: Interactions, held_out: I
     model, popularity
         Ranks of the held-out items by the model and by popularity, in the order of `held_out`.
     train
-        The training histories, which define the groups.
+        The training histories, which determine the groups of users and of items.
     held_out
         One pair per user.
 
@@ -165,8 +168,9 @@ def _by_item_popularity(
 def _popularity_groups(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the popularity group of each item, (n_items,).
 
-    Items are sorted by `counts`, the number of users per item. The interactions in this order are divided into groups
-    of equal size, and an item belongs to the group that contains the middle one of its interactions.
+    Items are sorted by `counts`, the number of users per item, in descending order. The interactions in this order are
+    divided into groups of equal size, and an item belongs to the group that contains the middle one of its
+    interactions.
     """
     order = np.argsort(-counts, kind="stable")
     middles = np.cumsum(counts[order]) - counts[order] / 2

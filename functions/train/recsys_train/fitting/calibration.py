@@ -44,7 +44,11 @@ class Platt(NamedTuple):
     intercept: float
 
     def fold(self, weights: dict[str, Floats]) -> dict[str, Floats]:
-        """Return the weights with the slope and the intercept folded into the output unit."""
+        """Return weights with which the network computes calibrated logits.
+
+        The output kernel is multiplied by the slope. The output bias is multiplied by the slope, and the intercept is
+        added.
+        """
         slope = np.float32(self.slope)
         kernel = weights["output_kernel"] * slope
         bias = weights["output_bias"] * slope + np.float32(self.intercept)
@@ -57,7 +61,7 @@ IDENTITY: Final = Platt(1.0, 0.0)
 class TopLogits(NamedTuple):
     """The best candidates of users with one held-out item each.
 
-    `logits`, (n_users, at most TOP) float64, is in descending order, with -inf where a user has fewer candidates.
+    `logits`, (n_users, at most TOP) float64, is in descending order per user, with -inf if a user has fewer candidates.
     `is_held_out` has the same shape and is True for the user's held-out item.
     """
 
@@ -67,7 +71,10 @@ class TopLogits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityRow:
-    """Mean score of the user-item pairs whose score lies in one interval, and the share of these that were held out."""
+    """A row of the reliability table, for the user-item pairs whose scores lie in the interval from `lower` to `upper`.
+
+    `mean_score` is the mean score of these pairs, and `observed` is the share of the pairs whose item was held out.
+    """
 
     lower: float
     upper: float
@@ -78,7 +85,7 @@ class ReliabilityRow:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How well scores estimate probabilities, measured on the test users.
+    """Measurements on the test users that show how well scores estimate probabilities.
 
     Parameters
     ----------
@@ -88,7 +95,7 @@ class Reliability:
         Mean over users of the sum of the 20 best scores, and the share of users whose held-out item is among these 20
         items. Both are equal if scores are calibrated.
     above_99
-        Share of users with a score above 0.99.
+        Share of users whose best score is above 0.99.
     """
 
     table: tuple[ReliabilityRow, ...]
@@ -97,7 +104,7 @@ class Reliability:
     above_99: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return the table and the means over users, rounded."""
+        """Return the measurements under their names in `metrics.json`, rounded."""
         rows = [
             {
                 "from": row.lower,
@@ -121,6 +128,10 @@ def top_logits(score_users: ScoreUsers, seen: Interactions, held_out: Interactio
 
     Parameters
     ----------
+    score_users
+        Scores all items for a batch of users.
+    seen
+        The interactions whose items are not candidates for their users.
     held_out
         One pair per user, at least one.
     """
@@ -142,12 +153,12 @@ def top_logits(score_users: ScoreUsers, seen: Interactions, held_out: Interactio
 
 
 def fit_platt(top: TopLogits) -> Platt:
-    """Fit the slope and the intercept by logistic regression over all candidates.
+    """Fit the slope and the intercept by logistic regression over all candidates in `top`.
 
     Returns
     -------
     Platt
-        The identity if fewer than `MIN_HITS` candidates were held out, or if all of them were.
+        The identity if fewer than `MIN_HITS` candidates were held out, or if all candidates were held out.
     """
     is_candidate = np.isfinite(top.logits)
     positives, others = top.logits[top.is_held_out & is_candidate], top.logits[~top.is_held_out & is_candidate]
@@ -159,7 +170,7 @@ def fit_platt(top: TopLogits) -> Platt:
 
 def measure_reliability(top: TopLogits, platt: Platt) -> Reliability:
     """Compare the calibrated scores with the observed shares of held-out items."""
-    scores = expit(platt.slope * top.logits + platt.intercept)  # 0 for -inf
+    scores = expit(platt.slope * top.logits + platt.intercept)  # a logit of -inf gives the score 0
     rows = []
     for low, high in itertools.pairwise(RELIABILITY_EDGES):
         inside = (scores > low) & (scores <= high)

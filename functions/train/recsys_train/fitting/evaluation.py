@@ -1,7 +1,8 @@
-"""Ranking metrics on held-out interactions, by two protocols: sampled negatives (He et al.) and the full catalogue.
+"""Compute ranking metrics on held-out interactions.
 
-All metrics are float64. NDCG follows Järvelin & Kekäläinen 2002 with binary gains. For a user with one held-out item,
-NDCG is `1 / log2(rank + 1)` if the item's rank is within the cut-off, otherwise 0.
+Each held-out item is ranked twice, among sampled negatives (He et al., §4.1) and in the full catalogue. All metrics are
+float64. NDCG follows Järvelin & Kekäläinen 2002 with binary gains. For a user with one held-out item, NDCG is
+`1 / log2(rank + 1)` if the item's rank is within the cut-off, otherwise 0.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from recsys.model.neumf import Floats
 from recsys_train.data.interactions import Interactions
 
 N_NEGATIVES: Final = 99
-"""Sampled negatives per held-out item, as in He et al., §4.1."""
+"""Number of sampled negatives per held-out item, as in He et al., §4.1."""
 SAMPLED_CUTOFF: Final = 10
 FULL_CUTOFF: Final = 20
 USERS_PER_BATCH: Final = 128
-"""Number of users that are scored at once, so that the scores take this many rows of n_items numbers in memory."""
+"""Number of users whose scores for all items are in memory at once."""
 BOOTSTRAP_SAMPLES: Final = 2000
 """Number of resamples for a confidence interval; Efron & Tibshirani recommend at least 1,000."""
 
 ScoreUsers = Callable[[NDArray[np.integer]], Floats]
-"""Function that returns the scores of all items, (n, n_items), for user indices (n,). A larger score ranks first."""
+"""Function that returns the scores of all items, (n, n_items), for user indices (n,). Larger scores rank first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,16 @@ class HeldOutTest:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Means over all users with a held-out item; each value is between 0 and 1.
+    """Ranking metrics of the users with a held-out item. Each value is between 0 and 1.
 
     Parameters
     ----------
     hr_at_10, ndcg_at_10
-        Hit rate and NDCG of the held-out item, ranked against 99 items that are drawn uniformly from those that the
-        user never interacted with.
+        Means of hit rate and NDCG, for the rank of the held-out item among 99 items that are drawn uniformly from the
+        items that the user never interacted with.
     recall_at_20, ndcg_at_20
-        Recall and NDCG of the held-out item, ranked against all items that are not in the user's training history.
+        Means of recall and NDCG, for the rank of the held-out item among all items that are not in the user's training
+        history.
     coverage_at_20
         Share of the catalogue that appears in the top 20 of at least one of these users.
     """
@@ -89,7 +91,7 @@ class Ranks:
     sampled
         Rank among the sampled negatives, (n_users,) int64.
     times_recommended
-        Number of these users whose top 20 contains each item, (n_items,) int64.
+        For each item, the number of evaluated users whose top 20 contains the item, (n_items,) int64.
     """
 
     full: NDArray[np.int64]
@@ -101,7 +103,7 @@ class Ranks:
         return _ndcg(self.full, FULL_CUTOFF)
 
     def quality(self) -> Quality:
-        """Return the metrics averaged over the users; without users, they are zero."""
+        """Return the metrics of these ranks. Without users, all metrics are 0."""
         return Quality(
             hr_at_10=_mean(self.sampled <= SAMPLED_CUTOFF),
             ndcg_at_10=_mean(_ndcg(self.sampled, SAMPLED_CUTOFF)),
@@ -162,7 +164,7 @@ def ndcg_at_20(scores: Floats, seen: Any, held_out: Any) -> NDArray[np.float64]:
     Parameters
     ----------
     scores
-        Shape (n, n_items).
+        Scores of all items, (n, n_items).
     seen, held_out
         Sparse CSR matrices of the same shape; `held_out` has one or several items per user.
     """
@@ -183,7 +185,10 @@ def ndcg_at_20(scores: Floats, seen: Any, held_out: Any) -> NDArray[np.float64]:
 
 
 def mean_ndcg_at_20(score_users: ScoreUsers, train: Interactions, held_out: Interactions) -> float:
-    """Return the mean NDCG@20 over the users of `held_out`, which may have several items each; 0 without users."""
+    """Return the mean NDCG@20 over the users of `held_out`, or 0 without users.
+
+    A user may have several held-out items.
+    """
     seen, targets = train.to_matrix(), held_out.to_matrix()
     users = np.unique(held_out.users)
     parts = [users[begin : begin + USERS_PER_BATCH] for begin in range(0, len(users), USERS_PER_BATCH)]
@@ -206,7 +211,7 @@ def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, f
     Returns
     -------
     tuple of float or None
-        Lower and upper end; None if there is no user or if the baseline's NDCG@20 is 0 in one of the samples.
+        Lower and upper end; None if there is no user or if the baseline's NDCG@20 is 0 in one of the resamples.
 
     Examples
     --------
@@ -227,7 +232,7 @@ def lift_interval(model: Ranks, baseline: Ranks, *, seed: int) -> tuple[float, f
 
 
 def _top_items(scores: NDArray[np.floating], eligible: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the top 20 items in any order, or fewer if fewer are eligible."""
+    """Return the 20 eligible items with the largest scores in any order, or all eligible items if there are fewer."""
     if len(scores) <= FULL_CUTOFF:
         return np.flatnonzero(eligible)
     top = np.argpartition(-np.where(eligible, scores, -np.inf), FULL_CUTOFF)[:FULL_CUTOFF]

@@ -1,4 +1,8 @@
-"""Fit a network to interactions: split, select, train, evaluate, and train again on all interactions."""
+"""Fit a network to interactions in five steps.
+
+The interactions are split, hyperparameters are selected, a network is trained and evaluated, and the final network is
+trained on all interactions.
+"""
 
 from __future__ import annotations
 
@@ -39,25 +43,29 @@ SELECTION_BUDGET: Final = 0.25
 """Share of the time budget after which the search for a closed-form model ends."""
 
 OnProgress = Callable[[Progress], None]
-"""Called with the progress of a training run; an exception that it raises ends the run."""
+"""Function that is called with the progress of a training run. An exception that the function raises ends the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """A network trained on all interactions, and the quality that the same recipe reached on held-out ones.
+    """A network that was trained on all interactions, and its estimated quality.
+
+    The quality is measured on held-out interactions with another network, which was trained in the same way but without
+    these interactions.
 
     Parameters
     ----------
     dims, weights
         Sizes and trained arrays, named as in `Dims.weight_shapes` and `Dims.map_shapes`, without user tables.
     quality, popularity
-        Mean metrics over `evaluated_users` users. `quality` is that of a network trained on `measured_interactions`
-        interactions, `popularity` that of the popularity ranking. No hyperparameter was selected on these users, unless
-        fewer than `split.MIN_SPLIT_USERS` users have a held-out item.
+        Metrics of the measured network and of the popularity ranking on the same `evaluated_users` users. The measured
+        network was trained on `measured_interactions` interactions. No hyperparameter was selected on these users,
+        unless fewer than `split.MIN_SPLIT_USERS` users have a held-out item.
     reliability
-        How well the scores of the same network estimate probabilities; None without held-out interactions.
+        Calibration of the scores of the measured network, see `calibration.Reliability`. None without held-out
+        interactions.
     lift_interval
-        95% confidence interval of the network's NDCG@20 divided by the popularity ranking's, see
+        95% confidence interval of the NDCG@20 of the measured network divided by that of the popularity ranking, see
         `evaluation.lift_interval`.
     fit_s
         Duration of the whole fit, in seconds.
@@ -90,14 +98,14 @@ def fit(
     on_progress: OnProgress,
     has_times: bool = True,
 ) -> FitResult:
-    """Train a NeuMF on `interactions` and evaluate the recipe on held-out ones.
+    """Train a NeuMF on `interactions`, and measure the quality on held-out interactions.
 
     Parameters
     ----------
     interactions
         Distinct (user, item) pairs, oldest first.
     recipe
-        Widths, candidates of the hyperparameters and limits.
+        Network sizes, candidates for the hyperparameters, and limits.
     seed
         Seed of every random choice; the same data, recipe and seed give the same weights on the same machine.
     budget_s
@@ -163,7 +171,7 @@ class _Checkpoint(NamedTuple):
     n_interactions: int
 
     def score_users(self, train: Interactions) -> ScoreUsers:
-        """Return the scoring function of this network."""
+        """Return a function that scores all items for users of `train` with this network."""
         return score_users(self.dims, self.weights, self.hyperparameters.decay, train)
 
     @property
@@ -182,7 +190,7 @@ def _select_and_train(
     has_times: bool,
     seed: int,
 ) -> _Checkpoint:
-    """Select the hyperparameters, train on the training part, and return the best epoch by validation.
+    """Select the hyperparameters, train on the training part, and return the network with the best validation NDCG@20.
 
     The optimiser's state is freed on return, because the refit needs the memory.
     """
@@ -197,7 +205,7 @@ def _select_and_train(
     )
     on_progress(Progress("fitting"))
     training_started = time.monotonic()
-    # Without an order, several held-out items per user are less noisy than one.
+    # Without timestamps, the NDCG@20 of several held-out items per user is less noisy than that of one.
     uses_fold = selected.linear is not None and not has_times
     fold = folds[0] if uses_fold else Fold(split.train, split.validation)
     training = TrainingRun.start(fold.train, recipe, selected, seed=seed)
@@ -233,8 +241,8 @@ def _calibrate(score_users: ScoreUsers, split: Split) -> tuple[Platt, Reliabilit
 def _leaves_time_for_another(n_epochs: int, training_started: float, deadline: float) -> bool:
     """Return whether there is time for another epoch.
 
-    The epoch and its repetition in the refit must end before the deadline. Each is assumed to take as long as the mean
-    of the previous epochs.
+    The next epoch and all epochs of the refit must end before the deadline. An epoch is assumed to take the mean of the
+    durations so far, in which the start of the training run counts as one epoch.
     """
     now = time.monotonic()
     return now + (now - training_started) * (n_epochs + 2) / (n_epochs + 1) <= deadline

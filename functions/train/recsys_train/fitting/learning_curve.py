@@ -1,4 +1,4 @@
-"""The learning curve of a training run: loss and validation NDCG@20 of each epoch."""
+"""Record the loss and the validation NDCG@20 of every epoch of a training run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class LearningCurve:
     """Collects the learning curve from the progress of a training run, and passes the progress on.
 
     The registry receives only a sample of the progress, because epochs can be shorter than the interval between two
-    writes. The learning curve contains every epoch.
+    writes. The learning curve contains the loss and the validation NDCG@20 of every epoch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Define the recipe that the caller passes to a training run, and the hyperparameters that validation selects."""
+"""Define the recipe, which configures a training run, and the hyperparameters, which are selected by validation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from recsys_train.model.autoencoder import LinearSettings, can_invert
 
 @dataclass(frozen=True, slots=True)
 class BatchSizes:
-    """The size of one training step.
+    """Sizes of the batch and of the negative sample of a training step.
 
     Parameters
     ----------
     interactions
-        Number of history positions in a batch of users.
+        Maximum number of history positions in a batch of users, including padding.
     negatives
         Number of sampled negative items, which all users of the batch share.
     """
@@ -49,13 +49,13 @@ SEARCH_SPACE: Final = SearchSpace(
 )
 
 MAX_TABLE_BYTES: Final = 1024**3
-"""Limit of the embedding tables in `model.h5`, users and items together."""
+"""Maximum size of the embedding tables of users and items in `model.h5` together, in bytes."""
 MEMORY_WITHOUT_TABLES_MB: Final = 1250
-"""Peak memory of a training with very small tables."""
+"""Peak memory of a training with very small embedding tables."""
 MEMORY_PER_TABLE: Final = 7
-"""Peak memory divided by the size of the tables; includes gradients, the optimizer's state and the decomposition. In a
-measurement, a million interactions of 234,000 users and items took 1,620, 2,600 and 4,550 MB with GMF embeddings of
-width 64, 192 and 512."""
+"""Additional peak memory divided by the size of the tables. The memory includes gradients, the state of the optimiser
+and the decomposition. In a measurement, training on a million interactions of 234,000 users and items took 1,620, 2,600
+and 4,550 MB with GMF embeddings of width 64, 192 and 512."""
 USABLE_MEMORY: Final = 0.9
 """Share of the available memory that a training may use."""
 
@@ -73,7 +73,8 @@ class Recipe:
     max_table_bytes: int = MAX_TABLE_BYTES
     """Largest size of the float32 embeddings of all users and items together, in bytes."""
     widenings: tuple[int, ...] = (1, 2)
-    """Factors by which validation may widen the GMF of a linear autoencoder; see `selection.MIN_WIDE_GAIN`."""
+    """Candidates for the factor by which `gmf_dim` is multiplied if training starts from a linear autoencoder; see
+    `selection.MIN_WIDE_GAIN`."""
     mlp_dim: int = 16
     """Width of the MLP embeddings."""
     hidden_dims: tuple[int, ...] = (8,)
@@ -81,19 +82,19 @@ class Recipe:
     search_space: SearchSpace = SEARCH_SPACE
     """Candidates for the settings of the linear autoencoder."""
     shares: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6, 1.0)
-    """Candidates for the shares of item transitions and of a low-rank spectrum in the closed-form model."""
+    """Candidates for the shares of item transitions and of a low-rank spectral model in the closed-form model."""
     popularities: tuple[float, ...] = (0.0, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0, 1000.0)
     """Candidates for the weight of popularity, in standard deviations of the closed-form model's scores."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-    """Candidates for the recency exponent of histories; validation selects one. Without timestamps, 0 is used."""
+    """Candidates for the recency exponent of histories. Without timestamps, the exponent is 0."""
     ordered: BatchSizes = BatchSizes(interactions=1024, negatives=256)
     """Batch sizes for ordered histories, in which every position scores the negatives."""
     unordered: BatchSizes = BatchSizes(interactions=8192, negatives=2048)
-    """Batch sizes for unordered histories; each user scores the negatives only once, so that a step can use more."""
+    """Batch sizes for unordered histories. Each user scores the negatives only once, so that a step can use more."""
     learning_rate: float = 0.003
     """Adam's step size if training starts from the spectral model."""
     fine_tuning_rate: float = 0.0003
-    """Adam's step size if training starts from a linear autoencoder, because larger steps degrade its ranking."""
+    """Adam's step size if training starts from a linear autoencoder, because larger steps degrade the ranking."""
     negative_weight: float = 16.0
     """Weight of the mean loss over negatives relative to the mean loss over positives."""
     max_epochs: int = 3
@@ -109,7 +110,7 @@ class Recipe:
         Parameters
         ----------
         memory_mb
-            Memory in MB; 0 means that it is not limited.
+            Memory in MB; 0 means that the memory is not limited.
 
         Examples
         --------
@@ -128,7 +129,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """The hyperparameters that were selected by validation.
+    """Hyperparameters of the closed-form model and of the training, selected by validation.
 
     Parameters
     ----------
@@ -137,13 +138,13 @@ class Hyperparameters:
     decay
         Recency exponent of histories, see `recsys.model.user_encoder`.
     popularity
-        Weight of the logarithm of an item's count, in standard deviations of the closed-form model's scores.
+        Weight of the logarithm of an item's number of users, in standard deviations of the closed-form model's scores.
     gmf_dim
         Width of the GMF embeddings.
     epochs
-        Number of epochs.
+        Number of training epochs.
     transitions, spectrum
-        Shares of item transitions and of a low-rank spectrum in the closed-form model. A share is the standard
+        Shares of item transitions and of a low-rank spectral model in the closed-form model. A share is the standard
         deviation of the added scores divided by that of the autoencoder's scores, see
         `recsys_train.fitting.closed_form`.
     """

@@ -1,4 +1,4 @@
-"""Score the whole catalogue for many users, for evaluation."""
+"""Score the whole catalogue for many users, which evaluation requires."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def score_users(dims: Dims, weights: dict[str, Floats], decay: float, train: Int
 def score_histories(network: Network, histories: list[Int32s]) -> Floats:
     """Return the logits of all items for each history, (n_histories, n_items).
 
-    The result equals that of `Network.logits` for each user, except for rounding errors, because one matrix product
-    computes the GMF parts of all users.
+    One matrix product computes the GMF parts of all users, so that the result differs from that of `Network.logits` by
+    rounding errors.
     """
     users = [network.user(history) for history in histories]
     logits: Floats = np.stack([user.gmf for user in users]) @ network.item_gmf.T

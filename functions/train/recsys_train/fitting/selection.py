@@ -30,9 +30,10 @@ from recsys_train.model.transitions import fit_transitions
 from recsys_train.model.warm_start import LinearModel, WarmStart, reduce_rank, row_importance
 
 MAX_SERVING_BYTES: Final = 256 * 1024**2
-"""Limit of a published model's item tables, which is half of the default cache of the recommend function."""
+"""Maximum size of the item tables in a published model, in bytes. This is half of the default cache of the recommend
+function."""
 MIN_GMF_DIM: Final = 16
-"""The GMF's width is never reduced below this."""
+"""Minimum width to which the GMF path is reduced if the tables would be too large."""
 SCORED_PAIRS: Final = 8_000_000
 """Number of user-item pairs that are scored at once; their scores take 32 MB."""
 
@@ -43,9 +44,11 @@ MIN_WIDE_GAIN: Final = 0.03
 """Relative gain of NDCG@20 that justifies a wider GMF, which takes more memory and time to serve."""
 POPULARITY_TOLERANCE: Final = 0.02
 """Tolerance in the selection of the weight of popularity. The smallest weight whose NDCG@20 is within this share of the
-best is selected, because smaller differences are noise of 500 users, and because training learns popularity as well."""
+best NDCG@20 is selected, because smaller differences are noise with 500 users, and because training learns popularity
+as well."""
 
 Grid = Mapping[str, tuple[float, ...]]
+"""Candidates for each setting, by name of the setting. Each setting's candidates are in ascending order."""
 
 
 def select_hyperparameters(
@@ -60,16 +63,22 @@ def select_hyperparameters(
     Parameters
     ----------
     folds
-        At least one; NDCG@20 is the mean over their users.
+        At least one fold. NDCG@20 is averaged over the users of each fold, and then over the folds.
     recipe
         Candidates and limits.
     has_times
-        Whether the interactions are in chronological order. Otherwise every position of a history has the same weight
+        Whether the interactions are in chronological order. If not, every position of a history has the same weight
         (`decay` 0).
     seed
         Seed of the randomised decompositions.
     deadline
         Value of `time.monotonic` at which the hill climb ends.
+
+    Returns
+    -------
+    Hyperparameters
+        The selected hyperparameters, without the number of epochs. If the first fold has no held-out pairs, the
+        hyperparameters with which the search starts.
     """
     train = folds[0].train
     decays = recipe.decays if has_times else (0.0,)
@@ -93,7 +102,7 @@ def select_hyperparameters(
 
 
 def _grid(recipe: Recipe, first: Hyperparameters, decays: tuple[float, ...], n_items: int) -> Grid:
-    """Return the candidates of each setting, in the order of the search."""
+    """Return the candidates for each setting, in the order of the search."""
     if first.linear is None:
         return {"decay": decays}
     space = recipe.search_space
@@ -113,9 +122,9 @@ def _grid(recipe: Recipe, first: Hyperparameters, decays: tuple[float, ...], n_i
 def climb(
     grid: Grid, start: Mapping[str, float], value: Callable[[dict[str, float]], float], deadline: float
 ) -> dict[str, float]:
-    """Move each setting of `start` along its candidates as long as `value` increases, and return the best settings.
+    """Move one setting after the other along its candidates as long as `value` increases, and return the best settings.
 
-    `value` must be positive. It counts as increased only if it grows by more than the share `MIN_GAIN`.
+    `value` returns a positive number. A move is kept only if the number grows by more than the share `MIN_GAIN`.
 
     Examples
     --------
@@ -136,7 +145,7 @@ def climb(
                     break
                 best, best_value, has_moved = trial, trial_value, True
                 position += step
-            if has_moved:  # the other direction begins at the setting that was left
+            if has_moved:  # the next candidate in the other direction is known to be worse
                 break
     return best
 
@@ -170,7 +179,7 @@ class _Validation:
     _histories: tuple[float, Any] | None = None
 
     def ndcg(self, trial: Hyperparameters) -> float:
-        """Return the mean NDCG@20 over the validation users."""
+        """Return the NDCG@20 of the closed-form model with the settings `trial`, averaged over the validation users."""
         ndcgs = [
             ndcg_at_20(scores, batch.histories, batch.held_out)
             for scores, batch in zip(self._totals(trial), self._batches(trial.decay), strict=True)
@@ -178,7 +187,7 @@ class _Validation:
         return float(np.mean(np.concatenate(ndcgs)))
 
     def ndcg_by_popularity(self, trial: Hyperparameters) -> NDArray[np.float64]:
-        """Return the mean NDCG@20 for each weight of popularity in the recipe."""
+        """Return the mean NDCG@20 over the validation users per weight of popularity in the recipe, (n_weights,)."""
         popularity = log_popularity(self.fold.train)
         unit, ndcgs = None, []
         for scores, batch in zip(self._totals(trial), self._batches(trial.decay), strict=True):
@@ -189,9 +198,10 @@ class _Validation:
         return means
 
     def best_dim(self, selected: Hyperparameters, linear: LinearSettings) -> int:
-        """Return the smallest width whose NDCG@20 no larger width exceeds by the share `MIN_WIDE_GAIN`.
+        """Return the smallest width that ranks nearly as well as the best width.
 
-        Wider models are fitted only if the model at full rank exceeds the narrowest one by the same share.
+        NDCG@20 of the best width exceeds that of the result by at most the share `MIN_WIDE_GAIN`. If the model at full
+        rank does not exceed the narrowest model by more than this share, no wider model is fitted.
 
         Parameters
         ----------
@@ -233,7 +243,7 @@ class _Validation:
         factors: list[float] | None = None
         for batch, scores in enumerate(self._scores_of("base", trial)):
             total = scores * scales
-            if factors is None:  # the first batch determines the units of all batches
+            if factors is None:  # the first batch determines the factors for all batches
                 spread = score_spread(total)
                 factors = [share_factor(share, spread, score_spread(batches[0])) for share, batches in others]
             for factor, (_, batches) in zip(factors, others, strict=True):
@@ -250,7 +260,7 @@ class _Validation:
         else:
             key = trial.decay
         if self._scores.get(component, (None,))[0] != key:
-            self._scores.pop(component, None)  # frees the previous ones before the next ones are computed
+            self._scores.pop(component, None)  # frees the previous scores before the next are computed
             model = self._fit(component, trial)
             self._scores[component] = key, [model.scores(batch.histories) for batch in self._batches(trial.decay)]
         return self._scores[component][1]
@@ -269,7 +279,7 @@ class _Validation:
 
     def _inverse_for(self, linear: LinearSettings) -> GramInverse:
         if self._inverse is None or not self._inverse.is_for(linear):
-            self._inverse = None  # frees the previous one before the next one is computed
+            self._inverse = None  # frees the previous inverse before the next is computed
             self._inverse = invert_gram(self.fold.train.to_matrix(), linear)
         return self._inverse
 
@@ -286,7 +296,10 @@ class _Validation:
 
 
 def gmf_dim(wanted: int, recipe: Recipe, n_users: int, n_items: int) -> int:
-    """Return the width of the GMF path, which is `wanted` or less if the tables would exceed their limits."""
+    """Return the width of the GMF path, which is at most `wanted` and at most `n_items`.
+
+    The width is reduced until the tables are within their limits, but not below `MIN_GMF_DIM`.
+    """
     served = MAX_SERVING_BYTES // (2 * 4 * n_items) - recipe.hidden_dims[0]  # two float32 rows per item
     stored = recipe.max_table_bytes // (4 * (n_users + n_items)) - recipe.mlp_dim
     return min(wanted, n_items, max(MIN_GMF_DIM, min(served, stored)))
@@ -304,7 +317,7 @@ def _settings(selected: Hyperparameters, grid: Grid) -> dict[str, float]:
 
 
 def _with_settings(selected: Hyperparameters, settings: Mapping[str, float]) -> Hyperparameters:
-    """Return the hyperparameters with `settings` applied, which is the inverse of `_settings`."""
+    """Return a copy of the hyperparameters with the values in `settings`, which has the keys of `_grid`."""
     if selected.linear is None:
         return replace(selected, decay=settings["decay"])
     shares = {"spectrum", "transitions"}

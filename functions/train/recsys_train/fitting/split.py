@@ -20,14 +20,14 @@ MAX_HELD_OUT_SHARE: Final = 0.2
 """Maximum share of the interactions that are held out. If histories are short, most users keep all their items, because
 a history of one item does not show which items occur together."""
 SELECTION_PAIRS: Final = 20_000_000
-"""Maximum number of user-item pairs that one trial of a closed-form model scores, which limits its users."""
+"""Maximum number of user-item pairs that one trial of a closed-form model scores, which limits the users in a trial."""
 MIN_SELECTION_USERS: Final = 500
-"""Minimum number of users in a trial, if there are as many; not tuned."""
+"""Number of users that a trial may score even if their pairs exceed `SELECTION_PAIRS`; not tuned."""
 FOLD_SHARE: Final = 0.2
 """Share of each user's items that is held out to select a closed-form model if there are no timestamps. NDCG@20 is less
 noisy with several held-out items per user than with one."""
 FOLD_USERS: Final = 5_000
-"""Number of users in all folds together; the noise of their NDCG@20 is below 1%."""
+"""Maximum number of users in several folds together. With this number of users, the noise of NDCG@20 is below 1%."""
 MAX_FOLDS: Final = 5
 """Maximum number of folds, because each fold takes as long as the first."""
 
@@ -49,7 +49,8 @@ def split_interactions(interactions: Interactions, *, has_times: bool, seed: int
         All pairs.
     has_times
         Whether the interactions are in chronological order. If so, each user's last interaction is held out. Otherwise,
-        a random one is held out, because the last line of a user in a file that is sorted by item is not random.
+        a random interaction is held out, because in a file that is sorted by item, the last interaction of a user is
+        not a random one.
     seed
         Seed of every random choice.
 
@@ -57,8 +58,9 @@ def split_interactions(interactions: Interactions, *, has_times: bool, seed: int
     -------
     Split
         Users with a single interaction are in `train` only. If more than `MAX_HELD_OUT_SHARE` of the interactions would
-        be held out, random other users are in `train` only, too. Above `MAX_SELECTION_INTERACTIONS`, a random subset of
-        the users remains. With fewer than `MIN_SPLIT_USERS` held-out pairs, validation and test are the same.
+        be held out, further users, drawn at random, are in `train` only. If `train` has more than
+        `MAX_SELECTION_INTERACTIONS` interactions, only a random subset of the users remains in the split. With fewer
+        than `MIN_SPLIT_USERS` held-out pairs, validation and test are the same.
 
     Examples
     --------
@@ -123,15 +125,16 @@ def folds_for_selection(split: Split, *, has_times: bool, seed: int) -> list[Fol
     has_times
         Whether the interactions are in chronological order. If so, one fold holds out the last interaction of each user
         of `split.train`, or uses the pairs of `split.validation` if these are at least as many. Otherwise, each fold
-        holds out a random fifth of each user's interactions. Several folds are used if one has few users; together they
-        have at most `FOLD_USERS` users.
+        holds out the random share `FOLD_SHARE` of the interactions of some users. If a fold has few users, several
+        folds are used, which together have at most `FOLD_USERS` users. If no interaction can be held out in this way,
+        the pairs of `split.validation` are used.
     seed
         Seed of every random choice.
 
     Returns
     -------
     list of Fold
-        At least one.
+        At least one fold.
     """
     train = split.train
     max_users = max(MIN_SELECTION_USERS, SELECTION_PAIRS // train.n_items)
@@ -145,19 +148,23 @@ def folds_for_selection(split: Split, *, has_times: bool, seed: int) -> list[Fol
     n_users = len(np.unique(folds[0].held_out.users))
     if n_users == 0:
         return [Fold(train, _of_some_users(split.validation, max_users, seed))]
-    n_folds = min(MAX_FOLDS, FOLD_USERS // n_users, max_users // n_users)  # no more scores than those of one large fold
+    # The folds together have at most as many users as one large fold.
+    n_folds = min(MAX_FOLDS, FOLD_USERS // n_users, max_users // n_users)
     return folds + [_random_fold(train, max_users, seed + fold) for fold in range(1, n_folds)]
 
 
 def _random_fold(train: Interactions, max_users: int, seed: int) -> Fold:
-    """Hold out `FOLD_SHARE` of the items of at most `max_users` users."""
+    """Hold out the random share `FOLD_SHARE` of the items of each of at most `max_users` users."""
     _, held_out = train.split_share(FOLD_SHARE, np.random.default_rng(seed))
     held_out = _of_some_users(_limit_held_out(train, held_out, seed), max_users, seed)
     return Fold(train.without(held_out), held_out)
 
 
 def _limit_held_out(interactions: Interactions, held_out: Interactions, seed: int) -> Interactions:
-    """Drop random users from `held_out` until it holds at most `MAX_HELD_OUT_SHARE` of the interactions."""
+    """Restrict `held_out` to random users, so that at most about `MAX_HELD_OUT_SHARE` of the interactions are held out.
+
+    At least `MIN_SPLIT_USERS` users remain, if there are as many.
+    """
     share = MAX_HELD_OUT_SHARE * len(interactions) / max(1, len(held_out))
     n_users = len(np.unique(held_out.users))
     return _of_some_users(held_out, max(MIN_SPLIT_USERS, round(share * n_users)), seed)

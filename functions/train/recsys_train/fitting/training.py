@@ -26,9 +26,9 @@ CALIBRATION_BATCHES: Final = 16
 
 @dataclass(slots=True)
 class TrainingRun:
-    """A network in training, with everything on which its next epoch depends.
+    """The state of a training run, which determines the next epoch.
 
-    `n_epochs` is the number of epochs so far. The last epoch may have ended early at its deadline.
+    `n_epochs` counts the epochs so far. The last epoch may have ended early at its deadline.
     """
 
     network: NeuMF
@@ -49,7 +49,8 @@ class TrainingRun:
     ) -> Self:
         """Create a training run that starts from the closed-form model and popularity.
 
-        The sum of both is calibrated, so that its scores are logits.
+        The scores of the closed-form model and the weighted popularity are added and calibrated, so that the sums are
+        logits.
         """
         generator = np.random.default_rng(seed)
         network = _initial_network(train, recipe, hyperparameters, generator)
@@ -62,7 +63,7 @@ class TrainingRun:
         return training
 
     def run_epoch(self, *, deadline: float) -> float | None:
-        """Train on every history once.
+        """Train once on every history with at least two items.
 
         Parameters
         ----------
@@ -83,7 +84,7 @@ class TrainingRun:
         return float(np.mean(losses)) if losses else None
 
     def _calibrate(self) -> None:
-        """Scale and shift the closed-form model's scores so that the first batches have the smallest loss."""
+        """Scale the logits of the network and set its output bias so that the loss of the first batches is smallest."""
         batches = itertools.islice(
             self.histories.batches(self.batch_sizes.interactions, self.generator), CALIBRATION_BATCHES
         )
@@ -120,7 +121,7 @@ def _factors(
     hyperparameters: Hyperparameters,
     generator: np.random.Generator,
 ) -> LinearModel:
-    """Return the closed-form model, reduced to the width of the GMF path and balanced."""
+    """Fit the closed-form model, reduce it to the width of the GMF path, and balance its factors."""
     dim = gmf_dim(hyperparameters.gmf_dim, recipe, train.n_users, train.n_items)
     model = closed_form(train, histories, hyperparameters, dim, generator)
     if not isinstance(model, LinearModel):
@@ -129,7 +130,7 @@ def _factors(
 
 
 def _concatenated(parts: Sequence[WeightedLogits]) -> WeightedLogits:
-    """Concatenate the logits of all parts as one vector, and repeat the weights so that each logit has its own."""
+    """Concatenate the logits of all parts as one vector, and repeat the weights, one per logit."""
     logits = np.concatenate([part.logits.ravel() for part in parts])
     weights = [np.repeat(part.weights, part.logits.size // len(part.weights)) for part in parts]
     return WeightedLogits(logits, np.concatenate(weights))

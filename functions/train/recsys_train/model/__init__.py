@@ -1,1 +1,1 @@
-"""The network in TensorFlow, with its warm start, batches, optimiser and export."""
+"""The NeuMF network in TensorFlow, with its warm start, batches, optimiser and export to Keras."""

@@ -1,12 +1,12 @@
-"""Fit linear autoencoders with a normalised Gram matrix, the closed-form models of small and medium-sized shops.
+"""Fit linear autoencoders, the closed-form models from which training starts in small and medium-sized shops.
 
 The model is EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019) with a relaxed diagonal
 (Moon, Kim & Lee, "It's Enough: Relaxing Diagonal Constraints in Linear Autoencoders for Recommendation", SIGIR 2023) on
 a matrix whose rows and columns are normalised (Park et al., "Why is Normalization Necessary for Linear Recommenders?",
 SIGIR 2025).
 
-The Gram matrix of the items is inverted, or that of the users if there are too many items. Both give the same weights
-(Woodbury's identity).
+If there are at most `MAX_EXACT_SIZE` items, the Gram matrix of the items is inverted. Otherwise, the Gram matrix of the
+users is inverted, which gives the same weights (Woodbury's identity).
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from recsys.model.neumf import Floats
 from recsys_train.model.warm_start import DenseWeights, ItemWeights
 
 MAX_EXACT_SIZE: Final = 6_000
-"""Largest Gram matrix that is inverted. The inverse takes size³ operations and 8 size² bytes, which are at most about
-5 s on one core and 300 MB."""
+"""Maximum number of rows of a Gram matrix that is inverted. For n rows, the inversion takes n³ operations and 8 n²
+bytes, which are at most about 5 s on one core and 300 MB."""
 COLUMNS_PER_CHUNK: Final = 1_000
-"""Number of items whose products with the users' inverse are in memory at once; the products take at most 24 MB."""
+"""Number of items whose products with the inverse of the users' Gram matrix are in memory at once. The products take at
+most 24 MB."""
 MIN_REMAINDER: Final = 1e-6
-"""Lower limit of `1 - q`, the part of an item that the other items do not explain. It limits rounding errors."""
+"""Lower limit of the divisor `1 - q`, where q is the weight of an item for itself. If q is close to 1, rounding errors
+would otherwise be large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,16 @@ class LinearSettings:
     Parameters
     ----------
     user_exponent
-        A user's row is divided by its number of items to this power, so that long histories do not dominate.
+        The row of a user with n items is divided by `n ** user_exponent`, so that long histories do not dominate.
     item_exponent
-        An item's column is divided by its squared norm to this power.
+        After the division of the rows, an item's column is divided by its squared norm to this power.
     ridge
         L2 regularisation in units of the mean diagonal of the Gram matrix, so that one value suits data of any size.
     diagonal
         Upper limit of an item's weight for itself during the fit, from 0 (EASE) to 1 (ridge regression).
     score_exponent
-        Scores are multiplied by the item's count to this power; a negative exponent favours rare items.
+        The scores of an item are multiplied by the item's number of users to this power. A negative exponent favours
+        rare items.
     """
 
     user_exponent: float
@@ -61,10 +64,12 @@ class _Normalised:
 
     Parameters
     ----------
+    exponents
+        The settings `user_exponent` and `item_exponent`.
     item_scales
         Factors by which the columns were multiplied, (n_items,).
     counts
-        Interactions per item, at least 1, (n_items,).
+        Number of users of each item, at least 1, (n_items,).
     mean_diagonal
         Mean of the diagonal of `NᵀN`.
     """
@@ -77,7 +82,7 @@ class _Normalised:
 
     @classmethod
     def of(cls, matrix: Any, settings: LinearSettings) -> Self:
-        """Normalise a sparse matrix of ones."""
+        """Normalise the rows and the columns of a sparse matrix whose stored entries are all 1."""
         lengths = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
         counts = np.maximum(np.asarray(matrix.sum(axis=0)).ravel(), 1.0)
         row_scales = lengths**-settings.user_exponent
@@ -89,7 +94,10 @@ class _Normalised:
         return cls(exponents, scaled, item_scales.astype(np.float32), counts.astype(np.float32), mean_diagonal)
 
     def score_scales(self, settings: LinearSettings) -> Floats:
-        """Return the factors of the items' scores, (n_items,), which undo the scaling of the columns."""
+        """Return the factor by which the scores of each item are multiplied, (n_items,).
+
+        The factors undo the scaling of the columns and apply `score_exponent`.
+        """
         return (self.counts**settings.score_exponent / self.item_scales).astype(np.float32)
 
 
@@ -99,12 +107,16 @@ class GramInverse:
 
     Parameters
     ----------
+    normalised
+        The normalised interaction matrix N, with its scales.
     inverse
-        `(NᵀN + λI)⁻¹`, (n_items, n_items), or if `of_users` is set `(NNᵀ + λI)⁻¹`, (n_users, n_users).
+        `(NᵀN + λI)⁻¹`, (n_items, n_items). If `of_users` is true, `(NNᵀ + λI)⁻¹`, (n_users, n_users).
     explained
         Diagonal q of `NᵀN (NᵀN + λI)⁻¹`, (n_items,), the weight of each item for itself in ridge regression.
     ridge
         λ, the L2 regularisation.
+    of_users
+        Whether the Gram matrix of the users was inverted.
     """
 
     normalised: _Normalised
@@ -114,31 +126,31 @@ class GramInverse:
     of_users: bool
 
     def is_for(self, settings: LinearSettings) -> bool:
-        """Return whether this inverse was computed with the exponents and the ridge of `settings`."""
+        """Return whether `settings` has the exponents and the ridge with which this inverse was computed."""
         exponents = settings.user_exponent, settings.item_exponent
         return exponents == self.normalised.exponents and settings.ridge * self.normalised.mean_diagonal == self.ridge
 
     def model(self, settings: LinearSettings) -> ItemWeights:
-        """Return the weights, scaled for histories and scores that are not normalised.
+        """Return the item weights of the autoencoder, which map unnormalised histories to unnormalised scores.
 
-        Ridge regression has the weights `H = NᵀN (NᵀN + λI)⁻¹`. Where the diagonal q of H exceeds the limit ξ, the
-        column is multiplied by `(1 - ξ) / (1 - q)`, which solves the constrained problem (Moon et al. 2023). With
-        ξ = 0, this is EASE (Steck 2019, equation 8). The diagonal is then set to 0, because items of the history are
-        not recommended.
+        Ridge regression has the weights `H = NᵀN (NᵀN + λI)⁻¹`. If the diagonal element q of a column of H exceeds the
+        limit ξ (`settings.diagonal`), the column is multiplied by `(1 - ξ) / (1 - q)`. The result solves the regression
+        with the constraint that q is at most ξ (Moon et al. 2023). With ξ = 0, the result is EASE (Steck 2019, equation
+        8). Finally, the diagonal is set to 0, because items of the history are not recommended.
         """
         return self._scaled(self.column_scales(settings))
 
     def unscaled(self) -> ItemWeights:
-        """Return the item weights before their columns are multiplied by `column_scales`.
+        """Return the item weights before the multiplication by `column_scales`.
 
-        They are the same for all settings that this inverse is for.
+        The weights are the same for all settings for which `is_for` is true.
         """
         return self._scaled(np.ones_like(self.explained))
 
     def column_scales(self, settings: LinearSettings) -> Floats:
         """Return the factors by which `model` multiplies the columns, (n_items,).
 
-        They combine the factors of the relaxed diagonal with those of the scores.
+        Each factor is the product of the factor of the relaxed diagonal and the factor of the item's scores.
         """
         limit = settings.diagonal
         remainder = np.maximum(1 - self.explained, MIN_REMAINDER)
@@ -159,18 +171,18 @@ class GramInverse:
 
 @dataclass(frozen=True, slots=True)
 class UserSpaceWeights:
-    """Item weights `B = diag(m) (NᵀKN - diag(q)) diag(c)`, which are never computed as a matrix.
+    """Item weights `B = diag(m) (NᵀKN - diag(q)) diag(c)`, of which only the factors are stored.
 
     Parameters
     ----------
     matrix
-        N, sparse, (n_users, n_items) float32.
+        N, the normalised interaction matrix, sparse, (n_users, n_items) float32.
     inverse
-        K, symmetric, (n_users, n_users) float32.
+        K, the inverse of the users' regularised Gram matrix, (n_users, n_users) float32.
     explained
         q, the diagonal of `NᵀKN`, (n_items,) float32.
     map_scales, score_scales
-        m and c, (n_items,) float32.
+        m and c, the factors of the rows and of the columns of B, (n_items,) float32.
     """
 
     matrix: Any
@@ -181,13 +193,13 @@ class UserSpaceWeights:
 
     @property
     def n_items(self) -> int:
-        """Number of rows and columns."""
+        """Number of items, which is the number of rows and of columns of the item weights."""
         return int(self.matrix.shape[1])
 
     def scores(self, histories: Any) -> Floats:
         """Return the scores of all items, (n, n_items), for sparse histories of the same shape."""
         scaled = sp.csr_matrix(histories @ sp.diags(self.map_scales), dtype=np.float32)
-        similarities = (scaled @ self.matrix.T).toarray()  # of the histories and the users, (n, n_users)
+        similarities = (scaled @ self.matrix.T).toarray()  # between the histories and the users, (n, n_users)
         scores: Floats = np.ascontiguousarray((self.matrix.T @ (similarities @ self.inverse).T).T)
         rows = np.repeat(np.arange(scaled.shape[0]), np.diff(scaled.indptr))
         scores[rows, scaled.indices] -= scaled.data * self.explained[scaled.indices]
@@ -195,34 +207,34 @@ class UserSpaceWeights:
         return scores
 
     def times(self, vectors: Floats) -> Floats:
-        """Return the product `B @ vectors` with the item weights B, (n_items, dim)."""
+        """Return the product of the item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         return self._core(vectors * self.score_scales[:, None]) * self.map_scales[:, None]
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return the product `B.T @ vectors` with the item weights B, (n_items, dim)."""
+        """Return the product of the transposed item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         return self._core(vectors * self.map_scales[:, None]) * self.score_scales[:, None]
 
     def _core(self, vectors: Floats) -> Floats:
-        """Return `(NᵀKN - diag(q)) @ vectors`."""
+        """Return `(NᵀKN - diag(q)) @ vectors`, the product without the factors m and c."""
         product: Floats = np.asarray(self.matrix.T @ (self.inverse @ (self.matrix @ vectors)))
         product -= self.explained[:, None] * vectors
         return product
 
 
 def can_invert(n_users: int, n_items: int) -> bool:
-    """Return whether one of the two Gram matrices is small enough for `invert_gram`."""
+    """Return whether the Gram matrix of the users or that of the items is small enough for `invert_gram`."""
     return min(n_users, n_items) <= MAX_EXACT_SIZE
 
 
 def invert_gram(matrix: Any, settings: LinearSettings) -> GramInverse:
-    """Invert the regularised Gram matrix of the items, or that of the users if there are too many items.
+    """Invert the regularised Gram matrix of the items, or of the users if there are more than `MAX_EXACT_SIZE` items.
 
     Parameters
     ----------
     matrix
-        Interactions, a sparse matrix of ones, (n_users, n_items) float32.
+        Interactions, a sparse matrix whose stored entries are all 1, (n_users, n_items) float32.
     settings
-        Exponents and ridge.
+        Exponents and ridge. The other settings have no influence.
 
     Examples
     --------
@@ -254,9 +266,9 @@ def _explained(rows: Any, inverse: Floats) -> Floats:
 
 
 def _inverse(matrix: Floats) -> Floats:
-    """Invert a symmetric positive definite matrix by Cholesky in float32.
+    """Invert a symmetric positive definite matrix by Cholesky decomposition in float32.
 
-    The decomposition is four times as fast as `scipy.linalg.inv`. The ridge keeps the condition number in the
+    This method is four times as fast as `scipy.linalg.inv`. The ridge keeps the condition number in the
     thousands, so that at least three digits are correct. If Cholesky fails because of rounding, the inverse is computed
     in float64.
     """

@@ -1,7 +1,7 @@
 """Represent users as weighted histories, and divide them into batches for training.
 
-A user's embedding is not a free parameter: the network computes it from the user's history, in the same way for every
-user. The embedding therefore needs no training of its own, and users who are not in the training data have one, too.
+A user's embedding is not a free parameter. The network computes the embedding from the user's history, in the same way
+for every user, so that the embedding needs no training of its own and unknown users have an embedding too.
 `recsys.model.user_encoder` defines the weights of the items in a history.
 """
 
@@ -19,23 +19,23 @@ from recsys.model.user_encoder import length_scales, recency_weights
 from recsys_train.data.interactions import Int32s, Interactions
 
 MAX_LENGTH: Final = 128
-"""Maximum number of a user's items that one epoch uses. They are the latest items if the order counts, otherwise a
-random sample that is drawn anew in each epoch."""
+"""Maximum number of a user's items that one epoch uses. If the history is ordered, these are the latest items.
+Otherwise, they are a random sample, which is drawn anew in each epoch."""
 MAX_BATCH_USERS: Final = 1024
-"""Maximum number of users in a batch. If histories are unordered, each user scores all negatives of the step, which
-takes memory."""
+"""Maximum number of users in a batch. With unordered histories, each user scores all negatives of the step, and the
+limit bounds the memory that these scores take."""
 
 
 def final_histories(interactions: Interactions, decay: float) -> Any:
-    """Return every user's complete history with its weights.
+    """Return the complete histories of all users as a sparse matrix of item weights.
 
     Parameters
     ----------
     interactions
         The pairs, oldest first.
     decay
-        Recency exponent: the item r positions before the end of a history has the weight `(1 + r) ** -decay`. Each
-        history is then divided by the square root of its sum of weights, see `recsys.model.user_encoder`.
+        Recency exponent. The item r positions before the end of a history has the weight `(1 + r) ** -decay`. The
+        weights of each history are then divided by the square root of their sum, see `recsys.model.user_encoder`.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def final_histories(interactions: Interactions, decay: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class UserBatch:
-    """Histories of some users, padded to the length of the longest.
+    """Histories of some users, padded to the length of the longest history.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ class Histories:
     Parameters
     ----------
     starts, items
-        As returned by `Interactions.items_by_user`.
+        The index at which each user's history starts, and the concatenated histories of all users, as returned by
+        `Interactions.items_by_user`.
     ordered
         Whether the order of a user's items influences the weights.
     """
@@ -96,16 +97,18 @@ class Histories:
         return cls(*interactions.items_by_user(), ordered)
 
     def batches(self, n_positions: int, generator: np.random.Generator) -> Iterator[UserBatch]:
-        """Yield every user who has at least two items once, in random order.
+        """Divide the users with at least two items into batches, and yield the batches in random order.
 
-        Users of one batch have histories of similar length, so that little of a batch is padding.
+        Histories in one batch have similar lengths, so that a batch contains little padding.
 
         Parameters
         ----------
         n_positions
-            Upper limit of `items.size`, including padding. A batch has at least one user, even if it exceeds the limit.
+            Maximum number of positions in a batch, including padding. A batch has at least one user, even if the
+            history of this user exceeds the limit.
         generator
-            Source of the order, and of the sample of a history that is longer than `MAX_LENGTH` and unordered.
+            Source of the order of the batches, and of the random sample of each unordered history that exceeds
+            `MAX_LENGTH`.
 
         Yields
         ------
@@ -139,14 +142,16 @@ class Histories:
 
 
 def _batch_bounds(lengths: Int32s, n_positions: int) -> list[int]:
-    """Return the bounds of batches of users, who are sorted by history length.
+    """Return the bounds of the batches in a list of users who are sorted by history length.
 
-    Each batch has at most `n_positions` positions, including padding, or a single user.
+    Batch b consists of the users from `bounds[b]` up to, but not including, `bounds[b + 1]`. Each batch has at most
+    `n_positions` positions, including padding, or a single user.
     """
     bounds = [0]
     while bounds[-1] < len(lengths):
         start = bounds[-1]
-        # The shortest history bounds the number of users from above; the longest of those users sets the padding.
+        # The shortest history gives an upper limit of the number of users. The longest history within the limit gives
+        # the padded length, which can reduce the number.
         end = min(len(lengths), start + min(MAX_BATCH_USERS, max(1, n_positions // int(lengths[start]))))
         bounds.append(min(end, start + max(1, n_positions // int(lengths[end - 1]))))
     return bounds

@@ -1,4 +1,4 @@
-"""Turn scores into logits by a logistic regression with two parameters."""
+"""Convert scores to logits by a logistic regression with two parameters."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 CALIBRATION_RIDGE: Final = 1e-6
-"""L2 regularisation that keeps slope and bias finite if a threshold separates positives from negatives; otherwise it is
-negligible. Not tuned."""
+"""L2 regularisation, which keeps slope and bias finite if a threshold of the scores separates positives from negatives.
+Otherwise, the regularisation is negligible. Not tuned."""
 CALIBRATION_START: Final = (1.0, -2.0)
-"""Slope and bias at which the optimiser starts. The loss is convex, so that the result does
-not depend on the start."""
+"""Slope and bias at which the optimiser starts. The loss is convex, so that the result does not depend on the start."""
 MIN_SLOPE: Final = 1e-3
-"""Lower limit of the calibrated slope, because the ranking changes at a slope of 0 or less. Not tuned."""
+"""Lower limit of the calibrated slope, because a slope of 0 or less would change the ranking. Not tuned."""
 
 Numbers = NDArray[np.floating]
 
@@ -29,7 +28,8 @@ def calibrate(
     Parameters
     ----------
     positives, negatives
-        Scores and their weights in the loss, both (n,). Each side's loss is a weighted mean.
+        Each is a pair of the scores, (n,), and their weights in the loss, (n,). The loss of the positives and the loss
+        of the negatives are weighted means.
     negative_weight
         Weight of the negatives' mean loss relative to the positives' mean loss.
 

@@ -1,4 +1,4 @@
-"""Export the trained network as the textbook NeuMF in Keras, `model.h5`."""
+"""Export the trained network to `model.h5`, a NeuMF in Keras with a stored embedding per user, as in He et al."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ USER_TABLES: Final = ("gmf_user", "mlp_user")
 
 
 def user_tables(weights: dict[str, Floats], histories: Any) -> dict[str, Floats]:
-    """Compute the user embeddings of He et al. from the users' histories.
+    """Compute the embeddings of all users from their histories.
 
     Parameters
     ----------
     weights
-        Trained arrays; `gmf_map` (n_items, gmf_dim) and `mlp_map` (n_items, mlp_dim) are used.
+        Trained arrays by name. Only `gmf_map` (n_items, gmf_dim) and `mlp_map` (n_items, mlp_dim) are used.
     histories
         Sparse matrix (n_users, n_items) of history weights, see `batches.final_histories`.
 
@@ -34,14 +34,17 @@ def user_tables(weights: dict[str, Floats], histories: Any) -> dict[str, Floats]
 
 
 def save_keras(dims: Dims, weights: dict[str, Floats], path: Path) -> None:
-    """Write a Keras model with the inputs `user_index` and `item_index`, (batch,) int32, and the score, (batch, 1).
+    """Write the network as a Keras model that computes the scores of pairs of a user and an item.
 
-    The model uses only Keras's own layers, so that `keras.models.load_model` needs no custom objects.
+    The inputs are `user_index` and `item_index`, (batch,) int32. The output is the score, (batch, 1) float32, between 0
+    and 1. The model uses only layers of Keras, so that `keras.models.load_model` needs no custom objects.
 
     Parameters
     ----------
     weights
-        Every array that `dims.weight_shapes()` names, user tables included.
+        All arrays of `dims.weight_shapes()` by name, including the user tables.
+    path
+        File to write. The suffix `.h5` selects the format HDF5.
     """
     user = keras.Input((), dtype="int32", name="user_index")
     item = keras.Input((), dtype="int32", name="item_index")

@@ -1,16 +1,18 @@
-"""NeuMF in TensorFlow: forward pass, loss and one training step.
+"""Compute the forward pass, the loss and the training steps of NeuMF in TensorFlow.
 
-`recsys.model.neumf` defines the arithmetic and names the arrays. User embeddings are not parameters: the network
-computes them from the items of a history (FISM: Kabbur et al., KDD 2013; asymmetric SVD: Paterek 2007, Koren 2008),
-and it learns the maps from items to embeddings. A training step takes a batch of users with their histories:
+`recsys.model.neumf` defines the arithmetic and names the arrays. User embeddings are not parameters, because the
+network computes them from the items of a history (FISM: Kabbur et al., KDD 2013; asymmetric SVD: Paterek 2007, Koren
+2008). The network learns two maps instead, item embeddings whose weighted sum over a history is the user's embedding. A
+training step takes a batch of users with their histories:
 
-- Each position of a history is a positive. If the order counts, a positive is predicted from the items before it,
-  otherwise from all other items of the history, as in FISM.
-- All users of a batch share the sampled negatives, which are drawn from the whole catalogue. The negatives may include
-  a user's own items, which are not masked, because they are at most a few out of thousands.
+- The items of a history are positives. If the order of a history counts, each item except the first is predicted from
+  the items before it. Otherwise, each item is predicted from all other items of the history, as in FISM.
+- All users of a batch share the sampled negatives, which are drawn from the whole catalogue. Negatives that are in a
+  user's history are not masked, because they are few.
 
-Shapes in the comments: n users, `longest` positions (padded), p positives, m scoring user vectors, k negatives,
-h history rows and i item rows that the batch touches.
+In comments on shapes, n is the number of users, `longest` the length of the longest history, p the number of positives,
+m the number of user vectors that score the negatives, and k the number of negatives. The batch uses h rows of the
+history tables and i rows of the item tables.
 """
 
 from __future__ import annotations
@@ -27,22 +29,22 @@ from recsys_train.model.optimizer import RowwiseAdam
 from recsys_train.model.quiet_tf import tf
 
 HISTORY_TABLES: Final = ("gmf_map", "mlp_map")
-"""Tables with one row per item of a history."""
+"""Names of the tables that hold the embeddings of items in histories, one row per item of the catalogue."""
 ITEM_TABLES: Final = ("gmf_item", "mlp_item")
-"""Tables with one row per item that is scored."""
+"""Names of the tables that hold the embeddings of items to score, one row per item of the catalogue."""
 TABLES: Final = HISTORY_TABLES + ITEM_TABLES
 MLP_EMBEDDING_STD: Final = 0.3
-"""Standard deviation of the MLP path's initial embeddings; not tuned."""
+"""Standard deviation of the initial embeddings of the MLP path; not tuned."""
 
 Tensor = Any
-"""A `tf.Tensor`; TensorFlow ships no types that mypy could check."""
+"""A `tf.Tensor`. The alias is `Any`, because TensorFlow ships no types that mypy could check."""
 
 
 class Objective(NamedTuple):
-    """Learning rate and loss of a training step. The loss is weighted binary cross-entropy, see `NeuMF._loss`.
+    """Hyperparameters of a training step, the learning rate and the weight of the negatives in the loss.
 
-    The mean loss over the negatives is multiplied by `negative_weight`, which has the effect of that many sampled
-    negatives per positive.
+    The loss is binary cross-entropy. The mean loss over the negatives is multiplied by `negative_weight`, which has the
+    same effect as sampling `negative_weight` negatives per positive.
     """
 
     learning_rate: float
@@ -50,14 +52,14 @@ class Objective(NamedTuple):
 
 
 class WeightedLogits(NamedTuple):
-    """Logits of shape (n,) or (n, k), and the weight of each row in the loss, (n,); the weights sum to 1."""
+    """Logits of shape (n,) or (n, k), and the weight of each row in the loss, (n,)."""
 
     logits: Floats
     weights: Floats
 
 
 class _Positions(NamedTuple):
-    """Row numbers of the batch's items among the gathered rows of the tables."""
+    """Position of each item of a batch among the gathered table rows, see `NeuMF._gather`."""
 
     history: Tensor  # (n, longest) int32, into the h history rows
     items: Tensor  # (n, longest) int32, into the i item rows
@@ -67,13 +69,13 @@ class _Positions(NamedTuple):
 class _UserVectors(NamedTuple):
     """User embeddings of the GMF path or of the MLP path, with which a batch scores its positives and negatives."""
 
-    for_positives: Tensor  # (n, longest, dim): for each position, from the items that may predict it
-    for_negatives: Tensor  # (n, longest or 1, dim): the vectors that score the negatives
-    n_items: Tensor  # (n, longest) int32: items behind `for_positives`; 0 where the position is not a positive
+    for_positives: Tensor  # (n, longest, dim): per position, from the items that predict the positive
+    for_negatives: Tensor  # (n, longest or 1, dim): from the earlier items per position, or from the history
+    n_items: Tensor  # (n, longest) int32: number of predicting items; 0 if the position is not a positive
 
 
 class _Shared(NamedTuple):
-    """Intermediate values that are used for both positives and negatives."""
+    """Intermediate values that the logits of positives and negatives have in common."""
 
     output_gmf: Tensor  # (gmf_dim,): the output unit's weights of the GMF path
     output_mlp: Tensor  # (hidden_K,): the output unit's weights of the MLP path
@@ -81,7 +83,7 @@ class _Shared(NamedTuple):
 
 
 class _Logits(NamedTuple):
-    """Logits of a batch before weighting."""
+    """Logits of a batch, and the weight of each row of logits in the loss."""
 
     positive: Tensor  # (p,)
     positive_weights: Tensor  # (p,)
@@ -90,16 +92,17 @@ class _Logits(NamedTuple):
 
 
 class NeuMF:
-    """Neural matrix factorization (He et al., WWW 2017), trainable.
+    """A trainable model of neural matrix factorization (He et al., WWW 2017).
 
     Parameters
     ----------
     dims
         Sizes of the network.
     weights
-        Initial values, float32: every array of `dims.weight_shapes()` and `dims.map_shapes()` except the user tables.
+        Initial values by name, float32. The names and shapes are those of `dims.weight_shapes()` and
+        `dims.map_shapes()`, without the user tables.
     decay
-        Recency exponent of histories, see `recsys.model.user_encoder`; 0 means that their order does not count.
+        Recency exponent of histories, see `recsys.model.user_encoder`. If it is 0, the order does not count.
     """
 
     def __init__(self, dims: Dims, weights: dict[str, Floats], *, decay: float) -> None:
@@ -117,7 +120,7 @@ class NeuMF:
         return {name: value.numpy() for name, value in self._weights.items()}
 
     def train_batch(self, batch: UserBatch, negatives: NDArray[np.int32], objective: Objective) -> float:
-        """Take one step of Adam.
+        """Take one step of Adam on a batch of users.
 
         Parameters
         ----------
@@ -133,16 +136,19 @@ class NeuMF:
         return float(self._train(batch.items, batch.lengths, negatives, *rates))
 
     def logits(self, batch: UserBatch, negatives: NDArray[np.int32]) -> tuple[WeightedLogits, WeightedLogits]:
-        """Return the logits of the positives, (p,), and of the negatives for each scoring user vector, (m, k)."""
+        """Return the logits of a batch's positives, (p,), and negatives, (m, k), with their weights in the loss.
+
+        Each of the m rows holds the logits of the k negatives for one user vector. The weights of the positives, (p,),
+        sum to 1, and so do the weights of the rows, (m,).
+        """
         values = _Logits(*(tensor.numpy() for tensor in self._forward(batch.items, batch.lengths, negatives)))
         positives = WeightedLogits(values.positive, values.positive_weights)
         return positives, WeightedLogits(values.negative, values.negative_weights)
 
     def calibrate(self, slope: float, bias: float) -> None:
-        """Multiply all logits by `slope`, and set the output bias.
+        """Multiply the logits without the output bias by `slope`, and set the output bias to `bias`.
 
-        Both tables of the GMF path are multiplied by the square root of `slope`, and the output weights of the MLP path
-        by `slope`.
+        Both GMF tables are multiplied by the square root of `slope`, and the output weights of the MLP by `slope`.
         """
         for name in ("gmf_map", "gmf_item"):
             self._weights[name].assign(self._weights[name] * slope**0.5)
@@ -167,11 +173,11 @@ class NeuMF:
         return self._logits(values, positions, lengths)
 
     def _gather(self, items: Tensor, negatives: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], _Positions]:
-        """Gather all table rows that the batch touches, each row once.
+        """Gather every table row that the batch uses, each row once, and return three results.
 
-        The first result has the values by name of the variable, which are the gathered rows, (h, dim) or (i, dim), of a
-        table and the whole of any other variable. The second result has the gathered row numbers by name of the table.
-        The third result has the positions of the batch's items among the gathered rows.
+        The first result holds values by name of the variable. A table is represented by its gathered rows, (h, dim) or
+        (i, dim), and any other variable by all its values. The second result holds the indices of the gathered rows, by
+        name of the table. The third result holds the position of each item of the batch among the gathered rows.
         """
         flat = tf.reshape(items, [-1])  # (n * longest,)
         history_rows, history_positions = tf.unique(flat)
@@ -190,9 +196,10 @@ class NeuMF:
     def _loss(
         self, values: dict[str, Tensor], positions: _Positions, lengths: Tensor, negative_weight: Tensor
     ) -> Tensor:
-        """Return `mean(softplus(-positive)) + negative_weight * mean(softplus(negative))`, both means weighted.
+        """Return the weighted binary cross-entropy of a batch.
 
-        This is binary cross-entropy on logits: softplus(-x) = -log sigmoid(x), softplus(x) = -log(1 - sigmoid(x)).
+        The loss is `mean(softplus(-positive)) + negative_weight * mean(softplus(negative))` with weighted means over
+        the logits. In terms of probabilities, softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)).
         """
         logits = self._logits(values, positions, lengths)
         return tf.reduce_sum(logits.positive_weights * tf.nn.softplus(-logits.positive)) + negative_weight * (
@@ -229,7 +236,7 @@ class NeuMF:
         mlp: _UserVectors,
         mask: Tensor,
     ) -> Tensor:
-        """Return the logits, (p,), of each positive for the user vector that predicts it, without the output bias."""
+        """Return the logits of the positives for the user vectors that predict them, (p,), without the output bias."""
         targets = tf.boolean_mask(positions, mask)  # (p,)
         gmf_items = tf.gather(values["gmf_item"], targets)  # (p, gmf_dim)
         logits = tf.linalg.matvec(tf.boolean_mask(gmf.for_positives, mask) * gmf_items, shared.output_gmf)
@@ -246,7 +253,7 @@ class NeuMF:
         mlp: _UserVectors,
         mask: Tensor,
     ) -> Tensor:
-        """Return the logits, (m, k), of each negative for each scoring user vector, without the output bias."""
+        """Return the logits of the negatives for each user vector that scores them, (m, k), without the output bias."""
         gmf_items = tf.gather(values["gmf_item"], positions)  # (k, gmf_dim)
         logits = tf.matmul(tf.boolean_mask(gmf.for_negatives, mask) * shared.output_gmf, gmf_items, transpose_b=True)
         user_half = self._user_half(values, tf.boolean_mask(mlp.for_negatives, mask))  # (m, hidden_1)
@@ -255,7 +262,7 @@ class NeuMF:
         return logits + tf.reshape(mlp_logits, tf.shape(logits))
 
     def _user_half(self, values: dict[str, Tensor], users: Tensor) -> Tensor:
-        """Return the user's part of the first hidden layer before its ReLU, bias included, (…, hidden_1)."""
+        """Return the user's part of the first hidden layer before its ReLU, including the bias, (…, hidden_1)."""
         return users @ values["mlp_kernel_1"][: self.dims.mlp_dim] + values["mlp_bias_1"]
 
     def _user_vectors(self, vectors: Tensor, lengths: Tensor) -> _UserVectors:
@@ -273,7 +280,7 @@ class NeuMF:
         return _UserVectors(others, total * length**LENGTH_POWER, tf.where(inside, lengths[:, None] - 1, 0))
 
     def _mlp(self, values: dict[str, Tensor], hidden: Tensor, output_mlp: Tensor) -> Tensor:
-        """Return the MLP path's logits, (r,), given the first hidden layer before its ReLU, (r, hidden_1)."""
+        """Return the MLP path's part of r logits, (r,), from the first hidden layer before its ReLU, (r, hidden_1)."""
         hidden = tf.nn.relu(hidden)
         for layer in range(2, len(self.dims.hidden_dims) + 1):
             hidden = tf.nn.relu(hidden @ values[f"mlp_kernel_{layer}"] + values[f"mlp_bias_{layer}"])
@@ -281,9 +288,9 @@ class NeuMF:
 
 
 def _earlier_item_weights(decay: float) -> Floats:
-    """Return the weights of earlier items for each position, (MAX_LENGTH, MAX_LENGTH).
+    """Return the weights with which earlier items are summed at each position of a history, (MAX_LENGTH, MAX_LENGTH).
 
-    Row t contains the weights of the positions before t; its other entries are 0.
+    Row t contains the weights of the positions before t. The other entries of the row are 0.
     """
     positions = np.arange(MAX_LENGTH)
     ago = positions[:, None] - 1 - positions[None, :]
@@ -299,17 +306,17 @@ def initial_weights(
 
     With these weights, the logits are those of the warm start, `(history @ gmf_map) @ gmf_item.T + item_bias`. NeuMF
     has no item bias. The first dimension of the MLP's item embeddings therefore holds the bias, and the first unit of
-    every ReLU layer passes it on, uninfluenced by the user and by the other dimensions. The output weights of the other
-    units are 0.
+    every ReLU layer passes the bias on, independently of the user and of the other dimensions. The output weights of
+    all other units of the MLP are 0.
 
     Parameters
     ----------
     gmf_map, gmf_item
-        The warm start's factors, (n_items, gmf_dim) float32 each.
+        Factors of the warm start, (n_items, gmf_dim) float32 each.
     item_bias
-        Not negative, (n_items,) float32. If it is 0 everywhere, the first unit starts like the other ones.
+        Bias of each item, at least 0, (n_items,) float32. If all biases are 0, the first unit starts like the others.
     generator
-        Source of the MLP path's embeddings and kernels (He initialisation for the ReLU layers).
+        Source of the MLP path's embeddings and kernels. The kernels of the ReLU layers follow He initialisation.
     """
     shapes = dims.weight_shapes() | dims.map_shapes()
     weights: dict[str, NDArray[np.floating]] = {
@@ -330,10 +337,10 @@ def initial_weights(
 
 
 def _pass_item_bias(weights: dict[str, NDArray[np.floating]], dims: Dims, item_bias: Floats) -> None:
-    """Set the weights of the first unit of each ReLU layer so that `item_bias` is added to all logits."""
+    """Set the weights of the first unit of each ReLU layer so that `item_bias` is added to the logits of the items."""
     largest = item_bias.max()
     weights["mlp_item"][:, 0] = item_bias / largest
-    source = dims.mlp_dim  # the first dimension of the item embeddings, which follow those of the user
+    source = dims.mlp_dim  # row of the item embedding's first dimension; the user embedding comes first
     for layer in range(1, len(dims.hidden_dims) + 1):
         kernel = weights[f"mlp_kernel_{layer}"]
         kernel[:, 0] = 0.0

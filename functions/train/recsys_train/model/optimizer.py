@@ -1,8 +1,8 @@
-"""Adam for embedding tables, which updates only the rows of a batch and keeps a single second moment per row.
+"""Optimise embedding tables by a variant of Adam that updates only the rows of a batch.
 
-This is Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1, in its lazy (sparse) variant:
-rows that are not in a batch keep their moments. One second moment per row instead of one per number reduces the memory
-traffic of the tables. FBGEMM (`PARTIAL_ROWWISE_ADAM`) does the same.
+The method is algorithm 1 of Kingma & Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, in the lazy (sparse)
+variant, in which rows that are not in a batch keep their moments. A table has one second moment per row instead of one
+per number, which reduces the memory traffic. The optimiser `PARTIAL_ROWWISE_ADAM` of FBGEMM does the same.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ EPSILON: Final = 1e-8
 
 
 class RowwiseAdam:
-    """Row-wise lazy Adam, which updates a set of variables and stores their moments.
+    """Row-wise lazy Adam optimiser, which updates a set of variables and stores their moments.
 
     Parameters
     ----------
     variables
-        `tf.Variable` by name, float32.
+        The variables to update, `tf.Variable` by name, float32.
     tables
         Names of the variables that are embedding tables, of shape (n_rows, dim).
     """
@@ -45,10 +45,10 @@ class RowwiseAdam:
         Parameters
         ----------
         values, gradients
-            Tensors by name of the variable. The tensor of a table contains the gathered rows, (n, dim). The tensor of
-            any other variable contains the whole variable.
+            Current values and their gradients, tensors by name of the variable. The tensor of a table contains the rows
+            of the batch, (n, dim). The tensor of any other variable contains the whole variable.
         rows
-            Indices of the gathered rows, (n,), by name of the table. Every row occurs once.
+            Indices of the rows of the batch, (n,), by name of the table. No index may occur twice.
         learning_rate
             Scalar tensor.
         """

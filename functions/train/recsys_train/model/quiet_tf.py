@@ -1,6 +1,7 @@
 """Import TensorFlow and Keras without their start-up messages.
 
-Both libraries write to stderr from C++ before any log level applies, which would interrupt a progress bar.
+Both libraries write messages to stderr from C++ before any log level applies. The messages would interrupt a progress
+bar.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Fit spectral models, from which training starts if users and items are too many to invert a Gram matrix.
+"""Fit spectral models, from which training starts if there are too many users and items to invert a Gram matrix.
 
-A spectral model is the leading part of the spectrum of the normalised interaction matrix (GF-CF: Shen et al., "How
-Powerful is Graph Convolution for Recommendation?", CIKM 2021).
+A spectral model consists of the singular vectors with the largest singular values of the normalised interaction matrix
+(GF-CF: Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021). In smaller shops, a spectral
+model of low rank can be added to the linear autoencoder.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from recsys.model.neumf import Floats
 from recsys_train.model.warm_start import OVERSAMPLING, POWER_STEPS, LinearModel
 
 MIN_SQUARED_LENGTH: Final = 1e-6
-"""Smallest squared length of a direction relative to the longest one, because directions shorter than a thousandth of
-the longest are rounding noise in float32."""
+"""Minimum squared length of a direction, relative to the longest direction. In float32, directions that are shorter
+than a thousandth of the longest direction are rounding noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Exponents:
     Parameters
     ----------
     user, item
-        The matrix `D_u^-user X D_i^-item` is decomposed, where D_u and D_i are the diagonal matrices of counts.
+        The matrix `D_u^-user X D_i^-item` is decomposed, where D_u and D_i are the diagonal matrices of the interaction
+        counts of users and items.
     score
         Scores are multiplied by `D_i^score`.
     """
@@ -38,17 +40,18 @@ class Exponents:
 
 
 SPECTRAL_EXPONENTS: Final = Exponents(user=0.3, item=0.5, score=0.3)
-"""Tuned: `python -m tests.benchmarks.exponents` prints the comparison. In GF-CF, all three are 0.5."""
+"""Tuned values. `python -m tests.benchmarks.exponents` compares them with others. In GF-CF, all exponents are 0.5."""
 
 
 def spectral(
     matrix: Any, dim: int, generator: np.random.Generator, exponents: Exponents = SPECTRAL_EXPONENTS
 ) -> LinearModel:
-    """Fit a low-pass filter on the item graph, a variant of GF-CF.
+    """Fit a spectral model, a low-rank variant of GF-CF.
 
-    Let V be the `dim` leading right singular vectors of the normalised matrix and S their singular values. The factors
-    are `D_i^-item V S^½` and `D_i^score V`. GF-CF's ideal filter does not contain S, and its linear filter contains S².
-    Of the powers between them, the square root gives the best ranking.
+    Let V be the `dim` leading right singular vectors of the normalised matrix, and S the diagonal matrix of their
+    singular values. The factors are `D_i^-item V S^½` for histories and `D_i^score V` for scored items, see
+    `Exponents`. GF-CF's ideal filter does not contain S, and the linear filter of GF-CF contains S². Of the powers of S
+    between these two, the square root gives the best ranking.
 
     Parameters
     ----------
@@ -64,7 +67,8 @@ def spectral(
     Returns
     -------
     LinearModel
-        The largest singular value first. Items without an interaction have the score 0.
+        Factors whose dimensions are in descending order of the singular values. Items without an interaction have the
+        score 0.
 
     Examples
     --------
@@ -80,7 +84,7 @@ def spectral(
     transposed = normalised.T.tocsr()  # multiplies twice as fast as a transposed view
     n_items = normalised.shape[1]
     basis = generator.standard_normal((n_items, min(dim + OVERSAMPLING, n_items)), dtype=np.float32)
-    for _ in range(2 * POWER_STEPS):  # one product with the normalised Gram matrix each, half of `reduce_rank`'s step
+    for _ in range(2 * POWER_STEPS):  # a step of `reduce_rank` corresponds to two of these steps
         basis = _orthonormal(transposed @ (normalised @ basis))
     projected = normalised @ basis
     squares, rotation = np.linalg.eigh(projected.T @ projected)
@@ -92,7 +96,7 @@ def spectral(
 
 
 def _orthonormal(vectors: Floats) -> Floats:
-    """Return an orthonormal basis of the columns' span, (n, rank), without directions that consist of rounding errors.
+    """Return an orthonormal basis of the span of the columns, (n, rank), without directions that are rounding noise.
 
     The basis is computed from the eigenvectors of the Gram matrix, because matrix products are 15 times as fast as QR.
     """

@@ -1,4 +1,4 @@
-"""The closed-form item-item models that training starts from, and their reduction to the width of the GMF path.
+"""Represent the closed-form item-item models from which training starts, and reduce them to the GMF path's width.
 
 He et al. initialise NeuMF with pre-trained models (§3.4.1). A linear model in closed form serves the same purpose and
 takes seconds. The modules `autoencoder`, `spectral` and `transitions` fit such models.
@@ -15,23 +15,24 @@ import numpy as np
 from recsys.model.neumf import Floats
 
 OVERSAMPLING: Final = 32
-"""Extra columns of a random basis. Halko et al. (§4.2) recommend 5 or 10. This number is larger,
-because the singular values of interactions decay slowly. Not tuned."""
-POWER_STEPS: Final = 3
-"""Subspace iterations of a random basis. Halko et al. (§4.5) recommend 1 or 2. This number is larger, because the
+"""Number of extra columns of a random basis. Halko et al. (§4.2) recommend 5 or 10. This number is larger, because the
 singular values of interactions decay slowly. Not tuned."""
+POWER_STEPS: Final = 3
+"""Number of subspace iterations of a random basis. Halko et al. (§4.5) recommend 1 or 2. This number is larger, because
+the singular values of interactions decay slowly. Not tuned."""
 
 IMPUTING_STEPS: Final = 6
-"""Subspace iterations of `reduce_rank`. With 3, the diagonal is not imputed well: on Online Retail without times,
-validation NDCG@20 is 0.2016 after 3, 0.2024 after 5, 0.2029 after 6 and 0.2031 after 8."""
+"""Number of subspace iterations of `reduce_rank`. After 3 iterations, the diagonal is not imputed well. On Online
+Retail without times, validation NDCG@20 is 0.2016 after 3 iterations, 0.2024 after 5, 0.2029 after 6 and 0.2031 after
+8."""
 MIN_SHARE: Final = 1e-3
-"""Share of the mean sum of squared weights that `row_importance` adds to every item, so that every item has some
-importance."""
+"""`row_importance` adds this share of the mean sum of squared weights to the sum of each item, so that every item has
+some importance."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """A linear model in factored form: `history @ item_map @ item_vectors.T` scores all items.
+    """A linear model in factored form, which scores all items as `history @ item_map @ item_vectors.T`.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class LinearModel:
 
     @property
     def n_items(self) -> int:
-        """Number of items."""
+        """Number of items, which is the number of rows of both factors."""
         return len(self.item_map)
 
     def scores(self, histories: Any) -> Floats:
@@ -53,17 +54,17 @@ class LinearModel:
         return scores
 
     def times(self, vectors: Floats) -> Floats:
-        """Return `item_map @ item_vectors.T @ vectors`, (n_items, n)."""
+        """Return `item_map @ item_vectors.T @ vectors`. Both `vectors` and the result have the shape (n_items, n)."""
         product: Floats = self.item_map @ (self.item_vectors.T @ vectors)
         return product
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return `item_vectors @ item_map.T @ vectors`, (n_items, n)."""
+        """Return `item_vectors @ item_map.T @ vectors`. Both `vectors` and the result have the shape (n_items, n)."""
         product: Floats = self.item_vectors @ (self.item_map.T @ vectors)
         return product
 
     def first(self, dim: int) -> LinearModel:
-        """Return the model of the first `dim` dimensions."""
+        """Return the model that consists of the first `dim` dimensions."""
         return LinearModel(self.item_map[:, :dim], self.item_vectors[:, :dim])
 
 
@@ -75,7 +76,7 @@ class ItemWeights(Protocol):
 
     @property
     def n_items(self) -> int:
-        """Number of rows and columns."""
+        """Number of items, which is the number of rows and of columns of the item weights."""
         ...
 
     def scores(self, histories: Any) -> Floats:
@@ -83,29 +84,29 @@ class ItemWeights(Protocol):
         ...
 
     def times(self, vectors: Floats) -> Floats:
-        """Return the product `B @ vectors` with the item weights B, (n_items, dim)."""
+        """Return the product of the item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         ...
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return the product `B.T @ vectors` with the item weights B, (n_items, dim)."""
+        """Return the product of the transposed item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DenseWeights:
-    """Item weights that are stored as a matrix.
+    """A linear model whose item weights B are stored as a matrix.
 
     Parameters
     ----------
     weights
-        Shape (n_items, n_items), float32.
+        The matrix B, (n_items, n_items) float32.
     """
 
     weights: Floats
 
     @property
     def n_items(self) -> int:
-        """Number of rows and columns."""
+        """Number of items, which is the number of rows and of columns of the item weights."""
         return len(self.weights)
 
     def scores(self, histories: Any) -> Floats:
@@ -113,31 +114,31 @@ class DenseWeights:
         return np.asarray(histories @ self.weights)
 
     def times(self, vectors: Floats) -> Floats:
-        """Return the product `B @ vectors` with the item weights B, (n_items, dim)."""
+        """Return the product of the item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         product: Floats = self.weights @ vectors
         return product
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return the product `B.T @ vectors` with the item weights B, (n_items, dim)."""
+        """Return the product of the transposed item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         product: Floats = self.weights.T @ vectors
         return product
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedSum:
-    """The sum of several item-item models, each multiplied by its factor.
+    """A linear model whose item weights B are the sum of several models' item weights, each multiplied by a factor.
 
     Parameters
     ----------
     terms
-        Factors and models, at least one.
+        Pairs of a factor and a model, at least one.
     """
 
     terms: tuple[tuple[float, ItemWeights], ...]
 
     @property
     def n_items(self) -> int:
-        """Number of rows and columns."""
+        """Number of items, which is the number of rows and of columns of the item weights."""
         return self.terms[0][1].n_items
 
     def scores(self, histories: Any) -> Floats:
@@ -145,11 +146,11 @@ class WeightedSum:
         return _total(np.float32(factor) * model.scores(histories) for factor, model in self.terms)
 
     def times(self, vectors: Floats) -> Floats:
-        """Return the product `B @ vectors` with the item weights B, (n_items, dim)."""
+        """Return the product of the item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         return _total(np.float32(factor) * model.times(vectors) for factor, model in self.terms)
 
     def transposed_times(self, vectors: Floats) -> Floats:
-        """Return the product `B.T @ vectors` with the item weights B, (n_items, dim)."""
+        """Return the product of the transposed item weights, (n_items, n_items), and `vectors`, (n_items, dim)."""
         return _total(np.float32(factor) * model.transposed_times(vectors) for factor, model in self.terms)
 
 
@@ -161,23 +162,24 @@ def _total(products: Iterable[Floats]) -> Floats:
 
 
 WarmStart = LinearModel | ItemWeights
-"""A closed-form model. Validation compares several; `reduce_rank` turns item weights into factors for training."""
+"""A closed-form model from which training can start. `reduce_rank` converts item weights to factors for training."""
 
 
 def reduce_rank(linear: ItemWeights, importance: Floats, dim: int, generator: np.random.Generator) -> LinearModel:
     """Approximate an item-item model B by factors of width `dim`, except for the diagonal of B.
 
-    The factors minimise `sum_j importance_j * sum_(i != j) (B - U Vᵀ)_ji²`. The diagonal of B does not count,
-    because items of the history are not recommended. It is repeatedly imputed from the factors (Srebro & Jaakkola,
-    "Weighted Low-Rank Approximations", ICML 2003). The factors are computed by randomised subspace iteration (Halko,
-    Martinsson & Tropp 2011, algorithm 4.4), and each iteration imputes the diagonal once.
+    The factors U (`item_map`) and V (`item_vectors`) minimise `sum_j importance_j * sum_(i != j) (B - U Vᵀ)_ji²`. The
+    diagonal of B does not count, because items of the history are not recommended. The factors are computed by
+    randomised subspace iteration (Halko, Martinsson & Tropp 2011, algorithm 4.4). Each iteration imputes the diagonal
+    from the current approximation (Srebro & Jaakkola, "Weighted Low-Rank Approximations", ICML 2003).
 
     Parameters
     ----------
     linear
-        The model to approximate. Its diagonal has no influence on the result in the limit.
+        The model to approximate. The imputed diagonal is added to the diagonal of the model, which should be 0 or
+        small.
     importance
-        Weights of the rows, positive, (n_items,) float32; see `row_importance`.
+        Importance of the rows of B, positive, (n_items,) float32; see `row_importance`.
     dim
         Width of the factors; at most n_items.
     generator
@@ -186,7 +188,8 @@ def reduce_rank(linear: ItemWeights, importance: Floats, dim: int, generator: np
     Returns
     -------
     LinearModel
-        The best `dim` dimensions first.
+        Factors whose dimensions are in descending order of importance, so that `LinearModel.first` returns a good
+        narrower approximation.
 
     Examples
     --------
@@ -215,10 +218,11 @@ def reduce_rank(linear: ItemWeights, importance: Floats, dim: int, generator: np
 
 
 def row_importance(histories: Any) -> Floats:
-    """Return the importance of each item of histories for `reduce_rank`, (n_items,) float32.
+    """Return the importance that `reduce_rank` gives the row of each item, (n_items,) float32.
 
-    The importance is the square root of the sum of the item's squared weights. Without the root, rare items would be
-    approximated badly. With equal importance, frequent items would be.
+    The importance is the square root of the sum of the item's squared weights in the histories. Without the square
+    root, rare items would be approximated badly. With equal importance for all items, frequent items would be
+    approximated badly.
 
     Parameters
     ----------
@@ -243,7 +247,7 @@ def balance(model: LinearModel, vectors: Floats) -> LinearModel:
     Returns
     -------
     LinearModel
-        Factors with the same scores. Dimensions in which either side is 0 stay unchanged.
+        Factors that give the same scores. A dimension in which the user vectors or the item vectors are 0 is unchanged.
 
     Examples
     --------
