@@ -30,7 +30,7 @@ second on some network file systems."""
 
 @dataclass(slots=True)
 class ObjectWatcher:
-    """Finds objects under `uploads/` and `inbox/` that are not marked as done.
+    """A watcher that finds objects under `uploads/` and `inbox/` that are not marked as done.
 
     An upload is reported at once. A file in the inbox is reported when two successive listings found it unchanged and
     it has not changed for `SETTLED_S` seconds. A file is therefore not read while it is being copied.
@@ -114,7 +114,7 @@ class ObjectWatcher:
         return info.arrived_at <= after(self.clock(), -SETTLED_S)
 
     def _warn_if_ignored(self, name: str) -> None:
-        """Log once per file that a file in the inbox will not be read.
+        """Log a warning once for each file in the inbox that will be ignored.
 
         Nothing is logged about hidden files, because other programs create them.
         """

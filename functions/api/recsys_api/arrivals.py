@@ -23,7 +23,7 @@ _logger: Final = logging.getLogger("recsys.dispatch")
 
 
 class Arrivals:
-    """Assigns each file to a group. The files of a group are processed one after the other.
+    """An assignment of each file to a group. The files of a group are processed one after the other.
 
     The training files of a key form a group if the key has a model or was created by the operator. The files of all
     other keys form one group together, because every request without a key creates a key, and the number of these keys

@@ -32,7 +32,7 @@ class CatalogueMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CatalogueUpdates:
-    """Accepts uploaded files with the items of a catalogue.
+    """The part of the API that accepts uploaded files with the items of a catalogue.
 
     Parameters
     ----------

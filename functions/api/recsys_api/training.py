@@ -79,7 +79,7 @@ class Accepted:
 
 
 class Training:
-    """Accepts files for training or validation.
+    """The part of the API that accepts files for training or validation.
 
     Parameters
     ----------

@@ -217,7 +217,7 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
 
 
 class _Recommendations:
-    """Answers queries with the current version of the key's model."""
+    """The part of the app that answers queries with the current version of the key's model."""
 
     def __init__(self, models: ModelCache, responses: ResponseCache, catalogues: Catalogues) -> None:
         self._models = models
@@ -252,7 +252,7 @@ def load_model(store: "ObjectReader", name: ModelName) -> ServingModel:
     Raises
     ------
     ArtifactDamaged
-        A file is missing or differs from its manifest.
+        A file is missing or does not match the manifest.
     Unavailable
         The object store did not respond.
     """

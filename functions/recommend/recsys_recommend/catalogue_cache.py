@@ -54,7 +54,7 @@ class _Bound(NamedTuple):
 
 
 class CatalogueCache:
-    """Loads catalogues on demand and keeps them in memory.
+    """A cache that loads catalogues on demand and keeps them in memory.
 
     Instances are not thread-safe, so use each instance from one event loop only. While a new version of a catalogue
     loads, the previous version is used if it is in memory, so that no request waits for the new version.
@@ -93,7 +93,7 @@ class CatalogueCache:
         Raises
         ------
         ArtifactDamaged
-            The file is missing or differs from its digest.
+            The file is missing or does not match its digest.
         Unavailable
             The object store did not respond.
         """

@@ -42,7 +42,7 @@ class _Loading(NamedTuple):
 
 
 class ModelCache:
-    """Loads models on demand and keeps them in memory.
+    """A cache that loads models on demand and keeps them in memory.
 
     Instances are not thread-safe, so use each instance from one event loop only. While the current version of a model
     loads, the previous version serves requests for up to `stale_while_loading_s` seconds if it is in memory.

@@ -21,7 +21,7 @@ _OVERHEAD_BYTES: Final = 300
 
 
 class ResponseCache:
-    """Computes responses to queries, and keeps them in memory for repeated queries.
+    """A cache that computes responses to queries and keeps them in memory for repeated queries.
 
     A response is stored under a digest of the query, the id of the API key, and the versions of the model and the
     catalogue. Therefore a response is never served to another key, or after the model or the catalogue has changed.

@@ -76,7 +76,7 @@ def supersede(event: ObjectCreated, trainer: Trainer) -> Job | None:
 
 
 def _receipted(job: Job, trainer: Trainer) -> Job:
-    """Write the receipt of a final job if its file was dropped and has no receipt yet. Return the job."""
+    """Write the receipt of a finished job if its file was dropped into the inbox and has no receipt. Return the job."""
     if job.receipt_name is not None and job.receipted_at is None:
         write_receipt(job, trainer.store, trainer.registry, trainer.clock)
     return job

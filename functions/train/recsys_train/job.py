@@ -59,7 +59,7 @@ _MAX_REBASES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Runs training jobs.
+    """A worker that runs training jobs.
 
     Parameters
     ----------

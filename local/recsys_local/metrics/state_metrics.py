@@ -63,7 +63,7 @@ class ServiceState:
 
 
 class StateCollector(Collector):
-    """Computes metrics that describe the state of the service, such as the queue length and the free disk space.
+    """A collector of metrics that describe the state of the service, such as the queue length and the free disk space.
 
     Jobs that ended before the collector was created are not counted, because a Prometheus counter starts at zero when
     its process starts.
@@ -147,7 +147,7 @@ class StateCollector(Collector):
 
 
 class JobOutcomes:
-    """Counts ended jobs per final state and records their durations, by comparing successive lists of jobs."""
+    """The counts of ended jobs per final state and their durations, from comparisons of successive lists of jobs."""
 
     def __init__(self) -> None:
         self._ended: set[str] | None = None

@@ -243,7 +243,7 @@ class _Part:
 
 
 class _Builder(lark.Transformer[lark.Token, _Part]):
-    """Builds the syntax tree while the text is parsed, so that no recursion over a parse tree is needed."""
+    """A transformer that builds the syntax tree during parsing, so that no recursion over a parse tree is needed."""
 
     def name(self, children: list[lark.Token]) -> ColumnName:
         return ColumnName(str(children[0]), children[0].start_pos or 0)

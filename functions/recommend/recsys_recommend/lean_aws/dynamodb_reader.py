@@ -21,7 +21,7 @@ _TARGET: Final = "DynamoDB_20120810"
 
 
 class DynamoKeyReader:
-    """Reads API keys from a DynamoDB table. Implements the protocol `KeyReader`.
+    """A `KeyReader` that reads API keys from a DynamoDB table.
 
     Parameters
     ----------

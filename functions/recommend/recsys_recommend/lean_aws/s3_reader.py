@@ -17,7 +17,7 @@ _READ_TIMEOUT_S: Final = 60.0  # as in recsys.aws
 
 
 class S3Reader:
-    """Reads the objects of an S3 bucket. Implements the protocol `ObjectReader`.
+    """An `ObjectReader` that reads the objects of an S3 bucket.
 
     Parameters
     ----------

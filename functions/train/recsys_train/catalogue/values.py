@@ -154,7 +154,7 @@ def _tags(value: Any) -> list[str]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether UTF-8 can encode a text. JSON can express half of a surrogate pair, which UTF-8 cannot encode."""
+    """Return whether UTF-8 can encode a text. JSON can express a lone surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -213,7 +213,7 @@ def n_padded(ids: Column) -> int:
 
 @dataclass(slots=True)
 class ScoreParser:
-    """Parses the scores of a file.
+    """A parser of the scores of a file.
 
     Parameters
     ----------

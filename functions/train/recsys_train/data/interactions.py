@@ -173,7 +173,7 @@ class ParsedRows:
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
-        """Concatenate the rows of one or more parts. Either all parts have `file_rows`, or none has."""
+        """Concatenate the rows of one or more `parts`. Either every part has `file_rows`, or none has."""
         columns = zip(*((part.users, part.items, part.times) for part in parts), strict=True)
         file_rows = [part.file_rows for part in parts if part.file_rows is not None]
         users, items, times = map(np.concatenate, columns)

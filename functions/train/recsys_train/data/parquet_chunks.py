@@ -83,11 +83,13 @@ def read_parquet_chunks(
 
 
 def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatch]:
-    """Yield the rows of a file, with text in dictionary encoding unless the first rows have many different values.
+    """Yield the rows of a file in batches.
 
-    Most writers store text as a dictionary and indices. Reading both unchanged avoids decoding each value and encoding
-    it again. If a dictionary grows too large, writers store plain values instead. Plain values are not encoded here,
-    because the ids of many chunks are encoded together later.
+    Text columns are dictionary-encoded, unless their first rows have many different values. Most writers store text as
+    a dictionary and indices. The dictionary and the indices are read unchanged, because this avoids decoding each value
+    and encoding it again. If a column has many different values, its dictionary grows too large and the writer stores
+    plain values instead. Such a column is read as plain text, because the ids of many chunks are encoded together
+    later.
     """
     columns = list(names.values())
     encoded = [name for role, name in names.items() if role != "time"]

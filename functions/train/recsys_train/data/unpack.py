@@ -120,7 +120,7 @@ def _open(stream: io.BufferedReader, resources: ExitStack) -> tuple[BinaryIO, st
 
 
 class BoundedReader(io.RawIOBase):
-    """Reads unpacked bytes, and raises `InvalidData` if they are damaged or exceed a limit.
+    """A stream of the unpacked bytes that raises `InvalidData` if the bytes are damaged or exceed a limit.
 
     Parameters
     ----------

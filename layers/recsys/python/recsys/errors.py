@@ -46,7 +46,7 @@
     ├── NoRegistry                 a command needs a registry, and the data directory has none
     ├── RegistryMissing            the data directory has models that its registry does not know
     ├── BackupRefused              a backup or a restore would overwrite something
-    ├── BackupDamaged              a backup is incomplete or differs from its digests
+    ├── BackupDamaged              a backup is incomplete or does not match its digests
     ├── OutputNotWritable          the result of a command cannot be written
     └── CannotListen               the port cannot be opened
 

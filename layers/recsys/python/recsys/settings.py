@@ -131,7 +131,7 @@ class Settings:
         Raises
         ------
         InvalidSetting
-            If a value cannot be converted to the type of the setting, or is not one of its choices.
+            A value cannot be converted to the type of the setting, or is not one of its choices.
 
         Examples
         --------

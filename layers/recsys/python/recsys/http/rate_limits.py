@@ -23,7 +23,7 @@ _ANONYMOUS_HINT: Final = "Send your API key in X-API-Key, or retry after the num
 
 
 class RateLimiter:
-    """Applies a rate limit to requests.
+    """A check that applies a rate limit to requests.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ def limiter(buckets: Buckets, create: Callable[[int], RateLimit], quota: int) ->
 def limited_key(
     authenticate: Callable[..., KeyRecord | None], *, by_key: RateLimiter | None, by_address: RateLimiter | None
 ) -> Callable[..., KeyRecord | None]:
-    """Return a dependency that counts a request and returns the record of its key.
+    """Return a dependency that counts a request and returns the record of its key, or None for a request without a key.
 
-    The dependency raises `RateLimited` if the limit is used up. FastAPI runs the dependency in a thread, because the
+    The dependency raises `RateLimited` if the limit is exceeded. FastAPI runs the dependency in a thread, because the
     dependency waits for the registry.
 
     Parameters

@@ -41,7 +41,7 @@ class Access(NamedTuple):
 
 
 class Authenticator:
-    """Validates API keys against the records in the registry.
+    """A validator that checks API keys against the records in the registry.
 
     Parameters
     ----------

@@ -32,9 +32,9 @@ def check_arrays(arrays: Arrays) -> None:
     Raises
     ------
     KeyError
-        If an array is missing.
+        An array is missing.
     ValueError
-        If the type or shape of an array does not match the other arrays, or if an array contains a number that is not
+        The type or shape of an array does not match the other arrays, or an array contains a number that is not
         finite, an invalid id, or the index of an item or a cluster centre that does not exist.
     """
     _check_types_and_shapes(arrays)

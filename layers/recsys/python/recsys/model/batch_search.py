@@ -152,7 +152,7 @@ class _Pairs:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Concatenate the pairs of all parts, and sort the result by user."""
+        """Concatenate the (user, item) pairs from several chunks of items, and sort the result by user."""
         users = np.concatenate([part.users for part in parts])
         items, gmf = np.concatenate([part.items for part in parts]), np.concatenate([part.gmf for part in parts])
         order = np.argsort(users, kind="stable")

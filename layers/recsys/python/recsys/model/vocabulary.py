@@ -50,7 +50,7 @@ class Vocabulary(Sequence[str]):
         Raises
         ------
         UnicodeEncodeError
-            An id contains half of a surrogate pair.
+            An id contains a lone surrogate, which UTF-8 cannot encode.
 
         Examples
         --------
@@ -105,7 +105,7 @@ class Vocabulary(Sequence[str]):
         """
         try:
             key = wanted.encode()
-        except UnicodeEncodeError:  # JSON can express half of a surrogate pair, UTF-8 cannot
+        except UnicodeEncodeError:  # JSON can express a lone surrogate, UTF-8 cannot
             return None
         # A memoryview reads one number four times as fast as NumPy indexing: 3.6 instead of 11.9 µs among 3,665 ids.
         text, starts, order = self.text.data, self.starts.data, self.order.data

@@ -56,9 +56,9 @@ class ObjectReader(Protocol):
         Raises
         ------
         ObjectNotFound
-            If there is no object with this name.
+            There is no object with this name.
         Unavailable
-            If the store does not respond.
+            The store did not respond.
         """
 
 
@@ -87,7 +87,7 @@ class ObjectStore(ObjectReader, Protocol):
         Raises
         ------
         ObjectExists
-            If an object with this name exists. The existing object remains unchanged.
+            An object with this name exists. The existing object remains unchanged.
         """
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
@@ -104,7 +104,7 @@ class ObjectStore(ObjectReader, Protocol):
         Raises
         ------
         ObjectNotFound
-            If there is no object with this name.
+            There is no object with this name.
         """
 
     def info(self, name: str) -> ObjectInfo:
@@ -113,7 +113,7 @@ class ObjectStore(ObjectReader, Protocol):
         Raises
         ------
         ObjectNotFound
-            If there is no object with this name.
+            There is no object with this name.
         """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

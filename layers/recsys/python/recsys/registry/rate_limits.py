@@ -140,7 +140,7 @@ class Buckets(Protocol):
         Raises
         ------
         Unavailable
-            If the buckets are stored in a database that does not respond.
+            The database of the buckets did not respond.
         """
 
 

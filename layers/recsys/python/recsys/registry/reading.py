@@ -25,7 +25,7 @@ class KeyReader(Protocol):
         Raises
         ------
         KeyNotFound
-            If the key does not exist or has expired.
+            The key does not exist or has expired.
         """
 
 
@@ -35,7 +35,7 @@ def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyR
     Raises
     ------
     KeyNotFound
-        If the key does not exist or has expired at `now`.
+        The key does not exist or has expired at `now`.
     """
     row = table.get(key_address(key_id))
     document = unexpired(row, now)

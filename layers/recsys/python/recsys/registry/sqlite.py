@@ -66,9 +66,9 @@ class SqliteRegistry(Registry):
     Raises
     ------
     RegistryTooNew
-        If a newer release wrote the file.
+        A newer release wrote the file.
     Unavailable
-        If the file cannot be opened, or is not a registry.
+        The file cannot be opened, or is not a registry.
     """
 
     def __init__(self, path: Path, clock: Clock = utc_now, *, audit_days: int = DEFAULT_DAYS) -> None:
@@ -128,9 +128,9 @@ class SqliteTable:
     Raises
     ------
     RegistryTooNew
-        If a newer release wrote the file.
+        A newer release wrote the file.
     Unavailable
-        If the file cannot be opened, or is not a registry.
+        The file cannot be opened, or is not a registry.
     """
 
     def __init__(self, path: Path) -> None:

@@ -46,7 +46,7 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
     Raises
     ------
     Unavailable
-        If the database does not respond, or if 50 attempts in a row conflicted with other writers.
+        The database did not respond, or 50 attempts in a row conflicted with other writers.
     """
     for _ in range(_COMMIT_ATTEMPTS):
         result, changes = decide(clock())

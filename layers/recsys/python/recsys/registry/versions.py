@@ -68,8 +68,8 @@ class VersionOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, if another attempt has started, or if the version was marked as deleted because
-            the attempt seemed to have ended. Nothing was written.
+            The job is not running, another attempt has started, or the version was marked as deleted
+            because the attempt seemed to have ended. Nothing was written.
         """
 
         def decide(now: Timestamp) -> tuple[Published, list[Change]]:
@@ -128,9 +128,9 @@ class VersionOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no version of this name, or if the version is due for deletion because of an erasure.
+            The key has no version of this name, or the version is due for deletion because of an erasure.
         """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
@@ -160,11 +160,11 @@ class VersionOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no published or held version of this name.
+            The key has no published or held version of this name.
         TooManyPinnedVersions
-            If `rules.MAX_PINNED_VERSIONS` other versions of the key are pinned.
+            `rules.MAX_PINNED_VERSIONS` other versions of the key are pinned.
         """
 
         def decide(now: Timestamp) -> tuple[ModelVersion, list[Change]]:
@@ -190,9 +190,9 @@ class VersionOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no published or held version of this name.
+            The key has no published or held version of this name.
         """
 
         def decide(now: Timestamp) -> tuple[ModelVersion, list[Change]]:
@@ -211,9 +211,9 @@ class VersionOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         TooManyErasures
-            If the key already has the largest permitted number of erased users.
+            The key already has the largest permitted number of erased users.
         """
 
         def erased(key: KeyRecord, now: Timestamp) -> KeyRecord:

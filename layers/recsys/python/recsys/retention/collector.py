@@ -56,7 +56,7 @@ class Collection:
 
 
 class Collector:
-    """Deletes the versions and objects that the retention policy no longer keeps.
+    """A garbage collector that deletes the versions and objects that the retention policy no longer keeps.
 
     Runs may overlap. If a run is killed, the next run completes its work.
 
@@ -82,7 +82,7 @@ class Collector:
         Raises
         ------
         Unavailable
-            If a store does not respond.
+            A store did not respond.
         """
         now = self._clock()
         for contents in self._keys():
@@ -119,7 +119,7 @@ class Collector:
         Raises
         ------
         Unavailable
-            If a store does not respond to the reads that the plan needs.
+            A store did not respond to the reads that the plan needs.
         """
         done, n_failed = [], 0
         for deletion in self.plan():
