@@ -64,11 +64,11 @@ class FairQueue:
        key's previous finish tag and the current virtual time (self-clocked fair queueing, Golestani, INFOCOM 1994). A
        small job can overtake a large job, but only once per key.
 
-    The file of a job either contains all data of a key (a complete file) or is added to the interactions of the key. A
-    newer job with a complete file replaces a waiting job of the same kind and key, and takes over its position in the
-    order. A job with a complete file precedes the jobs of its key that add a file. Jobs that add a file keep their
-    order and are never replaced. A key has at most one running job. Several workers can take jobs from one queue, and
-    the same rules hold for every free worker.
+    The file of a job either contains all data of a key (a complete file) or is added to the interactions of the key. If
+    a key already has a waiting job with a complete file, a newer job with a complete file replaces this job and takes
+    over its position in the order. A job with a complete file precedes the jobs of its key that add a file. Jobs that
+    add a file keep their order and are never replaced. A key has at most one running job. Several workers can take jobs
+    from one queue, and the same rules hold for every free worker.
 
     Examples
     --------

@@ -75,8 +75,8 @@ class ObjectWatcher:
 
         If all files of the folder are done and no file was added since, the folder is not read.
 
-        An upload is created in one step and never overwritten, so that every new upload updates the change time of the
-        folder. Listing thousands of finished uploads twice a second would take a third of the time of a CPU core.
+        An upload is created in one step and never overwritten. Every new upload therefore updates the change time of
+        the folder. Listing thousands of finished uploads twice a second would take a third of the time of a CPU core.
         """
         changed_ns = _changed_ns(self.data_dir / layout.UPLOADS)
         if changed_ns is not None and changed_ns == self._finished_uploads_ns:

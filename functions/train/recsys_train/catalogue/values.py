@@ -51,7 +51,7 @@ def parse_id(value: Any) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Return whether a value is null, NaN or blank text, so that the item lacks the attribute."""
+    """Return whether a value is null, NaN or blank text. An item with such a value lacks the attribute."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))

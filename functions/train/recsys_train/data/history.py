@@ -1,8 +1,8 @@
 """Write and read the interactions of a version, to which a later file can be added.
 
 `interactions.parquet` contains one row per distinct (user, item) pair, with the earliest time of the pair and a row
-number, which orders pairs of the same time. Nothing else of earlier files is used, so that a file that is added twice
-changes nothing (docs/decisions/0047-append.md).
+number, which orders pairs with the same time. Nothing else of earlier files is used. Adding the same file twice
+therefore changes nothing (docs/decisions/0047-append.md).
 """
 
 from __future__ import annotations

@@ -249,8 +249,8 @@ class Network:
     def exact_logits(self, user: User, items: NDArray[np.integer]) -> Floats:
         """Compute the reproducible logits by which a user's items are ranked.
 
-        Each logit is computed separately in float64 and rounded once, so that it does not depend on the other items of
-        the call.
+        Each logit is computed separately in float64 and rounded once. Therefore it does not depend on the other items
+        of the call.
 
         Parameters
         ----------

@@ -47,7 +47,7 @@ def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyR
 def unexpired(row: Row, now: Timestamp) -> Document | None:
     """Return the document of a row, or None if the row does not exist or has expired.
 
-    A database can delete expired rows late, so that every reader must check the expiry.
+    A database can delete expired rows late. Therefore every reader must check the expiry.
     """
     if row.document is None:
         return None

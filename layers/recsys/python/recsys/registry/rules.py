@@ -225,7 +225,7 @@ def _ended(job: Job, state: JobState, now: Timestamp) -> Job:
 
 
 def is_stored(job: Job, version: ModelVersion) -> bool:
-    """Return whether the job already ended with this version, so that publishing it again has no effect."""
+    """Return whether the job already ended with this version. If so, publishing the version again has no effect."""
     return job.state in (JobState.SUCCEEDED, JobState.HELD) and job.version == version.version
 
 

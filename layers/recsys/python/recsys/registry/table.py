@@ -84,6 +84,6 @@ class Table(TableReader, Protocol):
         Returns
         -------
         bool
-            True if the changes are durable. False if a row did not meet the condition of its change, so that nothing
-            was written.
+            True if the changes are durable. False if a row did not meet the condition of its change. In this case,
+            nothing was written.
         """
