@@ -29,7 +29,7 @@ class CatalogueWorker:
     Parameters
     ----------
     trainer
-        Runs the jobs. Its lease owner must differ from the lease owner of the trainer that trains models.
+        Trainer that runs the jobs. Its lease owner must differ from the lease owner of the trainer that trains models.
     suppressing_faults
         Function that returns a context manager, which suppresses and logs `Unavailable` errors.
     """

@@ -73,11 +73,11 @@ class JobRunner:
     Parameters
     ----------
     trainer
-        Runs the training.
+        Trainer that runs the training.
     watcher
-        Finds the files. It stops reporting a file that is marked as done.
+        Watcher that finds the files. It stops reporting a file that is marked as done.
     current
-        Shows the progress of the job.
+        The current job, whose progress is shown.
     """
 
     trainer: Trainer

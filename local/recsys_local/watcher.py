@@ -42,7 +42,7 @@ class ObjectWatcher:
     data_dir
         The data directory.
     clock
-        Returns the current time. Tests replace it.
+        Function that returns the current time. Tests replace it.
     """
 
     store: ObjectStore

@@ -35,7 +35,8 @@ class Arrivals:
     registry
         Registry of the keys and jobs.
     turns
-        Stores the waiting files, and sends the message of a file as soon as no other file of the group is in process.
+        Store of the waiting files, which sends the message of a file as soon as no other file of the group is in
+        process.
     """
 
     def __init__(self, registry: Registry, turns: Turns) -> None:

@@ -67,11 +67,12 @@ def create_app(
     settings
         Cache sizes and lifetimes.
     on_request_end
-        Called with the `RequestContext` of each finished request, for example to record metrics.
+        Function that is called with the `RequestContext` of each finished request, for example to record metrics.
     count_metric
-        Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
+        Function that is called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
     record_detail
-        Called with the name and the value of each metric of the caches; see `ModelCache` and `ResponseCache`.
+        Function that is called with the name and the value of each metric of the caches; see `ModelCache` and
+        `ResponseCache`.
     stale_while_loading_s
         Longest time for which the previous version of a model serves requests while the current one loads, in seconds.
     buckets

@@ -69,7 +69,7 @@ class CatalogueCache:
     exploration
         Largest share of new items in a list, in [0, 1], for requests that do not state a share.
     count_metric
-        Called with `CatalogueLoaded` or `CatalogueFailed` after each attempt to load a catalogue.
+        Function that is called with `CatalogueLoaded` or `CatalogueFailed` after each attempt to load a catalogue.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class Catalogues:
     Parameters
     ----------
     store, max_bytes, exploration, count_metric
-        As for `recsys_recommend.catalogue_cache.CatalogueCache`.
+        The same as in `recsys_recommend.catalogue_cache.CatalogueCache`.
     """
 
     def __init__(

@@ -50,8 +50,8 @@ class ModelCache:
     Parameters
     ----------
     load
-        Reads a model. The function is called in a thread, and raises `ArtifactDamaged` or `Unavailable` if the model
-        cannot be read.
+        Function that reads a model. It is called in a thread, and raises `ArtifactDamaged` or `Unavailable` if the
+        model cannot be read.
     max_bytes
         Memory for all models together, in bytes, as counted by `ServingModel.size_bytes`. A larger model is loaded for
         each request and not kept.
@@ -60,12 +60,12 @@ class ModelCache:
         time, requests wait until the current version is loaded. A server needs no limit. Lambda needs one, because the
         loading thread is frozen between two requests and makes progress only while a request waits.
     count_metric
-        Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
+        Function that is called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
     record_detail
-        Called with `ModelCacheHit` or `ModelCacheMiss` and 1 for each request, and with `ModelCacheBytes` and the
-        number of bytes in use after each load.
+        Function that is called with `ModelCacheHit` or `ModelCacheMiss` and 1 for each request, and with
+        `ModelCacheBytes` and the number of bytes in use after each load.
     timer
-        Returns monotonic seconds; replaced in tests.
+        Function that returns monotonic seconds; replaced in tests.
     """
 
     def __init__(

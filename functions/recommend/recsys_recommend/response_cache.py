@@ -31,8 +31,8 @@ class ResponseCache:
     max_bytes
         Memory for all responses together, in bytes; 0 disables the cache. A larger response is not kept.
     record_detail
-        Called with `ResponseCacheHit` or `ResponseCacheMiss` and 1 for each request, and with `ResponseCacheBytes` and
-        the number of bytes in use after each new entry.
+        Function that is called with `ResponseCacheHit` or `ResponseCacheMiss` and 1 for each request, and with
+        `ResponseCacheBytes` and the number of bytes in use after each new entry.
     """
 
     def __init__(self, *, max_bytes: int, record_detail: RecordDetail = lambda _name, _value: None) -> None:

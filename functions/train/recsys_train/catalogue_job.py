@@ -57,9 +57,9 @@ class CatalogueUpdater:
     settings
         Limits for reading, the duration of a lease, and the seed.
     clock
-        Returns the current time.
+        Function that returns the current time.
     on_renewal
-        Called each time the lease of a job is renewed.
+        Function that is called each time the lease of a job is renewed.
     """
 
     store: ObjectStore

@@ -31,7 +31,7 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     event
         Event that names the object.
     trainer
-        Runs the job.
+        Trainer that runs the job.
 
     Returns
     -------

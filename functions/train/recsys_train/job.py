@@ -70,13 +70,13 @@ class Trainer:
     owner
         Name of this worker. A worker that restarts may resume a job whose lease it still holds.
     clock
-        Returns the current time.
+        Function that returns the current time.
     on_progress
-        Called with the progress of every job.
+        Function that is called with the progress of every job.
     time_left_s
-        Returns the seconds until the worker is terminated from outside.
+        Function that returns the seconds until the worker is terminated from outside.
     on_renewal
-        Called each time the lease of a job is renewed.
+        Function that is called each time the lease of a job is renewed.
     max_kills
         Number of killed attempts after which a job fails. An attempt is killed when it runs out of memory or time, for
         example.
@@ -84,8 +84,8 @@ class Trainer:
         Age of an attempt, in seconds. If an attempt is killed at a greater age, the job fails, because another attempt
         would end in the same way.
     counts_attempt
-        Returns whether an attempt that ended with this error counts towards the limit of attempts. If not, the job
-        returns to the queue.
+        Function that returns whether an attempt that ended with this error counts towards the limit of attempts. If
+        not, the job returns to the queue.
     """
 
     store: ObjectStore
@@ -168,7 +168,7 @@ class Trainer:
         Parameters
         ----------
         job_id, data_timestamp
-            As for `run`.
+            The same as in `run`.
 
         Returns
         -------

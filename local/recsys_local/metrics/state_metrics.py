@@ -50,9 +50,9 @@ class ServiceState:
     data_dir
         Data directory. The space on its disk is measured.
     silent_s
-        Returns the seconds since the last heartbeat of each worker.
+        Function that returns the seconds since the last heartbeat of each worker.
     n_connections
-        Returns the number of open connections.
+        Function that returns the number of open connections.
     """
 
     registry: SqliteRegistry
@@ -73,7 +73,7 @@ class StateCollector(Collector):
     state
         Sources of the state.
     clock
-        Returns the current time.
+        Function that returns the current time.
     refresh_s
         Time in seconds for which values from the registry are cached.
     """

@@ -28,11 +28,11 @@ class DynamoKeyReader:
     config
         Region and endpoints.
     credentials
-        Provides the credentials of each request.
+        Source of the credentials of each request.
     table
         Name of the table.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     def __init__(self, config: AwsConfig, credentials: CredentialProvider, table: str, clock: Clock = utc_now) -> None:

@@ -24,7 +24,7 @@ class S3Reader:
     config
         Region and endpoints.
     credentials
-        Provides the credentials of each request.
+        Source of the credentials of each request.
     bucket
         Name of the bucket.
     """

@@ -63,7 +63,7 @@ class SignedService:
     region
         The AWS region of the service.
     credentials
-        Provides the credentials of each request.
+        Source of the credentials of each request.
     read_timeout_s
         Longest time without data from the service, in seconds.
     pause

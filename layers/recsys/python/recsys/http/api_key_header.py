@@ -38,7 +38,7 @@ def required_key(
     Parameters
     ----------
     authenticator
-        Validates the key.
+        Validator of the key.
     scope
         Scope that permits a scoped key to call the route. None if the route accepts only main keys.
     require_current
@@ -64,7 +64,7 @@ def optional_key(
     Parameters
     ----------
     authenticator
-        Validates the key.
+        Validator of the key.
     scope
         Scope that permits a scoped key to call the route.
     allow_anonymous

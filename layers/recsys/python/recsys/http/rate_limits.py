@@ -78,9 +78,9 @@ def limited_key(
     authenticate
         A dependency that returns the record of the request's key, or None for a request without a key.
     by_key
-        Limits the requests per key. None means no limit.
+        Rate limiter of the requests per key. None means no limit.
     by_address
-        Limits the requests without a key per client address. None means no limit.
+        Rate limiter per client address of the requests without a key. None means no limit.
     """
 
     def count(request: Request, key: Annotated[KeyRecord | None, Depends(authenticate)]) -> KeyRecord | None:

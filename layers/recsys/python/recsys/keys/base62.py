@@ -35,7 +35,7 @@ def derived_base62(length: int, *parts: str) -> str:
     Parameters
     ----------
     length
-        Number of characters. SHA-256 has 256 bits, so that characters after the 43rd add no information.
+        Number of characters. SHA-256 has 256 bits, so characters after the 43rd add no information.
     *parts
         Texts from which the identifier is derived. Each text is hashed together with its length, so that `("ab", "c")`
         and `("a", "bc")` yield different identifiers.

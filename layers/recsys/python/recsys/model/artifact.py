@@ -257,7 +257,7 @@ def read_entry(read: Callable[[str], bytes], name: str, *, manifest_sha256: str 
     Parameters
     ----------
     read, manifest_sha256
-        As for `read_model`.
+        The same as in `read_model`.
     name
         Name of the file.
 

@@ -67,7 +67,7 @@ class NewItems(NamedTuple):
         Parameters
         ----------
         item_ids
-            At least one id. The ids are distinct, and the model contains none of them.
+            Ids of the new items, at least one. The ids are distinct, and the model contains none of them.
         network
             The model's network.
         rows

@@ -91,7 +91,10 @@ class ObjectStore(ObjectReader, Protocol):
         """
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
-        """Create or overwrite an object atomically, so that readers see either the previous or the new content."""
+        """Create or overwrite an object atomically, and return its description.
+
+        Readers see either the previous or the new content.
+        """
 
     def open(self, name: str) -> BinaryIO:
         """Open the object for reading as a stream of bytes, without loading it into memory.

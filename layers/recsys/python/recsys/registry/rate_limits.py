@@ -159,7 +159,7 @@ class TableBuckets:
     table
         The database.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     def __init__(self, table: BucketTable, clock: Clock = utc_now) -> None:
@@ -188,7 +188,7 @@ class MemoryBuckets:
     Parameters
     ----------
     timer
-        Returns a monotonic time in seconds.
+        Function that returns a monotonic time in seconds.
     """
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
@@ -239,7 +239,7 @@ class ChunkedBuckets:
     shared
         The buckets that all processes share.
     timer
-        Returns a monotonic time in seconds.
+        Function that returns a monotonic time in seconds.
     """
 
     def __init__(self, shared: Buckets, timer: Callable[[], float] = time.monotonic) -> None:

@@ -59,7 +59,7 @@ class SqliteRegistry(Registry):
     path
         Path of the file. A missing file is created with mode 0600, so that only its owner can read it.
     clock
-        Returns the current time.
+        Function that returns the current time.
     audit_days
         Days for which the events of the audit log are kept.
 

@@ -79,7 +79,7 @@ class Table(TableReader, Protocol):
         Parameters
         ----------
         changes
-            At least one change; at most one per address.
+            The changes. There must be at least one change, and at most one per address.
 
         Returns
         -------

@@ -34,7 +34,7 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
     table
         The database.
     clock
-        Returns the current time, which `decide` receives.
+        Function that returns the current time, which `decide` receives.
     decide
         The operation. It returns its changes and writes nothing itself. If it raises an exception, nothing is changed.
 
@@ -65,7 +65,7 @@ class TableOperations:
     table
         The database.
     clock
-        Returns the current time.
+        Function that returns the current time.
     audit_days
         Days for which the events of the audit log are kept.
     """

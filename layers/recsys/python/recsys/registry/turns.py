@@ -77,7 +77,7 @@ class Turns:
     send
         Function that sends a message to the queue of trainings.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     def __init__(self, table: Table, send: Callable[[str], None], clock: Clock = utc_now) -> None:

@@ -206,7 +206,7 @@ class VersionOperations(TableOperations):
     def erase_user(self, key_id: str, user_id: str) -> KeyRecord:
         """Hide a user at once, leave the user out of later trainings, and mark the existing versions for deletion.
 
-        The versions are marked one by one. If the call is interrupted, repeat the call.
+        The versions are marked one by one. If the call is interrupted, repeat the call. The changed key is returned.
 
         Raises
         ------
@@ -226,7 +226,10 @@ class VersionOperations(TableOperations):
         return key
 
     def _mark_version(self, version: ModelVersion, key: KeyRecord, _now: Timestamp) -> tuple[None, list[Change]]:
-        """Write the time by which a version must be deleted, unless the version has been deleted in the meantime."""
+        """Return the change that writes the time by which a version must be deleted.
+
+        If the version has been deleted in the meantime, there is no change.
+        """
         row = self._table.get(version_address(version.key_id, version.version))
         stored = ModelVersion.from_document(row.document) if row.document is not None else None
         if stored is None or stored.deleted_at is not None:

@@ -67,7 +67,7 @@ class Collector:
     policy
         The retention policy.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     def __init__(self, table: Table, store: ObjectStore, policy: RetentionPolicy, clock: Clock = utc_now) -> None:
