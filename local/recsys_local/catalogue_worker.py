@@ -24,7 +24,7 @@ LOOK_EVERY_S: Final = 0.5
 
 @dataclass(slots=True)
 class CatalogueWorker:
-    """A worker that runs the catalogue jobs of a data directory in order of arrival.
+    """A thread that runs the catalogue jobs of a data directory in order of arrival.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class CurrentJob:
 
 @dataclass(frozen=True, slots=True)
 class JobRunner:
-    """A runner that runs the job of each file, logs the outcome, and marks the file as done.
+    """A runner that executes the job of each file, logs the outcome, and marks the file as done.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ class FairQueue:
         return len(self._known.waiting) + len(self._anonymous.waiting) + following
 
     def add(self, job: QueuedJob) -> QueuedJob | None:
-        """Add a job. Return the superseded job, which can be the added one. Return None if no job is superseded."""
+        """Add a job. Return the superseded job, which can be the added job. Return None if no job is superseded."""
         previous = self._class_of(job.key_id).waiting.get(job.key_id)
         if previous is not None and (job.is_append or previous.is_append):
             follower, first = (previous, job) if _precedes(job, previous) else (job, previous)

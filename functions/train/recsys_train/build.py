@@ -112,7 +112,7 @@ def build_version(  # noqa: PLR0913  # one parameter per input of a training
     key_data
         Interactions to which the file's interactions are added, and users whose rows in the file are skipped.
     write_content
-        Writes `content.npz` if the key has an item catalogue.
+        Function that writes `content.npz` if the key has an item catalogue.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def write_version(
     metrics
         The contents of `metrics.json`.
     write_content
-        Writes `content.npz`, if the version has one.
+        Function that writes `content.npz`, if the version has such a file.
 
     Returns
     -------

@@ -173,7 +173,7 @@ class Trainer:
         Returns
         -------
         Job
-            The final job. Objects of its unpublished attempts have been deleted.
+            The finished job. Objects of its unpublished attempts have been deleted.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class Trainer:
             _logger.warning("Attempt %s could not be taken back: %s", lease.version, error.detail)
 
     def _finished(self, job_id: str) -> Job:
-        """Return the final job after deleting the objects of all its versions except the published one."""
+        """Return the finished job after deleting the objects of all its versions except the published version."""
         job = self.registry.get_job(job_id)
         for fence in range(1, job.fence + 1):
             version = f"{job_id}.{fence}"

@@ -27,7 +27,10 @@ _SEPARATORS: Final = ("|", ";", ",")
 
 
 class UnusableValue(ValueError):
-    """Raised when a value does not fit its column. The message follows the name of the column in a sentence."""
+    """Raised when a value does not fit its column.
+
+    The message completes a sentence that begins with the column's name.
+    """
 
 
 def parse_id(value: Any) -> str:

@@ -65,7 +65,7 @@ class History:
         return _TIME in pq.read_schema(self.path).names
 
     def chunks(self) -> Iterator[ValidRows]:
-        """Yield the rows in chunks, without those of erased users."""
+        """Yield the rows in chunks, without the rows of erased users."""
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_CHUNK_ROWS):
                 users, items = (Column(batch.column(name).cast(pa.binary())) for name in (_USER, _ITEM))

@@ -99,7 +99,7 @@ class Interactions:
         return sp.csr_matrix((ones, (self.users, self.items)), shape=(self.n_users, self.n_items))
 
     def split_last(self) -> tuple[Self, Self]:
-        """Hold out the last pair of each user who has at least two (leave-one-out).
+        """Hold out the last pair of each user who has at least two pairs (leave-one-out).
 
         Returns
         -------
