@@ -110,7 +110,7 @@ class CatalogueCache:
         Raises
         ------
         ArtifactDamaged, Unavailable
-            As for `get`. If the previous version is in memory, nothing is raised.
+            For the same reasons as in `get`. If the previous version is in memory, nothing is raised.
         """
         previous = self._bound.get(loaded.name)
         if previous is not None and previous.name == name:

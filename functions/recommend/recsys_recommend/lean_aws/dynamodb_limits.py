@@ -29,7 +29,7 @@ class DynamoLimitTable(DynamoKeyReader):
         Raises
         ------
         Unavailable
-            DynamoDB does not respond or rejects the request.
+            DynamoDB did not respond or rejected the request.
         """
         (change,) = changes
         assert change.document is not None

@@ -55,7 +55,7 @@ class DynamoKeyReader:
         KeyNotFound
             The key does not exist or has expired.
         Unavailable
-            DynamoDB does not respond or rejects the request.
+            DynamoDB did not respond or rejected the request.
         """
         return read_key(self, key_id, self._clock())[1]
 
@@ -65,7 +65,7 @@ class DynamoKeyReader:
         Raises
         ------
         Unavailable
-            DynamoDB does not respond or rejects the request.
+            DynamoDB did not respond or rejected the request.
         """
         if not fits(address):
             return Row(address)

@@ -50,7 +50,7 @@ class S3Reader:
         ObjectNotFound
             There is no object with this name.
         Unavailable
-            S3 does not respond or rejects the request.
+            S3 did not respond or rejected the request.
         """
         response = self._service.send("GET", self._root + quote(checked_name(name), safe="/-_.~"))
         if response.status == 200:

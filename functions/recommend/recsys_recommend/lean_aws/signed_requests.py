@@ -67,7 +67,7 @@ class SignedService:
     read_timeout_s
         Longest time without data from the service, in seconds.
     pause
-        Sleeps for the given number of seconds before a retry.
+        Function that sleeps for the given number of seconds before a retry.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class RateLimiter:
         Raises
         ------
         RateLimited
-            The limit is used up.
+            The limit is exceeded.
         Unavailable
             The registry did not respond.
         """

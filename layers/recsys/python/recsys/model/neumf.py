@@ -262,7 +262,7 @@ class Network:
         Returns
         -------
         (n,) float32
-            One logit per item.
+            The logits, one per item.
         """
         return _in_blocks(len(items), lambda block: self._exact_logits(user, items[block]))
 

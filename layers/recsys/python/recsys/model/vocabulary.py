@@ -69,7 +69,7 @@ class Vocabulary(Sequence[str]):
         """Whether every offset lies within the text and on a character boundary, and every row index exists.
 
         Check this property before the arrays of an untrusted file are used. The property does not tell whether the ids
-        are sorted and distinct. If the ids are not, `find` misses some of them but raises no error.
+        are sorted and distinct. If the ids are unsorted or repeated, `find` misses some of them but raises no error.
         """
         text, starts, order = self.text, self.starts, self.order
         if starts.ndim != 1 or len(starts) == 0 or order.shape != (len(starts) - 1,):

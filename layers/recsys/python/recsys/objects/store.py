@@ -20,8 +20,8 @@ class ObjectInfo:
     size_bytes
         Size of the content, in bytes.
     version
-        Text that changes with every write of an object with this name. On S3, the version id, or the ETag if the bucket
-        is not versioned.
+        Text that changes with every write of an object with this name. On S3, this text is the version id, or the ETag
+        if the bucket is not versioned.
     modified_at
         Modification time of the content. A copy of a file can preserve this time.
     arrived_at

@@ -44,7 +44,7 @@ class RateLimit(NamedTuple):
     name
         Name of the policy in headers and in `GET /v1/usage`.
     quota
-        Requests per window, at least 1. Also the size of the largest burst.
+        Requests per window, at least 1. This number is also the size of the largest burst.
     window_s
         Length of the window, in seconds.
     unit

@@ -55,7 +55,7 @@ def is_known(key: KeyRecord) -> bool:
 
 
 def revoked(key: KeyRecord, *, now: Timestamp) -> KeyRecord:
-    """Return the key as revoked. A revoked key is returned unchanged."""
+    """Return the key with `now` as the time of its revocation. A revoked key is returned unchanged."""
     if key.revoked_at is not None:
         return key
     return replace(key, revision=key.revision + 1, revoked_at=now)
@@ -195,7 +195,7 @@ def renewed(job: Job, *, lease_s: float, progress: Progress | None, now: Timesta
 
 
 def released(job: Job, *, now: Timestamp) -> Job:
-    """Return the job as queued again, without counting the interrupted attempt."""
+    """Return the job in the state `queued`, without counting the interrupted attempt."""
     return replace(
         job,
         state=JobState.QUEUED,
@@ -253,7 +253,7 @@ def has_current_base(key: KeyRecord, version: ModelVersion, job: Job) -> bool:
 def succeeded(
     job: Job, version: ModelVersion, report: dict[str, Any], assessment: Assessment | None, *, now: Timestamp
 ) -> Job:
-    """Return the job with `version` and the state `succeeded`, or `held` if the assessment has reasons to hold it."""
+    """Return the job with `version`, in the state `succeeded`, or `held` if the assessment has reasons to hold it."""
     is_held = assessment is not None and bool(assessment.held_reasons)
     return replace(
         _ended(job, JobState.HELD if is_held else JobState.SUCCEEDED, now),
@@ -266,7 +266,7 @@ def succeeded(
 
 
 def validated(job: Job, report: dict[str, Any], *, now: Timestamp) -> Job:
-    """Return the job with the state `succeeded`, with a data report and without a version."""
+    """Return the job in the state `succeeded`, with a data report and without a version."""
     return replace(_ended(job, JobState.SUCCEEDED, now), report=report)
 
 
@@ -282,7 +282,8 @@ def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
 def _replaced_data_timestamp(key: KeyRecord) -> str | None:
     """Return the data timestamp of the last file with mode `replace`, or the time of the last activation.
 
-    Releases without the mode `append` did not store this time. It then equals the timestamp of the current version.
+    Releases without the mode `append` did not store this time. For their records, the result is the timestamp of the
+    current version.
     """
     return key.current_data_timestamp if key.replaced_data_timestamp is None else key.replaced_data_timestamp
 
@@ -305,7 +306,7 @@ def retired(version: ModelVersion, *, now: Timestamp, kept_s: float) -> ModelVer
 
 
 def pinned(version: ModelVersion, *, others: Sequence[ModelVersion], now: Timestamp) -> ModelVersion:
-    """Return the version as pinned. A pinned version is returned unchanged.
+    """Return the version with `now` as the time at which it was pinned. A pinned version is returned unchanged.
 
     Raises
     ------
@@ -321,7 +322,7 @@ def pinned(version: ModelVersion, *, others: Sequence[ModelVersion], now: Timest
 
 
 def unpinned(version: ModelVersion) -> ModelVersion:
-    """Return the version as not pinned."""
+    """Return the version without the time at which it was pinned."""
     return replace(version, pinned_at=None)
 
 
