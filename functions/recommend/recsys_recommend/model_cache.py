@@ -21,12 +21,12 @@ _logger: Final = logging.getLogger("recsys.models")
 _RETRY_S: Final = 10.0  # pause before a version that could not be loaded is tried again; not tuned
 _MAX_FAILURES: Final = 1000
 _PARALLEL_LOADS: Final = os.cpu_count() or 1
-"""Largest number of models that load at the same time. Each load verifies a file on all cores, so that more parallel
-loads would not be faster, but would need more memory and threads."""
+"""Largest number of models that load at the same time. Each load verifies a file on all cores. More parallel loads
+would therefore not be faster, but would need more memory and threads."""
 
 
 RecordDetail = Callable[[str, float], None]
-"""Called with the name and the value of a metric that is not measured on AWS by default."""
+"""Function that is called with the name and the value of a metric that is not measured on AWS by default."""
 
 
 class LoadedModel(NamedTuple):

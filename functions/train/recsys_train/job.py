@@ -49,7 +49,7 @@ from recsys_train.lease import LeaseKeeper
 _logger: Final = logging.getLogger("recsys.train")
 
 OnJobProgress = Callable[[Job, Progress], None]
-"""Called with a job and its progress. The local service uses the call to draw a progress bar."""
+"""Function that is called with a job and its progress. The local service uses the call to draw a progress bar."""
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
 """Parts of `metrics.json` that the registry does not store. The job already contains `data`, the data report."""

@@ -132,7 +132,7 @@ def _column(array: Any, *, is_encoded: bool) -> Column:
     if not pa.types.is_dictionary(array.type):
         if not pa.types.is_integer(array.type) and not pa.types.is_floating(array.type):
             return Column(_without_nulls(_binary(array)))
-        array = array.dictionary_encode()  # formatting is slow, so that each distinct number is formatted once
+        array = array.dictionary_encode()  # formatting is slow, so each distinct number is formatted once
     values, codes = _binary(array.dictionary), array.indices
     if codes.null_count or values.null_count:
         return Column(_without_nulls(pc.take(values, codes)))

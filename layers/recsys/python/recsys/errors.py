@@ -66,11 +66,11 @@ class FieldError(NamedTuple):
     Parameters
     ----------
     code
-        The kind of error, for programs: `missing-user-id`.
+        The kind of error, for programs, such as `blank-user-id`.
     detail
         Explanation of the error, for readers.
     line
-        Line of the CSV, 1-based; the header is line 1.
+        Line of the CSV, counted from 1.
     pointer
         JSON pointer into the request body.
     column

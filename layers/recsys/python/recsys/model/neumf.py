@@ -37,7 +37,7 @@ ItemIndices = NDArray[np.int64]
 """Item indices, which are rows of the item arrays, (n,) int64."""
 
 _BLOCK_NUMBERS: Final = 2**16
-"""Number of hidden units per matrix product. They take 256 KiB, so that they stay in the L2 cache. With a layer of
+"""Number of hidden units per matrix product. They take 256 KiB and therefore stay in the L2 cache. With a layer of
 width 64, a product handles 1,024 items."""
 _EXACT_BLOCK: Final = 128
 """Number of pairs per float64 product. A pair takes `gmf_dim` numbers. With 512 numbers per pair, the product takes 512

@@ -25,8 +25,8 @@ from recsys.registry.table import Address, Change, TableReader
 _HOUR_S: Final = 3600
 _MINUTE_S: Final = 60
 _TOLERANCE: Final = 1e-4
-"""Fraction of a unit that may be missing when the unit is granted. Timestamps are rounded to microseconds, so that a
-bucket can be slightly less full than it should be."""
+"""Fraction of a unit that may be missing when the unit is granted. Timestamps are rounded to microseconds. A bucket can
+therefore be slightly less full than it should be."""
 _COMMIT_ATTEMPTS: Final = 50  # as in recsys.registry.transactions
 _MAX_SUBJECTS: Final = 10_000  # not tuned
 _CHUNKS_PER_QUOTA: Final = 20

@@ -25,12 +25,12 @@ class Published(StrEnum):
     HELD = "held"
     """The version is stored. The current version stays current until the held version is activated."""
     OUTDATED = "outdated"
-    """Another version became current after the comparison. Nothing was written, so that the caller must compare again.
+    """Another version became current after the comparison. Nothing was written, and the caller must compare again.
     """
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
     OUTDATED_BASE = "outdated-base"
-    """The base version of the training is no longer current. Nothing was written, so that the caller must train again.
+    """The base version of the training is no longer current. Nothing was written, and the caller must train again.
     """
 
 

@@ -187,7 +187,7 @@ class Collector:
             _logger.warning("Nothing of the key %s is deleted: %s", key_id, error.detail)
             return None
         # The key is read after the rows, so that no activation is missed. An activation before this read is visible in
-        # the key. A later activation changes a row, so that the conditional write fails.
+        # the key. A later activation changes a row, and the conditional write then fails.
         return KeyContents(key_id, self._key(key_id), rows, files, jobs, catalogue)
 
     def _key(self, key_id: str) -> KeyRecord | None:
