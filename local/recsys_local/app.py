@@ -60,7 +60,7 @@ def create_app(
     check_space
         Function that is called before an upload is read. It raises `NotReady` if the disk is almost full.
     find_position
-        Returns the position of a job in the queue.
+        Function that returns the position of a job in the queue.
     metrics
         Metrics that are recorded while requests are handled. `GET /metrics` returns them if `metrics.is_route` is True.
     sign_in_links

@@ -24,12 +24,12 @@ LOOK_EVERY_S: Final = 0.5
 
 @dataclass(slots=True)
 class CatalogueWorker:
-    """Runs the catalogue jobs of a data directory in order of arrival.
+    """A thread that runs the catalogue jobs of a data directory in order of arrival.
 
     Parameters
     ----------
     trainer
-        Runs the jobs. Its lease owner must differ from the lease owner of the trainer that trains models.
+        Trainer that runs the jobs. Its lease owner must differ from the lease owner of the trainer that trains models.
     suppressing_faults
         Function that returns a context manager, which suppresses and logs `Unavailable` errors.
     """

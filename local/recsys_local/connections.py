@@ -315,8 +315,8 @@ class _AcceptErrors:
 
 
 def _drop_cancel_notice(record: logging.LogRecord) -> bool:
-    """Suppress uvicorn's log line about requests that are cancelled at shutdown.
+    """Return whether a log record is kept. Uvicorn's line about requests that are cancelled at shutdown is dropped.
 
-    `answer_on_shutdown` responds to them.
+    `answer_on_shutdown` responds to these requests.
     """
     return not str(record.msg).startswith("Cancel %s running task(s)")

@@ -37,7 +37,7 @@ class SignIn(BaseModel):
 
 
 class SignInLinks:
-    """Creates and redeems links that sign in to the console. Each link works once. A new link replaces the old one.
+    """The store of the link that signs in to the console. Each link works once. A new link replaces the old one.
 
     A file stores the link, so that any process of the service can redeem it. The file contains a digest of the token
     instead of the token.

@@ -19,7 +19,7 @@ _logger: Final = logging.getLogger("recsys.worker")
 
 
 class DiskSpace:
-    """Decides from the free disk space whether a training may start, and whether a failed attempt counts.
+    """A check of the free disk space that decides whether a training may start and whether a failed attempt counts.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ def collect_garbage(
 ) -> LocalCollection:
     """Delete the data that is no longer kept, remove expired records, and checkpoint the registry.
 
-    If a backup or another collection is in progress, nothing is deleted.
+    Return the outcome. If a backup or another collection is in progress, nothing is deleted.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Compute a map of the items in two dimensions, and examples of similar items, for the training report.
 
 The method is Laplacian eigenmaps (Belkin & Niyogi, "Laplacian Eigenmaps for Dimensionality Reduction and Data
-Representation", 2003). It draws the graph of nearest neighbours so that neighbours are close. The similarity of two
-items is the cosine of their GMF embeddings, as in `recsys.model.choosing`. A principal component analysis would show
-hardly any structure, because the embeddings spread over hundreds of dimensions
+Representation", 2003). The method draws the graph of nearest neighbours so that neighbours are close. The similarity of
+two items is the cosine of their GMF embeddings, as in `recsys.model.choosing`. A principal component analysis would
+show hardly any structure, because the embeddings spread over hundreds of dimensions
 (docs/decisions/0060-training-report.md).
 """
 

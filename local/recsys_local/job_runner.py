@@ -26,7 +26,7 @@ _logger: Final = logging.getLogger("recsys.worker")
 
 
 class CurrentJob:
-    """Shows the progress of the current job, and puts the job back into the queue if the worker is stopped.
+    """The current job of a worker, whose progress is shown and which returns to the queue if the worker is stopped.
 
     Parameters
     ----------
@@ -68,16 +68,16 @@ class CurrentJob:
 
 @dataclass(frozen=True, slots=True)
 class JobRunner:
-    """Runs the job of each file, logs the outcome, and marks the file as done.
+    """A runner that executes the job of each file, logs the outcome, and marks the file as done.
 
     Parameters
     ----------
     trainer
-        Runs the training.
+        Trainer that runs the training.
     watcher
-        Finds the files. It stops reporting a file that is marked as done.
+        Watcher that finds the files. It stops reporting a file that is marked as done.
     current
-        Shows the progress of the job.
+        The current job, whose progress is shown.
     """
 
     trainer: Trainer

@@ -22,10 +22,10 @@ seconds, but importing TensorFlow takes up to 20 s on a busy machine."""
 
 @dataclass(frozen=True, slots=True)
 class DataDirCheck:
-    """Checks that the data directory still contains the registry that the service opened.
+    """A check that the data directory still contains the registry that the service opened.
 
-    SQLite keeps working on a file that was deleted or replaced. All data written after that would be lost when the
-    process ends.
+    SQLite continues to work on a file that was deleted or replaced. All data written after the deletion would be lost
+    when the process ends.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class DataDirCheck:
 
 @dataclass(frozen=True, slots=True)
 class FreeSpaceCheck:
-    """Checks that the disk of the data directory has at least `min_free_bytes` of free space."""
+    """A check that the disk of the data directory has at least `min_free_bytes` of free space."""
 
     data_dir: Path
     min_free_bytes: int
@@ -83,7 +83,7 @@ class FreeSpaceCheck:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCheck:
-    """Checks that every training worker has sent a heartbeat recently.
+    """A check that every training worker has sent a heartbeat recently.
 
     `silent_s` returns the seconds since the last heartbeat of each worker.
     """

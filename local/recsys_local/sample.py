@@ -43,7 +43,7 @@ EXAMPLE_USER: Final = "17850"  # the first customer in the file; the examples of
 
 @dataclass(slots=True)
 class SampleRun:
-    """Trains on the sample once per data directory, and prints recommendations and commands to try at every start.
+    """A run that trains on the sample once per data directory and prints example recommendations at every start.
 
     The data directory contains the API key of the sample, so that every start can print the key.
 

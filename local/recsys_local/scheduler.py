@@ -47,25 +47,28 @@ class QueuedJob:
 
 
 class FairQueue:
-    """The queue of waiting jobs. One job per key takes part in the order, and further jobs of the key follow this job.
+    """The queue of waiting jobs.
+
+    A *known key* has a model or was created by the operator. All other keys are *anonymous keys*. Only the first
+    waiting job of each key takes part in the order. The other jobs of the key wait until this job has started.
 
     These rules choose the next job, in this order:
 
     1. **Turns.** While a key waits, every other key gets at most one turn, which is one training job. A job that is
        already running counts as this turn. A known key therefore waits at most (number of keys with jobs) × (longest
        training).
-    2. **Known keys before anonymous keys.** All anonymous keys together count as one key among the known keys. A flood
-       of anonymous jobs therefore delays a known key by one training, and known keys cannot starve anonymous keys.
+    2. **One turn for all anonymous keys.** In rule 1, all anonymous keys together count as one key. A flood of
+       anonymous jobs therefore delays a known key by at most one training job, and anonymous keys still get turns.
     3. **Fair queueing by cost.** Among the keys that may have a turn, the key with the smallest finish tag is next. A
        finish tag is the sum of the cost of the job and the start tag of the key. The start tag is the later of the
        key's previous finish tag and the current virtual time (self-clocked fair queueing, Golestani, INFOCOM 1994). A
        small job can overtake a large job, but only once per key.
 
-    The file of a job either contains all data of a key (a complete file) or is added to the interactions of the key. A
-    newer job with a complete file replaces a waiting job of the same kind and key, and takes over its position in the
-    order. A job with a complete file precedes the jobs of its key that add a file. Jobs that add a file keep their
-    order and are never replaced. A key has at most one running job. Several workers can take jobs from one queue, and
-    the same rules hold for every free worker.
+    The file of a job either contains all data of a key (a complete file) or is added to the interactions of the key. If
+    a key already has a waiting job with a complete file, a newer job with a complete file replaces this job and takes
+    over its position in the order. A job with a complete file precedes the jobs of its key that add a file. Jobs that
+    add a file keep their order and are never replaced. A key has at most one running job. Several workers can take jobs
+    from one queue, and the same rules hold for every free worker.
 
     Examples
     --------
@@ -76,7 +79,7 @@ class FairQueue:
     'b1'
     >>> queue.finish("b", now_s=1)
     >>> queue.add(QueuedJob("b2", "b", arrived_s=1, cost=1, is_known=True))
-    >>> queue.start().job_id  # b had a turn while a waited, so that a is next
+    >>> queue.start().job_id  # b had a turn while a waited, so a is next
     'a1'
     """
 
@@ -91,7 +94,7 @@ class FairQueue:
         return len(self._known.waiting) + len(self._anonymous.waiting) + following
 
     def add(self, job: QueuedJob) -> QueuedJob | None:
-        """Add a job. Return the superseded job, which can be the added one. Return None if no job is superseded."""
+        """Add a job. Return the superseded job, which can be the added job. Return None if no job is superseded."""
         previous = self._class_of(job.key_id).waiting.get(job.key_id)
         if previous is not None and (job.is_append or previous.is_append):
             follower, first = (previous, job) if _precedes(job, previous) else (job, previous)

@@ -135,7 +135,7 @@ def _checkpointing(registry: SqliteRegistry) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Make SIGTERM act like Ctrl-C within the context. Both end the context without a traceback."""
+    """Make SIGTERM act like Ctrl-C within the context. Either of them ends the context without a traceback."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with contextlib.suppress(KeyboardInterrupt):

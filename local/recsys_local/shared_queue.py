@@ -80,7 +80,7 @@ class QueueState:
 
 
 class SharedQueue:
-    """Gives exclusive access to the state of the queue to one worker at a time.
+    """The state of the training queue, to which one worker at a time has exclusive access.
 
     If a worker ends for any reason, the kernel releases its lock, and the worker has changed the state either
     completely or not at all.

@@ -44,9 +44,9 @@ class TrainingQueue:
     Parameters
     ----------
     trainer
-        Finds or creates the jobs of the files.
+        Trainer that finds or creates the jobs of the files.
     watcher
-        Finds the files.
+        Watcher that finds the files.
     data_dir
         Data directory, which contains the state of the queue and the published positions of the jobs.
     worker
@@ -102,7 +102,7 @@ class Turn:
     state
         State of the queue, which the methods change.
     trainer, watcher, worker
-        As for `TrainingQueue`.
+        The same as in `TrainingQueue`.
     """
 
     def __init__(self, state: QueueState, trainer: Trainer, watcher: ObjectWatcher, worker: str) -> None:

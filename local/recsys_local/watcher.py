@@ -30,7 +30,7 @@ second on some network file systems."""
 
 @dataclass(slots=True)
 class ObjectWatcher:
-    """Finds objects under `uploads/` and `inbox/` that are not marked as done.
+    """A watcher that finds objects under `uploads/` and `inbox/` that are not marked as done.
 
     An upload is reported at once. A file in the inbox is reported when two successive listings found it unchanged and
     it has not changed for `SETTLED_S` seconds. A file is therefore not read while it is being copied.
@@ -42,7 +42,7 @@ class ObjectWatcher:
     data_dir
         The data directory.
     clock
-        Returns the current time. Tests replace it.
+        Function that returns the current time. Tests replace it.
     """
 
     store: ObjectStore
@@ -75,8 +75,8 @@ class ObjectWatcher:
 
         If all files of the folder are done and no file was added since, the folder is not read.
 
-        An upload is created in one step and never overwritten, so that every new upload updates the change time of the
-        folder. Listing thousands of finished uploads twice a second would take a third of the time of a CPU core.
+        An upload is created in one step and never overwritten. Every new upload therefore updates the change time of
+        the folder. Listing thousands of finished uploads twice a second would take a third of the time of a CPU core.
         """
         changed_ns = _changed_ns(self.data_dir / layout.UPLOADS)
         if changed_ns is not None and changed_ns == self._finished_uploads_ns:
@@ -114,7 +114,7 @@ class ObjectWatcher:
         return info.arrived_at <= after(self.clock(), -SETTLED_S)
 
     def _warn_if_ignored(self, name: str) -> None:
-        """Log once per file that a file in the inbox will not be read.
+        """Log a warning once for each file in the inbox that will be ignored.
 
         Nothing is logged about hidden files, because other programs create them.
         """

@@ -120,7 +120,10 @@ def _run_jobs(
 
 
 class LogOnChange:
-    """Lets the worker continue while a store is unavailable, and logs the reason once instead of with each attempt."""
+    """A handler of `Unavailable` errors that lets the worker continue and logs each reason once.
+
+    If successive attempts fail for the same reason, only the first failure is logged.
+    """
 
     def __init__(self) -> None:
         self._last: str | None = None

@@ -50,8 +50,8 @@ class WorkerPool:
     n_workers
         Number of workers.
     hung_after_s
-        Seconds without a heartbeat after which a worker is killed and replaced. Must be at least the duration of a
-        lease.
+        Seconds without a heartbeat after which a worker is killed and replaced. The value must be at least the duration
+        of a lease.
     """
 
     def __init__(self, data_dir: Path, n_workers: int, *, hung_after_s: float) -> None:
@@ -97,8 +97,8 @@ class WorkerProcess:
     n_workers
         Total number of workers.
     hung_after_s
-        Seconds without a heartbeat after which a worker is killed and replaced. It must be at least the duration of a
-        lease, so that the lease of the worker's job has expired.
+        Seconds without a heartbeat after which a worker is killed and replaced. The value must be at least the duration
+        of a lease, so that the lease of the worker's job has expired.
     """
 
     def __init__(self, data_dir: Path, number: int, n_workers: int, *, hung_after_s: float) -> None:

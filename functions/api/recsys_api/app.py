@@ -55,9 +55,9 @@ def create_app(
     settings
         Limits and retention times.
     clock
-        Returns the current time.
+        Function that returns the current time.
     on_request_end
-        Called with the `RequestContext` of each finished request, for example to record metrics.
+        Function that is called with the `RequestContext` of each finished request, for example to record metrics.
 
     Returns
     -------

@@ -23,7 +23,7 @@ _logger: Final = logging.getLogger("recsys.dispatch")
 
 
 class Arrivals:
-    """Assigns each file to a group. The files of a group are processed one after the other.
+    """An assignment of each file to a group. The files of a group are processed one after the other.
 
     The training files of a key form a group if the key has a model or was created by the operator. The files of all
     other keys form one group together, because every request without a key creates a key, and the number of these keys
@@ -35,7 +35,8 @@ class Arrivals:
     registry
         Registry of the keys and jobs.
     turns
-        Stores the waiting files, and sends the message of a file as soon as no other file of the group is in process.
+        Store of the waiting files, which sends the message of a file as soon as no other file of the group is in
+        process.
     """
 
     def __init__(self, registry: Registry, turns: Turns) -> None:

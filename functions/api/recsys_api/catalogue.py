@@ -32,7 +32,7 @@ class CatalogueMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CatalogueUpdates:
-    """Accepts uploaded files with the items of a catalogue.
+    """The part of the API that accepts uploaded files with the items of a catalogue.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class CatalogueUpdates:
     settings
         Settings, which define the lifetime of a job.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     registry: Registry
@@ -52,7 +52,8 @@ class CatalogueUpdates:
     def accept(self, file: NewFile, *, key: KeyRecord, mode: CatalogueMode, job_id: str | None = None) -> Job:
         """Store a file with items, and create the job that updates the catalogue of `key` with this file.
 
-        If a job with the id `job_id` exists, the existing job is returned unchanged. By default, the id is random.
+        The job is returned. If a job with the id `job_id` exists, the existing job is returned unchanged. By default,
+        the id is random.
         """
         job_id, now = job_id or new_job_id(), self.clock()
         job = self.registry.create_job(

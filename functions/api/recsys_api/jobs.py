@@ -41,7 +41,7 @@ class QueuePosition:
 
 
 FindPosition = Callable[[str], QueuePosition | None]
-"""Returns the position of the job with the given id, or None if the position is unknown."""
+"""Function that returns the position of the job with the given id, or None if the position is unknown."""
 
 
 def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:

@@ -79,7 +79,7 @@ class Accepted:
 
 
 class Training:
-    """Accepts files for training or validation.
+    """The part of the API that accepts files for training or validation.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Training:
     settings
         Size limits, and lifetimes of jobs and unused keys.
     clock
-        Returns the current time, for creation and expiry times.
+        Function that returns the current time, for creation and expiry times.
     """
 
     def __init__(self, registry: Registry, store: ObjectStore, settings: Settings, clock: Clock = utc_now) -> None:

@@ -114,7 +114,7 @@ class _StrictFormParser(MultiPartParser):
     """A multipart parser that rejects a form without its closing boundary, for example a truncated one.
 
     python-multipart would accept such a form and omit its last part, and Starlette would not close the temporary file
-    of this part. The error of this class prevents both, because Starlette closes all files if an error is raised.
+    of this part. This parser raises an error instead, and Starlette then closes all files.
     """
 
     def __init__(self, request: Request) -> None:

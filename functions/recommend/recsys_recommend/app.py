@@ -67,11 +67,12 @@ def create_app(
     settings
         Cache sizes and lifetimes.
     on_request_end
-        Called with the `RequestContext` of each finished request, for example to record metrics.
+        Function that is called with the `RequestContext` of each finished request, for example to record metrics.
     count_metric
-        Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
+        Function that is called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
     record_detail
-        Called with the name and the value of each metric of the caches; see `ModelCache` and `ResponseCache`.
+        Function that is called with the name and the value of each metric of the caches; see `ModelCache` and
+        `ResponseCache`.
     stale_while_loading_s
         Longest time for which the previous version of a model serves requests while the current one loads, in seconds.
     buckets
@@ -217,7 +218,7 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
 
 
 class _Recommendations:
-    """Answers queries with the current version of the key's model."""
+    """The part of the app that answers queries with the current version of the key's model."""
 
     def __init__(self, models: ModelCache, responses: ResponseCache, catalogues: Catalogues) -> None:
         self._models = models
@@ -252,7 +253,7 @@ def load_model(store: "ObjectReader", name: ModelName) -> ServingModel:
     Raises
     ------
     ArtifactDamaged
-        A file is missing or differs from its manifest.
+        A file is missing or does not match the manifest.
     Unavailable
         The object store did not respond.
     """

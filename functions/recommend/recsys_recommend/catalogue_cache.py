@@ -54,7 +54,7 @@ class _Bound(NamedTuple):
 
 
 class CatalogueCache:
-    """Loads catalogues on demand and keeps them in memory.
+    """A cache that loads catalogues on demand and keeps them in memory.
 
     Instances are not thread-safe, so use each instance from one event loop only. While a new version of a catalogue
     loads, the previous version is used if it is in memory, so that no request waits for the new version.
@@ -69,7 +69,7 @@ class CatalogueCache:
     exploration
         Largest share of new items in a list, in [0, 1], for requests that do not state a share.
     count_metric
-        Called with `CatalogueLoaded` or `CatalogueFailed` after each attempt to load a catalogue.
+        Function that is called with `CatalogueLoaded` or `CatalogueFailed` after each attempt to load a catalogue.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class CatalogueCache:
         Raises
         ------
         ArtifactDamaged
-            The file is missing or differs from its digest.
+            The file is missing or does not match its digest.
         Unavailable
             The object store did not respond.
         """
@@ -110,7 +110,7 @@ class CatalogueCache:
         Raises
         ------
         ArtifactDamaged, Unavailable
-            As for `get`. If the previous version is in memory, nothing is raised.
+            For the same reasons as in `get`. If the previous version is in memory, nothing is raised.
         """
         previous = self._bound.get(loaded.name)
         if previous is not None and previous.name == name:

@@ -32,14 +32,14 @@ _DESCRIPTIONS: Final = {
 
 
 class Catalogues:
-    """Provides the item catalogues of all keys.
+    """The item catalogues of all keys, in a `CatalogueCache`.
 
     The modules that read catalogues are imported when a key with a catalogue is first used.
 
     Parameters
     ----------
     store, max_bytes, exploration, count_metric
-        As for `recsys_recommend.catalogue_cache.CatalogueCache`.
+        The same as in `recsys_recommend.catalogue_cache.CatalogueCache`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Catalogues:
         NoCatalogue
             The key has no catalogue.
         ArtifactDamaged
-            The file of the catalogue is missing or differs from its digest.
+            The file of the catalogue is missing or does not match its digest.
         Unavailable
             The object store did not respond.
         """

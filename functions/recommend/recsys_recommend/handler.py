@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the import would take 1.5 ms of a cold start
 _STALE_WHILE_LOADING_S: Final = 2.0
 """Time after which requests wait for the current version of a model, instead of using the previous version.
 
-A limit is needed because Lambda freezes the process between two requests, so that a load in the background makes
+A limit is needed because Lambda freezes the process between two requests. A load in the background therefore makes
 progress only during requests.
 """
 

@@ -21,12 +21,12 @@ _logger: Final = logging.getLogger("recsys.models")
 _RETRY_S: Final = 10.0  # pause before a version that could not be loaded is tried again; not tuned
 _MAX_FAILURES: Final = 1000
 _PARALLEL_LOADS: Final = os.cpu_count() or 1
-"""Largest number of models that load at the same time. Each load verifies a file on all cores, so that more parallel
-loads would not be faster, but would need more memory and threads."""
+"""Largest number of models that load at the same time. Each load verifies a file on all cores. More parallel loads
+would therefore not be faster, but would need more memory and threads."""
 
 
 RecordDetail = Callable[[str, float], None]
-"""Called with the name and the value of a metric that is not measured on AWS by default."""
+"""Function that is called with the name and the value of a metric that is not measured on AWS by default."""
 
 
 class LoadedModel(NamedTuple):
@@ -42,7 +42,7 @@ class _Loading(NamedTuple):
 
 
 class ModelCache:
-    """Loads models on demand and keeps them in memory.
+    """A cache that loads models on demand and keeps them in memory.
 
     Instances are not thread-safe, so use each instance from one event loop only. While the current version of a model
     loads, the previous version serves requests for up to `stale_while_loading_s` seconds if it is in memory.
@@ -50,8 +50,8 @@ class ModelCache:
     Parameters
     ----------
     load
-        Reads a model. The function is called in a thread, and raises `ArtifactDamaged` or `Unavailable` if the model
-        cannot be read.
+        Function that reads a model. It is called in a thread, and raises `ArtifactDamaged` or `Unavailable` if the
+        model cannot be read.
     max_bytes
         Memory for all models together, in bytes, as counted by `ServingModel.size_bytes`. A larger model is loaded for
         each request and not kept.
@@ -60,12 +60,12 @@ class ModelCache:
         time, requests wait until the current version is loaded. A server needs no limit. Lambda needs one, because the
         loading thread is frozen between two requests and makes progress only while a request waits.
     count_metric
-        Called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
+        Function that is called with `ModelLoaded` or `ModelFailed` after each attempt to load a model.
     record_detail
-        Called with `ModelCacheHit` or `ModelCacheMiss` and 1 for each request, and with `ModelCacheBytes` and the
-        number of bytes in use after each load.
+        Function that is called with `ModelCacheHit` or `ModelCacheMiss` and 1 for each request, and with
+        `ModelCacheBytes` and the number of bytes in use after each load.
     timer
-        Returns monotonic seconds; replaced in tests.
+        Function that returns monotonic seconds; replaced in tests.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ _OVERHEAD_BYTES: Final = 300
 
 
 class ResponseCache:
-    """Computes responses to queries, and keeps them in memory for repeated queries.
+    """A cache that computes responses to queries and keeps them in memory for repeated queries.
 
     A response is stored under a digest of the query, the id of the API key, and the versions of the model and the
     catalogue. Therefore a response is never served to another key, or after the model or the catalogue has changed.
@@ -31,8 +31,8 @@ class ResponseCache:
     max_bytes
         Memory for all responses together, in bytes; 0 disables the cache. A larger response is not kept.
     record_detail
-        Called with `ResponseCacheHit` or `ResponseCacheMiss` and 1 for each request, and with `ResponseCacheBytes` and
-        the number of bytes in use after each new entry.
+        Function that is called with `ResponseCacheHit` or `ResponseCacheMiss` and 1 for each request, and with
+        `ResponseCacheBytes` and the number of bytes in use after each new entry.
     """
 
     def __init__(self, *, max_bytes: int, record_detail: RecordDetail = lambda _name, _value: None) -> None:

@@ -77,7 +77,7 @@ def fetch_history(
     InvalidData
         The version has no interactions, because an earlier release trained it.
     ArtifactDamaged
-        A file of the version is missing, or its SHA-256 differs from the digest in the registry or the manifest.
+        A file of the version is missing, or does not match its digest in the registry or the manifest.
     """
     if key.current_version is None:
         return None

@@ -94,7 +94,7 @@ def build_version(  # noqa: PLR0913  # one parameter per input of a training
     Parameters
     ----------
     open_source
-        Opens the CSV or Parquet file. The file is closed before fitting starts.
+        Function that opens the CSV or Parquet file. The file is closed before fitting starts.
     folder
         Destination, created after fitting.
     version
@@ -102,15 +102,17 @@ def build_version(  # noqa: PLR0913  # one parameter per input of a training
     settings
         Settings, which define the seed, the time budget, the memory limit and the limits for reading.
     on_progress
-        Called at the start of each phase and after each epoch. An exception that it raises ends the training.
+        Function that is called at the start of each phase and after each epoch. An exception that it raises ends the
+        training.
     options
         Options for reading the file. Options that are not set are detected.
     time_left_s
-        Returns the seconds until the process is terminated from outside. Fitting takes at most two thirds of this time.
+        Function that returns the seconds until the process is terminated from outside. Fitting takes at most two thirds
+        of this time.
     key_data
         Interactions to which the file's interactions are added, and users whose rows in the file are skipped.
     write_content
-        Writes `content.npz` if the key has an item catalogue.
+        Function that writes `content.npz` if the key has an item catalogue.
 
     Returns
     -------
@@ -169,7 +171,7 @@ def write_version(
     metrics
         The contents of `metrics.json`.
     write_content
-        Writes `content.npz`, if the version has one.
+        Function that writes `content.npz`, if the version has such a file.
 
     Returns
     -------

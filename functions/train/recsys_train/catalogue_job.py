@@ -48,7 +48,7 @@ _KEPT_S: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class CatalogueUpdater:
-    """Runs the attempts of catalogue jobs.
+    """A worker that runs the attempts of catalogue jobs.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ class CatalogueUpdater:
     settings
         Limits for reading, the duration of a lease, and the seed.
     clock
-        Returns the current time.
+        Function that returns the current time.
     on_renewal
-        Called each time the lease of a job is renewed.
+        Function that is called each time the lease of a job is renewed.
     """
 
     store: ObjectStore
@@ -155,7 +155,7 @@ class CatalogueUpdater:
         return catalogue if arrays is None else replace(catalogue, content=FittedContent(name, arrays))
 
     def _remove_replaced(self, key_id: str) -> None:
-        """Delete catalogues that were replaced more than `_KEPT_S` ago, because no server reads them any more.
+        """Delete catalogues that were replaced more than `_KEPT_S` seconds ago, because no server reads them any more.
 
         A catalogue counts as replaced from the time at which the next catalogue was stored.
         """

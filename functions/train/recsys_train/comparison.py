@@ -90,11 +90,11 @@ def compare(
 
 
 def rank_same_users(interactions: Interactions, test: HeldOutTest, current: ServingModel) -> SameUsers:
-    """Rank the same held-out items with the new and the current network, among the items that both versions contain.
+    """Measure the new and the current network on the same held-out items.
 
-    Both networks get the same history of each user, taken from the new data. A user is left out if the current version
-    was trained on the held-out pair, does not contain the held-out item, or contains no item of the history. Otherwise
-    the comparison would favour one version.
+    The held-out items are ranked among the items that both versions contain. Both networks get the same history of each
+    user, taken from the new data. A user is left out if the current version was trained on the held-out pair, does not
+    contain the held-out item, or contains no item of the history. Otherwise the comparison would favour one version.
     """
     current_index = {item_id: index for index, item_id in enumerate(current.items)}
     index = np.array([current_index.get(item_id, -1) for item_id in interactions.item_ids], dtype=np.int64)

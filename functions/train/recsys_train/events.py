@@ -31,13 +31,13 @@ def process(event: ObjectCreated, trainer: Trainer) -> Job | None:
     event
         Event that names the object.
     trainer
-        Runs the job.
+        Trainer that runs the job.
 
     Returns
     -------
     Job or None
-        The final job. None if the object does not start a job, because its name is invalid, it is not a source file, or
-        no job was created for this upload. The reason is logged.
+        The finished job. None if the object does not start a job, because the name of the object is invalid, the object
+        is not a source file, or no job was created for this upload. The reason is logged.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def supersede(event: ObjectCreated, trainer: Trainer) -> Job | None:
     Returns
     -------
     Job or None
-        The final job, or None if the object does not start a job.
+        The finished job, or None if the object does not start a job.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def supersede(event: ObjectCreated, trainer: Trainer) -> Job | None:
 
 
 def _receipted(job: Job, trainer: Trainer) -> Job:
-    """Write the receipt of a final job if its file was dropped and has no receipt yet. Return the job."""
+    """Write the receipt of a finished job if its file was dropped into the inbox and has no receipt. Return the job."""
     if job.receipt_name is not None and job.receipted_at is None:
         write_receipt(job, trainer.store, trainer.registry, trainer.clock)
     return job
@@ -125,7 +125,7 @@ def _create_job(event: ObjectCreated, drop: Drop, trainer: Trainer) -> Job:
             receipt_name=drop.receipt_name,
         )
     )
-    # The key of a final job may have expired unclaimed. If the key were created again, it would have no model.
+    # The key of a finished job may have expired unclaimed. If the key were created again, it would have no model.
     if drop.key_id is None and not job.state.is_final:
         expires_at = after(now, trainer.settings.unproven_key_days * DAY_S)
         with contextlib.suppress(KeyExists):

@@ -32,8 +32,9 @@ becomes visible again.
 """
 MAX_KILLS: Final = 2
 MAX_KILL_AGE_S: Final = 300.0
-"""Age in seconds above which a killed attempt is not repeated. With both limits, a job whose attempts are killed fails
-after at most 17 minutes, in which it had two attempts of five minutes or one of fifteen, and two delays.
+"""Age in seconds above which a killed attempt is not repeated. With this limit and `MAX_KILLS`, a job whose attempts
+are killed fails after at most 17 minutes. In this time, the job has either two attempts of five minutes or one attempt
+of fifteen minutes, and two delays.
 """
 
 _logger: Final = logging.getLogger("recsys.train")

@@ -49,7 +49,7 @@ from recsys_train.lease import LeaseKeeper
 _logger: Final = logging.getLogger("recsys.train")
 
 OnJobProgress = Callable[[Job, Progress], None]
-"""Called with a job and its progress. The local service uses the call to draw a progress bar."""
+"""Function that is called with a job and its progress. The local service uses the call to draw a progress bar."""
 
 _METRICS_OF_VERSION_ONLY: Final = ("data", "protocol", "format")
 """Parts of `metrics.json` that the registry does not store. The job already contains `data`, the data report."""
@@ -59,7 +59,7 @@ _MAX_REBASES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Runs training jobs.
+    """A worker that runs training jobs.
 
     Parameters
     ----------
@@ -70,13 +70,13 @@ class Trainer:
     owner
         Name of this worker. A worker that restarts may resume a job whose lease it still holds.
     clock
-        Returns the current time.
+        Function that returns the current time.
     on_progress
-        Called with the progress of every job.
+        Function that is called with the progress of every job.
     time_left_s
-        Returns the seconds until the worker is terminated from outside.
+        Function that returns the seconds until the worker is terminated from outside.
     on_renewal
-        Called each time the lease of a job is renewed.
+        Function that is called each time the lease of a job is renewed.
     max_kills
         Number of killed attempts after which a job fails. An attempt is killed when it runs out of memory or time, for
         example.
@@ -84,8 +84,8 @@ class Trainer:
         Age of an attempt, in seconds. If an attempt is killed at a greater age, the job fails, because another attempt
         would end in the same way.
     counts_attempt
-        Returns whether an attempt that ended with this error counts towards the limit of attempts. If not, the job
-        returns to the queue.
+        Function that returns whether an attempt that ended with this error counts towards the limit of attempts. If
+        not, the job returns to the queue.
     """
 
     store: ObjectStore
@@ -168,12 +168,12 @@ class Trainer:
         Parameters
         ----------
         job_id, data_timestamp
-            As for `run`.
+            The same as in `run`.
 
         Returns
         -------
         Job
-            The final job. Objects of its unpublished attempts have been deleted.
+            The finished job. Objects of its unpublished attempts have been deleted.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class Trainer:
             _logger.warning("Attempt %s could not be taken back: %s", lease.version, error.detail)
 
     def _finished(self, job_id: str) -> Job:
-        """Return the final job after deleting the objects of all its versions except the published one."""
+        """Return the finished job after deleting the objects of all its versions except the published version."""
         job = self.registry.get_job(job_id)
         for fence in range(1, job.fence + 1):
             version = f"{job_id}.{fence}"

@@ -31,8 +31,8 @@ class LeaseKeeper:
     lease_s
         Seconds by which each renewal extends the lease.
     on_renewal
-        Called after each regular renewal, which is three times per `lease_s`. It is not called after a failed renewal,
-        or after an additional renewal that only writes the progress.
+        Function that is called after each regular renewal, which is three times per `lease_s`. It is not called after a
+        failed renewal, or after an additional renewal that only writes the progress.
     """
 
     def __init__(

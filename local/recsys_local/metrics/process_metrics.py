@@ -36,7 +36,7 @@ _METHODS: Final = frozenset(HTTPMethod)
 
 
 class ProcessMetrics:
-    """Records metrics of requests and caches for Prometheus.
+    """The Prometheus metrics of requests and caches in one process.
 
     Parameters
     ----------

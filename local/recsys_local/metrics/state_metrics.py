@@ -50,9 +50,9 @@ class ServiceState:
     data_dir
         Data directory. The space on its disk is measured.
     silent_s
-        Returns the seconds since the last heartbeat of each worker.
+        Function that returns the seconds since the last heartbeat of each worker.
     n_connections
-        Returns the number of open connections.
+        Function that returns the number of open connections.
     """
 
     registry: SqliteRegistry
@@ -63,7 +63,7 @@ class ServiceState:
 
 
 class StateCollector(Collector):
-    """Computes metrics that describe the state of the service, such as the queue length and the free disk space.
+    """A collector of metrics that describe the state of the service, such as the queue length and the free disk space.
 
     Jobs that ended before the collector was created are not counted, because a Prometheus counter starts at zero when
     its process starts.
@@ -73,7 +73,7 @@ class StateCollector(Collector):
     state
         Sources of the state.
     clock
-        Returns the current time.
+        Function that returns the current time.
     refresh_s
         Time in seconds for which values from the registry are cached.
     """
@@ -147,7 +147,7 @@ class StateCollector(Collector):
 
 
 class JobOutcomes:
-    """Counts ended jobs per final state and records their durations, by comparing successive lists of jobs."""
+    """The counts of ended jobs per final state and their durations, from comparisons of successive lists of jobs."""
 
     def __init__(self) -> None:
         self._ended: set[str] | None = None

@@ -12,7 +12,7 @@ REVALIDATE: Final = "no-cache"
 """`Cache-Control` of a file whose URL stays the same. A cache must check before each use that its copy is current."""
 
 FOREVER: Final = "public, max-age=31536000, immutable"
-"""`Cache-Control` of a file whose URL contains its version, so that the response never changes."""
+"""`Cache-Control` of a file whose URL contains its version. Such a response never changes."""
 
 
 def file_response(request: Request, file: StaticFile, *, cache_control: str, policy: str | None = None) -> Response:

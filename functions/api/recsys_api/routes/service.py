@@ -21,7 +21,7 @@ _PROBE: Final = "readiness"
 
 
 ReadinessCheck = Callable[[], None]
-"""Raises `NotReady`, with the reason, while the service should not receive requests."""
+"""Function that raises `NotReady`, with the reason, while the service should not receive requests."""
 
 
 def create_service_router(

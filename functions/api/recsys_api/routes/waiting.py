@@ -11,7 +11,7 @@ from recsys_api import jobs, prefer
 
 
 async def waited(request: Request, registry: Registry, job: Job, *, max_wait_s: int) -> tuple[Job, dict[str, str]]:
-    """Wait until a job is final, but no longer than the `Prefer` header requests and `max_wait_s` permits.
+    """Wait until a job is in a final state, but no longer than the `Prefer` header requests and `max_wait_s` permits.
 
     The job and its key are added to the request's log line.
 

@@ -43,8 +43,8 @@ class BoundCatalogue:
     exploration
         Largest share of new items in a list, in [0, 1], for requests that do not state a share.
     embed
-        Returns the new items, given the catalogue and the rows of the items that the model does not contain. If `embed`
-        is None, there are no new items.
+        Function that returns the new items, given the catalogue and the rows of the items that the model does not
+        contain. If `embed` is None, there are no new items.
 
     Attributes
     ----------

@@ -25,7 +25,8 @@ from recsys_recommend.filtering.expression import (
 
 Mask = NDArray[np.bool_]
 FindColumn = Callable[[ColumnName], Column]
-"""Returns the column with the given name, one value per item, or raises `InvalidRequest` if there is no such column."""
+"""Function that returns the column with the given name, one value per item, or raises `InvalidRequest` if there is no
+such column."""
 _ORDERED: frozenset[str] = frozenset({"<", "<=", ">", ">="})
 
 

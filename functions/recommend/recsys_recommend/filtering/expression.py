@@ -10,7 +10,7 @@
 | `not …`, `… and …`, `… or …`, `( … )` | combined as usual; `not` binds most tightly, then `and`, then `or` |
 
 `== null` and `!= null` test whether a value is missing. In every other comparison, a missing value equals nothing and
-is in no list, so that `==`, `in`, `<` and the like are false for it, and their negations (`!=`, `not in`, `not`) are
+is in no list. Therefore `==`, `in`, `<` and the like are false for it, and their negations (`!=`, `not in`, `not`) are
 true.
 
 The parser is an LALR(1) automaton of the library Lark. It needs neither recursion nor backtracking, so the time for
@@ -243,7 +243,7 @@ class _Part:
 
 
 class _Builder(lark.Transformer[lark.Token, _Part]):
-    """Builds the syntax tree while the text is parsed, so that no recursion over a parse tree is needed."""
+    """A transformer that builds the syntax tree during parsing, so that no recursion over a parse tree is needed."""
 
     def name(self, children: list[lark.Token]) -> ColumnName:
         return ColumnName(str(children[0]), children[0].start_pos or 0)

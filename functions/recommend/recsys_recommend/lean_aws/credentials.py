@@ -31,7 +31,7 @@ class Credentials:
 
 
 class CredentialProvider:
-    """Provides credentials for each request. Instances are thread-safe.
+    """A source of the credentials for each request. Instances are thread-safe.
 
     As in botocore, environment variables take precedence over the container credentials endpoint. The endpoint is read
     with botocore, which refreshes the credentials 15 minutes before they expire. botocore sends the token from

@@ -22,14 +22,14 @@ class DynamoLimitTable(DynamoKeyReader):
         """Write one row unless another process has changed it. Return whether the row was written.
 
         `changes` must contain exactly one change, which must not be a deletion. If the response is lost, the request is
-        sent again. DynamoDB rejects the second request because the row has changed, so that the method returns False
-        although the row was written. The caller then counts the same requests a second time, so that a client can reach
-        its rate limit a few requests too early.
+        sent again. DynamoDB rejects the second request because the row has changed. The method then returns False
+        although the row was written, and the caller counts the same requests a second time. A client can therefore
+        reach its rate limit a few requests too early.
 
         Raises
         ------
         Unavailable
-            DynamoDB does not respond or rejects the request.
+            DynamoDB did not respond or rejected the request.
         """
         (change,) = changes
         assert change.document is not None

@@ -21,18 +21,18 @@ _TARGET: Final = "DynamoDB_20120810"
 
 
 class DynamoKeyReader:
-    """Reads API keys from a DynamoDB table. Implements the protocol `KeyReader`.
+    """A `KeyReader` that reads API keys from a DynamoDB table.
 
     Parameters
     ----------
     config
         Region and endpoints.
     credentials
-        Provides the credentials of each request.
+        Source of the credentials of each request.
     table
         Name of the table.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     def __init__(self, config: AwsConfig, credentials: CredentialProvider, table: str, clock: Clock = utc_now) -> None:
@@ -55,7 +55,7 @@ class DynamoKeyReader:
         KeyNotFound
             The key does not exist or has expired.
         Unavailable
-            DynamoDB does not respond or rejects the request.
+            DynamoDB did not respond or rejected the request.
         """
         return read_key(self, key_id, self._clock())[1]
 
@@ -65,7 +65,7 @@ class DynamoKeyReader:
         Raises
         ------
         Unavailable
-            DynamoDB does not respond or rejects the request.
+            DynamoDB did not respond or rejected the request.
         """
         if not fits(address):
             return Row(address)

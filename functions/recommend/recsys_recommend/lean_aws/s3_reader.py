@@ -17,14 +17,14 @@ _READ_TIMEOUT_S: Final = 60.0  # as in recsys.aws
 
 
 class S3Reader:
-    """Reads the objects of an S3 bucket. Implements the protocol `ObjectReader`.
+    """An `ObjectReader` that reads the objects of an S3 bucket.
 
     Parameters
     ----------
     config
         Region and endpoints.
     credentials
-        Provides the credentials of each request.
+        Source of the credentials of each request.
     bucket
         Name of the bucket.
     """
@@ -50,7 +50,7 @@ class S3Reader:
         ObjectNotFound
             There is no object with this name.
         Unavailable
-            S3 does not respond or rejects the request.
+            S3 did not respond or rejected the request.
         """
         response = self._service.send("GET", self._root + quote(checked_name(name), safe="/-_.~"))
         if response.status == 200:

@@ -63,11 +63,11 @@ class SignedService:
     region
         The AWS region of the service.
     credentials
-        Provides the credentials of each request.
+        Source of the credentials of each request.
     read_timeout_s
         Longest time without data from the service, in seconds.
     pause
-        Sleeps for the given number of seconds before a retry.
+        Function that sleeps for the given number of seconds before a retry.
     """
 
     def __init__(

@@ -27,7 +27,10 @@ _SEPARATORS: Final = ("|", ";", ",")
 
 
 class UnusableValue(ValueError):
-    """Raised when a value does not fit its column. The message follows the name of the column in a sentence."""
+    """Raised when a value does not fit its column.
+
+    The message completes a sentence that begins with the column's name.
+    """
 
 
 def parse_id(value: Any) -> str:
@@ -51,7 +54,7 @@ def parse_id(value: Any) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Return whether a value is null, NaN or blank text, so that the item lacks the attribute."""
+    """Return whether a value is null, NaN or blank text. An item with such a value lacks the attribute."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -154,7 +157,7 @@ def _tags(value: Any) -> list[str]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether UTF-8 can encode a text. JSON can express half of a surrogate pair, which UTF-8 cannot encode."""
+    """Return whether UTF-8 can encode a text. JSON can express a lone surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -28,7 +28,7 @@ _ID: Final = pa.large_binary()  # offsets of 64 bits, because all ids together c
 
 @dataclass(slots=True)
 class _VocabularyBuilder:
-    """Assigns an index to each distinct id, in order of first appearance.
+    """A builder that assigns an index to each distinct id, in order of first appearance.
 
     The ids of many chunks are numbered in one call of pyarrow, which is faster than a call per chunk.
     """
@@ -68,13 +68,15 @@ class _VocabularyBuilder:
 
 @dataclass(slots=True)
 class InteractionCollector:
-    """Collects valid rows as distinct (user, item) pairs. To save memory, repeated pairs are merged while rows arrive.
+    """A collector that keeps valid rows as distinct (user, item) pairs.
+
+    Repeated pairs are merged while rows arrive, so that less memory is needed.
 
     Parameters
     ----------
     is_append
-        Whether the file is added to the interactions of a version. If so, rows are numbered, because row numbers order
-        rows of the same time that come from different files.
+        Whether the file is added to the interactions of a model version. If so, the rows are numbered, so that rows
+        from different files have a defined order if their times are equal.
     """
 
     is_append: bool = False

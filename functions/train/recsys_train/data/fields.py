@@ -85,7 +85,7 @@ class Column:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether the column is dictionary-encoded, so that `entries` contains each distinct value once."""
+        """Whether the column is dictionary-encoded. If so, `entries` contains each distinct value once."""
         return self._codes is not None
 
     @property
@@ -213,7 +213,7 @@ def n_padded(ids: Column) -> int:
 
 @dataclass(slots=True)
 class ScoreParser:
-    """Parses the scores of a file.
+    """A parser of the scores of a file.
 
     Parameters
     ----------

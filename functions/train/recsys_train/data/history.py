@@ -1,8 +1,8 @@
 """Write and read the interactions of a version, to which a later file can be added.
 
 `interactions.parquet` contains one row per distinct (user, item) pair, with the earliest time of the pair and a row
-number, which orders pairs of the same time. Nothing else of earlier files is used, so that a file that is added twice
-changes nothing (docs/decisions/0047-append.md).
+number, which orders pairs with the same time. Nothing else of earlier files is used. Adding the same file twice
+therefore changes nothing (docs/decisions/0047-append.md).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class History:
         return _TIME in pq.read_schema(self.path).names
 
     def chunks(self) -> Iterator[ValidRows]:
-        """Yield the rows in chunks, without those of erased users."""
+        """Yield the rows in chunks, without the rows of erased users."""
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_CHUNK_ROWS):
                 users, items = (Column(batch.column(name).cast(pa.binary())) for name in (_USER, _ITEM))

@@ -22,7 +22,7 @@ _MAX_HASH: Final = np.uint32(2**32 // _PAIRS_PER_SAMPLE)
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """Distinct (user, item) pairs, oldest first. Pairs of the same time are in file order.
+    """Distinct (user, item) pairs, oldest first. Pairs with the same time are in file order.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class Interactions:
         return sp.csr_matrix((ones, (self.users, self.items)), shape=(self.n_users, self.n_items))
 
     def split_last(self) -> tuple[Self, Self]:
-        """Hold out the last pair of each user who has at least two (leave-one-out).
+        """Hold out the last pair of each user who has at least two pairs (leave-one-out).
 
         Returns
         -------
@@ -173,7 +173,7 @@ class ParsedRows:
 
     @classmethod
     def joined(cls, parts: list[Self]) -> Self:
-        """Concatenate the rows of one or more parts. Either all parts have `file_rows`, or none has."""
+        """Concatenate the rows of one or more `parts`. Either every part has `file_rows`, or none has."""
         columns = zip(*((part.users, part.items, part.times) for part in parts), strict=True)
         file_rows = [part.file_rows for part in parts if part.file_rows is not None]
         users, items, times = map(np.concatenate, columns)
@@ -187,8 +187,8 @@ class ParsedRows:
     def distinct_share(self) -> float:
         """Estimate the share of distinct pairs among the rows, from a sample of about one in 64 distinct pairs.
 
-        The hash of a pair decides whether the pair is in the sample, so that all rows of a pair are in the sample or
-        none. A frequent pair cannot make the estimate too high, because each pair in the sample counts once.
+        The hash of a pair decides whether the pair is in the sample. Therefore the sample contains either all rows of a
+        pair or none. A frequent pair cannot make the estimate too high, because each pair in the sample counts once.
         """
         hashes = self.users.view(np.uint32) * _HASH_FACTORS[0] + self.items.view(np.uint32) * _HASH_FACTORS[1]
         sampled = np.flatnonzero(hashes < _MAX_HASH)
@@ -196,7 +196,7 @@ class ParsedRows:
         return len(np.unique(pairs)) * _PAIRS_PER_SAMPLE / max(1, len(self))
 
     def distinct(self) -> Self:
-        """Return the earliest row of each pair, sorted by time. Rows of the same time keep their order in the file.
+        """Return the earliest row of each pair, sorted by time. Rows with the same time keep their order in the file.
 
         The method can be applied incrementally. Removing the repetitions before further rows are added does not change
         the final result.

@@ -83,11 +83,13 @@ def read_parquet_chunks(
 
 
 def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatch]:
-    """Yield the rows of a file, with text in dictionary encoding unless the first rows have many different values.
+    """Yield the rows of a file in batches.
 
-    Most writers store text as a dictionary and indices. Reading both unchanged avoids decoding each value and encoding
-    it again. If a dictionary grows too large, writers store plain values instead. Plain values are not encoded here,
-    because the ids of many chunks are encoded together later.
+    Text columns are dictionary-encoded, unless their first rows have many different values. Most writers store text as
+    a dictionary and indices. The dictionary and the indices are read unchanged, because this avoids decoding each value
+    and encoding it again. If a column has many different values, its dictionary grows too large and the writer stores
+    plain values instead. Such a column is read as plain text, because the ids of many chunks are encoded together
+    later.
     """
     columns = list(names.values())
     encoded = [name for role, name in names.items() if role != "time"]
@@ -130,7 +132,7 @@ def _column(array: Any, *, is_encoded: bool) -> Column:
     if not pa.types.is_dictionary(array.type):
         if not pa.types.is_integer(array.type) and not pa.types.is_floating(array.type):
             return Column(_without_nulls(_binary(array)))
-        array = array.dictionary_encode()  # formatting is slow, so that each distinct number is formatted once
+        array = array.dictionary_encode()  # formatting is slow, so each distinct number is formatted once
     values, codes = _binary(array.dictionary), array.indices
     if codes.null_count or values.null_count:
         return Column(_without_nulls(pc.take(values, codes)))

@@ -75,7 +75,7 @@ def read_interactions(
     Returns
     -------
     interactions : Interactions
-        Distinct pairs in chronological order. A repeated pair has the position of its earliest row. Rows of the same
+        Distinct pairs in chronological order. A repeated pair has the position of its earliest row. Rows with the same
         time keep their order in the file.
     report : DataReport
         Mapping of the columns, format, counts of lines by outcome, warnings and advice.

@@ -42,7 +42,7 @@ class ValidRows:
 
 
 class RowChecker:
-    """Checks the records of one file, and counts them in the data report.
+    """A checker that validates the records of one file and counts them in the data report.
 
     Parameters
     ----------

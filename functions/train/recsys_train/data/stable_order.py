@@ -44,7 +44,7 @@ class Sorted:
 
 
 def sorted_by_code(codes: NDArray[np.int32], n_codes: int, values: NDArray[Any]) -> Sorted:
-    """Sort values stably by their codes.
+    """Sort values by their codes. Values with the same code keep their order.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ _MAX_UNDECIDED: Final = 2_000_000
 
 @dataclass(slots=True)
 class TimeParser:
-    """Parses the timestamps of a file.
+    """A parser of the timestamps of a file.
 
     Parameters
     ----------

@@ -120,7 +120,7 @@ def _open(stream: io.BufferedReader, resources: ExitStack) -> tuple[BinaryIO, st
 
 
 class BoundedReader(io.RawIOBase):
-    """Reads unpacked bytes, and raises `InvalidData` if they are damaged or exceed a limit.
+    """A stream of the unpacked bytes that raises `InvalidData` if the bytes are damaged or exceed a limit.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class BoundedReader(io.RawIOBase):
     limits
         The limits. The time starts when the reader is created.
     n_packed
-        Returns the number of compressed bytes read so far.
+        Function that returns the number of compressed bytes read so far.
     """
 
     def __init__(self, stream: BinaryIO, compression: str, limits: Limits, n_packed: Callable[[], int]) -> None:
@@ -262,7 +262,10 @@ def _check_supported(start: bytes) -> None:
 
 
 def _seekable(stream: BinaryIO, resources: ExitStack) -> BinaryIO:
-    """Copy the rest of a stream to a temporary file, because zip and Parquet files have their directory at the end."""
+    """Copy the rest of a stream to a temporary file, and return the file.
+
+    The copy is needed because zip and Parquet files have their directory at the end.
+    """
     copy = resources.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # noqa: SIM115  # entered here
     shutil.copyfileobj(stream, copy, _READ_BYTES)
     copy.seek(0)

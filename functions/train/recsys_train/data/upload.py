@@ -27,13 +27,13 @@ def read_upload(
     Parameters
     ----------
     open_source
-        Opens the CSV or Parquet file. The stream is closed after reading.
+        Function that opens the CSV or Parquet file. The stream is closed after reading.
     settings
         Settings with the limits of the decompressed size and of the time for reading.
     options
         Options for reading the file. Options that are not set are detected.
     time_left_s
-        Returns the seconds until the process is terminated from outside.
+        Function that returns the seconds until the process is terminated from outside.
     key_data
         Interactions to which the file's interactions are added, and users whose rows are skipped.
 

@@ -95,7 +95,7 @@ def translating_errors(operation: str) -> Iterator[None]:
     Raises
     ------
     Unavailable
-        If AWS rejected the operation or did not respond.
+        AWS rejected the operation or did not respond.
     """
     try:
         yield

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NewType
 
 Timestamp = NewType("Timestamp", str)
-"""Text such as `2026-11-22T20:31:05.123456Z`. The alphabetical order of the texts is the order of the times, so that
-every store can compare timestamps."""
+"""Text such as `2026-11-22T20:31:05.123456Z`. The alphabetical order of the texts is the order of the times. Every
+store can therefore compare timestamps."""
 
 DAY_S: Final = 86_400
 """Seconds per day."""

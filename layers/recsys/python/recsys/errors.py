@@ -46,7 +46,7 @@
     ├── NoRegistry                 a command needs a registry, and the data directory has none
     ├── RegistryMissing            the data directory has models that its registry does not know
     ├── BackupRefused              a backup or a restore would overwrite something
-    ├── BackupDamaged              a backup is incomplete or differs from its digests
+    ├── BackupDamaged              a backup is incomplete or does not match its digests
     ├── OutputNotWritable          the result of a command cannot be written
     └── CannotListen               the port cannot be opened
 
@@ -66,11 +66,11 @@ class FieldError(NamedTuple):
     Parameters
     ----------
     code
-        The kind of error, for programs: `missing-user-id`.
+        The kind of error, for programs, such as `blank-user-id`.
     detail
         Explanation of the error, for readers.
     line
-        Line of the CSV, 1-based; the header is line 1.
+        Line of the CSV, counted from 1.
     pointer
         JSON pointer into the request body.
     column

@@ -77,7 +77,7 @@ class FileOptions:
     time_format
         A member of `TIME_FORMATS`.
     min_score
-        Rows with a smaller score are skipped.
+        Smallest score that is used. Rows with a smaller score are skipped.
     exclude_items
         Item ids, such as `POSTAGE`, whose rows are skipped. None means the list that is stored with the key. An
         empty list clears the stored list.

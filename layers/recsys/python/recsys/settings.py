@@ -98,7 +98,7 @@ class Settings:
     `/health/ready` returns 503."""
     cors_origins: str = ""
     """Origins whose web pages may call every route, separated by commas, such as `https://shop.example`. A publishable
-    key has its own list of origins, so that most services leave this setting empty."""
+    key has its own list of origins. Most services therefore leave this setting empty."""
     read_budget_s: float = 300.0
     """Time limit for reading a file, in seconds. If reading takes longer, the job fails."""
     train_budget_s: float = 600.0
@@ -131,7 +131,7 @@ class Settings:
         Raises
         ------
         InvalidSetting
-            If a value cannot be converted to the type of the setting, or is not one of its choices.
+            A value cannot be converted to the type of the setting, or is not one of its choices.
 
         Examples
         --------

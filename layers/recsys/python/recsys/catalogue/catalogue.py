@@ -137,7 +137,7 @@ def read_catalogue(content: bytes, *, sha256: str) -> Catalogue:
     Raises
     ------
     ArtifactDamaged
-        The digest of the file differs, the file has another format, or its arrays are inconsistent.
+        The file does not match `sha256`, has another format, or contains inconsistent arrays.
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ArtifactDamaged(

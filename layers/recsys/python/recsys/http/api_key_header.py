@@ -38,7 +38,7 @@ def required_key(
     Parameters
     ----------
     authenticator
-        Validates the key.
+        Validator of the key.
     scope
         Scope that permits a scoped key to call the route. None if the route accepts only main keys.
     require_current
@@ -64,7 +64,7 @@ def optional_key(
     Parameters
     ----------
     authenticator
-        Validates the key.
+        Validator of the key.
     scope
         Scope that permits a scoped key to call the route.
     allow_anonymous
@@ -85,8 +85,8 @@ def optional_key(
 def cached_key(authenticator: Authenticator, *, scope: Scope | None) -> Callable[..., Awaitable[KeyRecord]]:
     """Return a dependency like `required_key` that runs on the event loop, for an authenticator with a cache.
 
-    Nearly every record comes from the cache, so that the dependency hardly ever waits. A thread would take longer than
-    the rest of the request.
+    Nearly every record comes from the cache. Therefore the dependency hardly ever waits. A thread would take longer
+    than the rest of the request.
     """
 
     async def authenticate(request: Request, _: _Documented) -> KeyRecord:

@@ -117,7 +117,11 @@ class PageWriteMiddleware:
         self._reject = reject
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection. Connections other than HTTP are passed through."""
+        """Handle one ASGI connection.
+
+        A writing HTTP request from a page of another origin is rejected, unless the request has an API key or the
+        origin is one of `origins`. All other connections are passed through.
+        """
         app = self._app
         if scope["type"] == "http" and scope["method"] not in _READ_METHODS:
             headers = dict(scope["headers"])

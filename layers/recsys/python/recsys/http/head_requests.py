@@ -12,7 +12,11 @@ class HeadMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection. All connections except HTTP `HEAD` requests are passed through."""
+        """Handle one ASGI connection.
+
+        The app receives a `HEAD` request as a `GET` request, and the body of its response is dropped. All other
+        connections are passed through.
+        """
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return

@@ -107,7 +107,11 @@ class RequestContextMiddleware:
         self._on_request_end = on_request_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection. Connections other than HTTP are passed through."""
+        """Handle one ASGI connection.
+
+        An HTTP request gets a `RequestContext`, a limit for its body, a log line, and a response if the app fails.
+        Other connections are passed through.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -168,7 +168,8 @@ def respond(
     headers
         Additional response headers.
     members
-        Additional members of the document (RFC 9457 §3.2), such as the key that a failed training still issues.
+        Additional members of the document (RFC 9457 §3.2), such as an API key that was issued although the training
+        failed.
 
     Returns
     -------

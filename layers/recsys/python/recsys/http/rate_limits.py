@@ -23,7 +23,7 @@ _ANONYMOUS_HINT: Final = "Send your API key in X-API-Key, or retry after the num
 
 
 class RateLimiter:
-    """Applies a rate limit to requests.
+    """A check that applies a rate limit to requests.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class RateLimiter:
         Raises
         ------
         RateLimited
-            The limit is used up.
+            The limit is exceeded.
         Unavailable
             The registry did not respond.
         """
@@ -68,9 +68,9 @@ def limiter(buckets: Buckets, create: Callable[[int], RateLimit], quota: int) ->
 def limited_key(
     authenticate: Callable[..., KeyRecord | None], *, by_key: RateLimiter | None, by_address: RateLimiter | None
 ) -> Callable[..., KeyRecord | None]:
-    """Return a dependency that counts a request and returns the record of its key.
+    """Return a dependency that counts a request and returns the record of its key, or None for a request without a key.
 
-    The dependency raises `RateLimited` if the limit is used up. FastAPI runs the dependency in a thread, because the
+    The dependency raises `RateLimited` if the limit is exceeded. FastAPI runs the dependency in a thread, because the
     dependency waits for the registry.
 
     Parameters
@@ -78,9 +78,9 @@ def limited_key(
     authenticate
         A dependency that returns the record of the request's key, or None for a request without a key.
     by_key
-        Limits the requests per key. None means no limit.
+        Rate limiter of the requests per key. None means no limit.
     by_address
-        Limits the requests without a key per client address. None means no limit.
+        Rate limiter per client address of the requests without a key. None means no limit.
     """
 
     def count(request: Request, key: Annotated[KeyRecord | None, Depends(authenticate)]) -> KeyRecord | None:

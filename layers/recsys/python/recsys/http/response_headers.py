@@ -44,7 +44,10 @@ class ResponseHeadersMiddleware:
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection. Connections other than HTTP are passed through."""
+        """Handle one ASGI connection.
+
+        The headers are added to the response to an HTTP request. Other connections are passed through.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -27,7 +27,7 @@ _METHODS: Final = frozenset(HTTPMethod)
 
 
 class LambdaTelemetry:
-    """Configures logging and collects the metrics of one Lambda function.
+    """The logging and the metrics of one Lambda function.
 
     Parameters
     ----------

@@ -2,7 +2,8 @@
 
 The secret has 166 bits. The checksum (CRC32 in base62) detects typos without a lookup. Only the SHA-256 of the secret
 is stored. With this much entropy, a slow password hash would take time and add no security. The hash does not include
-the key id, because the server hashes the secret of a claimed key before it knows the key that the claim token is for.
+the key id, because the server hashes the secret of a claimed key before it looks up the key to which the claim token
+belongs.
 """
 
 from __future__ import annotations

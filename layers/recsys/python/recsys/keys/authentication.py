@@ -41,7 +41,7 @@ class Access(NamedTuple):
 
 
 class Authenticator:
-    """Validates API keys against the records in the registry.
+    """A validator that checks API keys against the records in the registry.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class Authenticator:
         remains unnoticed, for at most this long. 0 disables the cache. An authenticator with a cache is not thread-safe
         and must be used from a single event loop.
     clock
-        Returns the current time, which decides whether the previous secret of a rotated key has expired.
+        Function that returns the current time, which decides whether the previous secret of a rotated key has expired.
     timer
-        Returns a monotonic time in seconds, which decides whether a cached record has expired.
+        Function that returns a monotonic time in seconds, which decides whether a cached record has expired.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ def derived_base62(length: int, *parts: str) -> str:
     Parameters
     ----------
     length
-        Number of characters. SHA-256 has 256 bits, so that characters after the 43rd add no information.
+        Number of characters. SHA-256 has 256 bits, so characters after the 43rd add no information.
     *parts
         Texts from which the identifier is derived. Each text is hashed together with its length, so that `("ab", "c")`
         and `("a", "bc")` yield different identifiers.
@@ -72,8 +72,9 @@ def job_id_of_object(object_name: str, object_version: str) -> str:
 def job_id_of_request(principal: str, idempotency_key: str) -> str:
     """Derive a job id from the `Idempotency-Key` of a request, so that a repeated request refers to the same job.
 
-    `principal` names the caller, so that equal `Idempotency-Key` values of different callers yield different ids. It is
-    the key id, or `anonymous` for a request without a key, and ends with the purpose of a job that does not train.
+    `principal` names the caller, so that equal `Idempotency-Key` values of different callers yield different ids.
+    `principal` is the key id, or `anonymous` for a request without a key. For a job that does not train, the purpose of
+    the job is appended.
     """
     return derived_base62(JOB_ID_LENGTH, "request", principal, idempotency_key)
 

@@ -66,8 +66,8 @@ def view_npz(content: bytes) -> dict[str, NDArray[Any]]:
     Raises
     ------
     ValueError
-        If the bytes are not a zip archive, a member is compressed or truncated, or a member is not a C-ordered array
-        of numbers.
+        The bytes are not a zip archive, a member is compressed or truncated, or a member is not a C-ordered
+        array of numbers.
 
     Examples
     --------

@@ -144,7 +144,7 @@ def write_manifest(folder: Path, version: str) -> str:
     Raises
     ------
     FileNotFoundError
-        If one of `LISTED_FILES` is missing.
+        One of `LISTED_FILES` is missing.
     """
     files = {}
     for name in files_in(folder):
@@ -194,7 +194,7 @@ def read_folder(folder: Path) -> ServingModel:
     Raises
     ------
     ArtifactDamaged
-        If a file is missing, differs from the manifest, or contains invalid arrays.
+        A file is missing, does not match the manifest, or contains invalid arrays.
 
     Examples
     --------
@@ -233,7 +233,7 @@ def read_model(read: Callable[[str], bytes], *, manifest_sha256: str | None) -> 
     Raises
     ------
     ArtifactDamaged
-        If a file is missing, differs from its digest or has another format, or if its arrays are inconsistent or
+        A file is missing, does not match its digest or has another format, or its arrays are inconsistent or
         contain numbers that are not finite.
     """
     manifest = _read_manifest(read, manifest_sha256)
@@ -257,14 +257,14 @@ def read_entry(read: Callable[[str], bytes], name: str, *, manifest_sha256: str 
     Parameters
     ----------
     read, manifest_sha256
-        As for `read_model`.
+        The same as in `read_model`.
     name
         Name of the file.
 
     Raises
     ------
     ArtifactDamaged
-        If the manifest is missing, or differs from its digest.
+        The manifest is missing, or does not match its digest.
     """
     files = _read_manifest(read, manifest_sha256).get("files")
     entry = files.get(name) if isinstance(files, dict) else None

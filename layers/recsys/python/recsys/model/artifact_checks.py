@@ -18,10 +18,10 @@ from recsys.model.vocabulary import Vocabulary
 Arrays = dict[str, NDArray[Any]]
 """The arrays of `serving.npz` by name."""
 _PART_NUMBERS: Final = 2**22
-"""Numbers that one thread checks at a time: 16 MiB of float32."""
+"""Count of numbers that one thread checks at a time. In float32, they take 16 MiB."""
 _BLOCK_NUMBERS: Final = 2**16
-"""Numbers that one NumPy call checks. Their mask fits into the CPU cache, so that the check is twice as fast as one
-call for all numbers."""
+"""Count of numbers that one NumPy call checks. Their mask fits into the CPU cache. The check is therefore twice as fast
+as one call for all numbers."""
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
 
@@ -32,9 +32,9 @@ def check_arrays(arrays: Arrays) -> None:
     Raises
     ------
     KeyError
-        If an array is missing.
+        An array is missing.
     ValueError
-        If the type or shape of an array does not match the other arrays, or if an array contains a number that is not
+        The type or shape of an array does not match the other arrays, or an array contains a number that is not
         finite, an invalid id, or the index of an item or a cluster centre that does not exist.
     """
     _check_types_and_shapes(arrays)

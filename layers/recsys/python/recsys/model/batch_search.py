@@ -1,12 +1,12 @@
 """Find the n best items of many users at once. The results equal those of `recsys.model.top_n.best_items`.
 
 Memory access limits the speed of a matrix-vector product. The product of the item matrix with the vectors of many users
-has no such limit, so that it is several times as fast per user. Every later step also handles the (user, item) pairs of
-the whole batch at once, because a step per user would take longer than the product.
+has no such limit, and is therefore several times as fast per user. Every later step also handles the (user, item) pairs
+of the whole batch at once, because a step per user would take longer than the product.
 
 Items are scanned in chunks, in descending order of the norm of their GMF embeddings. The first chunk yields a floor for
 every user, which is a lower bound of the logit of the n-th best item. By Cauchy-Schwarz, the GMF part of a logit is at
-most |user| |item|. Once this bound is too small, no later item can reach the floor, so that the scan for this user
+most |user| |item|. Once this bound is too small, no later item can reach the floor. The scan for this user therefore
 stops before the end of the catalogue. The bounds of `recsys.model.pruned_search` apply within each chunk.
 """
 
@@ -152,7 +152,7 @@ class _Pairs:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Concatenate the pairs of all parts, and sort the result by user."""
+        """Concatenate the (user, item) pairs from several chunks of items, and sort the result by user."""
         users = np.concatenate([part.users for part in parts])
         items, gmf = np.concatenate([part.items for part in parts]), np.concatenate([part.gmf for part in parts])
         order = np.argsort(users, kind="stable")

@@ -5,7 +5,7 @@ with a common attribute, such as the same category.
 
 **Limits** are exact and greedy. The ranking is read from its beginning, and an item is left out if its group is full,
 that is, if the list already contains the permitted number of items of the group. The ranking is computed in parts.
-Items of full groups are not eligible for the next part, so that every part adds items until the ranking ends.
+Items of full groups are not eligible for the next part. Therefore every part adds items until the ranking ends.
 
 **Diversity** is maximal marginal relevance (Carbonell & Goldstein, "The use of MMR, diversity-based reranking for
 reordering documents and producing summaries", SIGIR 1998). The next item maximises

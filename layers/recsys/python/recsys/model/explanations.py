@@ -56,7 +56,7 @@ def explain(network: Network, history: ItemIndices, items: ItemIndices) -> list[
     Parameters
     ----------
     network, history, items
-        As for `contributions`.
+        The same as in `contributions`.
 
     Returns
     -------

@@ -24,7 +24,7 @@ class HistoryRanking(NamedTuple):
     Parameters
     ----------
     network, bounds, new_items
-        As in `ServingModel`.
+        The same as in `ServingModel`.
     user
         The user's part of every logit, as returned by `network.user`.
     excluded

@@ -37,7 +37,7 @@ ItemIndices = NDArray[np.int64]
 """Item indices, which are rows of the item arrays, (n,) int64."""
 
 _BLOCK_NUMBERS: Final = 2**16
-"""Number of hidden units per matrix product. They take 256 KiB, so that they stay in the L2 cache. With a layer of
+"""Number of hidden units per matrix product. They take 256 KiB and therefore stay in the L2 cache. With a layer of
 width 64, a product handles 1,024 items."""
 _EXACT_BLOCK: Final = 128
 """Number of pairs per float64 product. A pair takes `gmf_dim` numbers. With 512 numbers per pair, the product takes 512
@@ -249,8 +249,8 @@ class Network:
     def exact_logits(self, user: User, items: NDArray[np.integer]) -> Floats:
         """Compute the reproducible logits by which a user's items are ranked.
 
-        Each logit is computed separately in float64 and rounded once, so that it does not depend on the other items of
-        the call.
+        Each logit is computed separately in float64 and rounded once. Therefore it does not depend on the other items
+        of the call.
 
         Parameters
         ----------
@@ -262,7 +262,7 @@ class Network:
         Returns
         -------
         (n,) float32
-            One logit per item.
+            The logits, one per item.
         """
         return _in_blocks(len(items), lambda block: self._exact_logits(user, items[block]))
 

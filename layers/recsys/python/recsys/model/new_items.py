@@ -2,7 +2,7 @@
 
 New items have no interactions. Their embeddings are computed from their attributes. The arrays of new items are stored
 separately, so that the model's arrays are not copied. The indices of the new items follow the indices of the model's
-items, so that the first new item has the index `n_items`.
+items. Therefore the first new item has the index `n_items`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class NewItems(NamedTuple):
         Parameters
         ----------
         item_ids
-            At least one id. The ids are distinct, and the model contains none of them.
+            Ids of the new items, at least one. The ids are distinct, and the model contains none of them.
         network
             The model's network.
         rows

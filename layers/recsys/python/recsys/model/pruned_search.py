@@ -2,8 +2,8 @@
 
 A logit is the sum of a GMF part, one dot product per item, and an MLP part, which takes some thousand multiplications.
 One matrix-vector product computes the GMF parts of all items. The MLP part is f(a + b), where a is the user's part and
-b the item's part of the first layer before its ReLU. The sum tops + slack is an upper bound of f(a + b), so that an
-item is ruled out if
+b the item's part of the first layer before its ReLU. The sum tops + slack is an upper bound of f(a + b). An item is
+therefore ruled out if
 
     gmf + tops + slack  <  floor        with  tops = f(a + c),  floor = n-th best logit of some items - margin      (1)
 

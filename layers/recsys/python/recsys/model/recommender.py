@@ -250,7 +250,7 @@ def similar(
     Raises
     ------
     ItemNotFound
-        If neither the model nor its new items contain `item_id`.
+        Neither the model nor its new items contain `item_id`.
     """
     item_index = model.find_item(item_id)
     if item_index is None:

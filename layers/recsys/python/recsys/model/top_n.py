@@ -31,7 +31,7 @@ def top_n(values: Floats, n: int, *, excluded: ItemIndices) -> ItemIndices:
     Parameters
     ----------
     values
-        One finite value per item, (n_items,). The array is not modified.
+        The value of each item, (n_items,). All values are finite. The array is not modified.
     n
         Length of the list, at least 0. It is shorter if fewer items are left.
     excluded

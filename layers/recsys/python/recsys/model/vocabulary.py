@@ -50,7 +50,7 @@ class Vocabulary(Sequence[str]):
         Raises
         ------
         UnicodeEncodeError
-            An id contains half of a surrogate pair.
+            An id contains a lone surrogate, which UTF-8 cannot encode.
 
         Examples
         --------
@@ -69,7 +69,7 @@ class Vocabulary(Sequence[str]):
         """Whether every offset lies within the text and on a character boundary, and every row index exists.
 
         Check this property before the arrays of an untrusted file are used. The property does not tell whether the ids
-        are sorted and distinct. If the ids are not, `find` misses some of them but raises no error.
+        are sorted and distinct. If the ids are unsorted or repeated, `find` misses some of them but raises no error.
         """
         text, starts, order = self.text, self.starts, self.order
         if starts.ndim != 1 or len(starts) == 0 or order.shape != (len(starts) - 1,):
@@ -105,7 +105,7 @@ class Vocabulary(Sequence[str]):
         """
         try:
             key = wanted.encode()
-        except UnicodeEncodeError:  # JSON can express half of a surrogate pair, UTF-8 cannot
+        except UnicodeEncodeError:  # JSON can express a lone surrogate, UTF-8 cannot
             return None
         # A memoryview reads one number four times as fast as NumPy indexing: 3.6 instead of 11.9 µs among 3,665 ids.
         text, starts, order = self.text.data, self.starts.data, self.order.data

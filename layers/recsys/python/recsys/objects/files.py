@@ -50,7 +50,7 @@ class FileObjectStore:
     Raises
     ------
     Unavailable
-        If the directory cannot be created or read.
+        The directory cannot be created or read.
 
     Examples
     --------

@@ -31,8 +31,8 @@ def checked_name(name: str) -> str:
     Raises
     ------
     InvalidRequest
-        If the name is empty, too long or absolute, contains an empty part, `.` or `..`, starts with `.tmp`, or contains
-        a character that some store cannot keep (backslash, control character, lone surrogate).
+        The name is empty, too long or absolute, contains an empty part, `.` or `..`, starts with `.tmp`, or
+        contains a character that some store cannot keep (backslash, control character, lone surrogate).
 
     Examples
     --------
@@ -55,7 +55,7 @@ def checked_prefix(prefix: str) -> str:
     Raises
     ------
     InvalidRequest
-        If the part of the prefix before its last slash is not a valid object name.
+        The part of the prefix before its last slash is not a valid object name.
     """
     folder, slash, _ = prefix.rpartition("/")
     if slash:

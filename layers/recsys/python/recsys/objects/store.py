@@ -20,8 +20,8 @@ class ObjectInfo:
     size_bytes
         Size of the content, in bytes.
     version
-        Text that changes with every write of an object with this name. On S3, the version id, or the ETag if the bucket
-        is not versioned.
+        Text that changes with every write of an object with this name. On S3, this text is the version id, or the ETag
+        if the bucket is not versioned.
     modified_at
         Modification time of the content. A copy of a file can preserve this time.
     arrived_at
@@ -56,9 +56,9 @@ class ObjectReader(Protocol):
         Raises
         ------
         ObjectNotFound
-            If there is no object with this name.
+            There is no object with this name.
         Unavailable
-            If the store does not respond.
+            The store did not respond.
         """
 
 
@@ -87,11 +87,14 @@ class ObjectStore(ObjectReader, Protocol):
         Raises
         ------
         ObjectExists
-            If an object with this name exists. The existing object remains unchanged.
+            An object with this name exists. The existing object remains unchanged.
         """
 
     def replace(self, name: str, body: bytes) -> ObjectInfo:
-        """Create or overwrite an object atomically, so that readers see either the previous or the new content."""
+        """Create or overwrite an object atomically, and return its description.
+
+        Readers see either the previous or the new content.
+        """
 
     def open(self, name: str) -> BinaryIO:
         """Open the object for reading as a stream of bytes, without loading it into memory.
@@ -104,7 +107,7 @@ class ObjectStore(ObjectReader, Protocol):
         Raises
         ------
         ObjectNotFound
-            If there is no object with this name.
+            There is no object with this name.
         """
 
     def info(self, name: str) -> ObjectInfo:
@@ -113,7 +116,7 @@ class ObjectStore(ObjectReader, Protocol):
         Raises
         ------
         ObjectNotFound
-            If there is no object with this name.
+            There is no object with this name.
         """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

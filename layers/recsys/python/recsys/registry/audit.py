@@ -131,7 +131,7 @@ def read_page(table: Table, key_id: str, *, limit: int, cursor: str | None, now:
         `AuditPage.next_cursor` of the previous page. The page then starts with the next older event. None means the
         first page, which starts with the newest event.
     now
-        Current time. Events that have expired are omitted, so that a page can hold fewer than `limit` events although
+        Current time. Events that have expired are omitted. A page can therefore hold fewer than `limit` events although
         older events exist.
     """
     before = None if cursor is None else AUDIT_PREFIX + _sort_of(cursor)

@@ -155,7 +155,7 @@ class ErasedUsers:
 def hidden_users(key: KeyRecord) -> ErasedUsers | None:
     """Return the users who were erased after the training of the current version, or None if there are none.
 
-    The current version may still contain these users, so that requests must treat them as unknown.
+    The current version may still contain these users. Requests must therefore treat them as unknown.
     """
     if key.erasures is None:
         return None

@@ -37,7 +37,7 @@ class JobOperations(TableOperations):
         Raises
         ------
         JobNotFound
-            If the job does not exist or has expired.
+            The job does not exist or has expired.
         """
         return self._read_job(job_id, self._clock())[1]
 
@@ -65,11 +65,11 @@ class JobOperations(TableOperations):
         Raises
         ------
         JobNotFound
-            If the job does not exist or has expired.
+            The job does not exist or has expired.
         JobFinished
-            If the job is in a final state.
+            The job is in a final state.
         JobBusy
-            If another worker holds the lease.
+            Another worker holds the lease.
         """
 
         def decide(now: Timestamp) -> tuple[Lease, list[Change]]:
@@ -96,7 +96,7 @@ class JobOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, or another attempt has started.
+            The job is not running, or another attempt has started.
         """
         self._change_leased_job(lease, lambda job, now: rules.renewed(job, lease_s=lease_s, progress=progress, now=now))
 
@@ -128,7 +128,7 @@ class JobOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, or another attempt has started.
+            The job is not running, or another attempt has started.
         """
         self._change_leased_job(
             lease,
@@ -143,7 +143,7 @@ class JobOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, or another attempt has started.
+            The job is not running, or another attempt has started.
         """
         self._change_leased_job(lease, lambda job, now: rules.validated(job, report, now=now))
 
@@ -153,7 +153,7 @@ class JobOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, or another attempt has started.
+            The job is not running, or another attempt has started.
         """
         self._change_leased_job(lease, lambda job, now: rules.superseded(job, now=now))
 
@@ -163,7 +163,7 @@ class JobOperations(TableOperations):
         Raises
         ------
         JobNotFound
-            If the job does not exist or has expired.
+            The job does not exist or has expired.
         """
 
         def decide(now: Timestamp) -> tuple[None, list[Change]]:

@@ -33,12 +33,12 @@ class KeyRecord:
         Time of the revocation.
     expires_at
         Time from which the key counts as deleted. None if the key is permanent. A key that a request or a drop created
-        becomes permanent when it has both a secret and a model, so that unused keys are deleted.
+        becomes permanent when it has a secret and a model, and expires otherwise.
     current_version, current_manifest_sha256
         The current version, and the SHA-256 of its manifest.
     current_data_timestamp
-        `Job.data_timestamp` of the job that trained the current version. The activation of a version sets it to the
-        time of the activation, so that a running training job cannot undo the activation.
+        `Job.data_timestamp` of the job that trained the current version. The activation of a version sets this field to
+        the time of the activation, so that a running training job cannot undo the activation.
     catalogue_version, catalogue_sha256
         The current version of the item catalogue, and the SHA-256 of its file. None if the key has no catalogue.
     catalogue_data_timestamp

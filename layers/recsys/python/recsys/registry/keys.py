@@ -24,7 +24,7 @@ class KeyOperations(TableOperations):
         Raises
         ------
         KeyExists
-            If a key with the same id exists and has not expired. The existing key remains unchanged.
+            A key with the same id exists and has not expired. The existing key remains unchanged.
         """
 
         def decide(now: Timestamp) -> tuple[None, list[Change]]:
@@ -42,7 +42,7 @@ class KeyOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist or has expired.
+            The key does not exist or has expired.
         """
         return read_key(self._table, key_id, self._clock())[1]
 
@@ -64,7 +64,7 @@ class KeyOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         """
         return self._change_key(
             key_id,
@@ -79,7 +79,7 @@ class KeyOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist or has expired.
+            The key does not exist or has expired.
         """
         self._change_key(key_id, lambda key, now: rules.revoked(key, now=now), "key.revoked")
 
@@ -140,8 +140,8 @@ class KeyOperations(TableOperations):
         Raises
         ------
         Gone
-            If the token is unknown, used or expired, or if the key of the token already has a secret, is revoked or
-            does not exist.
+            The token is unknown, used or expired, or the key of the token already has a secret, is revoked
+            or does not exist.
         """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:

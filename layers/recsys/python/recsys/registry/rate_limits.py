@@ -25,8 +25,8 @@ from recsys.registry.table import Address, Change, TableReader
 _HOUR_S: Final = 3600
 _MINUTE_S: Final = 60
 _TOLERANCE: Final = 1e-4
-"""Fraction of a unit that may be missing when the unit is granted. Timestamps are rounded to microseconds, so that a
-bucket can be slightly less full than it should be."""
+"""Fraction of a unit that may be missing when the unit is granted. Timestamps are rounded to microseconds. A bucket can
+therefore be slightly less full than it should be."""
 _COMMIT_ATTEMPTS: Final = 50  # as in recsys.registry.transactions
 _MAX_SUBJECTS: Final = 10_000  # not tuned
 _CHUNKS_PER_QUOTA: Final = 20
@@ -44,7 +44,7 @@ class RateLimit(NamedTuple):
     name
         Name of the policy in headers and in `GET /v1/usage`.
     quota
-        Requests per window, at least 1. Also the size of the largest burst.
+        Requests per window, at least 1. This number is also the size of the largest burst.
     window_s
         Length of the window, in seconds.
     unit
@@ -140,7 +140,7 @@ class Buckets(Protocol):
         Raises
         ------
         Unavailable
-            If the buckets are stored in a database that does not respond.
+            The database of the buckets did not respond.
         """
 
 
@@ -159,7 +159,7 @@ class TableBuckets:
     table
         The database.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     def __init__(self, table: BucketTable, clock: Clock = utc_now) -> None:
@@ -188,7 +188,7 @@ class MemoryBuckets:
     Parameters
     ----------
     timer
-        Returns a monotonic time in seconds.
+        Function that returns a monotonic time in seconds.
     """
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
@@ -239,7 +239,7 @@ class ChunkedBuckets:
     shared
         The buckets that all processes share.
     timer
-        Returns a monotonic time in seconds.
+        Function that returns a monotonic time in seconds.
     """
 
     def __init__(self, shared: Buckets, timer: Callable[[], float] = time.monotonic) -> None:

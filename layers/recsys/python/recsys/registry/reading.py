@@ -25,7 +25,7 @@ class KeyReader(Protocol):
         Raises
         ------
         KeyNotFound
-            If the key does not exist or has expired.
+            The key does not exist or has expired.
         """
 
 
@@ -35,7 +35,7 @@ def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyR
     Raises
     ------
     KeyNotFound
-        If the key does not exist or has expired at `now`.
+        The key does not exist or has expired at `now`.
     """
     row = table.get(key_address(key_id))
     document = unexpired(row, now)
@@ -47,7 +47,7 @@ def read_key(table: TableReader, key_id: str, now: Timestamp) -> tuple[Row, KeyR
 def unexpired(row: Row, now: Timestamp) -> Document | None:
     """Return the document of a row, or None if the row does not exist or has expired.
 
-    A database can delete expired rows late, so that every reader must check the expiry.
+    A database can delete expired rows late. Therefore every reader must check the expiry.
     """
     if row.document is None:
         return None

@@ -28,7 +28,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the state is final, so that the job can no longer change."""
+        """Whether the state is final, which means that the job can no longer change."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 

@@ -20,7 +20,7 @@ class Registry(KeyOperations, JobOperations, VersionOperations, CatalogueOperati
     table
         The database.
     clock
-        Returns the current time.
+        Function that returns the current time.
     audit_days
         Days for which the events of the audit log are kept.
 

@@ -37,7 +37,7 @@ def rotated(key: KeyRecord, new_sha256: str, *, overlap_s: float, now: Timestamp
     Raises
     ------
     KeyNotFound
-        If the key is revoked.
+        The key is revoked.
     """
     check_not_revoked(key)
     return replace(
@@ -55,7 +55,7 @@ def is_known(key: KeyRecord) -> bool:
 
 
 def revoked(key: KeyRecord, *, now: Timestamp) -> KeyRecord:
-    """Return the key as revoked. A revoked key is returned unchanged."""
+    """Return the key with `now` as the time of its revocation. A revoked key is returned unchanged."""
     if key.revoked_at is not None:
         return key
     return replace(key, revision=key.revision + 1, revoked_at=now)
@@ -67,7 +67,7 @@ def with_first_secret(key: KeyRecord, secret_sha256: str) -> KeyRecord:
     Raises
     ------
     Gone
-        If the key already has a secret, or is revoked.
+        The key already has a secret, or is revoked.
     """
     if key.secret_sha256 is not None or key.revoked_at is not None:
         raise claim_gone()
@@ -119,7 +119,7 @@ def check_not_revoked(key: KeyRecord) -> None:
     Raises
     ------
     KeyNotFound
-        If the key is revoked.
+        The key is revoked.
     """
     if key.revoked_at is not None:
         raise key_not_found(key.key_id)
@@ -134,9 +134,9 @@ def claimed(job: Job, *, owner: str, data_timestamp: str, lease_s: float, now: T
     Raises
     ------
     JobFinished
-        If the job is in a final state.
+        The job is in a final state.
     JobBusy
-        If another owner holds a lease that has not expired.
+        Another owner holds a lease that has not expired.
     """
     if job.state.is_final:
         raise JobFinished(f"The job {job.job_id} is already {job.state}.")
@@ -178,7 +178,7 @@ def check_lease(job: Job, lease: Lease) -> None:
     Raises
     ------
     LeaseLost
-        If the job is not running, or another attempt has started.
+        The job is not running, or another attempt has started.
     """
     if job.state is not JobState.RUNNING or job.fence != lease.fence:
         raise lease_lost(lease)
@@ -195,7 +195,7 @@ def renewed(job: Job, *, lease_s: float, progress: Progress | None, now: Timesta
 
 
 def released(job: Job, *, now: Timestamp) -> Job:
-    """Return the job as queued again, without counting the interrupted attempt."""
+    """Return the job in the state `queued`, without counting the interrupted attempt."""
     return replace(
         job,
         state=JobState.QUEUED,
@@ -225,7 +225,7 @@ def _ended(job: Job, state: JobState, now: Timestamp) -> Job:
 
 
 def is_stored(job: Job, version: ModelVersion) -> bool:
-    """Return whether the job already ended with this version, so that publishing it again has no effect."""
+    """Return whether the job already ended with this version. If so, publishing the version again has no effect."""
     return job.state in (JobState.SUCCEEDED, JobState.HELD) and job.version == version.version
 
 
@@ -253,7 +253,7 @@ def has_current_base(key: KeyRecord, version: ModelVersion, job: Job) -> bool:
 def succeeded(
     job: Job, version: ModelVersion, report: dict[str, Any], assessment: Assessment | None, *, now: Timestamp
 ) -> Job:
-    """Return the job as succeeded with `version`, or as held if the assessment has reasons to hold the version."""
+    """Return the job with `version`, in the state `succeeded`, or `held` if the assessment has reasons to hold it."""
     is_held = assessment is not None and bool(assessment.held_reasons)
     return replace(
         _ended(job, JobState.HELD if is_held else JobState.SUCCEEDED, now),
@@ -266,7 +266,7 @@ def succeeded(
 
 
 def validated(job: Job, report: dict[str, Any], *, now: Timestamp) -> Job:
-    """Return the job as succeeded with a data report and without a version."""
+    """Return the job in the state `succeeded`, with a data report and without a version."""
     return replace(_ended(job, JobState.SUCCEEDED, now), report=report)
 
 
@@ -282,7 +282,8 @@ def published(key: KeyRecord, version: ModelVersion, job: Job) -> KeyRecord:
 def _replaced_data_timestamp(key: KeyRecord) -> str | None:
     """Return the data timestamp of the last file with mode `replace`, or the time of the last activation.
 
-    Releases without the mode `append` did not store this time. It then equals the timestamp of the current version.
+    Releases without the mode `append` did not store this time. For their records, the result is the timestamp of the
+    current version.
     """
     return key.current_data_timestamp if key.replaced_data_timestamp is None else key.replaced_data_timestamp
 
@@ -305,12 +306,12 @@ def retired(version: ModelVersion, *, now: Timestamp, kept_s: float) -> ModelVer
 
 
 def pinned(version: ModelVersion, *, others: Sequence[ModelVersion], now: Timestamp) -> ModelVersion:
-    """Return the version as pinned. A pinned version is returned unchanged.
+    """Return the version with `now` as the time at which it was pinned. A pinned version is returned unchanged.
 
     Raises
     ------
     TooManyPinnedVersions
-        If at least `MAX_PINNED_VERSIONS` of the `others` are pinned.
+        At least `MAX_PINNED_VERSIONS` of the `others` are pinned.
     """
     if version.pinned_at is not None:
         return version
@@ -321,7 +322,7 @@ def pinned(version: ModelVersion, *, others: Sequence[ModelVersion], now: Timest
 
 
 def unpinned(version: ModelVersion) -> ModelVersion:
-    """Return the version as not pinned."""
+    """Return the version without the time at which it was pinned."""
     return replace(version, pinned_at=None)
 
 

@@ -22,7 +22,7 @@ class Scope(StrEnum):
     """A group of operations that a scoped key permits."""
 
     RECOMMEND = "recommend"
-    """Request recommendations. The key is publishable, so that a web page or an app may contain it."""
+    """Request recommendations. The key is publishable, which means that a web page or an app may contain it."""
     TRAIN = "train"
     """Upload data, train and read the training jobs. The key is a secret."""
 

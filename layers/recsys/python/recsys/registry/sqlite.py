@@ -59,16 +59,16 @@ class SqliteRegistry(Registry):
     path
         Path of the file. A missing file is created with mode 0600, so that only its owner can read it.
     clock
-        Returns the current time.
+        Function that returns the current time.
     audit_days
         Days for which the events of the audit log are kept.
 
     Raises
     ------
     RegistryTooNew
-        If a newer release wrote the file.
+        A newer release wrote the file.
     Unavailable
-        If the file cannot be opened, or is not a registry.
+        The file cannot be opened, or is not a registry.
     """
 
     def __init__(self, path: Path, clock: Clock = utc_now, *, audit_days: int = DEFAULT_DAYS) -> None:
@@ -128,9 +128,9 @@ class SqliteTable:
     Raises
     ------
     RegistryTooNew
-        If a newer release wrote the file.
+        A newer release wrote the file.
     Unavailable
-        If the file cannot be opened, or is not a registry.
+        The file cannot be opened, or is not a registry.
     """
 
     def __init__(self, path: Path) -> None:

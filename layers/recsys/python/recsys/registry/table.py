@@ -79,11 +79,11 @@ class Table(TableReader, Protocol):
         Parameters
         ----------
         changes
-            At least one change; at most one per address.
+            The changes. There must be at least one change, and at most one per address.
 
         Returns
         -------
         bool
-            True if the changes are durable. False if a row did not meet the condition of its change, so that nothing
-            was written.
+            True if the changes are durable. False if a row did not meet the condition of its change. In this case,
+            nothing was written.
         """

@@ -34,7 +34,7 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
     table
         The database.
     clock
-        Returns the current time, which `decide` receives.
+        Function that returns the current time, which `decide` receives.
     decide
         The operation. It returns its changes and writes nothing itself. If it raises an exception, nothing is changed.
 
@@ -46,7 +46,7 @@ def commit_with_retry(table: Table, clock: Clock, decide: Decision[T]) -> T:
     Raises
     ------
     Unavailable
-        If the database does not respond, or if 50 attempts in a row conflicted with other writers.
+        The database did not respond, or 50 attempts in a row conflicted with other writers.
     """
     for _ in range(_COMMIT_ATTEMPTS):
         result, changes = decide(clock())
@@ -65,7 +65,7 @@ class TableOperations:
     table
         The database.
     clock
-        Returns the current time.
+        Function that returns the current time.
     audit_days
         Days for which the events of the audit log are kept.
     """

@@ -63,7 +63,7 @@ class FileTurn:
 
 
 class Turns:
-    """Stores the files that wait for training, and sends the message of one file per group at a time.
+    """The store of the files that wait for training. It sends the message of one file per group at a time.
 
     The file whose message is sent has the turn of its group. When its job is final, `end` gives the turn to the next
     file. A process can be killed at any point. If a call was interrupted and is repeated, for example because a queue
@@ -77,7 +77,7 @@ class Turns:
     send
         Function that sends a message to the queue of trainings.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     def __init__(self, table: Table, send: Callable[[str], None], clock: Clock = utc_now) -> None:

@@ -25,12 +25,12 @@ class Published(StrEnum):
     HELD = "held"
     """The version is stored. The current version stays current until the held version is activated."""
     OUTDATED = "outdated"
-    """Another version became current after the comparison. Nothing was written, so that the caller must compare again.
+    """Another version became current after the comparison. Nothing was written, and the caller must compare again.
     """
     SUPERSEDED = "superseded"
     """The current version of the key is based on newer data, or the key is revoked. The version was not published."""
     OUTDATED_BASE = "outdated-base"
-    """The base version of the training is no longer current. Nothing was written, so that the caller must train again.
+    """The base version of the training is no longer current. Nothing was written, and the caller must train again.
     """
 
 
@@ -68,8 +68,8 @@ class VersionOperations(TableOperations):
         Raises
         ------
         LeaseLost
-            If the job is not running, if another attempt has started, or if the version was marked as deleted because
-            the attempt seemed to have ended. Nothing was written.
+            The job is not running, another attempt has started, or the version was marked as deleted
+            because the attempt seemed to have ended. Nothing was written.
         """
 
         def decide(now: Timestamp) -> tuple[Published, list[Change]]:
@@ -128,9 +128,9 @@ class VersionOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no version of this name, or if the version is due for deletion because of an erasure.
+            The key has no version of this name, or the version is due for deletion because of an erasure.
         """
 
         def decide(now: Timestamp) -> tuple[KeyRecord, list[Change]]:
@@ -160,11 +160,11 @@ class VersionOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no published or held version of this name.
+            The key has no published or held version of this name.
         TooManyPinnedVersions
-            If `rules.MAX_PINNED_VERSIONS` other versions of the key are pinned.
+            `rules.MAX_PINNED_VERSIONS` other versions of the key are pinned.
         """
 
         def decide(now: Timestamp) -> tuple[ModelVersion, list[Change]]:
@@ -190,9 +190,9 @@ class VersionOperations(TableOperations):
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         VersionNotFound
-            If the key has no published or held version of this name.
+            The key has no published or held version of this name.
         """
 
         def decide(now: Timestamp) -> tuple[ModelVersion, list[Change]]:
@@ -206,14 +206,14 @@ class VersionOperations(TableOperations):
     def erase_user(self, key_id: str, user_id: str) -> KeyRecord:
         """Hide a user at once, leave the user out of later trainings, and mark the existing versions for deletion.
 
-        The versions are marked one by one. If the call is interrupted, repeat the call.
+        The versions are marked one by one. If the call is interrupted, repeat the call. The changed key is returned.
 
         Raises
         ------
         KeyNotFound
-            If the key does not exist, has expired or is revoked.
+            The key does not exist, has expired or is revoked.
         TooManyErasures
-            If the key already has the largest permitted number of erased users.
+            The key already has the largest permitted number of erased users.
         """
 
         def erased(key: KeyRecord, now: Timestamp) -> KeyRecord:
@@ -226,7 +226,10 @@ class VersionOperations(TableOperations):
         return key
 
     def _mark_version(self, version: ModelVersion, key: KeyRecord, _now: Timestamp) -> tuple[None, list[Change]]:
-        """Write the time by which a version must be deleted, unless the version has been deleted in the meantime."""
+        """Return the change that writes the time by which a version must be deleted.
+
+        If the version has been deleted in the meantime, there is no change.
+        """
         row = self._table.get(version_address(version.key_id, version.version))
         stored = ModelVersion.from_document(row.document) if row.document is not None else None
         if stored is None or stored.deleted_at is not None:

@@ -56,7 +56,7 @@ class Collection:
 
 
 class Collector:
-    """Deletes the versions and objects that the retention policy no longer keeps.
+    """A garbage collector that deletes the versions and objects that the retention policy no longer keeps.
 
     Runs may overlap. If a run is killed, the next run completes its work.
 
@@ -67,7 +67,7 @@ class Collector:
     policy
         The retention policy.
     clock
-        Returns the current time.
+        Function that returns the current time.
     """
 
     def __init__(self, table: Table, store: ObjectStore, policy: RetentionPolicy, clock: Clock = utc_now) -> None:
@@ -82,7 +82,7 @@ class Collector:
         Raises
         ------
         Unavailable
-            If a store does not respond.
+            A store did not respond.
         """
         now = self._clock()
         for contents in self._keys():
@@ -119,7 +119,7 @@ class Collector:
         Raises
         ------
         Unavailable
-            If a store does not respond to the reads that the plan needs.
+            A store did not respond to the reads that the plan needs.
         """
         done, n_failed = [], 0
         for deletion in self.plan():
@@ -187,7 +187,7 @@ class Collector:
             _logger.warning("Nothing of the key %s is deleted: %s", key_id, error.detail)
             return None
         # The key is read after the rows, so that no activation is missed. An activation before this read is visible in
-        # the key. A later activation changes a row, so that the conditional write fails.
+        # the key. A later activation changes a row, and the conditional write then fails.
         return KeyContents(key_id, self._key(key_id), rows, files, jobs, catalogue)
 
     def _key(self, key_id: str) -> KeyRecord | None:

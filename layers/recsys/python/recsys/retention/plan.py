@@ -86,8 +86,8 @@ class Deletion:
     reason
         Reason for the deletion.
     size_bytes
-        Total size of the objects, in bytes. If the step marks a version as deleted, the size of the objects that a
-        later run deletes after the grace period.
+        Total size of the objects, in bytes. If the step marks a version as deleted, this is the size of the objects
+        that a later run deletes after the grace period.
     mark
         Change that marks a version as deleted. If a concurrent writer changed the row, the version is kept. None if the
         step deletes objects.
