@@ -43,7 +43,7 @@ def list_job_times(registry: SqliteRegistry) -> list[JobTimes]:
 
 
 def newest_version_at(registry: SqliteRegistry) -> Timestamp | None:
-    """Return the time at which the newest version of all keys was published, or None if there is no version.
+    """Return the time at which the newest version of any key was published, or None if no key has a version.
 
     Raises
     ------

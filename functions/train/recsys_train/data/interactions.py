@@ -94,7 +94,7 @@ class Interactions:
         return np.bincount(self.items, minlength=self.n_items)
 
     def to_matrix(self) -> Any:
-        """Return the sparse CSR matrix of the pairs, (n_users, n_items) float32, in which each pair is a one."""
+        """Return the pairs as a sparse CSR matrix, (n_users, n_items) float32, with a 1 for each pair."""
         ones = np.ones(len(self), dtype=np.float32)
         return sp.csr_matrix((ones, (self.users, self.items)), shape=(self.n_users, self.n_items))
 

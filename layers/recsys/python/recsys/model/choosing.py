@@ -127,7 +127,8 @@ def choose(
     Parameters
     ----------
     rank
-        Function that returns the best eligible items.
+        Function that ranks items. It takes a number of items, and a mask of the eligible items, (n_items,) bool, or
+        None if all items are eligible. It returns the indices and the values of this many best items, best first.
     n
         Length of the list, at least 0. It is shorter if fewer items fulfil the constraints.
     constraints
@@ -135,7 +136,7 @@ def choose(
     embeddings
         Embedding of each item. The similarity of two items is computed from their embeddings.
     to_relevance
-        Function that converts values of the ranking to scores in [0, 1].
+        Function that takes values of the ranking, (n,) float32, and returns the scores of the items, (n,) in [0, 1].
 
     Returns
     -------
