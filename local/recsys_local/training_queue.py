@@ -98,7 +98,8 @@ class TrainingQueue:
 class Turn:
     """Exclusive access of one worker to the queue, to add new files and to take the next file.
 
-    The workers take turns in accessing the queue. In `recsys_local.scheduler`, a turn is one training job of a key.
+    Here, a turn is the time during which one worker accesses the queue. In `recsys_local.scheduler`, a turn is one
+    training job of a key.
 
     Parameters
     ----------

@@ -124,7 +124,7 @@ class Reliability:
 
 
 def top_logits(score_users: ScoreUsers, seen: Interactions, held_out: Interactions) -> TopLogits:
-    """Return the logits of the best candidates of each user, and which of them is the user's held-out item.
+    """Return the logits of the best candidates of each user, and whether each is the user's held-out item.
 
     Parameters
     ----------
@@ -138,7 +138,8 @@ def top_logits(score_users: ScoreUsers, seen: Interactions, held_out: Interactio
     Returns
     -------
     TopLogits
-        One row per user of `held_out`, in the same order. Each row has `TOP` candidates, or `n_items` if that is less.
+        One row per user of `held_out`, in the same order, with `TOP` candidates, or `n_items` candidates if the data
+        has fewer items.
     """
     seen_matrix = seen.to_matrix()
     logits, is_held_out = [], []

@@ -127,8 +127,8 @@ def choose(
     Parameters
     ----------
     rank
-        Function that ranks items. It takes a number of items, and a mask of the eligible items, (n_items,) bool, or
-        None if all items are eligible. It returns the indices and the values of this many best items, best first.
+        Function that ranks items. It takes a number n of items, and a mask of the eligible items, (n_items,) bool, or
+        None if all items are eligible. It returns the indices and the values of the n best items, (n,) each.
     n
         Length of the list, at least 0. It is shorter if fewer items fulfil the constraints.
     constraints

@@ -106,7 +106,7 @@ class Job:
     progress, report, problem
         Progress of the training, data report, and cause of the failure.
     held_reasons
-        Reasons for which the version is held, as dicts of `code` and `text`.
+        Reasons why the version is held, as dicts of `code` and `text`.
     comparison
         Counts and metrics of the `current` and the `new` version.
     """
@@ -230,7 +230,7 @@ class ModelVersion:
     base_version
         The base version, to whose interactions the file was added. None if the version was trained on the file alone.
     held_reasons
-        Reasons for which the version is held, as dicts of `code` and `text`. None if it is not held.
+        Reasons why the version is held, as dicts of `code` and `text`. None if it is not held.
     pinned_at
         Time at which the version was pinned. None if it is not pinned.
     deleted_at

@@ -43,10 +43,10 @@ _GROUP: Final = "GROUP#"
 
 @dataclass(frozen=True, slots=True)
 class FileTurn:
-    """The turn of a file in its group, which is the right to be in the queue of trainings.
+    """A turn, which is the right of a file to be in the queue of trainings.
 
-    A file first waits for its turn. The message that starts the training contains the turn, so that the turn can be
-    ended when the job is final.
+    One file of each group has the turn at a time. The message that starts the training of the file contains the turn,
+    so that the turn can be ended when the job is final.
 
     Parameters
     ----------
