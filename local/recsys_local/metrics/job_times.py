@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from recsys.clock import Timestamp
 from recsys.registry.sqlite import SqliteRegistry
 
-# SQLite extracts the fields, because a document contains a report of several kilobytes that Python would parse needlessly.
+# SQLite extracts the fields, because a document contains a report of several kilobytes, which Python need not parse.
 _JOBS: Final = """
     SELECT json_extract(document, '$.job_id', '$.state', '$.created_at', '$.updated_at', '$.started_at')
     FROM registry WHERE sort = 'JOB'

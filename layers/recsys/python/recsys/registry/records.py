@@ -132,7 +132,8 @@ class Job:
     receipt_name: str | None = None
     receipted_at: Timestamp | None = None
     interruptions: int = 0
-    """Attempts that ended because the operator stopped the worker. They do not count against `max_attempts`."""
+    """Number of attempts that ended because the operator stopped the worker. They do not count against
+    `Settings.max_attempts`."""
     expires_at: Timestamp | None = None
     version: str | None = None
     progress: Progress | None = None
