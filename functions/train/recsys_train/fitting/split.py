@@ -157,7 +157,7 @@ def folds_for_selection(split: Split, *, has_times: bool, seed: int) -> list[Fol
 
 
 def _random_fold(train: Interactions, max_users: int, seed: int) -> Fold:
-    """Hold out the share `FOLD_SHARE` of the items, drawn at random, of at most `max_users` random users."""
+    """For each of at most `max_users` random users, hold out the share `FOLD_SHARE` of the items, drawn at random."""
     _, held_out = train.split_share(FOLD_SHARE, np.random.default_rng(seed))
     held_out = _of_some_users(_limit_held_out(train, held_out, seed), max_users, seed)
     return Fold(train.without(held_out), held_out)
