@@ -115,9 +115,9 @@ def answer_on_shutdown(app: ASGIApp) -> ASGIApp:
 
 
 def _create_upload_router(registry: Registry, store: ObjectStore, settings: Settings) -> APIRouter:
-    """Return the route `POST /local/uploads`, which accepts the form that `POST /v1/uploads` returned.
+    """Create the router for `POST /local/uploads`, which accepts the form that `POST /v1/uploads` returned.
 
-    The route has the role of a presigned POST of S3. The job id in the object name is the credential, because it cannot
+    The route replaces the presigned POST of S3. The job id in the object name is the credential, because it cannot
     be guessed and is valid only while the job is queued.
     """
     router = APIRouter()

@@ -93,7 +93,7 @@ class SignInLinks:
 
 
 def create_sign_in_router(links: SignInLinks | None) -> APIRouter:
-    """Return the route `POST /local/sign-in`, which exchanges the token of a link for an API key.
+    """Create the router for `POST /local/sign-in`, which exchanges the token of a link for an API key.
 
     If `links` is None, the router has no routes.
     """

@@ -107,9 +107,10 @@ def _neighbour_weights(embeddings: Floats) -> NDArray[np.float64]:
 
 
 def _normal_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the quantile of the normal distribution at the rank of each value.
+    """Return the normal score of each value, the quantile of the standard normal distribution at the value's rank.
 
-    If the first quantile is negative, all signs are changed.
+    An eigenvector is determined only up to its sign. Therefore, all signs are changed if the first score is negative,
+    so that the same data always yields the same scores.
     """
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     normal = NormalDist()

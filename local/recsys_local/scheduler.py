@@ -261,8 +261,8 @@ class _KeyClass:
     def next(self, *, unless_since_s: float = math.inf) -> QueuedJob | None:
         """Return the job with the smallest finish tag among the eligible keys, or None if no key is eligible.
 
-        A key is not eligible if it has a running job, or if it has had a turn since another key of its class began to
-        wait or since `unless_since_s`. The caller passes the time at which the other class began to wait.
+        A key with a running job is not eligible. A key is also not eligible if one of its jobs has ended since another
+        key of its class began to wait, or since the other class began to wait, at `unless_since_s`.
         """
         waits = {key_id: self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running}
         first, second = [*sorted(waits.values())[:2], math.inf, math.inf][:2]
@@ -279,9 +279,10 @@ class _KeyClass:
         return self.start_tags[key_id] + self.waiting[key_id].cost
 
     def waits_since_s(self) -> float:
-        """Return the time in seconds at which the class began to wait for a turn.
+        """Return the time at which the class of keys began to wait for a turn, in seconds since 1970.
 
-        The result is infinity if a job of the class is running, or if no key of the class waits for a turn.
+        A turn is one training job. The result is infinity if a job of the class is running, or if no key of the class
+        waits for a turn.
         """
         waits = [self._waits_since_s(key_id) for key_id in self.waiting if key_id not in self.running]
         if not waits or self.running:

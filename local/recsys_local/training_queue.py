@@ -38,8 +38,8 @@ large training processes 1 MB of CSV in this time."""
 class TrainingQueue:
     """The queue of the files that wait for training, which all workers of a data directory share.
 
-    The queue is lost when the service restarts. The watcher then finds the same files again, and the registry knows the
-    jobs that are done.
+    When the service starts, the stored state of the queue is deleted. The watcher then finds the waiting files again,
+    and the registry shows which jobs have ended.
 
     Parameters
     ----------
@@ -48,7 +48,8 @@ class TrainingQueue:
     watcher
         Watcher that finds the files.
     data_dir
-        Data directory, which contains the state of the queue and the published positions of the jobs.
+        Data directory, which contains the state of the queue and the published positions of the jobs while the service
+        runs.
     worker
         Name of the worker that uses this object. Each worker process creates its own object.
     n_workers
@@ -96,6 +97,9 @@ class TrainingQueue:
 
 class Turn:
     """Exclusive access of one worker to the queue, to add new files and to take the next file.
+
+    Here, a turn is the time during which one worker accesses the queue. In `recsys_local.scheduler`, a turn is one
+    training job of a key.
 
     Parameters
     ----------

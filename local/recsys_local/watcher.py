@@ -24,7 +24,7 @@ SETTLED_S: Final = 2.0
 """Seconds for which a file in the inbox must be unchanged before it is read, because a copy over a network can pause.
 """
 _CLOCK_TICK_NS: Final = 1_000_000_000
-"""Upper bound of the resolution of file times, in nanoseconds. The resolution is milliseconds on Linux and one
+"""Upper bound on the resolution of file times, in nanoseconds. The resolution is milliseconds on Linux and one
 second on some network file systems."""
 
 

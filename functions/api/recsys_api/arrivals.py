@@ -25,10 +25,10 @@ _logger: Final = logging.getLogger("recsys.dispatch")
 class Arrivals:
     """An assignment of each file to a group. The files of a group are processed one after the other.
 
-    The training files of a key form a group if the key has a model or was created by the operator. The files of all
-    other keys form one group together, because every request without a key creates a key, and the number of these keys
-    is not limited. Files that are only validated, and files that update the item catalogue, form two further groups per
-    key, because their jobs take only seconds and need not wait for trainings.
+    A key is known if it has a model or was created by the operator. The training files of a known key form a group. Its
+    files that are only validated, and its files that update the item catalogue, form two further groups, because their
+    jobs take only seconds and need not wait for trainings. The files of all other keys form one group together, because
+    every request without a key creates a key, and the number of these keys is not limited.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ class ItemOptions(NamedTuple):
     exploration: float | None = None
 
     def cache_fields(self) -> tuple[Any, ...]:
-        """Return all fields, because a response depends on each of them."""
+        """Return the values of all fields, because a response depends on each field."""
         limits = sorted(self.max_per.items())
         shown = (list(self.fields), self.filter, limits, self.diversity, self.include_unavailable, self.explain)
         return (*shown, self.exploration)

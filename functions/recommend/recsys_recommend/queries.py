@@ -116,13 +116,16 @@ class UserQuery(NamedTuple):
         return _recommendations(recommendations, items) | {"user_id": self.user_id}
 
     def cache_fields(self) -> tuple[Any, ...]:
-        """Return all fields, because the response depends on each of them."""
+        """Return the values of all fields, because the response depends on each field.
+
+        Options are left out if all of them have their default values.
+        """
         choice = (self.n, self.exclude_seen, self.exclude_items, self.candidates)
         fields = (self.user_id, self.is_erased, self.recent_items, *choice)
         return fields if self.options == DEFAULT else (*fields, *self.options.cache_fields())
 
     def hiding(self, erased_users: Container[str] | None) -> UserQuery:
-        """Return the query. If `erased_users` contains the user, `is_erased` is true in the returned query."""
+        """Return the query, with `is_erased` set to true if `erased_users` contains the user."""
         if erased_users is None or self.user_id is None or self.user_id not in erased_users:
             return self
         return self._replace(is_erased=True)
@@ -165,7 +168,7 @@ class BatchQuery(NamedTuple):
         return cls(queries)
 
     def hiding(self, erased_users: Container[str] | None) -> BatchQuery:
-        """Return the batch. In the queries of erased users, `is_erased` is true."""
+        """Return the batch, with `is_erased` set to true in the queries of users in `erased_users`."""
         return self if erased_users is None else BatchQuery([query.hiding(erased_users) for query in self.queries])
 
     def run(self, model: ServingModel, catalogue: BoundCatalogue | None) -> dict[str, Any]:
@@ -225,7 +228,7 @@ class SimilarItemsQuery(NamedTuple):
         return {"item_id": self.item_id, "model_version": model.version, "items": bodies}
 
     def cache_fields(self) -> tuple[Any, ...]:
-        """Return all fields, because the response depends on each of them."""
+        """Return the values of all fields, because the response depends on each field."""
         return (self.item_id, self.n, self.exclude_items, *self.options.cache_fields())
 
 
@@ -257,7 +260,7 @@ class PopularQuery(NamedTuple):
         return {"model_version": found.model_version, "items": bodies}
 
     def cache_fields(self) -> tuple[Any, ...]:
-        """Return all fields, because the response depends on each of them."""
+        """Return the values of all fields, because the response depends on each field."""
         return (self.n, self.exclude_items, *self.options.cache_fields())
 
 

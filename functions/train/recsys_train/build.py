@@ -202,8 +202,8 @@ def write_version(
 def describe_metrics(result: FitResult, report: DataReport, *, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Return the contents of `metrics.json`.
 
-    The metrics describe the quality of the model and of popularity, how the quality was measured, the training and the
-    data.
+    The contents describe the quality of the model and of the popularity baseline, the method by which the quality was
+    measured, the training, and the data.
 
     Parameters
     ----------

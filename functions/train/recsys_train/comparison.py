@@ -33,7 +33,7 @@ SIGNIFICANCE: Final = 0.005
 """Probability that an equally good version is held because of noise. It amounts to one in 200 retrainings."""
 
 Reason = dict[str, str]
-"""Reason for which a version is held, with the members `code` and `text`."""
+"""Reason why a version is held, with the members `code` and `text`."""
 
 
 class SameUsers(NamedTuple):

@@ -32,7 +32,7 @@ def reason_of(error: Exception) -> str:
 
 
 def kill_reason(job: Job, *, time_limit_s: float) -> str:
-    """Describe the probable reason for which an attempt ended without reporting an error."""
+    """Describe the probable reason why an attempt ended without reporting an error."""
     after_s = job.killed_after_s
     if after_s is None:
         return "the worker was terminated from outside"

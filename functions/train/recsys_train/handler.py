@@ -93,9 +93,8 @@ def _train(created: ObjectCreated, trainer: Trainer) -> None:
 def _end_turn(body: dict[str, Any], queue_url: str) -> None:
     """End the turn of the file that was processed, so that the next waiting file is sent to the queue.
 
-    At any time, only one file of each key has its turn, which means that its message is in the queue. All unknown keys
-    share one turn. A message contains no turn if S3 sent the message directly to this queue, as in stacks of earlier
-    releases.
+    A turn is the right of a file to be in the queue of trainings (`recsys.registry.turns`). A message contains no turn
+    if S3 sent the message directly to this queue, as in stacks of earlier releases.
     """
     if "turn" in body:
         Turns(table, aws.message_sender(queue_url)).end(FileTurn(**body["turn"]))

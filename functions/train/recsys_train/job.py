@@ -306,8 +306,8 @@ class Trainer:
         """Publish or hold the version. Return False if the job was queued again instead.
 
         `key` is the record of the key at the start of the attempt. If another version has become current since then,
-        the new version is compared again. If the job has added its file to a base version that is no longer current,
-        the job is queued again.
+        the new version is compared with that version. If the job has added its file to a base version that is no longer
+        current, the job is queued again.
         """
         job = lease.job
         version = ModelVersion(

@@ -22,7 +22,7 @@ _PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-
 
 
 def create_metrics_router(registry: CollectorRegistry) -> APIRouter:
-    """Create the route `GET /metrics`, which responds only to clients on this machine."""
+    """Create the router for `GET /metrics`, which responds only to clients on this machine."""
     router = APIRouter()
 
     @router.get("/metrics", include_in_schema=False)

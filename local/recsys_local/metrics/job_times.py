@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from recsys.clock import Timestamp
 from recsys.registry.sqlite import SqliteRegistry
 
-# SQLite extracts the fields, because a document contains a report of several kilobytes that Python would parse in vain.
+# SQLite extracts the fields, because a document contains a report of several kilobytes, which Python need not parse.
 _JOBS: Final = """
     SELECT json_extract(document, '$.job_id', '$.state', '$.created_at', '$.updated_at', '$.started_at')
     FROM registry WHERE sort = 'JOB'
@@ -43,7 +43,7 @@ def list_job_times(registry: SqliteRegistry) -> list[JobTimes]:
 
 
 def newest_version_at(registry: SqliteRegistry) -> Timestamp | None:
-    """Return the time at which the newest version of all keys was published, or None if there is no version.
+    """Return the time at which the newest version of any key was published, or None if no key has a version.
 
     Raises
     ------

@@ -204,18 +204,19 @@ def apply_updates(base: Catalogue, updates: ItemUpdates, report: CatalogueReport
 
 
 def _rows_of(updates: ItemUpdates, known: Mapping[str, int], new_ids: Sequence[str]) -> NDArray[np.int64]:
-    """Return the rows of the updated items in the resulting catalogue, by position, (n_updated,) int64."""
+    """Return the row index of each updated item in the resulting catalogue, (n_updated,) int64.
+
+    The result has the order of the updated items.
+    """
     new_rows = {item_id: len(known) + position for position, item_id in enumerate(new_ids)}
     return np.array([known.get(item_id, new_rows.get(item_id, 0)) for item_id in updates.items], dtype=np.int64)
 
 
 def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
-    """Return the kind of each column.
+    """Return the kind of each column in the resulting catalogue.
 
     A column of `base` keeps its kind. A column that the service knows has a fixed kind. The kind of any other column is
-    inferred from its values.
-
-    A new column without values is omitted, unless the service knows the column.
+    inferred from its values. If such a column has no values, the column is omitted.
     """
     kinds: dict[str, Kind] = {name: column.kind for name, column in base.columns.items()}
     for name, values in updates.values.items():
@@ -229,7 +230,7 @@ def _kinds(base: Catalogue, updates: ItemUpdates) -> dict[str, Kind]:
 def _fitting_values(
     kinds: Mapping[str, Kind], updates: ItemUpdates, report: CatalogueReport
 ) -> dict[str, dict[int, Any]]:
-    """Return the values of each column by the position of the item.
+    """Return the values of each column, by the position of the item among the updated items.
 
     Values of columns that the service does not know are parsed here, because the kinds of these columns are known only
     at the end of the file. A value that does not fit the kind of its column is left out, and its line counts as bad.
@@ -258,7 +259,11 @@ def _fitting_values(
 def _updated(
     column: Column | None, kind: Kind, values: Mapping[int, Any], rows: NDArray[np.int64], n_items: int
 ) -> Column:
-    """Return a column of `n_items` items with new values. `rows` maps the positions of the values to rows."""
+    """Return a column of `n_items` items with new values.
+
+    `values` contains the new values by the position of the item among the updated items. `rows`, (n_updated,), contains
+    the row index of each updated item.
+    """
     extended = _blank(kind, n_items) if column is None else _extended_to(column, n_items)
     changed = rows[np.fromiter(values, dtype=np.int64, count=len(values))]
     new = list(values.values())

@@ -234,8 +234,8 @@ class ScoreParser:
     def parse(self, column: Column) -> NDArray[np.float64]:
         """Return the scores, (n_records,) float64.
 
-        A blank field yields 1.0. A field that is not a number, or not below the largest float32 in magnitude, yields
-        NaN.
+        A blank field yields 1.0. A field yields NaN if it is not a number, or if its magnitude is at least that of the
+        largest float32.
         """
         scores = np.array([self._parse(raw) for raw in column.dictionary.to_pylist()], dtype=np.float64)
         return scores[column.codes]

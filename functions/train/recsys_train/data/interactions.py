@@ -32,7 +32,7 @@ class Interactions:
         The pairs as indices into `user_ids` and `item_ids`, (n_pairs,) int32.
     times
         Earliest time of each pair, (n_pairs,) int64, in microseconds since 1970 (UTC). None if the data has no times,
-        or if the interactions are a selection of others.
+        or if the pairs were selected from other interactions.
     file_rows
         Smallest row number of each pair at its earliest time, (n_pairs,) int64. Rows are numbered separately in each
         file. None if all pairs come from one file and are in the order of this file.
@@ -94,7 +94,7 @@ class Interactions:
         return np.bincount(self.items, minlength=self.n_items)
 
     def to_matrix(self) -> Any:
-        """Return the sparse CSR matrix of the pairs, (n_users, n_items) float32, in which each pair is a one."""
+        """Return the pairs as a sparse CSR matrix, (n_users, n_items) float32, with a 1 for each pair."""
         ones = np.ones(len(self), dtype=np.float32)
         return sp.csr_matrix((ones, (self.users, self.items)), shape=(self.n_users, self.n_items))
 

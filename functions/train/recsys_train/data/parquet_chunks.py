@@ -24,7 +24,7 @@ _MIN_REPETITIONS: Final = 8
 
 
 def open_parquet(stream: BinaryIO, encoded_columns: Sequence[str] = ()) -> pq.ParquetFile:
-    """Open a seekable Parquet file, and read `encoded_columns` in dictionary encoding.
+    """Open a Parquet file in a seekable stream. The columns in `encoded_columns` are read in dictionary encoding.
 
     Raises
     ------

@@ -180,7 +180,7 @@ def _open_parquet(
 
 
 def _with_known_times(chunks: Iterator[Chunk], times: TimeParser) -> Iterator[Chunk]:
-    """Yield the chunks, but none until the format of the times has been detected.
+    """Yield the chunks. They are held back until the format of the times has been detected.
 
     In most files, the first chunk is enough to detect the format.
     """

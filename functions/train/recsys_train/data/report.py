@@ -176,7 +176,7 @@ class DataReport:
         return f"{count:,} {'line' if count == 1 else 'lines'} {SKIP_RULES[rule]}"
 
     def add_warning(self, code: str, text: str) -> None:
-        """Add a warning about the trained model, which follows the warnings about the file."""
+        """Add a warning about the trained model. `warnings` returns such warnings after the warnings about the file."""
         self.added_warnings.append(Remark(code, text))
 
     def warnings(self) -> list[Remark]:

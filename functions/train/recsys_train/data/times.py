@@ -105,7 +105,7 @@ class TimeParser:
 def _is_iso_at_once(column: Column) -> bool:
     """Return whether pyarrow can parse all values as ISO 8601 or as Unix times in seconds.
 
-    `_recognise` would return `iso` for such values, but takes ten times as long.
+    For such values, `_recognise` also returns `iso`, but takes ten times as long.
     """
     integers = _integers(column)
     return _quick_timestamps(column) is not None if integers is None else _are_seconds(integers)

@@ -108,7 +108,7 @@ def break_down(model: Ranks, popularity: Ranks, train: Interactions, held_out: I
     train
         The training histories, which determine the groups of users and of items.
     held_out
-        One pair per user.
+        The held-out pairs, one per user.
 
     Examples
     --------

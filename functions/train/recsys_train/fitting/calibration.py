@@ -124,16 +124,22 @@ class Reliability:
 
 
 def top_logits(score_users: ScoreUsers, seen: Interactions, held_out: Interactions) -> TopLogits:
-    """Return the logits of the best items that each user of `held_out` has not seen.
+    """Return the logits of the best candidates of each user, and whether each is the user's held-out item.
 
     Parameters
     ----------
     score_users
-        Scores all items for a batch of users.
+        Function that returns the logits of all items, (n, n_items) float32, for user indices (n,).
     seen
-        The interactions whose items are not candidates for their users.
+        Interactions of the users. The items that a user interacted with are not candidates for this user.
     held_out
-        One pair per user, at least one.
+        The held-out pairs, one per user and at least one in total.
+
+    Returns
+    -------
+    TopLogits
+        One row per user of `held_out`, in the same order, with `TOP` candidates, or `n_items` candidates if the data
+        has fewer items.
     """
     seen_matrix = seen.to_matrix()
     logits, is_held_out = [], []

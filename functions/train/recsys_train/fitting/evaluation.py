@@ -39,9 +39,9 @@ class HeldOutTest:
     train
         The histories that the measured network was trained on.
     held_out
-        One pair per user. The measured network was not trained on these pairs.
+        The held-out pairs, one per user. The measured network was not trained on these pairs.
     score_users
-        Scores the catalogue with the measured network.
+        Function that scores the catalogue with the measured network.
     gains, popularity_gains
         NDCG@20 of each pair by the measured network and by the popularity ranking, (n_users,) each.
     """
@@ -119,11 +119,11 @@ def evaluate(score_users: ScoreUsers, train: Interactions, held_out: Interaction
     Parameters
     ----------
     score_users
-        Scores the whole catalogue for a batch of users. Every user is in exactly one batch.
+        Function that scores the whole catalogue for a batch of users. Every user is in exactly one batch.
     train
         The training histories. The items of a user's history are not ranked for this user.
     held_out
-        One pair per user, as returned by `Interactions.split_last`.
+        The held-out pairs, one per user, as returned by `Interactions.split_last`.
     seed
         Seed of the sampled negatives.
 

@@ -112,7 +112,8 @@ def fit(
         Time budget in seconds. After half of it, the selection of the number of epochs ends with the best epoch so far.
         The rest is for the evaluation and for the refit, which stops when the budget is spent.
     on_progress
-        Called at the start of each phase and after each epoch. An exception that it raises ends the training.
+        Function that is called at the start of each phase and after each epoch. An exception that it raises ends the
+        training.
     has_times
         Whether the interactions are in chronological order, see `split_interactions`.
 

@@ -9,7 +9,7 @@ from recsys_train.fitting.fit import OnProgress
 
 
 class LearningCurve:
-    """Collects the learning curve from the progress of a training run, and passes the progress on.
+    """A collector of the learning curve from the progress of a training run. It passes the progress on.
 
     The registry receives only a sample of the progress, because epochs can be shorter than the interval between two
     writes. The learning curve contains the loss and the validation NDCG@20 of every epoch.
@@ -17,7 +17,7 @@ class LearningCurve:
     Parameters
     ----------
     on_progress
-        Called with every progress report.
+        Function that is called with the progress.
 
     Examples
     --------

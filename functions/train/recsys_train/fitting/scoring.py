@@ -1,4 +1,4 @@
-"""Score the whole catalogue for many users, which evaluation requires."""
+"""Score the whole catalogue for many users, as evaluation requires."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ Component = Literal["base", "spectrum", "transitions"]
 
 @dataclass(slots=True)
 class _Validation:
-    """Measures the NDCG@20 of closed-form models on the held-out pairs of a fold.
+    """A measurement of the NDCG@20 of closed-form models on the held-out pairs of a fold.
 
     The scores of a component are kept until the settings of this component change, because most trials only rescale or
     add the scores.

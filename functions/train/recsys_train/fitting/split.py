@@ -86,7 +86,10 @@ def split_interactions(interactions: Interactions, *, has_times: bool, seed: int
 
 
 def _subsample_users(train: Interactions, held_out: Interactions, seed: int) -> tuple[Interactions, Interactions]:
-    """Restrict both parts to random users, so that about `MAX_SELECTION_INTERACTIONS` interactions remain."""
+    """Restrict `train` and `held_out` to the same random users.
+
+    `train` keeps about `MAX_SELECTION_INTERACTIONS` pairs, or all pairs if there are fewer.
+    """
     share = MAX_SELECTION_INTERACTIONS / max(1, len(train))
     if share >= 1:
         return train, held_out
@@ -154,7 +157,7 @@ def folds_for_selection(split: Split, *, has_times: bool, seed: int) -> list[Fol
 
 
 def _random_fold(train: Interactions, max_users: int, seed: int) -> Fold:
-    """Hold out the random share `FOLD_SHARE` of the items of each of at most `max_users` users."""
+    """For each of at most `max_users` random users, hold out the share `FOLD_SHARE` of the items, drawn at random."""
     _, held_out = train.split_share(FOLD_SHARE, np.random.default_rng(seed))
     held_out = _of_some_users(_limit_held_out(train, held_out, seed), max_users, seed)
     return Fold(train.without(held_out), held_out)

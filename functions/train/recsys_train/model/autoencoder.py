@@ -1,4 +1,4 @@
-"""Fit linear autoencoders, the closed-form models from which training starts in small and medium-sized shops.
+"""Fit linear autoencoders, the closed-form models from which training starts for small and medium-sized shops.
 
 The model is EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019) with a relaxed diagonal
 (Moon, Kim & Lee, "It's Enough: Relaxing Diagonal Constraints in Linear Autoencoders for Recommendation", SIGIR 2023) on

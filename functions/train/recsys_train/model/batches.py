@@ -150,7 +150,7 @@ def _batch_bounds(lengths: Int32s, n_positions: int) -> list[int]:
     bounds = [0]
     while bounds[-1] < len(lengths):
         start = bounds[-1]
-        # The shortest history gives an upper limit of the number of users. The longest history within the limit gives
+        # The shortest history gives an upper limit on the number of users. The longest history within the limit gives
         # the padded length, which can reduce the number.
         end = min(len(lengths), start + min(MAX_BATCH_USERS, max(1, n_positions // int(lengths[start]))))
         bounds.append(min(end, start + max(1, n_positions // int(lengths[end - 1]))))

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 CALIBRATION_RIDGE: Final = 1e-6
-"""L2 regularisation, which keeps slope and bias finite if a threshold of the scores separates positives from negatives.
-Otherwise, the regularisation is negligible. Not tuned."""
+"""L2 regularisation, which keeps slope and intercept finite if a threshold of the scores separates positives from
+negatives. Otherwise, the regularisation is negligible. Not tuned."""
 CALIBRATION_START: Final = (1.0, -2.0)
-"""Slope and bias at which the optimiser starts. The loss is convex, so that the result does not depend on the start."""
+"""Slope and intercept at which the optimiser starts. The result does not depend on the start, because the loss is
+convex."""
 MIN_SLOPE: Final = 1e-3
 """Lower limit of the calibrated slope, because a slope of 0 or less would change the ranking. Not tuned."""
 
@@ -23,7 +24,9 @@ Numbers = NDArray[np.floating]
 def calibrate(
     positives: tuple[Numbers, Numbers], negatives: tuple[Numbers, Numbers], negative_weight: float
 ) -> tuple[float, float]:
-    """Find the slope and bias that minimise the loss of the logits `slope * score + bias` (logistic regression).
+    """Find the `slope` and `intercept` that minimise the loss of the logits `slope * score + intercept`.
+
+    This is a logistic regression.
 
     Parameters
     ----------
@@ -37,14 +40,16 @@ def calibrate(
     -------
     slope : float
         At least `MIN_SLOPE` divided by the standard deviation of the scores.
-    bias : float
-        The best bias for this slope.
+    intercept : float
+        The best intercept for this slope.
 
     Examples
     --------
     >>> positives, negatives = np.array([0.0, 1.0, 1.0, 1.0]), np.array([0.0, 0.0, 0.0, 1.0])
-    >>> slope, bias = calibrate((positives, np.ones(4)), (negatives, np.ones(4)), 1.0)
-    >>> bool(np.isclose(slope, np.log(9), rtol=0.01) and np.isclose(bias, -np.log(3), rtol=0.01))  # odds 1:3 and 3:1
+    >>> slope, intercept = calibrate((positives, np.ones(4)), (negatives, np.ones(4)), 1.0)
+    >>> bool(np.isclose(slope, np.log(9), rtol=0.01))  # the odds are 1:3 for the score 0, and 3:1 for the score 1
+    True
+    >>> bool(np.isclose(intercept, -np.log(3), rtol=0.01))
     True
     """
     (up, up_weights), (down, down_weights) = positives, negatives

@@ -1,9 +1,9 @@
 """Compute the forward pass, the loss and the training steps of NeuMF in TensorFlow.
 
-`recsys.model.neumf` defines the arithmetic and names the arrays. User embeddings are not parameters, because the
-network computes them from the items of a history (FISM: Kabbur et al., KDD 2013; asymmetric SVD: Paterek 2007, Koren
-2008). The network learns two maps instead, item embeddings whose weighted sum over a history is the user's embedding. A
-training step takes a batch of users with their histories:
+`recsys.model.neumf` defines the arithmetic and names the arrays. A user's embedding is not a parameter but a weighted
+sum of embeddings of the items in the user's history (FISM: Kabbur et al., KDD 2013; asymmetric SVD: Paterek 2007, Koren
+2008). The history tables `gmf_map` and `mlp_map` hold these embeddings. The item tables `gmf_item` and `mlp_item` hold
+the embeddings with which items are scored. A training step takes a batch of users with their histories:
 
 - The items of a history are positives. If the order of a history counts, each item except the first is predicted from
   the items before it. Otherwise, each item is predicted from all other items of the history, as in FISM.
@@ -11,8 +11,8 @@ training step takes a batch of users with their histories:
   user's history are not masked, because they are few.
 
 In comments on shapes, n is the number of users, `longest` the length of the longest history, p the number of positives,
-m the number of user vectors that score the negatives, and k the number of negatives. The batch uses h rows of the
-history tables and i rows of the item tables.
+m the number of user vectors that score the negatives, and k the number of negatives. A batch uses h rows of each
+history table and i rows of each item table.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Tensor = Any
 
 
 class Objective(NamedTuple):
-    """Hyperparameters of a training step, the learning rate and the weight of the negatives in the loss.
+    """The hyperparameters of a training step, which are the learning rate and the weight of the negatives in the loss.
 
     The loss is binary cross-entropy. The mean loss over the negatives is multiplied by `negative_weight`, which has the
     same effect as sampling `negative_weight` negatives per positive.
@@ -280,7 +280,7 @@ class NeuMF:
         return _UserVectors(others, total * length**LENGTH_POWER, tf.where(inside, lengths[:, None] - 1, 0))
 
     def _mlp(self, values: dict[str, Tensor], hidden: Tensor, output_mlp: Tensor) -> Tensor:
-        """Return the MLP path's part of r logits, (r,), from the first hidden layer before its ReLU, (r, hidden_1)."""
+        """Return the MLP path's contribution to r logits, (r,), given the inputs of the first ReLU, (r, hidden_1)."""
         hidden = tf.nn.relu(hidden)
         for layer in range(2, len(self.dims.hidden_dims) + 1):
             hidden = tf.nn.relu(hidden @ values[f"mlp_kernel_{layer}"] + values[f"mlp_bias_{layer}"])

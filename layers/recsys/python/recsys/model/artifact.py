@@ -127,12 +127,12 @@ def files_in(folder: Path) -> list[str]:
 
 
 def write_manifest(folder: Path, version: str) -> str:
-    """Write `manifest.json` for the files in `folder`. All files except `content.npz` must exist.
+    """Write `manifest.json` for the files of a version.
 
     Parameters
     ----------
     folder
-        The directory of the version.
+        The directory of the version. It must contain `LISTED_FILES` and may contain `content.npz`.
     version
         Name of the version.
 

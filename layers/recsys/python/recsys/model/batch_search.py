@@ -5,7 +5,7 @@ has no such limit, and is therefore several times as fast per user. Every later 
 of the whole batch at once, because a step per user would take longer than the product.
 
 Items are scanned in chunks, in descending order of the norm of their GMF embeddings. The first chunk yields a floor for
-every user, which is a lower bound of the logit of the n-th best item. By Cauchy-Schwarz, the GMF part of a logit is at
+every user, which is a lower bound on the logit of the n-th best item. By Cauchy-Schwarz, the GMF part of a logit is at
 most |user| |item|. Once this bound is too small, no later item can reach the floor. The scan for this user therefore
 stops before the end of the catalogue. The bounds of `recsys.model.pruned_search` apply within each chunk.
 """
@@ -129,10 +129,10 @@ class _BatchUsers:
         return replace(self, users=users, excluded_users=_inverse_permutation(order)[self.excluded_users])
 
     def gmf_parts(self, items: NormSortedItems, n_users: int, begin: int, end: int, buffer: Floats) -> Floats:
-        """Compute the GMF parts of logits for the first users and a chunk of items, (n_users, end - begin).
+        """Compute the GMF parts of logits for the first `n_users` users of the batch, (n_users, end - begin) float32.
 
-        The chunk contains the items at the positions `begin` to `end - 1`. The entries of excluded items are -inf. The
-        result is a view of `buffer`.
+        The columns are the items at the positions `begin` to `end - 1` of `NormSortedItems`. The entries of excluded
+        items are -inf. The result is a view of `buffer`.
         """
         gmf = buffer[: n_users * (end - begin)].reshape(n_users, end - begin)
         np.matmul(self.users.gmf[:n_users], items.network.item_gmf[items.order[begin:end]].T, out=gmf)
@@ -169,7 +169,7 @@ def _prune(
     """Return the pairs in which the item can be among the user's `n` best, sorted by user, and a mask of skipped users.
 
     A user is skipped, and must be searched alone, if too many items remain for the user, or if the first chunk of items
-    yields no lower bound of the user's n-th best logit.
+    yields no lower bound on the user's n-th best logit.
     """
     network, bounds = items.network, items.bounds
     n_users, n_first = len(margins), min(_FIRST_CHUNK, network.n_items)
@@ -205,7 +205,7 @@ def _prune(
 def _floors(
     items: NormSortedItems, batch: _BatchUsers, n: int, gmf: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return a lower bound of each user's n-th best logit, and a mask of the users with such a bound, (n_users,) each.
+    """Return a lower bound on each user's n-th best logit, and a mask of the users with such a bound, (n_users,) each.
 
     The bounds are computed from the best items of the first chunk. `gmf` holds the GMF parts of this chunk.
     """

@@ -36,8 +36,8 @@ _MASKED: Final = -np.inf
 Ranking = tuple[ItemIndices, Floats]
 """Item indices, best first, and the values by which the items are ranked, (n,) each."""
 Rank = Callable[[int, NDArray[np.bool_] | None], Ranking]
-"""Function that returns the best n eligible items. Its mask (n_items,) of eligible items is None if all items are
-eligible."""
+"""Function that takes a number n of items and a mask of the eligible items, (n_items,) bool, and returns the n best
+eligible items. The mask is None if all items are eligible."""
 
 
 class GroupLimit(NamedTuple):
@@ -127,7 +127,8 @@ def choose(
     Parameters
     ----------
     rank
-        Function that returns the best eligible items.
+        Function that takes a number n of items and a mask of the eligible items, (n_items,) bool, and returns the
+        indices and the values of the n best eligible items, (n,) each. The mask is None if all items are eligible.
     n
         Length of the list, at least 0. It is shorter if fewer items fulfil the constraints.
     constraints
@@ -135,7 +136,7 @@ def choose(
     embeddings
         Embedding of each item. The similarity of two items is computed from their embeddings.
     to_relevance
-        Function that converts values of the ranking to scores in [0, 1].
+        Function that takes values of the ranking, (n,) float32, and returns the scores of the items, (n,) in [0, 1].
 
     Returns
     -------

@@ -62,16 +62,16 @@ class NewItems(NamedTuple):
 
     @classmethod
     def of(cls, item_ids: Sequence[str], network: Network, rows: ItemRows) -> Self:
-        """Build the network and the bounds of new items.
+        """Build a network that scores the new items, and the bounds for searching it.
 
         Parameters
         ----------
         item_ids
             Ids of the new items, at least one. The ids are distinct, and the model contains none of them.
         network
-            The model's network.
+            Network of the model. All its weights are kept, except for the item arrays.
         rows
-            Rows of the new items.
+            Item arrays of the new items, which replace those of the model. Row k belongs to `item_ids[k]`.
         """
         network = rows.in_network(network)
         return cls(Vocabulary.of(item_ids), network, Bounds.of(network))

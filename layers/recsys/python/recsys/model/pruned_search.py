@@ -2,7 +2,7 @@
 
 A logit is the sum of a GMF part, one dot product per item, and an MLP part, which takes some thousand multiplications.
 One matrix-vector product computes the GMF parts of all items. The MLP part is f(a + b), where a is the user's part and
-b the item's part of the first layer before its ReLU. The sum tops + slack is an upper bound of f(a + b). An item is
+b the item's part of the first layer before its ReLU. The sum tops + slack is an upper bound on f(a + b). An item is
 therefore ruled out if
 
     gmf + tops + slack  <  floor        with  tops = f(a + c),  floor = n-th best logit of some items - margin      (1)
@@ -77,7 +77,7 @@ _ROUNDED_UP: Final = 1 + 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
-    """Upper bounds of the MLP part of every item's logit, which hold for all users.
+    """Upper bounds on the MLP part of every item's logit, which hold for all users.
 
     Each item belongs to one of a few cluster centres. The MLP part of an item's logit exceeds the MLP part computed for
     its centre by at most the item's slack. Use `Bounds.of` to compute the bounds of a network, and `Bounds.from_arrays`
@@ -92,7 +92,7 @@ class Bounds:
     slack
         Slack of each item, rounded up, (n_items,) float32.
     rounding
-        Coefficients from which `error` computes a bound of rounding errors, (3,) float64.
+        Coefficients from which `error` computes a bound on rounding errors, (3,) float64.
     reach
         Largest slack among the items of each centre, (n_centres,) float32.
     """
@@ -123,7 +123,7 @@ class Bounds:
         return cls.from_arrays(centres, cluster.astype(np.uint16), _round_up(slack), _rounding(network))
 
     def error(self, user: User) -> float:
-        """Return an upper bound of the rounding error of a user's float32 logits and of their float32 upper bounds.
+        """Return an upper bound on the rounding error of a user's float32 logits and of their float32 upper bounds.
 
         The result is `rounding @ [1, |user.gmf|, |user.mlp|]` and holds for every item. The error of a dot product of
         length m is at most gamma(m) |x| |y|, in any order of summation (Higham, "Accuracy and Stability of Numerical
@@ -146,10 +146,16 @@ class Bounds:
 def prune(
     network: Network, bounds: Bounds, user: User, n: int, gmf: Floats, margin: float
 ) -> tuple[ItemIndices, Floats]:
-    """Return the indices of the items that can be among the user's `n` best, and their float32 logits.
+    """Return the indices of the items that can be among the user's `n` best, and their float32 logits, (n_left,) each.
 
     Parameters
     ----------
+    network, bounds
+        The model, and `Bounds.of(network)`.
+    user
+        The user.
+    n
+        Number of requested items, at least 1.
     gmf
         GMF part of the logit of every item, (n_items,). The entries of excluded items are -inf.
     margin
@@ -216,7 +222,7 @@ def _spectral_norm(matrix: NDArray[np.float64]) -> float:
 
 
 def slope_bounds(network: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return bounds of the slope of a logit's MLP part along each unit of the first layer.
+    """Return bounds on the slope of a logit's MLP part along each unit of the first layer.
 
     The bounds are `rising` and `falling`, (hidden_1,) each. The slope along unit j is in [-falling_j, rising_j].
     """

@@ -1,4 +1,4 @@
-"""Compute a lower bound of the n-th largest of many values without sorting or partitioning them."""
+"""Compute a lower bound on the n-th largest of many values without sorting or partitioning them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GROUPS_PER_VALUE: Final = 4
 
 
 def nth_largest_bound(values: Floats, n: int) -> Floats:
-    """Return a lower bound of the n-th largest value along the last axis.
+    """Return a lower bound on the n-th largest value along the last axis.
 
     The values are divided into groups. The bound is the n-th largest of the groups' maxima. Therefore, at least n
     values reach the bound. For n = 20, hardly any value lies between the bound and the n-th largest value.

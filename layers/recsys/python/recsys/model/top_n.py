@@ -176,7 +176,7 @@ def _search_pruned(
     margin: float,
     eligible: NDArray[np.bool_] | None,
 ) -> ItemIndices:
-    """Rule out most items by upper bounds of their logits, and return the items that can be among the `n` best."""
+    """Rule out most items by upper bounds on their logits, and return the items that can be among the `n` best."""
     gmf = network.item_gmf @ user.gmf
     gmf[excluded] = -np.inf
     if eligible is not None:

@@ -34,7 +34,7 @@ class AuditEvent:
     Parameters
     ----------
     at
-        Time of the change.
+        Time of the event.
     event
         Name of the event, such as `key.rotated`.
     detail
@@ -106,9 +106,10 @@ def creation_change(table: Table, key: KeyRecord, *, keep_days: int) -> Change:
 
 
 def kept_creation_change(table: Table, before: KeyRecord, changed: KeyRecord, *, keep_days: int) -> list[Change]:
-    """Return the change that keeps the event `key.created` for `keep_days`, if a key has become permanent.
+    """Return the changes of the audit log that are needed when the key `before` becomes `changed`.
 
-    The list contains one change if `before` has an expiry and `changed` has none. Otherwise, the list is empty.
+    If `before` has an expiry and `changed` has none, the list contains the change that keeps the event `key.created`
+    for `keep_days`. Otherwise, the list is empty.
     """
     if before.expires_at is None or changed.expires_at is not None:
         return []

@@ -28,8 +28,8 @@ class CatalogueVersion:
     base
         Version that was current when the job read the catalogue. None if the key had no catalogue.
     is_merged
-        Whether the sent file was merged into `base`. If so, `base` must still be current at the publication. If not,
-        the sent file replaces the catalogue.
+        Whether the file of the job was merged into `base`. If so, `base` must still be current at the publication. If
+        not, the file replaces the catalogue.
     """
 
     version: str

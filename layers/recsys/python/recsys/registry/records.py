@@ -106,7 +106,7 @@ class Job:
     progress, report, problem
         Progress of the training, data report, and cause of the failure.
     held_reasons
-        Reasons for which the version is held, as dicts of `code` and `text`.
+        Reasons why the version is held, as dicts of `code` and `text`.
     comparison
         Counts and metrics of the `current` and the `new` version.
     """
@@ -132,7 +132,8 @@ class Job:
     receipt_name: str | None = None
     receipted_at: Timestamp | None = None
     interruptions: int = 0
-    """Attempts that ended because the operator stopped the worker. They do not count against `max_attempts`."""
+    """Number of attempts that ended because the operator stopped the worker. They do not count against
+    `Settings.max_attempts`."""
     expires_at: Timestamp | None = None
     version: str | None = None
     progress: Progress | None = None
@@ -230,7 +231,7 @@ class ModelVersion:
     base_version
         The base version, to whose interactions the file was added. None if the version was trained on the file alone.
     held_reasons
-        Reasons for which the version is held, as dicts of `code` and `text`. None if it is not held.
+        Reasons why the version is held, as dicts of `code` and `text`. None if it is not held.
     pinned_at
         Time at which the version was pinned. None if it is not pinned.
     deleted_at

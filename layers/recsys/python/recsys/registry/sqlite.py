@@ -109,7 +109,7 @@ class SqliteRegistry(Registry):
         self._sqlite_table.copy_to(target)
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, so that a copy of the file alone is complete."""
+        """Move the write-ahead log into the database file, so that a copy of this file alone is complete."""
         self._sqlite_table.checkpoint()
 
     def close(self) -> None:
@@ -223,7 +223,7 @@ class SqliteTable:
                 self._connection().backup(copy)
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, except for the part that other connections are reading."""
+        """Move the write-ahead log into the database file, except for the part that other connections are reading."""
         with self._translating_errors():
             self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -1,9 +1,11 @@
-"""Let groups of keys take turns on AWS, so that no group occupies more than one training slot.
+"""Let the files of a group take turns on AWS, so that no group occupies more than one training slot.
 
-A group contains files of one known key, or the files of all other keys. A turn is the right of a group to have one
-file in the queue of trainings. The other files of the group wait in the registry. When the job of the queued file is
-final, the next file of the group gets the turn and is queued behind the files of all other groups
-(docs/decisions/0065-turns-on-aws.md).
+A key is known if it has a model or was created by the operator. The training files of a known key form a group. Its
+validations and its item catalogues form two further groups. All files of all other keys together form one group.
+
+A turn is the right of a file to be in the queue of trainings. In each group, one file at a time has the turn, and the
+other files wait in the registry. When the job of the file with the turn is final, the next file of the group gets the
+turn and is queued behind the files of all other groups (docs/decisions/0065-turns-on-aws.md).
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ _GROUP: Final = "GROUP#"
 
 @dataclass(frozen=True, slots=True)
 class FileTurn:
-    """The right of a file to be the next of its group in the queue of trainings. The message of the file contains it.
+    """A turn, which is the right of a file to be in the queue of trainings.
+
+    One file of each group has the turn at a time. The message that starts the training of the file contains the turn,
+    so that the turn can be ended when the job is final.
 
     Parameters
     ----------
@@ -63,12 +68,12 @@ class FileTurn:
 
 
 class Turns:
-    """The store of the files that wait for training. It sends the message of one file per group at a time.
+    """The store of the files that wait for training, which sends the message of one file per group at a time.
 
-    The file whose message is sent has the turn of its group. When its job is final, `end` gives the turn to the next
-    file. A process can be killed at any point. If a call was interrupted and is repeated, for example because a queue
-    delivers a message again, the result is the same as without the interruption. At worst, a message is sent twice. The
-    job of the second message has then already ended.
+    The file whose message is sent has the turn of its group. When the job of this file is final, `end` gives the turn
+    to the next file. A process can be killed at any point. If a call was interrupted and is repeated, for example
+    because a queue delivers a message again, the result is the same as without the interruption. At worst, a message is
+    sent twice. The job of the second message has then already ended.
 
     Parameters
     ----------
@@ -108,7 +113,7 @@ class Turns:
         self._advance(turn.group)
 
     def end(self, turn: FileTurn) -> None:
-        """Remove a file whose job is final, which ends its turn, and send the message of the next file of its group."""
+        """Remove a file whose job is final, end its turn, and send the message of the next file of its group."""
 
         def decide(_now: Timestamp) -> tuple[None, list[Change]]:
             waiting, held = self._table.get(_waiting_address(turn)), self._table.get(_turn_address(turn.group))
@@ -123,8 +128,8 @@ class Turns:
     def resume(self) -> None:
         """Give each expired turn to the next file of its group, and send the message of this file.
 
-        A turn is the right of one file per group to be in the queue of trainings. The turn expires if the message of
-        the file was lost or not sent.
+        A turn is the right of a file to be in the queue of trainings. The turn expires if the message of the file was
+        lost or not sent.
         """
         now = self._clock()
         for row in self._table.list(_TURNS, _GROUP):

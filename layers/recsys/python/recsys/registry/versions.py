@@ -226,9 +226,9 @@ class VersionOperations(TableOperations):
         return key
 
     def _mark_version(self, version: ModelVersion, key: KeyRecord, _now: Timestamp) -> tuple[None, list[Change]]:
-        """Return the change that writes the time by which a version must be deleted.
+        """Return None, and a list with the change that writes the time by which a version must be deleted.
 
-        If the version has been deleted in the meantime, there is no change.
+        The list is empty if the version already has this time, or has been deleted in the meantime.
         """
         row = self._table.get(version_address(version.key_id, version.version))
         stored = ModelVersion.from_document(row.document) if row.document is not None else None

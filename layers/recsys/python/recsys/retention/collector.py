@@ -144,9 +144,9 @@ class Collector:
         return True
 
     def _event(self, deletion: Deletion) -> list[Change]:
-        """Return the change that records the deletion of a published or held version in the audit log of its key.
+        """Return a list with the change that records a step of the plan in the audit log of the key.
 
-        The list is empty for all other steps.
+        The list is empty unless the step marks a published or held version as deleted.
         """
         version = deletion.retired
         if version is None:
