@@ -57,3 +57,24 @@ print(sums)
 def test_threads_allocate_large_arrays() -> None:
     ended = subprocess.run([sys.executable, "-c", _THREAD], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == ["[60000000,", "60000000]"]
+
+
+_FREED = """
+import psutil
+from recsys_train.data.freed_memory import reuse_freed_memory
+
+process = psutil.Process()
+before = process.memory_info().rss
+with reuse_freed_memory():
+    grown = process.memory_info().rss - before
+    large, last = b"x" * 300_000_000, bytearray(100_000)
+    del large
+print(grown, process.memory_info().rss - before)
+"""
+
+
+def test_reserved_memory_is_not_used_and_freed_memory_is_returned() -> None:
+    ended = subprocess.run([sys.executable, "-c", _FREED], capture_output=True, text=True, check=True)
+    grown, kept = map(int, ended.stdout.split())
+    assert grown < 10_000_000
+    assert kept < 30_000_000
