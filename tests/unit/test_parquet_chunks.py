@@ -106,3 +106,32 @@ def test_a_file_on_disk_is_not_copied(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", None)
     with path.open("rb") as stream:
         assert len(read_interactions(stream, max_unpacked_bytes=10**6)[0]) == 2
+
+
+class SlowFile(io.BytesIO):
+    """A file that notes whether it is closed while it is read."""
+
+    was_closed_early = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        time.sleep(0.02)
+        SlowFile.was_closed_early |= self.closed
+        return content
+
+
+def test_an_error_waits_for_the_batch_that_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_chunks, "_ROWS_PER_CHUNK", 2)
+    content = io.BytesIO()
+    dates = ["13.03.2026", "03.13.2026"] * 10
+    pq.write_table(
+        pa.table({"user_id": ["anna", "ben"] * 10, "item_id": ["tea", "milk"] * 10, "timestamp": dates}),
+        content,
+        row_group_size=2,
+    )
+    file = SlowFile(content.getvalue())
+    with file, pytest.raises(InvalidData) as raised:
+        read_interactions(file, max_unpacked_bytes=10**8)
+    assert raised.value.problem_code == "mixed-dates"
+    time.sleep(0.1)
+    assert not SlowFile.was_closed_early

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_train.data.interactions import ParsedRows
+from recsys_train.data.interactions import ParsedRows, distinct_share
 from recsys_train.data.stable_order import order_of_times, sorted_by_code
 from recsys_train.data.times import MISSING_TIME
 
@@ -80,7 +80,7 @@ def test_the_share_of_distinct_pairs_is_estimated() -> None:
     once = ParsedRows(users, items, np.zeros(n_pairs, np.int64))
     frequent = ParsedRows(np.zeros(n_pairs, np.int32), np.zeros(n_pairs, np.int32), np.zeros(n_pairs, np.int64))
 
-    assert once.distinct_share() == pytest.approx(1, abs=0.1)
-    assert ParsedRows.joined([once] * 4).distinct_share() == pytest.approx(0.25, abs=0.03)
-    assert ParsedRows.joined([once, *[frequent] * 9]).distinct_share() == pytest.approx(0.1, abs=0.02)
-    assert frequent.distinct_share() < 0.001
+    assert distinct_share([once]) == pytest.approx(1, abs=0.1)
+    assert distinct_share([once] * 4) == pytest.approx(0.25, abs=0.03)
+    assert distinct_share([once, *[frequent] * 9]) == pytest.approx(0.1, abs=0.02)
+    assert distinct_share([frequent]) < 0.001

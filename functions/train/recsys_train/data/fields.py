@@ -100,9 +100,13 @@ class Column:
         self.encode()
         return cast("NDArray[np.int32]", self._codes)
 
+    def with_entries(self, entries: Any) -> Column:
+        """Return a column with other values, one for each element of `entries`, and the same indices."""
+        return Column(entries, self._codes)
+
     def per_record(self, results: NDArray[Any]) -> NDArray[Any]:
         """Return one result per record, (n_records,), given one result per element of `entries`."""
-        return results if self._codes is None else results[self._codes]
+        return results if self._codes is None else results.take(self._codes, mode="clip")  # unchecked, twice as fast
 
     def selected(self, rows: NDArray[np.bool_]) -> Column:
         """Return a column of the records that a mask, (n_records,) bool, selects.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -9,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from recsys_train.data.row_blocks import row_blocks
 from recsys_train.data.stable_order import order_of_times, sorted_by_code, taken
 
 Int32s = NDArray[np.int32]
@@ -184,17 +186,6 @@ class ParsedRows:
         file_rows = None if self.file_rows is None else self.file_rows[rows]
         return type(self)(self.users[rows], self.items[rows], self.times[rows], file_rows)
 
-    def distinct_share(self) -> float:
-        """Estimate the share of distinct pairs among the rows, from a sample of about one in 64 distinct pairs.
-
-        The hash of a pair decides whether the pair is in the sample. Therefore the sample contains either all rows of a
-        pair or none. A frequent pair cannot make the estimate too high, because each pair in the sample counts once.
-        """
-        hashes = self.users.view(np.uint32) * _HASH_FACTORS[0] + self.items.view(np.uint32) * _HASH_FACTORS[1]
-        sampled = np.flatnonzero(hashes < _MAX_HASH)
-        pairs = self.users[sampled].astype(np.int64) << 32 | self.items[sampled]
-        return len(np.unique(pairs)) * _PAIRS_PER_SAMPLE / max(1, len(self))
-
     def distinct(self) -> Self:
         """Return the earliest row of each pair, sorted by time. Rows with the same time keep their order in the file.
 
@@ -219,6 +210,23 @@ class ParsedRows:
         by_row = np.argsort(self.file_rows, kind="stable")
         by_time = order_of_times(self.times[by_row])
         return by_row if by_time is None else taken(by_row, by_time)
+
+
+def distinct_share(parts: Sequence[ParsedRows]) -> float:
+    """Estimate the share of distinct pairs among the rows, from a sample of about one in 64 distinct pairs.
+
+    The hash of a pair decides whether the pair is in the sample. Therefore the sample contains either all rows of a
+    pair or none. A frequent pair cannot make the estimate too high, because each pair in the sample counts once.
+    """
+    sampled = []
+    for part in parts:
+        for rows in row_blocks(len(part)):
+            users, items = part.users[rows], part.items[rows]
+            hashes = users.view(np.uint32) * _HASH_FACTORS[0] + items.view(np.uint32) * _HASH_FACTORS[1]
+            chosen = np.flatnonzero(hashes < _MAX_HASH)
+            sampled.append(users[chosen].astype(np.int64) << 32 | items[chosen])
+    n_distinct = len(np.unique(np.concatenate(sampled)))
+    return n_distinct * _PAIRS_PER_SAMPLE / sum(map(len, parts))
 
 
 def _first_of_pairs(users: Int32s, items: Int32s) -> NDArray[np.integer] | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
@@ -66,20 +68,33 @@ def read_parquet_chunks(
     names = {role: file.schema_arrow.names[position] for role, position in mapping.positions.items()}
     n_rows = n_bytes = 0
     try:
-        for batch in _batches(stream, names):
-            n_bytes += batch.nbytes
-            if n_bytes > max_unpacked_bytes:
-                raise InvalidData(
-                    f"The columns have more than {max_unpacked_bytes:,} bytes, the limit of this service.",
-                    code="too-large-unpacked",
-                    hint="Send fewer rows, and keep the most recent ones because they have the most influence.",
-                )
-            lines = np.arange(n_rows + 1, n_rows + 1 + batch.num_rows)
-            n_rows += batch.num_rows
-            report.lines += batch.num_rows
-            yield _chunk(batch, names, lines)
+        with closing(_read_ahead(_batches(stream, names))) as batches:
+            for batch in batches:
+                n_bytes += batch.nbytes
+                if n_bytes > max_unpacked_bytes:
+                    raise InvalidData(
+                        f"The columns have more than {max_unpacked_bytes:,} bytes, the limit of this service.",
+                        code="too-large-unpacked",
+                        hint="Send fewer rows, and keep the most recent ones because they have the most influence.",
+                    )
+                lines = np.arange(n_rows + 1, n_rows + 1 + batch.num_rows)
+                n_rows += batch.num_rows
+                report.lines += batch.num_rows
+                yield _chunk(batch, names, lines)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(error) from error
+
+
+def _read_ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
+    """Yield the batches. A thread reads the next batch while the caller processes the current batch.
+
+    Closing the generator waits for the thread, because the file must stay open until then.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = thread.submit(next, batches, None)
+            yield batch
 
 
 def _batches(stream: BinaryIO, names: dict[str, str]) -> Generator[pa.RecordBatch]:

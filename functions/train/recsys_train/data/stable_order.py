@@ -13,14 +13,15 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from recsys_train.data.row_blocks import row_blocks
 from recsys_train.data.times import MISSING_TIME
 
 _DIGIT_BITS: Final = 16
 """Largest number of bits per digit when times are sorted digit by digit (radix sort). With 16 bits, one counter per
 value of a digit fits into the L2 cache.
 """
-_UNITS: Final = (1_000_000, 1_000)
-"""Microseconds per second and per millisecond."""
+_UNITS: Final = (1_000_000, 1_000, 1)
+"""Microseconds per second, millisecond and microsecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +88,17 @@ def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
     """
     if bool((times[1:] >= times[:-1]).all()):
         return None
-    keys: NDArray[Any]
-    keys, n_bits = _keys(times)
-    if n_bits <= np.iinfo(np.uint32).bits:
-        keys = keys.astype(np.uint32)
+    keys = _keys(times)
+    n_bits = int(keys.max()).bit_length()
     n_digits = -(-n_bits // _DIGIT_BITS)
     digit_bits = -(-n_bits // n_digits)
     n_values = 1 << digit_bits
     lowest = keys.dtype.type(n_values - 1)
     order: NDArray[np.integer] | None = None
     for _ in range(n_digits - 1):
-        by_digit = sorted_by_code((keys & lowest).astype(np.int32), n_values, keys >> keys.dtype.type(digit_bits))
+        digits = np.bitwise_and(keys, lowest, out=np.empty(len(keys), np.int32), casting="unsafe")
+        keys >>= keys.dtype.type(digit_bits)
+        by_digit = sorted_by_code(digits, n_values, keys)
         order = by_digit.order if order is None else taken(order, by_digit.order)
         keys = by_digit.values
     rows = np.arange(len(keys)) if order is None else order
@@ -105,22 +106,36 @@ def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
     return by_digit.values
 
 
-def _keys(times: NDArray[np.int64]) -> tuple[NDArray[np.uint64], int]:
-    """Return integers that sort like the times, (n,) uint64, and the number of bits of the largest integer.
+def _keys(times: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+    """Return integers that sort like the times, (n,) uint32 or uint64.
 
     The smallest integer is 0, and belongs to missing times if there are any. The integers count seconds or milliseconds
     if all differences of times are multiples of this unit, because fewer bits are sorted faster.
     """
-    is_missing = times == MISSING_TIME
-    has_missing = bool(is_missing.any())
-    first = int(times.min() if not has_missing else times[~is_missing].min())
-    offsets = times.astype(np.uint64)
-    offsets -= np.uint64(first % 2**64)  # modulo 2**64, so that no range is too large
+    first, last = int(times.min()), int(times.max())
+    has_missing = first == MISSING_TIME
     if has_missing:
-        offsets[is_missing] = 0
-    unit = next((unit for unit in _UNITS if not (offsets % np.uint64(unit)).any()), 1)
-    offsets //= np.uint64(unit)
-    if has_missing:
-        offsets += np.uint64(1)
-        offsets[is_missing] = 0
-    return offsets, int(offsets.max()).bit_length()
+        first = int(times[times != MISSING_TIME].min())
+    keys = (_keys_in_units(times, first, last, unit, has_missing=has_missing) for unit in _UNITS)
+    return next(found for found in keys if found is not None)
+
+
+def _keys_in_units(
+    times: NDArray[np.int64], first: int, last: int, unit: int, *, has_missing: bool
+) -> NDArray[np.unsignedinteger] | None:
+    """Return the keys that count a unit, or None if a difference of times is not a multiple of this unit."""
+    is_small = (last - first) // unit < np.iinfo(np.uint32).max
+    keys: NDArray[np.unsignedinteger] = np.empty(len(times), np.uint32 if is_small else np.uint64)
+    for rows in row_blocks(len(times)):
+        offsets = times[rows].view(np.uint64) - np.uint64(first % 2**64)  # modulo 2**64, so that no range is too large
+        is_missing = times[rows] == MISSING_TIME if has_missing else None
+        if is_missing is not None:
+            offsets[is_missing] = 0
+        counts = offsets // np.uint64(unit)
+        if (counts * np.uint64(unit) != offsets).any():
+            return None
+        if is_missing is not None:
+            counts += np.uint64(1)
+            counts[is_missing] = 0
+        keys[rows] = counts
+    return keys
