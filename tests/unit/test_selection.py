@@ -89,6 +89,17 @@ def test_log_popularity_is_between_0_and_1() -> None:
 # -- NDCG of several held-out items
 
 
+def test_equal_scores_rank_before_held_out_items() -> None:
+    scores = np.zeros((2, 30), dtype=np.float32)
+    scores[:, :5] = 1
+    nothing = made_interactions([], n_users=2, n_items=30)
+    for held_out_items in ([0], [0, 29]):  # the number of held-out items selects one of two ways to rank
+        held_out = made_interactions([(0, item) for item in held_out_items], n_users=2, n_items=30)
+        ideal = 1 if len(held_out_items) == 1 else 1 + 1 / np.log2(3)
+        ndcg = ndcg_at_20(scores, nothing.to_matrix(), held_out.to_matrix())
+        assert ndcg.tolist() == pytest.approx([1 / np.log2(6) / ideal, 0.0])  # rank 5 of five equal items, rank 30
+
+
 def test_ndcg_of_two_held_out_items_is_theirs_over_the_ideal() -> None:
     scores = np.array([[9, 5, 4, 3, 2]], dtype=np.float32)
     seen = made_interactions([(0, 0)], n_users=1, n_items=5)

@@ -167,20 +167,26 @@ def ndcg_at_20(scores: Floats, seen: Any, held_out: Any) -> NDArray[np.float64]:
         Scores of all items, (n, n_items).
     seen, held_out
         Sparse CSR matrices of the same shape; `held_out` has one or several items per user.
+
+    Returns
+    -------
+    numpy.ndarray
+        Items with equal scores rank before the held-out item, so that ties count against the model.
     """
     n, n_items = scores.shape
     rows = np.repeat(np.arange(n), np.diff(seen.indptr))
-    eligible = np.nan_to_num(scores, nan=-np.inf)  # a copy
+    eligible = np.fmax(scores, -np.inf)  # a copy, in which NaN ranks last
     eligible[rows, seen.indices] = -np.inf
-    cut = min(20, n_items)
-    top = np.argpartition(-eligible, cut - 1, axis=1)[:, :cut]
-    order = np.argsort(-np.take_along_axis(eligible, top, axis=1), axis=1, kind="stable")
-    top = np.take_along_axis(top, order, axis=1)
-    targets = np.repeat(np.arange(n), np.diff(held_out.indptr)) * n_items + held_out.indices
-    hits = np.isin(np.arange(n)[:, None] * n_items + top, targets)
-    discounts = 1 / np.log2(np.arange(2, 22))
-    ideal = np.cumsum(discounts)[np.clip(np.diff(held_out.indptr), 1, 20) - 1]
-    ndcgs: NDArray[np.float64] = (hits @ discounts[:cut]) / ideal
+    users = np.repeat(np.arange(n), np.diff(held_out.indptr))
+    targets = eligible[users, held_out.indices]
+    if len(users) > n and n_items > FULL_CUTOFF:  # many held-out items: rank only those in the top 20
+        thresholds = np.partition(eligible, n_items - FULL_CUTOFF, axis=1)[:, n_items - FULL_CUTOFF]
+        in_top = targets >= thresholds[users]
+        users, targets = users[in_top], targets[in_top]
+    ranks = np.count_nonzero(eligible[users] >= targets[:, None], axis=1)
+    dcgs = np.bincount(users, weights=_ndcg(ranks, FULL_CUTOFF), minlength=n)
+    discounts = 1 / np.log2(np.arange(2, FULL_CUTOFF + 2))
+    ndcgs: NDArray[np.float64] = dcgs / np.cumsum(discounts)[np.clip(np.diff(held_out.indptr), 1, FULL_CUTOFF) - 1]
     return ndcgs
 
 
