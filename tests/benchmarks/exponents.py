@@ -26,6 +26,7 @@ from tests.benchmarks.tables import Table
 
 USER = (0.2, 0.3, 0.4, 0.5)
 ITEM = (0.3, 0.4, 0.5, 0.6)
+SMOOTHINGS = (0.0, 0.5, 1.0, 2.0)
 SCORE_DIFFERENCES = (0.0, 0.1, 0.2, 0.3)
 """By how much the exponent of the score is smaller than that of the item."""
 PUBLISHED = Exponents(user=0.5, item=0.5, score=0.5)
@@ -49,7 +50,9 @@ def main() -> None:
 
     gains = {exponents: _gain(curves, exponents) for exponents in curves["generated"]}
     best = sorted(gains, key=lambda exponents: -gains[exponents])[:SHOWN]
-    columns = {"user, item, score": "s"} | dict.fromkeys(curves, ".4f") | {"÷ published, geometric mean": ".3f"}
+    columns = (
+        {"user, item, score, smoothing": "s"} | dict.fromkeys(curves, ".4f") | {"÷ published, geometric mean": ".3f"}
+    )
     table = Table("NDCG@20 of the spectral warm start on validation parts", columns)
     for exponents in dict.fromkeys([*best, SPECTRAL_EXPONENTS, PUBLISHED]):
         ndcgs = [curve[exponents] for curve in curves.values()]
@@ -63,13 +66,14 @@ def _curve(name: str, data: DataSet) -> Curve:
     matrix = part.train.to_matrix()
     counts = np.maximum(part.train.users_per_item(), 1).astype(np.float32)[:, None]
     curve = {}
-    for user, item in itertools.product(USER, ITEM):
-        unscaled = spectral(matrix, DIM, np.random.default_rng(0), Exponents(user, item, score=0.0))
+    for user, item, smoothing in itertools.product(USER, ITEM, SMOOTHINGS):
+        unscaled = spectral(matrix, DIM, np.random.default_rng(0), Exponents(user, item, 0.0, smoothing))
+        smoothed = counts + smoothing * counts.mean()
         for difference in SCORE_DIFFERENCES:
-            exponents = Exponents(user, item, round(item - difference, 1))
-            model = LinearModel(unscaled.item_map, unscaled.item_vectors * counts**exponents.score)
+            exponents = Exponents(user, item, round(item - difference, 1), smoothing)
+            model = LinearModel(unscaled.item_map, unscaled.item_vectors * smoothed**exponents.score)
             curve[exponents] = measure(partial(_scores, model, matrix), part).ndcg_at_20
-        print(f"{name}: user {user}, item {item}", flush=True)
+        print(f"{name}: user {user}, item {item}, smoothing {smoothing}", flush=True)
     return curve
 
 
@@ -83,7 +87,7 @@ def _gain(curves: dict[str, Curve], exponents: Exponents) -> float:
 
 
 def _name(exponents: Exponents) -> str:
-    return f"{exponents.user}, {exponents.item}, {exponents.score}"
+    return f"{exponents.user}, {exponents.item}, {exponents.score}, {exponents.smoothing}"
 
 
 if __name__ == "__main__":

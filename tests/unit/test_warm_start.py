@@ -173,6 +173,7 @@ def test_the_full_spectrum_is_the_square_root_of_the_normalised_gram_matrix(
     values = matrix.toarray()
     counts = np.maximum(values.sum(axis=0), 1)
     users = np.maximum(values.sum(axis=1, keepdims=True), 1)
+    counts += exponents.smoothing * counts.mean()
     root_of = values / users**exponents.user / counts**exponents.item
     squares, vectors = np.linalg.eigh(root_of.T @ root_of)
     root = (vectors * np.maximum(squares, 0.0) ** 0.25) @ vectors.T
