@@ -74,6 +74,15 @@ def test_large_data_starts_from_the_spectrum(monkeypatch: pytest.MonkeyPatch) ->
     assert selected.gmf_dim == 16
 
 
+@pytest.mark.parametrize(("min_gain", "smoothing"), [(-1.0, 1.0), (1000.0, 0.0)])
+def test_counts_are_smoothed_if_that_gains_enough(
+    monkeypatch: pytest.MonkeyPatch, min_gain: float, smoothing: float
+) -> None:
+    monkeypatch.setattr(autoencoder, "MAX_EXACT_SIZE", 30)
+    monkeypatch.setattr(selection, "MIN_SMOOTHING_GAIN", min_gain)
+    assert select(shop(300, 6, 40, clusters=4), replace(Recipe(), gmf_dim=16)).smoothing == smoothing
+
+
 @pytest.mark.parametrize(("min_gain", "dim"), [(0.0, 8), (1000.0, 4)])
 def test_the_gmf_is_widened_if_that_gains_enough(monkeypatch: pytest.MonkeyPatch, min_gain: float, dim: int) -> None:
     monkeypatch.setattr(selection, "MIN_WIDE_GAIN", min_gain)

@@ -165,7 +165,7 @@ def test_a_weighted_sum_is_the_sum_of_its_terms(matrix: sp.csr_matrix) -> None:
     assert_allclose(total.transposed_times(vectors), expected.T @ vectors, atol=1e-5)
 
 
-@pytest.mark.parametrize("exponents", [SPECTRAL_EXPONENTS, Exponents(user=0.5, item=0.4, score=0.2)])
+@pytest.mark.parametrize("exponents", [SPECTRAL_EXPONENTS, Exponents(user=0.5, item=0.4, score=0.2, smoothing=1.0)])
 def test_the_full_spectrum_is_the_square_root_of_the_normalised_gram_matrix(
     matrix: sp.csr_matrix, exponents: Exponents
 ) -> None:

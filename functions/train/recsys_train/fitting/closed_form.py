@@ -9,6 +9,7 @@ spectral model alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from recsys.model.neumf import Floats
 from recsys_train.data.interactions import Interactions
 from recsys_train.fitting.recipe import Hyperparameters
 from recsys_train.model.autoencoder import MAX_EXACT_SIZE, invert_gram
-from recsys_train.model.spectral import Exponents, spectral
+from recsys_train.model.spectral import SPECTRAL_EXPONENTS, Exponents, spectral
 from recsys_train.model.transitions import fit_transitions
 from recsys_train.model.warm_start import DenseWeights, ItemWeights, LinearModel, WarmStart, WeightedSum
 
@@ -51,7 +52,7 @@ def closed_form(
     """
     matrix = train.to_matrix()
     if selected.linear is None:
-        return spectral(matrix, dim, generator)
+        return start_spectrum(matrix, dim, selected, generator)
     base = invert_gram(matrix, selected.linear).model(selected.linear)
     return add_models(base, train, histories, selected, generator)
 
@@ -84,6 +85,11 @@ def add_models(
 def can_fit_transitions(n_items: int) -> bool:
     """Return whether the Gram matrix of the items is small enough for `fit_transitions`."""
     return n_items <= MAX_EXACT_SIZE
+
+
+def start_spectrum(matrix: Any, dim: int, selected: Hyperparameters, generator: np.random.Generator) -> LinearModel:
+    """Fit the spectral model of width `dim` from which the training of a large shop starts."""
+    return spectral(matrix, dim, generator, replace(SPECTRAL_EXPONENTS, smoothing=selected.smoothing))
 
 
 def blended_spectrum(matrix: Any, generator: np.random.Generator) -> LinearModel:

@@ -85,6 +85,8 @@ class Recipe:
     """Candidates for the shares of item transitions and of a low-rank spectral model in the closed-form model."""
     popularities: tuple[float, ...] = (0.0, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 4.0, 1000.0)
     """Candidates for the weight of popularity, in standard deviations of the closed-form model's scores."""
+    smoothing: float = 1.0
+    """Smoothing of the item counts of a spectral warm start, if validation selects it."""
     decays: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
     """Candidates for the recency exponent of histories. Without timestamps, the exponent is 0."""
     ordered: BatchSizes = BatchSizes(interactions=1024, negatives=256)
@@ -141,6 +143,8 @@ class Hyperparameters:
         Weight of the logarithm of an item's number of users, in standard deviations of the closed-form model's scores.
     gmf_dim
         Width of the GMF embeddings.
+    smoothing
+        Smoothing of the item counts, if the warm start is spectral; see `recsys_train.model.spectral.Exponents`.
     epochs
         Number of training epochs.
     transitions, spectrum
@@ -153,6 +157,7 @@ class Hyperparameters:
     decay: float
     popularity: float
     gmf_dim: int
+    smoothing: float = 0.0
     epochs: int = 0
     transitions: float = 0.0
     spectrum: float = 0.0
