@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 from unittest.mock import patch
 
@@ -128,6 +129,22 @@ def test_a_connection_is_reused(connect: Connect) -> None:
         client = connect(server)
         assert [client.send("GET", "/a").body, client.send("GET", "/b").body] == [b"one", b"two"]
     assert (server.paths, server.n_connections) == (["/a", "/b"], 1)
+
+
+class EmptiedList(list[HTTPConnection]):
+    """An empty list that claims to have an element, as if another thread took the element after a check."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def test_a_connection_that_another_thread_took_is_replaced(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    with replying((200, b"one")) as server:
+        client = connect(server)
+        with monkeypatch.context() as patched:
+            patched.setattr(client, "_idle", EmptiedList())
+            assert client.send("GET", "/a").body == b"one"
+            client._idle[0].close()
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ class RotateRequest(StrictRequest):
         Field(
             ge=0,
             le=_MAX_OVERLAP_S,
-            description="Time for which the previous key remains valid, in seconds. Default: one day. Maximum: seven "
-            "days.",
+            description="Time for which the previous secret remains valid, in seconds. Default: one day. Maximum: "
+            "seven days.",
         ),
         BeforeValidator(whole_number),
     ] = DAY_S

@@ -28,7 +28,7 @@ def create_audit_router(registry: Registry, *, current_key: Callable[..., KeyRec
     )
     def list_events(
         key: Annotated[KeyRecord, Depends(current_key)],
-        limit: Annotated[int, Query(ge=1, le=MAX_EVENTS, description="Largest number of events.")] = 50,
+        limit: Annotated[int, Query(ge=1, le=MAX_EVENTS, description="Maximum number of events to return.")] = 50,
         cursor: Annotated[
             str | None,
             Query(pattern=CURSOR_PATTERN, description="`next` of the previous page. Default: the newest events."),

@@ -109,8 +109,8 @@ def create_item_router(
     ) -> Response:
         """Upload the catalogue of the items, with titles, categories, prices, availability and any further columns.
 
-        The new catalogue replaces the whole previous catalogue within seconds, and without a training. Until then, the
-        previous catalogue is used.
+        The new catalogue replaces the whole previous one within seconds, and the model is not retrained. The previous
+        catalogue is used until then.
         """
         return await update(request, key, options, CatalogueMode.REPLACE)
 
@@ -140,7 +140,7 @@ def create_item_router(
         "/v1/items",
         summary="Delete the item catalogue",
         status_code=204,
-        response_description="The key has no catalogue.",
+        response_description="The catalogue was deleted, or the key had none.",
         responses=documented(
             401, 403, 404, 503, descriptions={404: "The key has been revoked or has expired in the meantime."}
         ),

@@ -51,7 +51,7 @@ def create_key_router(
         """Generate a new secret for the key. The key's models are kept.
 
         The previous secret remains valid for `overlap_s` seconds, so that clients can be switched one by one. During
-        this time, the previous secret can be used for trainings and recommendations, but not to rotate or revoke the
+        this time, the previous secret can be used to train and to recommend, but not to rotate or revoke the
         key or to activate a model version.
         """
         response.headers["Cache-Control"] = _NO_STORE

@@ -73,7 +73,7 @@ def create_model_router(
     @router.delete(
         "/v1/models/{version}/pin",
         summary="Unpin a model version",
-        response_description="The version is not pinned.",
+        response_description="The version is no longer pinned.",
         responses=documented(401, 403, 404, 503, descriptions=_NO_VERSION),
     )
     def unpin_model(version: Version, key: Annotated[KeyRecord, Depends(current_key)]) -> PinnedBody:

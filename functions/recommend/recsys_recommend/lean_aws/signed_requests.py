@@ -149,7 +149,10 @@ class SignedService:
         )
         # The service may have closed a connection while Lambda had frozen the process. Then this attempt fails, and the
         # next one uses another connection.
-        connection = self._idle.pop() if self._idle else self._connect()
+        try:
+            connection = self._idle.pop()
+        except IndexError:  # not checked before, because another thread can take the last connection after a check
+            connection = self._connect()
         try:
             connection.request(method, path, body, signed)
             reply = connection.getresponse()

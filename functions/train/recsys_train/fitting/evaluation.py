@@ -185,8 +185,8 @@ def ndcg_at_20(scores: Floats, seen: Any, held_out: Any) -> NDArray[np.float64]:
         users, targets = users[in_top], targets[in_top]
     ranks = np.count_nonzero(eligible[users] >= targets[:, None], axis=1)
     dcgs = np.bincount(users, weights=_ndcg(ranks, FULL_CUTOFF), minlength=n)
-    discounts = 1 / np.log2(np.arange(2, FULL_CUTOFF + 2))
-    ndcgs: NDArray[np.float64] = dcgs / np.cumsum(discounts)[np.clip(np.diff(held_out.indptr), 1, FULL_CUTOFF) - 1]
+    ideal = np.cumsum(_ndcg(np.arange(1, FULL_CUTOFF + 1), FULL_CUTOFF))
+    ndcgs: NDArray[np.float64] = dcgs / ideal[np.clip(np.diff(held_out.indptr), 1, FULL_CUTOFF) - 1]
     return ndcgs
 
 

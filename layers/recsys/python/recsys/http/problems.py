@@ -94,7 +94,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     410: "The claim token was used, has expired or was never issued.",
     413: "The request body exceeds the limit of this route.",
     415: "The media type of the request body is not supported.",
-    422: "The request or the uploaded data is not valid. `errors` lists each finding.",
+    422: "A parameter or the content of the request is not valid. `errors` lists each error.",
     429: "A rate limit of the key or of the client address is used up. Retry after the number of seconds in "
     "`Retry-After`.",
     503: "A storage backend did not respond. Retry after the number of seconds in `Retry-After`.",
