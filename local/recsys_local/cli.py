@@ -84,7 +84,7 @@ ReportFile = Annotated[
 ]
 TitlesFile = Annotated[
     Path | None,
-    typer.Option(help="File of items, like an item catalogue. --report shows the titles.", exists=True, dir_okay=False),
+    typer.Option(help="Item catalogue whose titles the page of --report shows.", exists=True, dir_okay=False),
 ]
 app.add_typer(keys, name="keys")
 

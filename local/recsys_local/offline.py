@@ -75,7 +75,7 @@ def train_folder(
     if is_append and not kept.exists() and (folder / artifact.MANIFEST).exists():
         raise InvalidRequest(
             f"mode=append needs {kept}, which is missing because an earlier release trained the model in {folder}.",
-            hint="Train once on all data with mode=replace. Later files can then be added to these data.",
+            hint="Train once on all data with mode=replace. Later files can then be added to this data.",
         )
     with _reporting_unwritable(folder), tempfile.TemporaryDirectory(prefix="recsys-train-") as scratch:
         built = build_version(

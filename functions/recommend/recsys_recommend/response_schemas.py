@@ -44,7 +44,7 @@ class RecommendedItem(BaseModel):
     reasons: Annotated[
         list[ReasonBody] | None,
         Field(
-            description="At most three items of the history, which contribute most to the score. Present only with "
+            description="The items of the history that contribute most to the score, at most three. Present only with "
             "`explain`."
         ),
     ] = None
@@ -99,7 +99,7 @@ class CatalogueItem(BaseModel):
     item_id: Annotated[str, Field(description="The item's id.")]
     attributes: Annotated[
         dict[str, Any],
-        Field(description="Attributes by the name of the column; null for an attribute without a value."),
+        Field(description="The item's attributes, keyed by column name; null for an attribute without a value."),
     ]
 
 

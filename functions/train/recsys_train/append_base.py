@@ -92,7 +92,7 @@ def fetch_history(
             "mode=append needs the interactions of the current version, which were not stored because an earlier "
             "release trained this version.",
             code="nothing-to-append-to",
-            hint="Send all data once with mode=replace. Later files can then be added to these data.",
+            hint="Send all data once with mode=replace. Later files can then be added to this data.",
         )
     path = folder / _FILE_NAME
     if _copy(store, prefix + artifact.INTERACTIONS, path) != entry["sha256"]:

@@ -162,8 +162,8 @@ def create_training_router(
     ) -> Response:
         """Upload interactions and train a model on them.
 
-        With `mode=append`, the file is added to the data of the current version. Interactions that this data already
-        contains are not counted twice. Otherwise the model is trained on this file alone.
+        By default, the model is trained on this file alone. With `mode=append`, the file is added to the data of the
+        current version. Interactions that this data already contains are not counted twice.
 
         Without an API key, the response contains a new key, which is shown only once. The new key can be used for
         recommendations as soon as its first model is published. With an API key, that key's model is retrained, and the

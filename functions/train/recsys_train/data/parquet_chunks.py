@@ -185,10 +185,11 @@ def _check_type(role: str, field: Any) -> None:
         is_valid = is_valid or is_number or (role == "time" and is_date)
     if not is_valid:
         expected = {"time": "text, a number or a date", "score": "text or a number"}.get(role, "text or an integer")
+        reason = "" if role in ("time", "score") else ", because ids lose digits as floating-point numbers"
         raise InvalidData(
             f"Expected {expected} in the column {field.name!r}. Received: {field.type}.",
             code="unsupported-column-type",
-            hint="Cast the column before you write the file, because ids lose digits as floating-point numbers.",
+            hint=f"Cast the column before you write the file{reason}.",
         )
 
 

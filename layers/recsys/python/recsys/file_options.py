@@ -225,4 +225,4 @@ def _text_list(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _invalid(detail: str) -> InvalidRequest:
-    return InvalidRequest(detail, code="invalid-option", hint="The options are listed in docs/reference/data.md.")
+    return InvalidRequest(detail, code="invalid-option", hint="The page Data format of the documentation lists them.")

@@ -114,8 +114,8 @@ class Authenticator:
         record = self._valid_record(api_key)
         if require_current and not _is_current(record, api_key):
             raise InvalidApiKey(
-                "A rotation replaced this API key. It can therefore no longer change the key or activate a model "
-                "version.",
+                "This API key has the previous secret, which a rotation replaced. The previous secret can no longer "
+                "rotate or revoke the key, or activate a model version.",
                 hint="Send the new key, which POST /v1/key/rotate returned, in the X-API-Key header.",
             )
         return record
