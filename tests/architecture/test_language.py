@@ -51,7 +51,13 @@ def findings(text: str) -> list[str]:
 
 def tracked_files() -> list[str]:
     """Return the tracked text files that the rules apply to."""
-    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
     return [
         name
         for name in names
