@@ -49,8 +49,8 @@ def findings(text: str) -> list[str]:
     ]
 
 
-def tracked_files() -> list[str]:
-    """Return the tracked text files that the rules apply to."""
+def checked_files() -> list[str]:
+    """Return the text files of the repository that the rules apply to, new files included."""
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -65,7 +65,7 @@ def tracked_files() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", tracked_files())
+@pytest.mark.parametrize("name", checked_files())
 def test_a_file_uses_the_words_of_the_style_guide(name: str) -> None:
     found = findings((ROOT / name).read_text("utf-8"))
     assert not found, "\n".join(f"{name}:{each}" for each in found)

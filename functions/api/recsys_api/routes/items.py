@@ -109,8 +109,8 @@ def create_item_router(
     ) -> Response:
         """Upload the catalogue of the items, with titles, categories, prices, availability and any further columns.
 
-        The new catalogue replaces the whole previous one within seconds, and the model is not retrained. The previous
-        catalogue is used until then.
+        The new catalogue replaces the whole previous one within seconds. Until then, the previous one is used. The
+        model is not retrained.
         """
         return await update(request, key, options, CatalogueMode.REPLACE)
 
