@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,10 @@ STOP_TIMEOUT_S: Final = 5.0
 in this time and is killed."""
 START_TIMEOUT_S: Final = 600.0
 """Seconds that a worker may take until its first heartbeat. The worker imports TensorFlow before that."""
+_BLAS_THREADS: Final = "OPENBLAS_NUM_THREADS"
+"""Environment variable with the number of threads of NumPy's linear algebra. A worker has one thread, unless the
+variable is set. Several threads wait actively for each other, so that a training beside other programs takes several
+times as long (docs/decisions/0053-worker-processes.md)."""
 _POLL_S: Final = 0.5
 
 
@@ -124,7 +129,9 @@ class WorkerProcess:
         self._spawned_s = time.monotonic()
         # The worker gets its own process group, because a terminal sends Ctrl-C to a whole group. The pipe ends the
         # worker.
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, process_group=0)  # noqa: S603  # our own
+        self._process = subprocess.Popen(  # noqa: S603  # our own command
+            self._command, stdin=subprocess.PIPE, process_group=0, env={_BLAS_THREADS: "1", **os.environ}
+        )
         return self._process
 
     def _supervise(self) -> None:

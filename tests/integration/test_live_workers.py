@@ -22,6 +22,7 @@ def test_two_keys_are_trained_at_once_and_a_killed_worker_costs_nothing(tmp_path
         heartbeats = [service.data_dir / ".scratch" / f"worker-{number}" / "heartbeat" for number in (1, 2)]
         eventually(lambda: all(path.exists() for path in heartbeats), "the workers did not start", timeout_s=120)
         assert [worker.nice() for worker in workers_of(service)] == [min(19, service.server.nice() + 10)] * 2
+        assert [worker.environ()["OPENBLAS_NUM_THREADS"] for worker in workers_of(service)] == ["1"] * 2
         submitted = [service.train(CSV, wait_s=0).json() for _ in range(2)]
         eventually(lambda: states(service, submitted) == ["running"] * 2, "the jobs do not run at once", every_s=0.01)
         killed, survivor = workers_of(service)

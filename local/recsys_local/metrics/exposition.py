@@ -59,7 +59,9 @@ def metrics_listener(registry: CollectorRegistry, host: str, port: int) -> Itera
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise CannotListen(f"{host}:{port}: {error.strerror}.", hint="Pass another --metrics-port.") from error
+        raise CannotListen(
+            f"{host}:{port}: {error.strerror}.", hint="Pass another --metrics-port or --metrics-host."
+        ) from error
     try:
         yield server.server_port
     finally:

@@ -367,8 +367,8 @@ class TooManyErasures(Conflict):
     code = "too-many-erasures"
     title = "The key has too many erased users"
     default_hint = (
-        "Train on a complete file (mode=replace) that does not contain the users to be erased. An erased user stops "
-        "counting when 30 days have passed and a training has left the user out."
+        "Train on a complete file (mode=replace) that does not contain the users to be erased. An erasure no longer "
+        "counts when 30 days have passed and a training has left the user out."
     )
 
 
