@@ -64,7 +64,12 @@ _PROBLEM: Final[dict[str, Any]] = {
             "items": {
                 "type": "object",
                 "properties": {
-                    "line": {"type": "integer", "description": "Line of the CSV. The header is line 1."},
+                    "line": {
+                        "type": "integer",
+                        "description": "Line of the file, counted from 1. In a Parquet file or a JSON array, the "
+                        "number of the row or element.",
+                    },
+                    "column": {"type": "string", "description": "Name of the column."},
                     "pointer": {"type": "string", "description": "JSON pointer into the request body (RFC 6901)."},
                     "code": {"type": "string", "description": "Identifier of the finding."},
                     "detail": {"type": "string", "description": "Explanation of the finding."},

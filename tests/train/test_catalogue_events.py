@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 
 import numpy as np
 
@@ -50,6 +51,16 @@ def test_a_file_of_items_becomes_the_catalogue_of_its_key(backend: Backend) -> N
     key_id = backend.add_key().key_id
     job = backend.finish(send(backend, "job1", key_id))
     assert (job.state, job.version, job.problem, backend.fits) == (JobState.SUCCEEDED, "job1.1", None, 0)
+    assert list(catalogue_of(backend, key_id).items) == ["i1", "i2"]
+
+
+def test_a_file_that_was_sent_with_an_upload_form_replaces_the_catalogue(backend: Backend) -> None:
+    key_id = backend.add_key().key_id
+    backend.finish(send(backend, "job1", key_id, ITEMS_WITH_A_NEW_ONE))
+    name = layout.upload("job2", gzipped=True)
+    purpose = JobPurpose.CATALOGUE
+    backend.registry.create_job(Job("job2", key_id, name, backend.now, backend.now, purpose=purpose))
+    assert backend.finish(backend.put(name, gzip.compress(ITEMS))).problem is None
     assert list(catalogue_of(backend, key_id).items) == ["i1", "i2"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from recsys.errors import FieldError
 from recsys_local import openapi
 
 
@@ -51,6 +52,12 @@ def test_every_schema_and_field_is_described() -> None:
         assert schema.get("description"), name
         for field, described in schema.get("properties", {}).items():
             assert described.get("description"), (name, field)
+
+
+def test_schema_of_a_problem_describes_every_member_of_a_field_error() -> None:
+    described = openapi.document()["components"]["schemas"]["Problem"]["properties"]["errors"]["items"]["properties"]
+    assert described.keys() == set(FieldError._fields)
+    assert all(member["description"] for member in described.values())
 
 
 def test_operation_ids_are_unique_and_short() -> None:

@@ -52,7 +52,9 @@ def job_of_key(registry: Registry, key: KeyRecord, job_id: str) -> Job:
     JobNotFound
         The job does not exist or belongs to another key. The message is the same in both cases.
     """
-    missing = JobNotFound("This key has no such job.", hint="Use the job_id that POST /v1/train returned.")
+    missing = JobNotFound(
+        "This key has no such job.", hint="Use the job_id from the response to the request that created the job."
+    )
     if not _JOB_ID.fullmatch(job_id):
         raise missing
     try:

@@ -20,8 +20,8 @@ _Metrics = Annotated[
 _FinalMetrics = Annotated[
     dict[str, Any] | None,
     Field(
-        description="Metrics of the model and of the baselines on held-out interactions; null unless the training "
-        "succeeded."
+        description="Metrics of the model and of the baselines on held-out interactions; null unless the job "
+        "trained a version."
     ),
 ]
 _Mode = Annotated[
@@ -70,7 +70,11 @@ class UploadRequest(StrictRequest):
     # Not strict, because JSON has no enumerations.
     purpose: Annotated[
         JobPurpose,
-        Field(strict=False, description="`validate` only checks the file, as `POST /v1/validate` does."),
+        Field(
+            strict=False,
+            description="`train` trains a model on the file, `validate` only checks it, and `catalogue` replaces the "
+            "item catalogue with it. Default: `train`.",
+        ),
     ] = JobPurpose.TRAIN
     user: Annotated[str | None, Field(description=OPTION_TEXTS["user"])] = None
     item: Annotated[str | None, Field(description=OPTION_TEXTS["item"])] = None

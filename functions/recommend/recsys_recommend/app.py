@@ -161,7 +161,7 @@ def create_router(  # noqa: PLR0913  # one parameter per dependency
     async def recommend_items(key: Key, body: RecommendationRequest) -> Response:
         """Rank items for a user, for a basket, or for a user with recent interactions.
 
-        A user of the training data gets personal recommendations. An unknown user gets recommendations based on
+        A user in the training data gets personal recommendations. An unknown user gets recommendations based on
         `recent_items`, or the most popular items if the model contains none of the recent items. An unknown user is
         never an error. `strategy` in the response states which of these cases applied.
         """

@@ -57,7 +57,7 @@ class RecommendationsBody(BaseModel):
     strategy: Annotated[
         Strategy,
         Field(
-            description="Source of the list: `personal` for a user of the training data, `session` for an unknown user "
+            description="Source of the list: `personal` for a user in the training data, `session` for an unknown user "
             "with `recent_items` that the model knows, and `popular` otherwise."
         ),
     ]

@@ -65,7 +65,7 @@ _IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         json_schema_extra={"pattern": "^[!-~]{1,255}$"},  # checked by `Training`, whose error says how to fix the value
-        description="Makes retries safe, because repeated requests with the same value and the same file share one "
+        description="Makes retries safe, because repeated requests with the same value, file and options share one "
         "job. The value has 1 to 255 visible ASCII characters, and at least 16 without an API key. A UUID is "
         "recommended.",
     ),
@@ -205,7 +205,7 @@ def create_training_router(
         """Check a file without training on it.
 
         The body, options and keys are the same as for `POST /v1/train`. The report of the job describes how the file
-        was interpreted, which lines were skipped or are bad, which quality can be expected, and how to improve the
+        was interpreted, which lines were skipped or are bad, what quality can be expected, and how to improve the
         data. No version is published.
         """
         return await accept_file(request, key, query_options, idempotency_key, JobPurpose.VALIDATE)
@@ -224,7 +224,7 @@ def create_training_router(
     ) -> Response:
         """Create a form for uploading a large file directly to the object store.
 
-        Send a multipart `POST` to `url` with all `fields` and then the file as the part `file`. Training starts when
+        Send a multipart `POST` to `url` with all `fields` and then the file as the part `file`. The job starts when
         the upload is complete. As with `POST /v1/train`, a request without an API key creates a new key.
         """
         body = body or UploadRequest()
@@ -250,7 +250,7 @@ def create_training_router(
         ),
     )
     def get_job(
-        job_id: Annotated[str, Path(description="`job_id` as returned by `POST /v1/train` or `POST /v1/uploads`.")],
+        job_id: Annotated[str, Path(description="`job_id` from the response to the request that created the job.")],
         key: Annotated[KeyRecord, Depends(required_key)],
     ) -> Response:
         """Return the status and the progress of a job.

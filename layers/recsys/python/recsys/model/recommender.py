@@ -63,7 +63,7 @@ class Strategy(StrEnum):
     """The data from which a list of recommendations was computed."""
 
     PERSONAL = "personal"
-    """The history of a user of the training data, extended by the recent items of the request."""
+    """The history of a user in the training data, extended by the recent items of the request."""
     SESSION = "session"
     """The recent items of a user who is not in the training data."""
     POPULAR = "popular"

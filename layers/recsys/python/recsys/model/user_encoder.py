@@ -8,7 +8,7 @@ so that recent items count more, and the sum over a history grows more slowly th
 (Kabbur, Ning & Karypis, "FISM: Factored Item Similarity Models for Top-N Recommender Systems", KDD 2013) also computes
 users from items, with the factor n ** -alpha for n items. The recency term is an addition to FISM.
 
-Training, `model.h5` and serving all use these weights, both for users of the training data and for new users and
+Training, `model.h5` and serving all use these weights, both for users in the training data and for new users and
 sessions.
 """
 
