@@ -101,9 +101,9 @@ def test_an_invalid_object_name_is_ignored(backend: Backend, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("uploads/unknown.csv", "no job was created"),
-        ("uploads/job1.csv.gz", "another object name"),
-        ("inbox/read me.txt", "not that of a source"),
+        ("uploads/unknown.csv", "No job was created"),
+        ("uploads/job1.csv.gz", "The job job1 expects the object"),
+        ("inbox/read me.txt", "neither an upload nor a file in the inbox"),
         ("inbox/a\\b.csv", "must not contain a backslash"),
     ],
 )

@@ -116,18 +116,21 @@ def test_empty_file_is_rejected_and_stores_nothing(service: Service, *, as_form:
 
 
 @pytest.mark.parametrize(
-    "files",
+    ("files", "received"),
     [
-        [("data", ("orders.csv", CSV))],
-        [("file", ("a.csv", CSV)), ("file", ("b.csv", CSV))],
-        [("file", ("a.csv", CSV)), ("epochs", (None, "20"))],
-        [("file", (None, "orders.csv"))],
+        ([("data", ("orders.csv", CSV))], "'data'"),
+        ([("file", ("a.csv", CSV)), ("file", ("b.csv", CSV))], "'file', 'file'"),
+        ([("file", ("a.csv", CSV)), ("epochs", (None, "20"))], "'file', 'epochs'"),
+        ([("file", (None, "orders.csv"))], "'file'"),
     ],
     ids=["another name", "two files", "unknown field", "text instead of a file"],
 )
-def test_form_with_anything_but_one_file_is_rejected(service: Service, files: list[tuple[str, object]]) -> None:
+def test_form_with_anything_but_one_file_is_rejected(
+    service: Service, files: list[tuple[str, object]], received: str
+) -> None:
     document = assert_problem(train_form(service, files), 422, "invalid-multipart")
 
+    assert document["detail"].endswith(f"Received the parts: {received}.")
     assert "curl -F file=@" in document["hint"]
     assert service.stored() == []
     assert registry_is_empty(service)

@@ -137,6 +137,7 @@ def test_an_unusable_file_fails_its_job_and_keeps_the_catalogue(service: Service
     assert job.problem is not None
     assert job.problem.code == "too-many-bad-lines"
     assert job.problem.errors[0].line == 2
+    assert job.problem.hint == "Fix the bad lines and send the file again. `errors` lists them."
     assert attributes(service, key, "A")["price"] == 4.5
 
 

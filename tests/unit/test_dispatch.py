@@ -138,9 +138,9 @@ def test_newest_complete_file_precedes_older_ones_and_added_files_keep_their_ord
     ("name", "reason"),
     [
         ("uploads/unknown.csv", "no job with the id"),
-        ("uploads/job1.csv.gz", "another object name"),
-        ("inbox/read+me.txt", "not that of a source"),
-        ("inbox/orders.csv.json", "not that of a source"),
+        ("uploads/job1.csv.gz", "The job job1 expects the object 'uploads/job1.csv'."),
+        ("inbox/read+me.txt", "neither an upload nor a file in the inbox"),
+        ("inbox/orders.csv.json", "neither an upload nor a file in the inbox"),
         ("inbox/a%5Cb.csv", "must not contain a backslash"),
     ],
 )

@@ -165,6 +165,7 @@ def test_more_than_one_percent_of_bad_lines_is_rejected_and_the_first_hundred_ar
     assert caught.value.problem_code == "too-many-bad-lines"
     assert "150 of 1,150 lines are bad" in caught.value.detail
     assert [error.line for error in caught.value.errors] == list(range(1002, 1102))
+    assert caught.value.hint == "Fix the bad lines and send the file again. `errors` lists the first 100 of them."
 
 
 def test_every_line_that_an_unclosed_quote_swallows_is_counted() -> None:

@@ -81,14 +81,14 @@ class Arrivals:
         """Return the group of a file, and whether the file makes older files of the group obsolete."""
         source = parse_source(checked_name(created.name))
         if source is None:
-            raise InvalidRequest("Its name is not that of a source.")
+            raise InvalidRequest("The object is neither an upload nor a file in the inbox.")
         if isinstance(source, Drop):
             # A drop never makes older drops obsolete, because the mode of a drop can be in a sidecar file, and sidecar
             # files are not read here.
             return (source.key_id if source.key_id and self._is_known(source.key_id) else ANONYMOUS), False
         job = self._registry.get_job(source.job_id)
         if job.object_name != created.name:
-            raise InvalidRequest("Its job has another object name.")
+            raise InvalidRequest(f"The job {job.job_id} expects the object {job.object_name!r}.")
         if not self._is_known(job.key_id):
             return ANONYMOUS, False
         if job.purpose is not JobPurpose.TRAIN:

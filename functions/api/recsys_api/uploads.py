@@ -149,8 +149,9 @@ def _file_and_options(form: FormData) -> tuple[BinaryIO, dict[str, str]]:
     if any(name == _FILE and isinstance(value, str) for name, value in parts):
         detail = f"Expected the part {_FILE} to be a file. Received text. With curl, put an @ before the file name: "
         errors.append(FieldError("not-a-file", f"{detail}-F {_FILE}=@orders.csv."))
+    received = ", ".join(ascii(name[:_MAX_ECHO]) for name, _ in parts) or "none"
     raise InvalidRequest(
-        f"Expected one file named {_FILE}, and each option at most once. Received: {len(parts)} part(s).",
+        f"Expected one file named {_FILE}, and each option at most once. Received the parts: {received}.",
         code="invalid-multipart",
         hint=_HOW_TO_SEND,
         errors=errors,

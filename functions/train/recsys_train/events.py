@@ -96,11 +96,15 @@ def find_or_create_job(event: ObjectCreated, trainer: Trainer) -> Job | None:
     except InvalidRequest as error:
         reason = error.detail
     except JobNotFound:
-        reason = "no job was created for this upload"
+        reason = "No job was created for this upload."
     else:
         if job is not None and job.object_name == event.name:
             return job
-        reason = "its job has another object name" if job is not None else "its name is not that of a source"
+        reason = (
+            "The object is neither an upload nor a file in the inbox."
+            if job is None
+            else f"The job {job.job_id} expects the object {job.object_name!r}."
+        )
     _logger.info("Object ignored: %s", reason, extra={"object_name": event.name})
     return None
 

@@ -92,7 +92,7 @@ def _read_csv(stream: io.BufferedReader, options: FileOptions, report: Catalogue
                 _check_charset(fields, line)
                 yield ItemRecord(line, dict(zip(names, fields, strict=True)))
             else:
-                detail = f"the line has {len(fields)} fields, the header {len(names)}"
+                detail = f"the line has {len(fields)} fields, but the header has {len(names)}"
                 report.add_bad_line(line, "ragged-line", detail)
         line = dialect.header_line + 1 + reader.line_num
 
@@ -157,7 +157,7 @@ def _read_json_array(stream: io.BufferedReader, report: CatalogueReport) -> Iter
     text = stream.read(MAX_ARRAY_BYTES + 1)
     if len(text) > MAX_ARRAY_BYTES:
         raise InvalidData(
-            f"Expected a JSON array of at most {MAX_ARRAY_BYTES:,} bytes.",
+            f"Expected a JSON array of at most {MAX_ARRAY_BYTES:,} bytes. Received a larger array.",
             code="array-too-large",
             hint="Send JSON Lines, with one object per line and without brackets or commas around the objects.",
         )
@@ -186,5 +186,5 @@ def _read_parquet(unpacked: Unpacked) -> Iterator[ItemRecord]:
         raise InvalidData(
             f"The Parquet file cannot be read: {str(error).splitlines()[0][:200].rstrip('.')}.",
             code="damaged-parquet",
-            hint="Write the file again, for example with pyarrow or pandas, unencrypted.",
+            hint="Write the file again, for example with pyarrow or pandas, without encryption.",
         ) from error

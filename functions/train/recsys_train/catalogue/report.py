@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from recsys.errors import FieldError, InvalidData
+from recsys_train.data.report import MAX_LISTED_LINES, fix_lines_hint
 
-MAX_LISTED_LINES: Final = 100
 MAX_BAD_SHARE: Final = 0.01
 """Share of bad lines above which a file is rejected, as for interactions."""
 
@@ -68,7 +68,7 @@ class CatalogueReport:
             raise UnusableItems(
                 f"{self.bad_lines:,} of {self.lines:,} lines cannot be used; at most {MAX_BAD_SHARE:.0%} may be bad.",
                 code="too-many-bad-lines",
-                hint=f"Fix the lines listed under errors (the first {len(self.listed)}) and send the file again.",
+                hint=fix_lines_hint(self.listed),
                 report=self,
             )
 

@@ -84,7 +84,7 @@ def read_updates(records: Iterable[ItemRecord], item_column: str | None, report:
         _add(record.line, values, updates, report)
         if len(updates.items) > MAX_ITEMS:
             raise InvalidData(
-                f"Expected at most {MAX_ITEMS:,} items. The file has more.",
+                f"Expected at most {MAX_ITEMS:,} items. Received more.",
                 code="too-many-items",
                 hint="Leave out items that are no longer sold.",
             )
@@ -115,7 +115,7 @@ def _column_name(name: str, item_column: str | None, names: dict[str, str]) -> s
         names[name] = found
         if len(names) > MAX_COLUMNS + 1:
             raise InvalidData(
-                f"Expected at most {MAX_COLUMNS} columns. The file has more.",
+                f"Expected at most {MAX_COLUMNS} columns. Received more.",
                 code="too-many-columns",
                 hint="Leave out columns that are neither shown nor used in filters.",
             )
@@ -126,7 +126,7 @@ def _no_item_column(names: list[str], item_column: str | None) -> InvalidData:
     return InvalidData(
         f"Column `{item_column or ITEM_ID}` is missing. Found: {', '.join(names)[:500]}.",
         code="missing-column",
-        hint="Rename the column with the item ids to item_id, or name it with the option item.",
+        hint="Rename the column with the item ids to item_id, or pass its name: item=COLUMN.",
     )
 
 

@@ -49,7 +49,9 @@ def parse_id(value: Any) -> str:
     if not value.strip():
         raise UnusableValue("is blank")
     if not _is_unicode(value) or len(value.encode()) > MAX_ID_BYTES or any(char in value for char in "\0\r\n"):
-        raise UnusableValue(f"has more than {MAX_ID_BYTES} bytes, a line break or a NUL character")
+        raise UnusableValue(
+            f"must have at most {MAX_ID_BYTES} bytes of valid Unicode, without line breaks or NUL characters"
+        )
     return value
 
 
@@ -131,7 +133,7 @@ def _boolean(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     if isinstance(value, list | dict | bytes):
-        raise UnusableValue(f"must be a text or a number. Received: {type(value).__name__}")
+        raise UnusableValue(f"must be text or a number. Received: {type(value).__name__}")
     if isinstance(value, bool):
         value = str(value).lower()
     elif isinstance(value, datetime | date):
@@ -149,10 +151,10 @@ def _tags(value: Any) -> list[str]:
         separator = next((each for each in _SEPARATORS if each in value), ",")
         value = value.split(separator)
     if not isinstance(value, list):
-        raise UnusableValue(f"must be a list of texts. Received: {type(value).__name__}")
+        raise UnusableValue(f"must be a list of strings. Received: {type(value).__name__}")
     tags = list(dict.fromkeys(_text(each) for each in value if not is_blank(each)))
     if len(tags) > MAX_TAGS:
-        raise UnusableValue(f"must be at most {MAX_TAGS} tags. Received: {len(tags)}")
+        raise UnusableValue(f"must have at most {MAX_TAGS} tags. Received: {len(tags)}")
     return tags
 
 

@@ -127,7 +127,7 @@ def _add_ragged(row: pyarrow.csv.InvalidRow, dialect: Dialect, report: DataRepor
     report.add_bad_line(
         _line(row, dialect),
         "ragged-line",
-        f"the line has {row.actual_columns} fields, the header {row.expected_columns}; "
+        f"the line has {row.actual_columns} fields, but the header has {row.expected_columns}; "
         f"quote a field that contains the delimiter {dialect.delimiter!r}",
         spans=n_lines,
     )

@@ -87,7 +87,7 @@ def _skipped(line: bytes) -> str | None:
         delimiter = declared[1].decode("latin-1")
         if delimiter not in DELIMITERS.values():
             raise InvalidData(
-                f"Expected sep= with a comma, semicolon, tab or pipe. Received: {delimiter!r} in the first line.",
+                f"Expected a sep= line with a comma, semicolon, tab or pipe. Received: sep={delimiter!r}.",
                 code="unsupported-delimiter",
                 hint="Save the file with one of these delimiters.",
             )

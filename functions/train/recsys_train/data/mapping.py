@@ -83,9 +83,9 @@ def map_columns(header: list[str], options: FileOptions) -> Mapping:
         raise _missing(header, missing)
     if positions["user"] == positions["item"]:
         raise InvalidData(
-            f"The options user and item name the same column, {header[positions['user']]!r}.",
+            f"The column {header[positions['user']]!r} is used for both the user and the item.",
             code="duplicate-column",
-            hint="Name two different columns.",
+            hint="Pass the names of two different columns: user=COLUMN and item=COLUMN.",
         )
     is_known_user = _plain(header[positions["user"]]) in {_plain(name) for name in known.get("user", ())}
     guests = known.get("guests", ()) if is_known_user else ()
@@ -170,13 +170,13 @@ def _event_column(header: list[str], option: str | None, others: dict[str, int])
         raise InvalidData(
             f"The column {header[found]!r} is used for the event and for another role.",
             code="duplicate-column",
-            hint="Name another column with the option event.",
+            hint="Pass the name of another column: event=COLUMN.",
         )
     if found is None:
         raise InvalidData(
             f"The option events needs a column with the kind of event. Received: {_received(header)}.",
             code="missing-column",
-            hint="Name the column with the option event, or remove the option events.",
+            hint="Pass the column's name as event=COLUMN, or remove the option events.",
         )
     return found
 

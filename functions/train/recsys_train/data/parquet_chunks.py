@@ -73,7 +73,8 @@ def read_parquet_chunks(
                 n_bytes += batch.nbytes
                 if n_bytes > max_unpacked_bytes:
                     raise InvalidData(
-                        f"The columns have more than {max_unpacked_bytes:,} bytes, the limit of this service.",
+                        f"The columns that are used unpack to more than {max_unpacked_bytes:,} bytes, which is the "
+                        "limit of this service.",
                         code="too-large-unpacked",
                         hint="Send fewer rows, and keep the most recent ones because they have the most influence.",
                     )
@@ -185,11 +186,12 @@ def _check_type(role: str, field: Any) -> None:
         is_valid = is_valid or is_number or (role == "time" and is_date)
     if not is_valid:
         expected = {"time": "text, a number or a date", "score": "text or a number"}.get(role, "text or an integer")
-        reason = "" if role in ("time", "score") else ", because ids lose digits as floating-point numbers"
+        loses_digits = role in ("user", "item") and pa.types.is_floating(kind)
+        reason = ", because ids lose digits as floating-point numbers" if loses_digits else ""
         raise InvalidData(
             f"Expected {expected} in the column {field.name!r}. Received: {field.type}.",
             code="unsupported-column-type",
-            hint=f"Cast the column before you write the file{reason}.",
+            hint=f"Cast the column to {expected} before you write the file{reason}.",
         )
 
 
@@ -197,5 +199,5 @@ def _damaged(error: Exception) -> InvalidData:
     return InvalidData(
         f"The Parquet file is damaged or uses an unsupported feature: {str(error).splitlines()[0][:200].rstrip('.')}.",
         code="damaged-parquet",
-        hint="Write the file again, for example with pyarrow or pandas, unencrypted.",
+        hint="Write the file again, for example with pyarrow or pandas, without encryption.",
     )

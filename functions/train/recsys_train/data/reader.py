@@ -27,7 +27,7 @@ from recsys_train.data.interactions import Interactions
 from recsys_train.data.mapping import Mapping, map_columns
 from recsys_train.data.parquet_chunks import map_parquet, open_parquet, read_parquet_chunks
 from recsys_train.data.record_chunk import Chunk
-from recsys_train.data.report import MAX_BAD_SHARE, DataReport
+from recsys_train.data.report import MAX_BAD_SHARE, DataReport, fix_lines_hint
 from recsys_train.data.rows import RowChecker, without_items
 from recsys_train.data.times import TimeParser
 from recsys_train.data.unpack import Limits, Unpacked, unpack
@@ -134,13 +134,13 @@ def _add_history(
     if history.has_times != report.has_timestamps:
         with_times, without = ("model's data", "file") if history.has_times else ("file", "model's data")
         fix = (
-            "Add a time column to the file, or name it with time=COLUMN."
+            "Add a time column to the file, or pass its name: time=COLUMN."
             if history.has_times
             else "Pass time=- to ignore the times of the file."
         )
         raise InvalidData(
-            f"Expected times in both the file and the model's data, or in neither. The {with_times} has times, the "
-            f"{without} has none.",
+            f"Expected times in both the file and the model's data, or in neither. The {with_times} has times, but "
+            f"the {without} has none.",
             code="mixed-timestamps",
             hint=f"{fix} Otherwise, send all data with mode=replace.",
         )
@@ -227,8 +227,7 @@ def _check_bad_share(report: DataReport) -> None:
         raise UntrainableData(
             f"{report.bad_lines_text()}; at most {MAX_BAD_SHARE:.0%} of the lines may be bad.",
             code="too-many-bad-lines",
-            hint=f"Fix the lines listed under errors (the first {len(report.listed)}) and send the file again."
-            f"{charset_hint}",
+            hint=f"{fix_lines_hint(report.listed)}{charset_hint}",
             report=report,
         )
 

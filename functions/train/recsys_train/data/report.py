@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -34,6 +35,12 @@ SKIP_RULES: Final = {
 """Rules by which valid lines are skipped, with the text that follows `n lines` or `1 line`."""
 _MANY_GUESTS: Final = 0.5
 _MANY_SINGLE_USERS: Final = 0.5
+
+
+def fix_lines_hint(listed: Sequence[FieldError]) -> str:
+    """Return the hint for a file with too many bad lines, of which at most the first `MAX_LISTED_LINES` are listed."""
+    which = "them" if len(listed) < MAX_LISTED_LINES else f"the first {len(listed)} of them"
+    return f"Fix the bad lines and send the file again. `errors` lists {which}."
 
 
 @dataclass(slots=True)

@@ -140,9 +140,13 @@ def _majority(strings: Any, n_day: int, n_month: int) -> str:
     """
     if min(n_day, n_month) * 100 <= max(n_day, n_month):
         return "day-first" if n_day > n_month else "month-first"
+    day_first, month_first = (
+        strings.filter(pc.match_substring_regex(strings, pattern))[0].as_py()[:40]
+        for pattern in (_DAY_FIRST, _MONTH_FIRST)
+    )
     raise InvalidData(
-        f"Expected dates in one order. Received {n_day:,} that can only be day-first and {n_month:,} that can only be "
-        f"month-first, such as {strings[0].as_py()[:40]!r}.",
+        f"Expected dates in one order. Received {n_day:,} that can only be day-first, such as {day_first!r}, and "
+        f"{n_month:,} that can only be month-first, such as {month_first!r}.",
         code="mixed-dates",
         hint="Write all dates as 2026-12-31.",
     )

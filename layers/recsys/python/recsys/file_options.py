@@ -211,7 +211,7 @@ def _text_list(name: str, value: Any) -> tuple[str, ...]:
     texts = value.split(",") if isinstance(value, str) and value else value or []
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
         raise _invalid(
-            f"Expected {name} to be non-empty texts, as a list or separated by commas. Received: {str(value)[:80]!r}."
+            f"Expected {name} as non-empty strings, in a list or separated by commas. Received: {str(value)[:80]!r}."
         )
     if len(texts) > MAX_LISTED:
         raise _invalid(f"Expected at most {MAX_LISTED} values of {name}. Received: {len(texts)}.")
@@ -225,4 +225,8 @@ def _text_list(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _invalid(detail: str) -> InvalidRequest:
-    return InvalidRequest(detail, code="invalid-option", hint="The page Data format of the documentation lists them.")
+    return InvalidRequest(
+        detail,
+        code="invalid-option",
+        hint='The page "Data format" of the documentation lists the options and their values.',
+    )
