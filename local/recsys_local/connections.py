@@ -217,7 +217,7 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
         listener.listen(backlog)
     except OSError as error:
         listener.close()
-        raise CannotListen(f"{host}:{port}: {error.strerror}.") from error
+        raise CannotListen(f"{host}:{port} cannot be used: {error.strerror}.") from error
     return listener
 
 

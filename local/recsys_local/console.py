@@ -20,6 +20,13 @@ from recsys_local.adapters import write_private
 _DIGEST: Final = "token_sha256"
 
 
+class SignInLinkGone(Gone):
+    """Raised when a sign-in link was used or replaced by a newer link."""
+
+    title = "The sign-in link is no longer valid"
+    default_hint = "Sign in with an API key. The key of the sample is printed at every start."
+
+
 class SignInRequest(BaseModel):
     """Body of `POST /local/sign-in`, with the one-time token of a sign-in link."""
 
@@ -74,7 +81,7 @@ class SignInLinks:
 
         Raises
         ------
-        Gone
+        SignInLinkGone
             The link was used or replaced.
         """
         try:
@@ -85,10 +92,7 @@ class SignInLinks:
         except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
             is_valid = False  # there is no link, or its file is damaged
         if not is_valid:
-            raise Gone(
-                "The sign-in link was used, or a newer link was printed.",
-                hint="Sign in with an API key. The key of the sample is printed at every start.",
-            )
+            raise SignInLinkGone("The sign-in link was used, or a newer link was printed.")
         return SignIn(**document)
 
 

@@ -27,7 +27,7 @@ REPORT: dict[str, Any] = {
 METRICS: dict[str, Any] = {"ndcg_at_20": 0.1113, "baselines": {"popularity": {"ndcg_at_20": 0.04}}, "n_users": 3}
 PROBLEM = Problem(
     "invalid-data",
-    "The data cannot be used for training",
+    "The data cannot be used",
     "Line 7 has no item_id. Received: 'ü'.",
     "Give each line an item_id.",
     (FieldError("missing", "item_id is empty", line=7), FieldError("bad", "no such column", pointer="/columns/0")),

@@ -93,7 +93,7 @@ def test_missing_key_is_reported_as_missing(text: str | None) -> None:
     ids=["short", "long", "line-break", "blank", "upper", "prefix", "dashes", "no-id", "bare", "huge", "nul"],
 )
 def test_malformed_key_is_rejected(text: str) -> None:
-    with pytest.raises(InvalidApiKey, match="not complete"):
+    with pytest.raises(InvalidApiKey, match="does not have the expected format"):
         ApiKey.parse(text)
 
 

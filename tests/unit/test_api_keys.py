@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 
 from recsys.clock import after
@@ -278,7 +280,8 @@ def test_unknown_version_cannot_be_pinned(service: Service, method: str) -> None
 def test_unknown_version_cannot_be_activated(service: Service, version: str) -> None:
     response = service.client.post(f"/v1/models/{version}/activate", str(service.published_key()))
 
-    assert_problem(response, 404, "version-not-found")
+    detail = assert_problem(response, 404, "version-not-found")["detail"]
+    assert repr(unquote(version)[:80]) in detail
 
 
 def test_version_of_another_key_cannot_be_activated(service: Service) -> None:

@@ -176,5 +176,5 @@ def test_route_exchanges_the_token_for_the_key(links: SignInLinks, tmp_path: Pat
     response = redeemed()
     assert response.json() == {"api_key": "rk_secret", "job_id": "job", "user_id": "anna"}
     assert response.headers["cache-control"] == "no-store"
-    assert_problem(redeemed(), 410, "claim-gone")
+    assert assert_problem(redeemed(), 410, "claim-gone")["title"] == "The sign-in link is no longer valid"
     registry.close()

@@ -150,7 +150,9 @@ def test_deleted_scoped_key_stops_working_after_the_cache_expires(service: Servi
     assert_problem(service.client.get("/v1/popular", created["api_key"]), 401, "invalid-api-key")
     assert service.client.get("/v1/popular", kept["api_key"]).status_code == 200
     again = service.client.delete(f"/v1/keys/{created['scoped_key_id']}", str(main))
-    assert_problem(again, 404, "scoped-key-not-found")
+    assert created["scoped_key_id"] in assert_problem(again, 404, "scoped-key-not-found")["detail"]
+    pasted = service.client.delete(f"/v1/keys/{created['api_key']}", str(main))
+    assert "(secret)" in assert_problem(pasted, 404, "scoped-key-not-found")["detail"]
 
 
 def test_new_scoped_key_works_although_the_record_is_cached(service: Service) -> None:

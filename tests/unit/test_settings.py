@@ -127,6 +127,14 @@ def test_an_invalid_value_is_reported_with_its_variable(variable: str, text: str
     assert repr(text) in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("variable", "kind"), [("RECSYS_SEED", "an integer"), ("RECSYS_KEY_CACHE_S", "a finite number")]
+)
+def test_the_message_states_whether_an_integer_is_expected(variable: str, kind: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"{variable} must be {kind}, 0 or greater. Received: 'one'"):
+        Settings.from_environment({variable: "one"})
+
+
 def test_settings_are_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         Settings().seed = 1  # type: ignore[misc]

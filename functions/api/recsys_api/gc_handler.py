@@ -25,7 +25,7 @@ def build_handler(collector: Collector) -> LambdaHandler:
     """Return a Lambda handler that calls `collector.run` once per invocation.
 
     The handler logs one line per deletion and one line for the whole run. If a deletion failed, the handler raises
-    `Unavailable`, which triggers the alarm on the function's errors. The next run repeats failed deletions.
+    `Unavailable`, which triggers the alarm on the function's errors. The next run retries failed deletions.
     """
 
     def collect(_event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def build_handler(collector: Collector) -> LambdaHandler:
         }
         _logger.info("Collection ended", extra=outcome)
         if collection.n_failed:
-            raise Unavailable(f"{collection.n_failed} deletions failed. The next run repeats them.")
+            raise Unavailable(f"{collection.n_failed} deletions failed. The next run retries them.")
         return outcome
 
     return LambdaTelemetry("gc").watch(collect)

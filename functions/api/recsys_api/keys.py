@@ -12,12 +12,14 @@ from recsys.errors import VersionNotFound
 from recsys.keys.api_key import ApiKey, claim_token_sha256
 from recsys.keys.base62 import JOB_ID_LENGTH
 from recsys.keys.scoped_api_key import ScopedApiKey
+from recsys.redaction import redacted
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.records import ModelVersion
 from recsys.registry.registry import Registry
 from recsys.registry.scoped_keys import Scope, ScopedKey
 
 _VERSION: Final = re.compile(rf"[0-9A-Za-z]{{{JOB_ID_LENGTH}}}\.[0-9]{{1,9}}")
+_MAX_ECHO: Final = 80  # characters of the caller's own input that a message repeats
 
 
 def rotate(registry: Registry, key: KeyRecord, *, overlap_s: float) -> ApiKey:
@@ -70,7 +72,7 @@ def pin(registry: Registry, key: KeyRecord, version: str, *, pinned: bool) -> Mo
 
 def _checked_version(version: str) -> str:
     if not _VERSION.fullmatch(version):
-        raise VersionNotFound("This key has no such model version.")
+        raise VersionNotFound(f"The key has no model version {redacted(version)[:_MAX_ECHO]!a}.")
     return version
 
 

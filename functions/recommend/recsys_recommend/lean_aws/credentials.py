@@ -66,7 +66,7 @@ class CredentialProvider:
         if not self._is_endpoint_configured():
             raise Unavailable(
                 "No AWS credentials found. Expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                f"or one of {' and '.join(_ENDPOINT_VARIABLES)}."
+                f"or either {' or '.join(_ENDPOINT_VARIABLES)}."
             )
         try:
             return self._from_endpoint()

@@ -4,9 +4,9 @@
     ├── InvalidRequest             the request is malformed
     │   ├── EmptyUpload            the body is empty
     │   ├── UnsupportedMediaType   the route does not accept the body's content type
-    │   └── IdempotencyMismatch    an Idempotency-Key was reused with a different body
+    │   └── IdempotencyMismatch    an Idempotency-Key was reused for a different file or other options
     ├── PayloadTooLarge            the body exceeds the limit of the route
-    ├── InvalidData                the CSV cannot be used for training
+    ├── InvalidData                a file of interactions or items cannot be used
     │   ├── UntrainableData        the CSV was read, but too little of it is usable
     │   └── UnusableItems          a file of items was read, but too little of it is usable
     ├── InvalidApiKey              the key is missing, malformed, unknown or revoked
@@ -34,6 +34,7 @@
     │       ├── JobBusy            another worker holds the job's lease
     │       └── JobFinished        the job is in a final state
     ├── Gone                       a claim token was already used, has expired or is unknown
+    │   └── SignInLinkGone         a sign-in link was used or replaced
     ├── LeaseLost                  another worker took over the job; this worker must stop
     ├── ArtifactDamaged            a model file does not match its manifest
     ├── Unavailable                a store did not respond; a retry may succeed
@@ -70,11 +71,11 @@ class FieldError(NamedTuple):
     detail
         Explanation of the error, for readers.
     line
-        Line of the CSV, counted from 1.
+        Line of the file, counted from 1. In a Parquet file or a JSON array, the number of the row or element.
     pointer
         JSON pointer into the request body.
     column
-        Name of the column of the CSV, as in its header.
+        Name of the column.
     """
 
     code: str
@@ -189,11 +190,11 @@ class UnsupportedMediaType(InvalidRequest):
 
 
 class IdempotencyMismatch(InvalidRequest):
-    """Raised when an Idempotency-Key is reused with a different body."""
+    """Raised when an Idempotency-Key is reused with a different file or different options."""
 
     code = "idempotency-mismatch"
     title = "The Idempotency-Key was already used for a different request"
-    default_hint = "Send a new Idempotency-Key with each new file."
+    default_hint = "Send a new Idempotency-Key whenever the file or an option changes."
 
 
 class PayloadTooLarge(RecsysError):
@@ -205,10 +206,10 @@ class PayloadTooLarge(RecsysError):
 
 
 class InvalidData(RecsysError):
-    """Raised when a CSV cannot be used for training."""
+    """Raised when a file of interactions or items cannot be used."""
 
     code = "invalid-data"
-    title = "The data cannot be used for training"
+    title = "The data cannot be used"
 
 
 class InvalidApiKey(RecsysError):
@@ -367,8 +368,7 @@ class TooManyErasures(Conflict):
     code = "too-many-erasures"
     title = "The key has too many erased users"
     default_hint = (
-        "Train on a complete file (mode=replace) that does not contain the users to be erased. An erasure no longer "
-        "counts when 30 days have passed and a training has left the user out."
+        "To erase the user without this route, train on a complete file (mode=replace) that does not contain the user."
     )
 
 

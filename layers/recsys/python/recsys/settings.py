@@ -182,12 +182,13 @@ def _parse(name: str, kind: Any, text: str) -> Any:
             raise InvalidSetting(f"{variable} must be true or false. Received: {text!r}.")
         return text == "true"
     if kind in (int, float):
+        expected = "an integer" if kind is int else "a finite number"
         try:
             number = kind(text)
-        except ValueError as error:
-            raise InvalidSetting(f"{variable} must be a number. Received: {text!r}.") from error
+        except ValueError:
+            number = math.nan
         if not 0 <= number < math.inf:
-            raise InvalidSetting(f"{variable} must be a finite number, 0 or greater. Received: {text!r}.")
+            raise InvalidSetting(f"{variable} must be {expected}, 0 or greater. Received: {text!r}.")
         if name in _SHARES and number > 1:
             raise InvalidSetting(f"{variable} must be from 0 to 1. Received: {text!r}.")
         return number

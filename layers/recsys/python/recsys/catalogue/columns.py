@@ -196,7 +196,7 @@ def texts_of(arrays: Arrays) -> Vocabulary:
         _check(array, dtype, len(array))
     texts = Vocabulary(text, starts, order)
     if not texts.is_valid:
-        raise ValueError("the texts are invalid")
+        raise ValueError("the arrays text, text_starts and text_order do not form a valid list of strings")
     return texts
 
 

@@ -120,7 +120,9 @@ class ContentModel:
         """
         widths = [array.shape[1] for array in ItemRows.of(network)]
         if sum(widths) != len(self.constant):
-            raise ValueError(f"the content part has the width {len(self.constant)}, the network {sum(widths)}")
+            raise ValueError(
+                f"the content part has the width {len(self.constant)}, but the network has the width {sum(widths)}"
+            )
         newest = rows[-MAX_NEW_ITEMS:].tolist()
         known = [
             (row, found)

@@ -110,19 +110,19 @@ class ApiKey:
         'shop12345678'
         >>> ApiKey.parse("rk_shop12345678_0123456789ABCDEFGHIJabcdefgh2X5dp8")
         Traceback (most recent call last):
-        recsys.errors.InvalidApiKey: The API key contains a typo, because its checksum does not match.
+        recsys.errors.InvalidApiKey: The checksum of the API key does not match, so the key probably contains a typo.
         """
         if not text:
             raise InvalidApiKey("No API key was sent.")
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise InvalidApiKey(
-                "The API key is not complete. It must consist of rk_, a key id, _ and a secret of "
+                "The API key does not have the expected format. It must consist of rk_, a key id, _ and a secret of "
                 f"{SECRET_LENGTH + CHECKSUM_LENGTH} letters and digits.",
             )
         key = cls(match[1], match[2])
         if not hmac.compare_digest(key._checksum(), match[3]):
-            raise InvalidApiKey("The API key contains a typo, because its checksum does not match.")
+            raise checksum_mismatch()
         return key
 
     def sha256(self) -> str:
@@ -172,6 +172,13 @@ def checksum(text: str) -> str:
     '2X5dp7'
     """
     return encode_base62(zlib.crc32(text.encode()), CHECKSUM_LENGTH)
+
+
+def checksum_mismatch() -> InvalidApiKey:
+    """Return the error for a key or a scoped key whose checksum does not match the other parts."""
+    return InvalidApiKey(
+        "The checksum of the API key does not match, so the key probably contains a typo.", hint="Copy the key again."
+    )
 
 
 def new_claim_token() -> str:

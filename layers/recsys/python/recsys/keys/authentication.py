@@ -161,7 +161,7 @@ class Authenticator:
             )
         if not scoped_key.is_usable_from(origin):
             raise OriginNotAllowed(
-                "This key is limited to the pages of other origins.",
+                "This key cannot be used on pages of this origin.",
                 hint="With POST /v1/keys, create a scoped key whose `origins` include the origin of this page.",
             )
         return Access(record, scoped_key)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from recsys.errors import InvalidApiKey
-from recsys.keys.api_key import CHECKSUM_LENGTH, SCOPED_PREFIXES, SECRET_LENGTH, checksum
+from recsys.keys.api_key import CHECKSUM_LENGTH, SCOPED_PREFIXES, SECRET_LENGTH, checksum, checksum_mismatch
 from recsys.keys.base62 import random_base62
 from recsys.registry.scoped_keys import Scope, ScopedKey
 
@@ -74,13 +74,13 @@ class ScopedApiKey:
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise InvalidApiKey(
-                "The scoped API key is not complete. It must consist of pk_ or tk_, a key id, _, an id of "
-                f"{SCOPED_KEY_ID_LENGTH} characters, _ and a secret of {SECRET_LENGTH + CHECKSUM_LENGTH} letters and "
-                "digits.",
+                "The scoped API key does not have the expected format. It must consist of pk_ or tk_, a key id, _, an "
+                f"id of {SCOPED_KEY_ID_LENGTH} characters, _ and a secret of {SECRET_LENGTH + CHECKSUM_LENGTH} letters "
+                "and digits.",
             )
         key = cls(_SCOPES[match[1]], match[2], match[3], match[4])
         if not hmac.compare_digest(checksum(key._text()), match[5]):
-            raise InvalidApiKey("The API key contains a typo, because its checksum does not match.")
+            raise checksum_mismatch()
         return key
 
     def sha256(self) -> str:

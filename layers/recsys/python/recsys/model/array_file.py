@@ -92,7 +92,7 @@ def view_npz(content: bytes) -> dict[str, NDArray[Any]]:
 def _view_member(content: bytes, member: zipfile.ZipInfo) -> NDArray[Any]:
     signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(content, member.header_offset)
     if signature != _LOCAL_SIGNATURE or member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{member.filename} is compressed, or is not where the zip directory places it.")
+        raise ValueError(f"{member.filename} is compressed, or the zip directory has a wrong offset for it.")
     header_begin = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
     dtype, shape, begin = _read_npy_header(content, member.filename, header_begin)
     end, count = header_begin + member.file_size, math.prod(shape)

@@ -115,8 +115,8 @@ class Erasures:
         )
         if len(kept) >= MAX_ERASURES:
             raise TooManyErasures(
-                f"The key has {len(kept)} erased users, which is the limit. An erased user counts until "
-                f"{ERASED_WITHIN_DAYS} days have passed and a training has left the user out."
+                f"The key has {len(kept)} erased users, which is the limit. An erased user counts towards "
+                f"the limit until {ERASED_WITHIN_DAYS} days have passed and a training has left the user out."
             )
         return replace(self, last=new.number, users=(*kept, new))
 

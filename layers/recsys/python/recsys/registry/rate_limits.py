@@ -176,7 +176,7 @@ class TableBuckets:
             quota, missing_s = spend(limit, (to_datetime(full_at) - to_datetime(now)).total_seconds(), units)
             if not quota.granted or self._table.write([row.changed_to({"expires_at": after(now, missing_s)})]):
                 return quota
-        raise Unavailable(f"A rate limit conflicted with other writers {_COMMIT_ATTEMPTS} times.")
+        raise Unavailable(f"An update of a rate limit conflicted with other writers {_COMMIT_ATTEMPTS} times.")
 
 
 class MemoryBuckets:

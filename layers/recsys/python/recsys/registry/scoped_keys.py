@@ -13,9 +13,11 @@ from typing import Final, NamedTuple, Self
 
 from recsys.clock import Timestamp
 from recsys.errors import ScopedKeyNotFound, TooManyScopedKeys
+from recsys.redaction import redacted
 
 MAX_SCOPED_KEYS: Final = 20
 """Largest number of scoped keys per main key. With ten origins per scoped key, the record stays below 20 KB."""
+_MAX_ECHO: Final = 80  # characters of the caller's own input that a message repeats
 
 
 class Scope(StrEnum):
@@ -117,5 +119,5 @@ def removed(keys: tuple[ScopedKey, ...], scoped_key_id: str) -> tuple[ScopedKey,
         No key has this id.
     """
     if find(keys, scoped_key_id) is None:
-        raise ScopedKeyNotFound("This key has no such scoped key.")
+        raise ScopedKeyNotFound(f"The key has no scoped key {redacted(scoped_key_id)[:_MAX_ECHO]!a}.")
     return tuple(key for key in keys if key.scoped_key_id != scoped_key_id)

@@ -43,7 +43,7 @@ class Collection:
     deletions
         Steps that were carried out. Each step deleted objects or marked a version as deleted.
     n_failed
-        Number of deletions that failed because a store was unavailable. The next run repeats them.
+        Number of deletions that failed because a store was unavailable. The next run retries them.
     """
 
     deletions: tuple[Deletion, ...]
