@@ -80,11 +80,16 @@ OtherOptions = Annotated[
     ),
 ]
 ReportFile = Annotated[
-    Path | None, typer.Option(help="HTML page to write, with plots of the quality and the data report.", dir_okay=False)
+    Path | None,
+    typer.Option(
+        help="HTML file to write, with the data report, plots of the quality and a map of the items.", dir_okay=False
+    ),
 ]
 TitlesFile = Annotated[
     Path | None,
-    typer.Option(help="Item catalogue whose titles the page of --report shows.", exists=True, dir_okay=False),
+    typer.Option(
+        help="Item catalogue that provides the titles for the report. Requires --report.", exists=True, dir_okay=False
+    ),
 ]
 app.add_typer(keys, name="keys")
 
@@ -117,7 +122,7 @@ def serve(  # noqa: PLR0913, PLR0917  # each argument is an option of the comman
     ] = "",
     workers: Workers = None,
     metrics_port: MetricsPort = None,
-    metrics_host: Annotated[str, typer.Option(help="Address of --metrics-port.")] = "127.0.0.1",
+    metrics_host: Annotated[str, typer.Option(help="Address to listen on for --metrics-port.")] = "127.0.0.1",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     log_json: Annotated[bool, typer.Option(help="Log every request as a JSON line on standard error.")] = False,
     sample: Annotated[bool, typer.Option(help="Train on the bundled Online Retail sample at the first start.")] = False,
@@ -219,7 +224,7 @@ def recommend(
     ],
     users: Annotated[
         Path | None,
-        typer.Option(help="CSV with a column user_id. Default: every user of the model.", exists=True, dir_okay=False),
+        typer.Option(help="CSV with a column user_id. Default: every user in the model.", exists=True, dir_okay=False),
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Recommendations per user.")] = 20,
     as_json: Json = False,
