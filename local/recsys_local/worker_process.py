@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from recsys.settings import set_default_environment
 
 _logger: Final = logging.getLogger("recsys.service")
 
@@ -129,9 +130,8 @@ class WorkerProcess:
         self._spawned_s = time.monotonic()
         # The worker gets its own process group, because a terminal sends Ctrl-C to a whole group. The pipe ends the
         # worker.
-        self._process = subprocess.Popen(  # noqa: S603  # our own command
-            self._command, stdin=subprocess.PIPE, process_group=0, env={_BLAS_THREADS: "1", **os.environ}
-        )
+        set_default_environment(_BLAS_THREADS, "1")  # the worker inherits the variable
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, process_group=0)  # noqa: S603  # our own
         return self._process
 
     def _supervise(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_train.data.interactions import ParsedRows, distinct_share
+from recsys_train.data.interactions import ParsedRows, distinct_rows, distinct_share
 from recsys_train.data.stable_order import order_of_times, sorted_by_code
 from recsys_train.data.times import MISSING_TIME
 
@@ -63,7 +63,7 @@ def test_the_earliest_row_of_each_pair_is_kept_in_order_of_time(*, has_file_rows
     file_rows = generator.permutation(N_ROWS) if has_file_rows else None
     numbers = np.arange(N_ROWS) if file_rows is None else file_rows
 
-    kept = ParsedRows(users, items, times, file_rows).distinct()
+    kept = distinct_rows([ParsedRows(users, items, times, file_rows)])
 
     earliest: dict[tuple[int, int], tuple[int, int]] = {}
     for user, item, time, row in zip(users.tolist(), items.tolist(), times.tolist(), numbers.tolist(), strict=True):

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_train.data.interactions import Interactions, ParsedRows, distinct_share
+from recsys_train.data.interactions import Interactions, ParsedRows, distinct_rows, distinct_share
 from recsys_train.data.rows import ValidRows
 from recsys_train.data.vocabulary_builder import VocabularyBuilder
 
@@ -57,7 +57,7 @@ class InteractionCollector:
         if self._n_new >= max(MERGE_ROWS, sum(map(len, self._parts))) or n_bytes > _MAX_PENDING_BYTES:
             self._number_ids()
             if distinct_share(self._parts) < MERGE_SHARE:
-                self._parts = [self._joined().distinct()]
+                self._parts = [distinct_rows(self._parts)]
 
     def _numbers(self, rows: ValidRows) -> NDArray[np.int64]:
         """Return the row numbers of a chunk, (n,) int64.
@@ -78,11 +78,6 @@ class InteractionCollector:
             self._parts.append(ParsedRows.joined(parts))
         self._new_times, self._n_new = [], 0
 
-    def _joined(self) -> ParsedRows:
-        """Return all numbered rows, and release their parts so that the memory does not hold them twice."""
-        joined, self._parts = ParsedRows.joined(self._parts), []
-        return joined
-
     def interactions(self, *, has_times: bool = False) -> Interactions:
         """Return the distinct (user, item) pairs of all added rows, oldest first.
 
@@ -91,6 +86,6 @@ class InteractionCollector:
         self._number_ids()
         if not self._parts:
             return Interactions([], [], np.zeros(0, np.int32), np.zeros(0, np.int32))
-        rows = self._joined().distinct()
+        rows = distinct_rows(self._parts)
         times = rows.times if has_times else None
         return Interactions(self._users.ids(), self._items.ids(), rows.users, rows.items, times, rows.file_rows)

@@ -181,35 +181,51 @@ class ParsedRows:
         users, items, times = map(np.concatenate, columns)
         return cls(users, items, times, np.concatenate(file_rows) if file_rows else None)
 
-    def selected(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Self:
-        """Return the rows that a mask or indices select."""
-        file_rows = None if self.file_rows is None else self.file_rows[rows]
-        return type(self)(self.users[rows], self.items[rows], self.times[rows], file_rows)
 
-    def distinct(self) -> Self:
-        """Return the earliest row of each pair, sorted by time. Rows with the same time keep their order in the file.
+def distinct_rows(parts: list[ParsedRows]) -> ParsedRows:
+    """Return the earliest row of each pair, sorted by time. Rows with the same time keep their order in the file.
 
-        The method can be applied incrementally. Removing the repetitions before further rows are added does not change
-        the final result.
-        """
-        order = self._oldest_first()
-        users, items = (values if order is None else taken(values, order) for values in (self.users, self.items))
-        kept = _first_of_pairs(users, items)
-        if kept is not None:
-            users, items = taken(users, kept), taken(items, kept)
-            order = kept if order is None else taken(order, kept)
-        if order is None:
-            return self
-        file_rows = None if self.file_rows is None else taken(self.file_rows, order)
-        return type(self)(users, items, taken(self.times, order), file_rows)
+    The function can be applied incrementally. Removing the repetitions before further rows are added does not change
+    the final result.
 
-    def _oldest_first(self) -> NDArray[np.integer] | None:
-        """Return the indices that sort the rows by time and row number, (n,), or None if the rows are in this order."""
-        if self.file_rows is None:
-            return order_of_times(self.times)
-        by_row = np.argsort(self.file_rows, kind="stable")
-        by_time = order_of_times(self.times[by_row])
-        return by_row if by_time is None else taken(by_row, by_time)
+    Parameters
+    ----------
+    parts
+        The rows. The list is emptied, so that each column of the parts is released as soon as it is joined.
+    """
+    parts_of_users, parts_of_items = [part.users for part in parts], [part.items for part in parts]
+    parts_of_times = [part.times for part in parts]
+    parts_of_file_rows = [part.file_rows for part in parts if part.file_rows is not None]
+    parts.clear()
+    times = _joined(parts_of_times)
+    file_rows = _joined(parts_of_file_rows) if parts_of_file_rows else None
+    order = _oldest_first(times, file_rows)
+    users, items = _in_order(_joined(parts_of_users), order), _in_order(_joined(parts_of_items), order)
+    kept = _first_of_pairs(users, items)
+    if kept is not None:
+        users, items = taken(users, kept), taken(items, kept)
+        order = kept if order is None else taken(order, kept)
+    return ParsedRows(users, items, _in_order(times, order), None if file_rows is None else _in_order(file_rows, order))
+
+
+def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate arrays, and empty the list."""
+    joined = np.concatenate(arrays)
+    arrays.clear()
+    return joined
+
+
+def _oldest_first(times: NDArray[np.int64], file_rows: NDArray[np.int64] | None) -> NDArray[np.integer] | None:
+    """Return the indices that sort the rows by time and row number, (n,), or None if the rows are in this order."""
+    if file_rows is None:
+        return order_of_times(times)
+    by_row = np.argsort(file_rows, kind="stable")
+    by_time = order_of_times(times[by_row])
+    return by_row if by_time is None else taken(by_row, by_time)
+
+
+def _in_order(values: NDArray[Any], order: NDArray[np.integer] | None) -> NDArray[Any]:
+    return values if order is None else taken(values, order)
 
 
 def distinct_share(parts: Sequence[ParsedRows]) -> float:

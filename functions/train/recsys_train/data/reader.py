@@ -105,7 +105,7 @@ def read_interactions(
         chunks, mapping = open_chunks(unpacked, options, max_unpacked_bytes, report)
         with closing(chunks):
             interactions = _collect(chunks, mapping, options, report, key_data or KeyData())
-    report.describe_interactions(interactions)
+        report.describe_interactions(interactions)
     _check_size(report)
     return interactions, report
 

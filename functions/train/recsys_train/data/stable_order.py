@@ -96,14 +96,16 @@ def order_of_times(times: NDArray[np.int64]) -> NDArray[np.integer] | None:
     lowest = keys.dtype.type(n_values - 1)
     order: NDArray[np.integer] | None = None
     for _ in range(n_digits - 1):
-        digits = np.bitwise_and(keys, lowest, out=np.empty(len(keys), np.int32), casting="unsafe")
-        keys >>= keys.dtype.type(digit_bits)
-        by_digit = sorted_by_code(digits, n_values, keys)
+        by_digit = sorted_by_code(_as_codes(keys & lowest), n_values, keys)
         order = by_digit.order if order is None else taken(order, by_digit.order)
         keys = by_digit.values
+        keys >>= keys.dtype.type(digit_bits)
     rows = np.arange(len(keys)) if order is None else order
-    by_digit = sorted_by_code(keys.astype(np.int32), n_values, rows)
-    return by_digit.values
+    return sorted_by_code(_as_codes(keys), n_values, rows).values
+
+
+def _as_codes(digits: NDArray[np.unsignedinteger]) -> NDArray[np.int32]:
+    return digits.view(np.int32) if digits.dtype == np.uint32 else digits.astype(np.int32)
 
 
 def _keys(times: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
