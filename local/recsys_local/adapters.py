@@ -57,8 +57,9 @@ class RegistryMissing(RecsysError):
     code = "registry-missing"
     title = "The registry is missing"
     default_hint = (
-        f"Restore {REGISTRY_FILE} from a backup (`recsys restore`). A copy that was made while the service was running "
-        f"also needs {REGISTRY_FILE}-wal. To start anew, move the folder models/ away."
+        "Restore a backup into another directory with `recsys restore`, and pass this directory as --data-dir. If the "
+        f"files were copied by hand while the service was running, copy {REGISTRY_FILE}-wal as well. To start without "
+        "the models, move the folder models/ away."
     )
 
 

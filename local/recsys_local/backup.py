@@ -266,7 +266,8 @@ def _check_file(target: Path, name: str) -> None:
     if not (target / name).is_file():
         raise BackupDamaged(
             f"{name} is missing, although the registry lists this version.",
-            hint="Create the backup again. If the error persists, the file is missing from the data directory.",
+            hint="Create the backup again. If the error persists, the data directory lacks the file as well. Use an "
+            "older backup that contains it, or train the model again.",
         )
 
 

@@ -41,7 +41,11 @@ _TAGS: Final = [
         "name": "Items",
         "description": "Keep a catalogue of the items, with titles, categories, prices and availability.",
     },
-    {"name": "Models", "description": "List the published versions of the key's model, and roll back or forward."},
+    {
+        "name": "Models",
+        "description": "List the published and held versions of the key's model, pin versions, and roll back or "
+        "forward.",
+    },
     {"name": "Users", "description": "Erase the data of a user."},
     {"name": "Keys", "description": "Inspect, rotate, revoke, claim and audit API keys."},
     {"name": "Health", "description": "Check the state of the service. These routes need no API key."},
@@ -60,7 +64,7 @@ _PROBLEM: Final[dict[str, Any]] = {
         "hint": {"type": "string", "description": "How to fix the error."},
         "errors": {
             "type": "array",
-            "description": "The findings, if the error is about parts of the input.",
+            "description": "The errors in the parts of the input, if the request failed because of them.",
             "items": {
                 "type": "object",
                 "properties": {
@@ -71,8 +75,8 @@ _PROBLEM: Final[dict[str, Any]] = {
                     },
                     "column": {"type": "string", "description": "Name of the column."},
                     "pointer": {"type": "string", "description": "JSON pointer into the request body (RFC 6901)."},
-                    "code": {"type": "string", "description": "Identifier of the finding."},
-                    "detail": {"type": "string", "description": "Explanation of the finding."},
+                    "code": {"type": "string", "description": "Identifier of the error."},
+                    "detail": {"type": "string", "description": "Explanation of the error."},
                 },
                 "required": ["code", "detail"],
             },

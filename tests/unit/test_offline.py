@@ -230,7 +230,7 @@ def test_empty_file_fails_the_command_with_a_hint(tmp_path: Path) -> None:
     result = run("train", source, "--out", tmp_path / "model")
     assert result.exit_code == 1
     assert "The file is empty." in result.stderr
-    assert "→ The first line must be a header" in result.stderr
+    assert "→ Send a file with a header" in result.stderr
 
 
 def test_titles_without_a_report_are_a_usage_error(users: Path, tmp_path: Path) -> None:

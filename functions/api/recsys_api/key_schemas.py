@@ -14,6 +14,8 @@ from recsys.registry.key_record import KeyRecord
 from recsys.registry.scoped_keys import MAX_SCOPED_KEYS, Scope, ScopedKey
 from recsys_api.schema_fields import CreatedAt, CurrentVersion, KeyId, NewApiKey, StrictRequest
 
+KEY_REVOKED: Final = "The key was revoked or expired while the request was processed."
+"""Description of status 404 on the routes that authenticate the key again when they change it."""
 MAX_ORIGINS: Final = 10
 """Maximum number of origins per scoped key."""
 _MAX_OVERLAP_S: Final = 7 * DAY_S
@@ -151,7 +153,7 @@ class KeyIssued(BaseModel):
 class ScopedKeyBody(BaseModel):
     """A scoped key, without its secret."""
 
-    scoped_key_id: Annotated[str, Field(description="Public id of the scoped key, which is part of the key's text.")]
+    scoped_key_id: Annotated[str, Field(description="Public id of the scoped key, which is part of the key itself.")]
     name: Annotated[str, Field(description="Name of the scoped key.")]
     scope: Annotated[Scope, Field(description="Operations that the key permits.")]
     origins: Annotated[

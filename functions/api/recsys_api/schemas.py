@@ -105,7 +105,7 @@ class JobAccepted(BaseModel):
 
     job_id: _JobId
     purpose: _Purpose
-    key_id: Annotated[str, Field(description="Public id of the API key whose model is trained.")]
+    key_id: Annotated[str, Field(description="Public id of the API key to which the job belongs.")]
     api_key: Annotated[
         str | None,
         Field(
@@ -157,7 +157,10 @@ class ProgressBody(BaseModel):
 
     phase: Annotated[
         str,
-        Field(description="Current step: `reading`, `choosing`, `fitting`, `evaluating`, `refitting` or `publishing`."),
+        Field(
+            description="Current step: `reading` the file, `choosing` hyperparameters, `fitting` without the held-out "
+            "interactions, `evaluating` on them, `refitting` on all interactions, or `publishing`."
+        ),
     ]
     epoch: Annotated[
         int | None, Field(description="Number of completed epochs; null outside of `fitting` and `refitting`.")
@@ -183,7 +186,7 @@ class JobBody(BaseModel):
 
     job_id: _JobId
     purpose: _Purpose
-    key_id: Annotated[str, Field(description="Public id of the API key whose model is trained.")]
+    key_id: Annotated[str, Field(description="Public id of the API key to which the job belongs.")]
     status: Annotated[
         JobState,
         Field(
@@ -260,7 +263,10 @@ class ModelBody(BaseModel):
     created_at: CreatedAt
     current: Annotated[bool, Field(description="Whether the version serves requests.")]
     pinned: Annotated[bool, Field(description="Whether the version is kept until it is unpinned.")]
-    held: Annotated[bool, Field(description="Whether the version is held until `POST /v1/models/{version}/activate`.")]
+    held: Annotated[
+        bool,
+        Field(description="Whether the version is held. `POST /v1/models/{version}/activate` makes it current."),
+    ]
     held_reasons: _HeldReasons
     metrics: _Metrics
 

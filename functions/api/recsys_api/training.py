@@ -34,7 +34,7 @@ _ANONYMOUS: Final = "anonymous"
 _MAX_IDEMPOTENCY_KEY: Final = 255
 _IDEMPOTENCY_KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{_MAX_IDEMPOTENCY_KEY}}}")
 _MIN_ANONYMOUS_LENGTH: Final = 16
-_UUID_HINT: Final = "Use a new UUID for each file."
+_UUID_HINT: Final = "Send a UUID as the Idempotency-Key, and a new one whenever the file or an option changes."
 
 
 NO_OPTIONS: Final = FileOptions()

@@ -57,8 +57,8 @@ class RecommendationsBody(BaseModel):
     strategy: Annotated[
         Strategy,
         Field(
-            description="Source of the list: `personal` for a user in the training data, `session` for an unknown user "
-            "with `recent_items` that the model knows, and `popular` otherwise."
+            description="Source of the list: `personal` for a user in the training data; `session` for an unknown user "
+            "or a basket, if the model contains at least one of the `recent_items`; `popular` otherwise."
         ),
     ]
     model_version: _ModelVersion

@@ -18,6 +18,7 @@ from recsys.registry.records import Job, JobState
 from recsys.registry.registry import Registry
 from recsys.settings import Settings
 from recsys_api.catalogue import CatalogueMode, CatalogueUpdates
+from recsys_api.key_schemas import KEY_REVOKED
 from recsys_api.routes.waiting import waited
 from recsys_api.schemas import JobBody
 from recsys_api.uploads import RAW_TYPES, received
@@ -141,9 +142,7 @@ def create_item_router(
         summary="Delete the item catalogue",
         status_code=204,
         response_description="The catalogue was deleted, or the key had none.",
-        responses=documented(
-            401, 403, 404, 503, descriptions={404: "The key has been revoked or has expired in the meantime."}
-        ),
+        responses=documented(401, 403, 404, 503, descriptions={404: KEY_REVOKED}),
     )
     def delete_items(key: Annotated[KeyRecord, Depends(current_key)]) -> Response:
         """Delete the catalogue. Recommendations then contain no attributes, and can contain unavailable items again."""

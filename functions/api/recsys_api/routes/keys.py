@@ -12,7 +12,7 @@ from recsys.keys.api_key import ApiKey
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
-from recsys_api.key_schemas import ClaimRequest, KeyBody, KeyIssued, RotateRequest
+from recsys_api.key_schemas import KEY_REVOKED, ClaimRequest, KeyBody, KeyIssued, RotateRequest
 
 _NO_STORE: Final = "no-store"  # a cache must not keep a response that contains a key
 
@@ -41,9 +41,7 @@ def create_key_router(
         "/v1/key/rotate",
         summary="Rotate the key",
         response_description="The new key.",
-        responses=documented(
-            401, 403, 404, 413, 422, 503, descriptions={404: "The key has been revoked or has expired in the meantime."}
-        ),
+        responses=documented(401, 403, 404, 413, 422, 503, descriptions={404: KEY_REVOKED}),
     )
     def rotate_key(
         response: Response, key: Annotated[KeyRecord, Depends(current_key)], body: RotateRequest | None = None
@@ -62,9 +60,7 @@ def create_key_router(
         summary="Revoke the key",
         status_code=204,
         response_description="The key was revoked.",
-        responses=documented(
-            401, 403, 404, 503, descriptions={404: "The key has been revoked or has expired in the meantime."}
-        ),
+        responses=documented(401, 403, 404, 503, descriptions={404: KEY_REVOKED}),
     )
     def revoke_key(key: Annotated[KeyRecord, Depends(current_key)]) -> None:
         """Permanently revoke the key.

@@ -47,8 +47,8 @@ def create_model_router(
     ) -> ActivatedBody:
         """Make a published or held version the current one, to roll the model back or forward.
 
-        Only a model trained on data that arrives after the activation can replace the activated version. A training job
-        that was already running cannot. Recommendations switch to the version within seconds.
+        The version stays current until another version is activated or a file that arrives later is trained. A training
+        job that was already running does not replace it. Recommendations switch to the version within seconds.
         """
         activated = keys.activate(registry, key, version)
         return ActivatedBody(key_id=activated.key_id, current_version=activated.current_version)

@@ -11,10 +11,9 @@ from recsys.http.problems import documented
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
 from recsys_api import keys
-from recsys_api.key_schemas import ScopedKeyBody, ScopedKeyIssued, ScopedKeyRequest, ScopedKeysBody
+from recsys_api.key_schemas import KEY_REVOKED, ScopedKeyBody, ScopedKeyIssued, ScopedKeyRequest, ScopedKeysBody
 
 _NO_STORE: Final = "no-store"  # a cache must not keep a response that contains a key
-_REVOKED: Final = "The key has been revoked or has expired in the meantime."
 
 
 def create_scoped_key_router(registry: Registry, *, current_key: Callable[..., KeyRecord], clock: Clock) -> APIRouter:
@@ -31,7 +30,7 @@ def create_scoped_key_router(registry: Registry, *, current_key: Callable[..., K
         response_description="The scoped key.",
         responses=documented(
             *(401, 403, 404, 409, 413, 422, 503),
-            descriptions={404: _REVOKED, 409: "The key already has the maximum number of scoped keys."},
+            descriptions={404: KEY_REVOKED, 409: "The key already has the maximum number of scoped keys."},
         ),
     )
     def create_scoped_key(

@@ -10,6 +10,7 @@ from recsys.http.problems import documented
 from recsys.registry.erasures import Erasures
 from recsys.registry.key_record import KeyRecord
 from recsys.registry.registry import Registry
+from recsys_api.key_schemas import KEY_REVOKED
 from recsys_api.schemas import UserErased
 
 
@@ -28,7 +29,7 @@ def create_user_router(registry: Registry, *, current_key: Callable[..., KeyReco
         responses=documented(
             *(401, 403, 404, 409, 422, 503),
             descriptions={
-                404: "The key has been revoked or has expired in the meantime.",
+                404: KEY_REVOKED,
                 409: "The key already has the largest permitted number of erased users.",
             },
         ),

@@ -16,7 +16,7 @@ from recsys_train.data.mapping import fits
 _MAX_HEADER_BYTES: Final = 64 * 1024
 _SAMPLE_LINES: Final = 20
 _SEP_LINE: Final = re.compile(rb'\s*"?sep=(.)"?[;,\s]*', re.IGNORECASE)
-_HINT: Final = "The first line must be a header such as user_id,item_id,timestamp."
+_HINT: Final = "Send a file with a header, such as user_id,item_id,timestamp, and one line per record below it."
 
 
 @dataclass(frozen=True, slots=True)

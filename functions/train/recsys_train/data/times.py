@@ -79,7 +79,7 @@ class TimeParser:
             "Expected at least one date whose day is greater than 12, to tell day and month apart. Received only dates "
             f"such as {example[:40]!r}.",
             code="ambiguous-date",
-            hint="Declare time_format=day-first or time_format=month-first, or write dates as 2026-12-31.",
+            hint="Declare time_format=day-first or time_format=month-first, or write dates in the form 2026-12-31.",
         )
 
     def parse(self, column: Column) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -148,7 +148,7 @@ def _majority(strings: Any, n_day: int, n_month: int) -> str:
         f"Expected dates in one order. Received {n_day:,} that can only be day-first, such as {day_first!r}, and "
         f"{n_month:,} that can only be month-first, such as {month_first!r}.",
         code="mixed-dates",
-        hint="Write all dates as 2026-12-31.",
+        hint="Write all dates in the form 2026-12-31.",
     )
 
 

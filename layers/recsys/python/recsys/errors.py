@@ -179,7 +179,7 @@ class EmptyUpload(InvalidRequest):
 
     code = "empty-upload"
     title = "The upload is empty"
-    default_hint = "Send a CSV with the columns user_id and item_id, and with at least two users and two items."
+    default_hint = "Check that the file contains data, and send it again."
 
 
 class UnsupportedMediaType(InvalidRequest):

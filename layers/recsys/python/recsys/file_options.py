@@ -40,7 +40,8 @@ OPTION_TEXTS: Final = {
     "time": "Column with the time. `-` trains without times.",
     "score": "Column with the score. `-` ignores scores.",
     "delimiter": "`comma`, `semicolon`, `tab` or `pipe`. Default: detected.",
-    "charset": "Encoding, such as `windows-1252`. Default: UTF-8, or UTF-16 with a byte order mark.",
+    "charset": "Charset of the file, such as `windows-1252`. Default: the charset that a byte order mark at the start "
+    "of the file indicates (UTF-8, UTF-16 or UTF-32), or UTF-8 without such a mark.",
     "decimal": "`point` or `comma`. Default: detected.",
     "time_format": "`iso`, `unix`, `day-first`, `month-first`, `yyyymmdd` or `excel`. Default: detected.",
     "min_score": "Rows with a smaller score are skipped.",
@@ -71,7 +72,7 @@ class FileOptions:
     delimiter
         A key of `DELIMITERS`.
     charset
-        Name of the encoding, such as `windows-1252`. Default: UTF-8, or UTF-16 with a byte order mark.
+        Charset of the file, such as `windows-1252`. Default: the charset that a byte order mark indicates, or UTF-8.
     decimal
         A key of `DECIMALS`.
     time_format

@@ -18,8 +18,9 @@ HEADER: Final = "X-API-Key"
 _scheme: Final = APIKeyHeader(
     name=HEADER,
     scheme_name="ApiKey",
-    description="The API key that `POST /v1/train`, `POST /v1/validate`, `POST /v1/uploads` or `POST /v1/key/claim` "
-    "returned, or, on the routes that its scope permits, a scoped key created with `POST /v1/keys`.",
+    description="The API key that `POST /v1/train`, `POST /v1/validate`, `POST /v1/uploads`, `POST /v1/key/claim` or "
+    "`POST /v1/key/rotate` returned. A scoped key, which `POST /v1/keys` creates, is also accepted on the routes that "
+    "its scope permits.",
     auto_error=False,
 )
 # `Security` documents the scheme. The header is read from the request, because the scheme turns an empty header into
