@@ -5,8 +5,8 @@
 Each measurement runs in a process of its own on one core, so that its peak memory is its own and both readers have the
 same processor. Before it, another process writes to 5 GB of memory. Otherwise, a virtual machine that has returned
 free memory to its host would slow down the reader that comes first. The baseline reads the same file with pyarrow and
-encodes both id columns; it checks nothing, maps nothing and merges nothing. Measurements of both alternate, and the
-best of each counts. The CPU time is printed besides the rate, because it depends less on other programs.
+encodes both id columns; it checks nothing, maps nothing and merges nothing. Measurements of both alternate. The table
+shows medians, and the CPU time besides the rate, because it depends less on other programs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import multiprocessing
 import os
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -113,7 +114,7 @@ def row_of_table(n_rows: int, path: Path, repeats: int) -> str:
     """Measure both readers in turn, and return a row of the table."""
     pairs = [(measure(read_ours, path), measure(read_baseline, path)) for _ in range(repeats)]
     wall, cpu, peak = (
-        [min(getattr(pair[reader], name) for pair in pairs) for reader in (0, 1)]
+        [statistics.median(getattr(pair[reader], name) for pair in pairs) for reader in (0, 1)]
         for name in ("wall_s", "cpu_s", "peak_mb")
     )
     rates = f"{n_rows / wall[0]:,.0f} | {n_rows / wall[1]:,.0f} | {wall[1] / wall[0]:.2f}"
