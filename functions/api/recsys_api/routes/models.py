@@ -47,8 +47,9 @@ def create_model_router(
     ) -> ActivatedBody:
         """Make a published or held version the current one, to roll the model back or forward.
 
-        The version stays current until another version is activated or a file that arrives later is trained. A training
-        job that was already running does not replace it. Recommendations switch to the version within seconds.
+        The version stays current until another version is activated, or until a model trained on a file that arrives
+        later is published. A training job that was already running does not replace it. Recommendations switch to
+        the version within seconds.
         """
         activated = keys.activate(registry, key, version)
         return ActivatedBody(key_id=activated.key_id, current_version=activated.current_version)
@@ -64,8 +65,9 @@ def create_model_router(
     def pin_model(version: Version, key: Annotated[KeyRecord, Depends(current_key)]) -> PinnedBody:
         """Keep a published version until it is unpinned, regardless of the number of newer versions.
 
-        Without pins, the service keeps only the current version and the newest other versions, by default five of them.
-        A key can have at most ten pinned versions.
+        Without pins, the service keeps only the current version and the newest versions besides it, five by default. A
+        pinned version is nevertheless deleted if it contains the data of an erased user, or if the key is revoked or
+        expires. A key can have at most ten pinned versions.
         """
         pinned = keys.pin(registry, key, version, pinned=True)
         return PinnedBody(version=pinned.version, pinned=pinned.pinned_at is not None)

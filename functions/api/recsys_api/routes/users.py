@@ -43,8 +43,8 @@ def create_user_router(registry: Registry, *, current_key: Callable[..., KeyReco
         The response does not reveal whether the user was known.
 
         Within seconds, recommendations treat the user as unknown. The next training leaves out all data about the user
-        that arrived before this request, and older versions that contain this data are deleted within 30 days. Data
-        that arrives later may contain the user again.
+        that arrived before this request. Older versions that contain this data are deleted within 30 days, including
+        pinned versions. Data that arrives later may contain the user again.
         """
         erased = registry.erase_user(key.key_id, user_id)
         return UserErased(user_id=user_id, erased_at=Erasures.parse(erased.erasures).users[-1].erased_at)

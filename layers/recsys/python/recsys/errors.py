@@ -220,7 +220,9 @@ class InvalidApiKey(RecsysError):
 
     code = "invalid-api-key"
     title = "The API key is not valid"
-    default_hint = "In the X-API-Key header, send the key that POST /v1/train returned."
+    default_hint = (
+        "In the X-API-Key header, send the key that POST /v1/train or, after a rotation, POST /v1/key/rotate returned."
+    )
 
 
 class ApiKeyRequired(InvalidApiKey):
@@ -295,7 +297,7 @@ class ItemNotFound(NotFound):
     code = "item-not-found"
     title = "Item not found"
     default_hint = (
-        "Item ids must match the CSV exactly, including case and leading zeros. "
+        "Item ids must match the training data exactly, including case and leading zeros. "
         "To add new items, send a file that contains them to POST /v1/train."
     )
 

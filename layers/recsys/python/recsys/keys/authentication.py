@@ -157,7 +157,8 @@ class Authenticator:
         if scoped_key.scope is not scope:
             raise InsufficientScope(
                 f"This key has the scope `{scoped_key.scope}`, which does not include this operation.",
-                hint="From a server, send the main key, which starts with rk_. A web page must never contain this key.",
+                hint="From a server, send the main key, which starts with rk_. A web page must never contain "
+                "the main key.",
             )
         if not scoped_key.is_usable_from(origin):
             raise OriginNotAllowed(
